@@ -1,0 +1,114 @@
+"""Guardedness of instances and the weights that δ-SAM gives them: Eq. 3-6 of δ-SAM as pure functions on tensors.
+
+An instance whose loss changes much under a small random change of the weights is *unguarded*; δ-SAM weighs it up when it
+looks for the perturbation, so that one perturbation for the batch comes closer to one for each instance (Eq. 2).
+
+    a_j  = l_j(w + ρ ε̂/‖ε̂‖₂) − l_j(w),   ε̂ ~ N(0, I)          (3)
+    g_j  = |a_j| / Σ_i |a_i|                                       (4)
+    r    = β |ā| / |a_s|,   ā = (1/N) Σ a_i,   a_s = Σ g_i a_i     (5)
+    g'_j = (g_j − 1/N) r + 1/N                                     (6)
+
+The batch may be spread over micro-batches and workers: everything a weight needs besides its own a_j is one maximum and
+five sums (`largest_finite`, `Sums`), which add up over the parts.
+
+Source: "δ-SAM: Sharpness-Aware Minimization with Dynamic Reweighting", section 2.2.
+"""
+
+from typing import NamedTuple, Optional
+
+import torch
+from torch import Tensor
+
+
+class Sums(NamedTuple):
+    """What a batch contributes to Eq. 4-6; 0-dimensional fp64 tensors that add up over micro-batches and workers."""
+
+    n: Tensor  # N, the number of instances
+    abs_a: Tensor  # Σ |a_i|
+    a: Tensor  # Σ a_i
+    abs_a_times_a: Tensor  # Σ |a_i| a_i
+    abs_a_log_abs_a: Tensor  # Σ |a_i| ln |a_i|, for the entropy of g
+
+
+class Weights(NamedTuple):
+    """The result of Eq. 4-6."""
+
+    g_prime: Tensor  # (N,) g'_j; sums to 1 over the whole batch; single entries may be negative when r > 1
+    r: Tensor  # () Eq. 5; 0 where the batch is degenerate and the weights are uniform
+    entropy: Tensor  # () entropy of g (Eq. 4) over ln N: 1 for uniform g, 0 when one instance takes all
+
+
+def largest_finite(a: Tensor) -> Tensor:
+    """The largest finite |a_j|, a 0-dimensional fp64 tensor; 0 where there is none.
+
+    Args:
+        a: (N,) changes of loss; N may be 0.
+    """
+    magnitudes = torch.where(a.isfinite(), a.abs(), torch.zeros_like(a)).double()
+    return torch.cat([magnitudes, magnitudes.new_zeros(1)]).max()
+
+
+def replace_nonfinite(a: Tensor, largest: Tensor) -> Tensor:
+    """(N,) fp64 copy of *a* in which a NaN or infinite change counts as the *largest* finite one of the whole batch."""
+    a = a.double()
+    return torch.where(a.isfinite(), a, largest)
+
+
+def sums(a: Tensor) -> Sums:
+    """The contribution of the instances with finite changes of loss *a*, shape (N,), to the sums of their batch."""
+    a = a.double()
+    magnitude = a.abs()
+    return Sums(
+        n=magnitude.new_tensor(float(a.numel())),
+        abs_a=magnitude.sum(),
+        a=a.sum(),
+        abs_a_times_a=(magnitude * a).sum(),
+        abs_a_log_abs_a=torch.special.xlogy(magnitude, magnitude).sum(),
+    )
+
+
+def weights(a: Tensor, total: Sums, beta: float) -> Weights:
+    """Eq. 4-6 for the instances with finite changes of loss *a*, part of the batch whose sums are *total*.
+
+    Degenerate batches get uniform weights 1/N: all a_j = 0, a_s = 0, and N = 1 (for which the formula gives it anyway).
+
+    Args:
+        a: (N_part,) changes of loss, finite.
+        total: the sums over the whole batch.
+        beta: β ≥ 0 of Eq. 5; 0 gives uniform weights, that is SAM.
+    """
+    one = torch.ones_like(total.n)
+    n = torch.maximum(total.n, one)
+    degenerate = (total.abs_a == 0) | (total.abs_a_times_a == 0)
+    abs_a_sum = torch.where(total.abs_a == 0, one, total.abs_a)
+    g = a.double().abs() / abs_a_sum  # Eq. 4
+    a_bar = total.a / n
+    a_s = total.abs_a_times_a / abs_a_sum
+    r = beta * a_bar.abs() / torch.where(degenerate, one, a_s).abs()  # Eq. 5
+    r = torch.where(degenerate, torch.zeros_like(r), r)
+    g_prime = (g - 1 / n) * r + 1 / n  # Eq. 6
+    entropy = abs_a_sum.log() - total.abs_a_log_abs_a / abs_a_sum
+    entropy = torch.where((total.abs_a == 0) | (n == 1), one, entropy / n.log().clamp(min=1e-12))
+    return Weights(g_prime, r, entropy)
+
+
+def instance_weights(a: Tensor, beta: float, largest: Optional[Tensor] = None) -> Tensor:
+    """g' of a batch that lies in one tensor: the plain way to use this module.
+
+    Args:
+        a: (N,) changes of loss under the random perturbation (Eq. 3); non-finite ones count as the largest finite one.
+        beta: β ≥ 0 of Eq. 5.
+        largest: the value that replaces non-finite changes; by default the largest finite |a_j| of *a*.
+
+    Returns:
+        (N,) weights g'_j of the dtype of *a*, which sum to 1.
+
+    Raises:
+        ValueError: *a* has not one dimension, or β is negative or not a number.
+    """
+    if a.dim() != 1:
+        raise ValueError(f"a must have one entry per instance, shape (N,), and has shape {tuple(a.shape)}")
+    if not beta >= 0:
+        raise ValueError(f"beta must be 0 or larger and is {beta}")
+    a_finite = replace_nonfinite(a, largest_finite(a) if largest is None else largest)
+    return weights(a_finite, sums(a_finite), beta).g_prime.to(a.dtype)

@@ -1,0 +1,113 @@
+"""The base optimizer's own flags on the command line, and ``--bf16`` without a TPU.
+
+fairseq parses twice: first the names of the parts, then the flags that the named parts add. A part that is named by another
+part's flag (``--base-optimizer``) fits in only by looking at the command line before the second time, which is done here.
+"""
+
+import argparse
+import importlib.util
+import sys
+from typing import Any, Dict, List, Optional
+
+from fairseq import optim, options
+from fairseq.dataclass.utils import gen_parser_from_dataclass
+
+from sharp_plugins.host import refusals
+from sharp_plugins.host.patching import wrap
+from sharp_plugins.optim.base import WrappingOptimizer, check_base_optimizer, legacy_settings
+
+
+class BaseSettings(dict):
+    """Settings that print themselves in hydra's override grammar, through which fairseq passes every flag."""
+
+    def __str__(self) -> str:
+        return _hydra_text(dict(self))
+
+
+def _hydra_text(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{_hydra_text(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ",".join(map(_hydra_text, value)) + "]"
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (int, float)):
+        return repr(value)
+    return "'" + str(value).replace("'", r"\'") + "'"
+
+
+def _names(arguments: List[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--optimizer")
+    parser.add_argument("--base-optimizer", default="adam")
+    parser.add_argument("--tpu", action="store_true")
+    return parser.parse_known_args(arguments)[0]
+
+
+def _add_base_flags(parser: argparse.ArgumentParser, name: str) -> None:
+    """Add the flags of the base optimizer, which are its own ``add_args`` as for fairseq."""
+    cls = optim.OPTIMIZER_REGISTRY[name]
+    group = parser.add_argument_group(f"base optimizer {name}")
+    if name in optim.OPTIMIZER_DATACLASS_REGISTRY:
+        gen_parser_from_dataclass(group, optim.OPTIMIZER_DATACLASS_REGISTRY[name]())
+    elif hasattr(cls, "add_args"):
+        cls.add_args(group)
+
+
+def _collect_base_settings(args: argparse.Namespace, name: str) -> Dict[str, Any]:
+    """The base optimizer's own settings among the parsed flags; those that follow another setting are left to do so."""
+    if name not in optim.OPTIMIZER_DATACLASS_REGISTRY:
+        names = list(legacy_settings(name))
+    else:
+        config = optim.OPTIMIZER_DATACLASS_REGISTRY[name]()
+        names = [
+            key
+            for key in config._get_all_attributes()
+            if not str(config._get_default(key)).startswith("${") and not isinstance(config._get_default(key), dict)
+        ]
+    return BaseSettings({key: getattr(args, key) for key in names if hasattr(args, key)})
+
+
+def _wrap_parsing(parse):
+    def parse_args_and_arch(
+        parser, input_args: Optional[List[str]] = None, parse_known=False, suppress_defaults=False, modify_parser=None
+    ):
+        names = _names(sys.argv[1:] if input_args is None else input_args)
+        optimizer = optim.OPTIMIZER_REGISTRY.get(names.optimizer)
+        wraps = isinstance(optimizer, type) and issubclass(optimizer, WrappingOptimizer)
+        # fairseq calls itself for --suppress-defaults; the flags are there already then.
+        if wraps and not suppress_defaults and hasattr(parser, "parse_known_args"):
+            try:
+                check_base_optimizer(names.base_optimizer)
+            except ValueError as error:
+                parser.error(str(error))
+            if not getattr(parser, "_sharp_plugins_base", None):
+                parser._sharp_plugins_base = names.base_optimizer
+                _add_base_flags(parser, names.base_optimizer)
+        result = parse(
+            parser,
+            input_args=input_args,
+            parse_known=parse_known,
+            suppress_defaults=suppress_defaults,
+            modify_parser=modify_parser,
+        )
+        args = result[0] if parse_known else result
+        if getattr(args, "bf16", False) and not names.tpu and importlib.util.find_spec("torch_xla") is None:
+            # fairseq takes --bf16 for a TPU run and dies on a missing torch_xla; GPUs and CPUs have bf16 too.
+            args.tpu = False
+        if wraps and hasattr(args, "base_optimizer"):
+            args.base = _collect_base_settings(args, args.base_optimizer)
+            try:
+                optimizer.check(args)
+                refusals.check_settings(vars(args).get, args.optimizer)
+            except ValueError as error:
+                parser.error(str(error))
+        return result
+
+    return parse_args_and_arch
+
+
+def install() -> None:
+    wrap(options, "parse_args_and_arch", _wrap_parsing)

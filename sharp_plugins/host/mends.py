@@ -1,0 +1,67 @@
+"""Repairs of fairseq (0.12.2 and fairseq-fixed 0.12.3.1) on today's torch and NumPy.
+
+Each does nothing where fairseq is already right. Two more are where they have to be: the overflow branch of the trainer
+(`sharp_plugins.host.trainer.mend_overflow_on_cpu`) and ``--bf16`` (`sharp_plugins.host.flags`).
+"""
+
+import argparse
+
+import numpy
+import torch
+from fairseq.models import distributed_fairseq_model
+
+from sharp_plugins.host.patching import wrap
+
+
+def allow_namespaces_in_checkpoints() -> None:
+    """torch >= 2.6 loads checkpoints safely (``weights_only=True``), and then knows no argparse.Namespace, which fairseq
+    keeps in every checkpoint of a legacy model: resuming and fairseq-generate fail. A Namespace runs no code."""
+    add_safe_globals = getattr(torch.serialization, "add_safe_globals", None)
+    if add_safe_globals is not None:
+        add_safe_globals([argparse.Namespace])
+
+
+def let_pytorch_ddp_run_on_cpu() -> None:
+    """``--ddp-backend pytorch_ddp`` passes ``device_ids=[0]``, which torch refuses for a module on a CPU."""
+
+    def make(init):
+        def __init__(self, module, device_ids=None, output_device=None, **kwargs):
+            if all(p.device.type == "cpu" for p in module.parameters()):
+                device_ids = output_device = None
+            init(self, module, device_ids=device_ids, output_device=output_device, **kwargs)
+
+        return __init__
+
+    # A subclass that fairseq alone sees: torch's own class stays as it is for everybody else.
+    stock = distributed_fairseq_model.DistributedDataParallel
+    if not getattr(stock.__init__, "_sharp_plugins", False):
+        patched = type("DistributedDataParallel", (stock,), {})
+        wrap(patched, "__init__", make)
+        distributed_fairseq_model.DistributedDataParallel = patched
+
+
+class _NumpyWithOldAliases:
+    """numpy, with the aliases that NumPy 1.24 removed."""
+
+    int = int
+    float = float
+
+    def __getattr__(self, name):
+        return getattr(numpy, name)
+
+
+def restore_numpy_aliases() -> None:
+    """Two modules of fairseq use ``np.int`` and ``np.float``. They get them; numpy itself stays as it is."""
+    from fairseq.data import data_utils
+    from fairseq.modules import dynamic_crf_layer
+
+    if "int" not in vars(numpy):
+        for module in (data_utils, dynamic_crf_layer):
+            if module.np is numpy:
+                module.np = _NumpyWithOldAliases()
+
+
+def install() -> None:
+    allow_namespaces_in_checkpoints()
+    let_pytorch_ddp_run_on_cpu()
+    restore_numpy_aliases()

@@ -1,0 +1,217 @@
+"""Extra passes over an update's samples, made as fairseq makes its own.
+
+Same modes, same seed and so the same dropout masks, same autocast and loss scaling, dummy batches joined but weightless,
+out-of-memory errors handled micro-batch by micro-batch. Backward passes run without DDP's synchronisation: what is to be
+shared between workers is reduced here, so that a worker that lost a micro-batch still meets the others.
+"""
+
+import contextlib
+from typing import List, Optional, Sequence
+
+import torch
+from fairseq import utils
+from fairseq.distributed import utils as distributed_utils
+from fairseq.optim import AMPOptimizer
+from torch import Tensor
+
+from sharp_plugins.criterions import sentence_losses_of
+from sharp_plugins.noise import mix
+
+# Elements reduced between workers at a time.
+_BUCKET = 2**25
+
+
+class LostToMemory(Exception):
+    """The device ran out of memory in an extra pass of a run on one device; the update is given up, as fairseq does."""
+
+
+class Passes:
+    """The samples of one update of *trainer*, ready for passes over them.
+
+    Attributes:
+        samples: what `Trainer.train_step` takes, already on the device.
+        seed: depends on ``--seed`` and the number of the update alone; the same on all workers.
+        out_of_memory: how many micro-batches were lost.
+    """
+
+    def __init__(self, trainer, samples, is_global: bool, raise_oom: bool):
+        self.trainer, self.is_global, self.raise_oom = trainer, is_global, raise_oom
+        self.device = trainer.device
+        self.seed = mix(trainer.cfg.common.seed, trainer.get_num_updates())
+        self.out_of_memory = 0
+        prepared = [trainer._prepare_sample(sample) for sample in samples]
+        self.batches = [sample for sample, _ in prepared]
+        self.is_dummy = [dummy for _, dummy in prepared]
+        # fairseq's own pass finds the dummies by their emptiness, and moves nothing to the device a second time.
+        self.samples = [
+            given if dummy else sample for given, (sample, dummy) in zip(samples, prepared)
+        ]
+        self.world_size = trainer.data_parallel_world_size
+        self.extra = {}
+        if trainer.cfg.ema.store_ema:
+            # The EMA model is built on first use: it must be a copy of w and not of w + ε.
+            ema = trainer.ema
+            if getattr(trainer.task, "uses_ema", False):
+                self.extra["ema_model"] = ema.get_model()
+        trainer.model.train()
+        trainer.criterion.train()
+        trainer.zero_grad()
+
+    # ------------------------------------------------------------------ passes
+
+    def forward_backward(self) -> Tensor:
+        """fairseq's own forward and backward over all micro-batches; the gradient of the summed losses adds up in ``.grad``.
+
+        Returns:
+            the sum of the losses, 0-dimensional fp32, without the dummies.
+        """
+        trainer = self.trainer
+        trainer._set_seed()
+        total = torch.zeros((), device=self.device)
+        for sample, dummy in zip(self.batches, self.is_dummy):
+            with self._surviving_oom(), self._no_sync():
+                loss, _, _ = trainer.task.train_step(
+                    sample=sample,
+                    model=trainer.model,
+                    criterion=trainer.criterion,
+                    optimizer=trainer.optimizer,
+                    update_num=trainer.get_num_updates(),
+                    ignore_grad=dummy,
+                    **self.extra,
+                )
+                if not dummy:
+                    total += loss.detach().float().sum()
+                del loss
+        self._share_gradients()
+        return total
+
+    @torch.no_grad()
+    def sentence_losses_without_grad(self, independent_dropout: bool = False) -> List[Optional[Tensor]]:
+        """The losses of the sentences of each micro-batch, each (N_i,); None for what was lost to memory."""
+        if independent_dropout:
+            utils.set_torch_seed(mix(self.seed, 1) % 2**32)
+        else:
+            self.trainer._set_seed()
+        return [self._losses(i) for i in range(len(self.batches))]
+
+    def sentence_losses(self) -> List[Optional[Tensor]]:
+        """As above, and with the graph of the last micro-batch."""
+        self.trainer._set_seed()
+        losses = []
+        for i in range(len(self.batches)):
+            with torch.set_grad_enabled(i == len(self.batches) - 1):
+                losses.append(self._losses(i))
+        return losses
+
+    def weighted_backward(self, losses: Sequence[Optional[Tensor]], weights: Sequence[Tensor]) -> None:
+        """Add the gradient of Σ_i weights_i · losses_i to ``.grad``.
+
+        Args:
+            losses: what `sentence_losses` returned; those without a graph are computed again, with the same masks.
+            weights: as many tensors, each (N_i,); an empty one stands for zeros.
+        """
+        last = len(losses) - 1
+        self._weighted_backward(losses[last], weights[last])
+        if last > 0:
+            self.trainer._set_seed()
+            for i in range(last):
+                self._weighted_backward(self._losses(i), weights[i])
+        self._share_gradients()
+
+    def _weighted_backward(self, losses: Optional[Tensor], weights: Tensor) -> None:
+        if losses is None:
+            return
+        # A dummy's backward runs too, at weight 0: a layer of the model may meet the other workers in it.
+        weights = weights if weights.numel() else torch.zeros_like(losses)
+        with self._surviving_oom():
+            self.trainer.optimizer.backward((weights.detach() * losses.float()).sum())
+
+    def _losses(self, i: int) -> Optional[Tensor]:
+        trainer = self.trainer
+        amp = isinstance(trainer.optimizer, AMPOptimizer)
+        with self._surviving_oom(), self._no_sync():
+            trainer.model.set_num_updates(trainer.get_num_updates())
+            with torch.autocast("cuda", enabled=amp and trainer.cuda):
+                return sentence_losses_of(trainer.get_criterion())(trainer.model, self.batches[i])
+        return None
+
+    # ------------------------------------------------------------------ between workers
+
+    def sum_over_scope(self, values: Tensor) -> Tensor:
+        """*values* summed over the workers that share one ε; with worker scope, *values*."""
+        return self._reduce(values, "sum")
+
+    def max_over_scope(self, values: Tensor) -> Tensor:
+        """The largest of the values of the workers that share one ε; with worker scope, *values*."""
+        return self._reduce(values, "max")
+
+    def _reduce(self, values: Tensor, op: str) -> Tensor:
+        if self.is_global and self.world_size > 1:
+            values = values.clone()
+            distributed_utils.all_reduce(values, group=self.trainer.data_parallel_process_group, op=op)
+        return values
+
+    def _share_gradients(self) -> None:
+        """With global scope: replace the gradients by their mean over the workers (DDP's convention)."""
+        if not (self.is_global and self.world_size > 1):
+            return
+        params = [p for group in self.trainer.optimizer.param_groups for p in group["params"]]
+        params = getattr(self.trainer.optimizer, "fp16_params", params)
+        kinds = {}
+        for p in params:
+            if p.grad is None:
+                p.grad = torch.zeros_like(p)
+            kinds.setdefault((p.grad.device, p.grad.dtype), []).append(p.grad)
+        for grads in kinds.values():
+            bucket, filled = [], 0
+            for grad in grads:
+                if bucket and filled + grad.numel() > _BUCKET:
+                    self._average(bucket)
+                    bucket, filled = [], 0
+                bucket.append(grad)
+                filled += grad.numel()
+            self._average(bucket)
+
+    def _average(self, grads: List[Tensor]) -> None:
+        flat = torch.cat([grad.reshape(-1) for grad in grads])
+        flat.div_(self.world_size)  # before the sum, which fp16 may not hold
+        distributed_utils.all_reduce(flat, group=self.trainer.data_parallel_process_group)
+        parts = flat.split([grad.numel() for grad in grads])
+        torch._foreach_copy_(grads, [part.view_as(grad) for part, grad in zip(parts, grads)])
+
+    # ------------------------------------------------------------------ faults
+
+    @contextlib.contextmanager
+    def _no_sync(self):
+        model, error = self.trainer.model, None
+        if self.world_size == 1 or not hasattr(model, "no_sync"):
+            yield
+            return
+        with model.no_sync():
+            try:
+                yield
+            except BaseException as raised:  # legacy_ddp's no_sync would stay in force after an exception
+                error = raised
+        if error is not None:
+            raise error
+
+    @contextlib.contextmanager
+    def _surviving_oom(self):
+        """Out of memory: give up the ascent's gradients so far, as fairseq gives up its own."""
+        try:
+            yield
+        except RuntimeError as error:
+            if "out of memory" not in str(error):
+                raise
+            self.trainer._log_oom(error)
+            if self.raise_oom:
+                raise
+            self.out_of_memory += 1
+        else:
+            return
+        # Outside the handler, whose exception would keep the failed pass's tensors alive.
+        self.trainer.zero_grad()
+        if self.trainer.cuda:
+            torch.cuda.empty_cache()
+        if self.trainer.cfg.distributed_training.distributed_world_size == 1:
+            raise LostToMemory

@@ -1,0 +1,42 @@
+"""What the plugin's optimizers cannot be combined with, refused by name before anything is trained."""
+
+from typing import Any, Callable
+
+from fairseq.dataclass.configs import FairseqConfig
+
+
+def check_settings(get: Callable[[str], Any], optimizer: str) -> None:
+    """Raise ValueError where a setting of the run excludes *optimizer*.
+
+    Args:
+        get: gives the value of a setting by its fairseq name, None where there is none.
+        optimizer: the name of the registered optimizer, for the message.
+    """
+    backend = str(get("ddp_backend") or "")
+    zero = str(get("zero_sharding") or "none")
+    unsupported = {
+        "--ddp-backend fully_sharded (FSDP)": backend == "fully_sharded",
+        "--ddp-backend slowmo": backend == "slowmo",
+        "--tpu": bool(get("tpu")),
+        "--pipeline-model-parallel": bool(get("pipeline_model_parallel")),
+        "--model-parallel-size above 1": (get("model_parallel_size") or 1) > 1,
+        "--use-bmuf": bool(get("use_bmuf")),
+        f"--zero-sharding {zero}": zero != "none",
+    }
+    found = [flag for flag, present in unsupported.items() if present]
+    if found:
+        raise ValueError(
+            f"--optimizer {optimizer} does not work with {', '.join(found)}; it works on one or more devices with "
+            "--ddp-backend pytorch_ddp (c10d) or legacy_ddp (no_c10d), in fp32, --fp16, --bf16, --amp and the "
+            "memory-efficient variants"
+        )
+
+
+def check_config(cfg: FairseqConfig, optimizer: str) -> None:
+    """`check_settings` for a whole fairseq config."""
+    sections = (cfg.distributed_training, cfg.common, cfg.optimization)
+
+    def get(name):
+        return next((section[name] for section in sections if name in section), None)
+
+    check_settings(get, optimizer)

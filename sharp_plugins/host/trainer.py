@@ -1,0 +1,308 @@
+"""The wrapper around `Trainer.train_step` in which SAM and its relatives find a place.
+
+    1. the method's extra passes over the same samples (`passes.Passes`), and the climb to w + ε
+    2. fairseq's own train_step there: gradients, all-reduce, clipping, loss scaling, logging
+    3. the registered optimizer's step returns to w before it updates; however the update ends, w is back
+
+What the method measured travels in fairseq's own logging outputs, so that workers share it at no extra communication.
+"""
+
+import argparse
+import logging
+import os
+import random
+from typing import Dict, List, Optional
+
+import numpy
+import torch
+from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+from fairseq.logging import metrics
+from fairseq.optim import OPTIMIZER_REGISTRY, AMPOptimizer, FP16Optimizer, MemoryEfficientFP16Optimizer
+from fairseq.trainer import Trainer
+from torch import Tensor
+
+from sharp_plugins.host import refusals
+from sharp_plugins.host.passes import LostToMemory, Passes
+from sharp_plugins.host.patching import wrap
+from sharp_plugins.optim.base import STATE_KEY, WrappingOptimizer
+from sharp_plugins.optim.sam import SAM
+from sharp_plugins.perturbation import Perturbation
+
+logger = logging.getLogger(__name__)
+
+_PREFIX = "_sharp_plugins_"  # of what travels in the logging outputs
+
+
+def registered_optimizer(trainer):
+    """The optimizer that ``--optimizer`` names, without fairseq's mixed-precision wrapper around it."""
+    optimizer = trainer.optimizer
+    for attribute in ("fp32_optimizer", "wrapped_optimizer"):
+        optimizer = getattr(optimizer, attribute, optimizer)
+    return optimizer
+
+
+# ---------------------------------------------------------------------- the weights and their master copies
+
+
+def build_perturbation(trainer, method: SAM) -> Perturbation:
+    """The perturbation of the tensors that the forward reads, whatever the precision."""
+    optimizer, cfg = trainer.optimizer, method.cfg
+    params, masters = list(method.params), None
+    if isinstance(optimizer, FP16Optimizer):
+        params, masters = optimizer.fp16_params, master_copies(optimizer)
+        rounded = all(torch.equal(m.to(p.dtype), p) for p, m in zip(params, masters))
+        if not rounded:  # never seen; the next update would overwrite the half-precision weights in any case
+            optimizer._sync_fp32_params_to_fp16()
+    elif isinstance(optimizer, MemoryEfficientFP16Optimizer):
+        params = list(optimizer.params)
+    return Perturbation(
+        params, cfg.sam_rho, masters, str(cfg.sam_rounding), adaptive=cfg.sam_adaptive, eta=cfg.sam_eta
+    )
+
+
+def master_copies(optimizer: FP16Optimizer) -> List[Tensor]:
+    """The fp32 master copy of each half-precision parameter: views where fairseq has flattened them into one tensor."""
+    if not optimizer.has_flat_params:
+        return [p.data for p in optimizer.fp32_params]
+    masters, offsets = [], {}
+    for p in optimizer.fp16_params:
+        flat, offset = optimizer.fp32_params[p.device.index], offsets.get(p.device.index, 0)
+        masters.append(flat.data[offset : offset + p.numel()].view_as(p))
+        offsets[p.device.index] = offset + p.numel()
+    return masters
+
+
+# ---------------------------------------------------------------------- one update
+
+
+class RandomState:
+    """The states of all random generators that an update may use."""
+
+    def __init__(self):
+        self.python, self.numpy, self.torch = random.getstate(), numpy.random.get_state(), torch.get_rng_state()
+        self.cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() and torch.cuda.is_initialized() else None
+
+    def restore(self) -> None:
+        random.setstate(self.python)
+        numpy.random.set_state(self.numpy)
+        torch.set_rng_state(self.torch)
+        if self.cuda is not None:
+            torch.cuda.set_rng_state(self.cuda)
+
+
+def _wrap_train_step(train_step):
+    train_step = mend_overflow_on_cpu(train_step)
+
+    def train_step_with_ascent(self, samples, raise_oom=False):
+        method = registered_optimizer(self)
+        if not isinstance(method, SAM):
+            return train_step(self, samples, raise_oom)
+        if method.perturbation is None:
+            method.perturbation = build_perturbation(self, method)
+        # AMP repeats an overflowed update by calling train_step from within itself, at w + ε.
+        method.perturbation.descend()
+        updates, state = self.get_num_updates(), RandomState()
+        try:
+            if method.is_due(updates):
+                passes = Passes(self, samples, method.is_global, raise_oom)
+                try:
+                    self._sharp_stats = climb(self, method, passes)
+                except LostToMemory:
+                    logger.warning("ran out of memory in the ascent: this update is skipped")
+                    return None
+                except RuntimeError:
+                    raise
+                except Exception:  # as fairseq does around its own passes
+                    method.perturbation.descend()
+                    self.consolidate_optimizer()
+                    self.save_checkpoint(os.path.join(self.cfg.checkpoint.save_dir, "crash.pt"), {})
+                    raise
+                samples = passes.samples
+                state.restore()  # the descent draws what the base optimizer's update would have drawn
+            return train_step(self, samples, raise_oom)
+        finally:
+            method.perturbation.descend()
+            self._sharp_stats = None
+            if self.get_num_updates() == updates:
+                state.restore()
+
+    return train_step_with_ascent
+
+
+def climb(trainer, method: SAM, passes: Passes) -> Dict[str, Tensor]:
+    """Make the method's passes, go to w + ε, and return what was measured on this worker."""
+    stats = dict(method.ascend(passes))
+    # Measuring is one more sweep over the weights; done for the updates that are logged.
+    interval = trainer.cfg.common.log_interval or 1
+    measure = (trainer.get_num_updates() + method.cfg.sam_interval) % max(interval, 1) < method.cfg.sam_interval
+    ascent = method.perturbation.climb(passes.seed, measure=measure).ascent
+    stats["sam_grad_norm"] = ascent.grad_norm / loss_scale(trainer)
+    stats["sam_skipped"] = ascent.skipped
+    if measure:
+        stats["sam_radius"], stats["sam_projection"] = ascent.radius, ascent.projection
+    # Workers with an empty shard do not count.
+    weight = 0.0 if all(passes.is_dummy) else 1.0
+    stats = {key: value.float() * weight for key, value in stats.items()}
+    return {**stats, "workers": weight}
+
+
+def loss_scale(trainer):
+    """What the loss was multiplied with before the backward; a tensor under AMP, whose scale is on the device."""
+    if isinstance(trainer.optimizer, AMPOptimizer):
+        return trainer.optimizer.scaler.scale(torch.ones((), device=trainer.device))
+    scaler = getattr(trainer.optimizer, "scaler", None)
+    return 1.0 if scaler is None else scaler.loss_scale
+
+
+# ---------------------------------------------------------------------- metrics
+
+
+def _wrap_aggregate(aggregate):
+    def aggregate_logging_outputs(self, logging_outputs, *extra_stats_to_sum, ignore=False):
+        stats = getattr(self, "_sharp_stats", None)
+        if stats and logging_outputs:
+            first = {**logging_outputs[0], **{_PREFIX + key: value for key, value in stats.items()}}
+            logging_outputs = [first, *logging_outputs[1:]]
+        return aggregate(self, logging_outputs, *extra_stats_to_sum, ignore=ignore)
+
+    return aggregate_logging_outputs
+
+
+def _wrap_reduce(reduce_and_log):
+    def reduce_and_log_stats(self, logging_outputs, sample_size, grad_norm=None):
+        stats = getattr(self, "_sharp_stats", None)
+        if stats and logging_outputs:
+            if self._sync_stats():
+                keys = list(stats)
+                stats = {key: sum(log.get(_PREFIX + key, 0.0) for log in logging_outputs) for key in keys}
+                logging_outputs = [
+                    {key: value for key, value in log.items() if not key.startswith(_PREFIX)}
+                    for log in logging_outputs
+                ]
+            log_stats(stats, logging_outputs, sample_size)
+        return reduce_and_log(self, logging_outputs, sample_size, grad_norm)
+
+    return reduce_and_log_stats
+
+
+def log_stats(stats: Dict[str, Tensor], logging_outputs, sample_size) -> None:
+    """Log what the ascents of all workers measured; *stats* are sums over the workers."""
+    stats = dict(stats)
+    workers, loss = stats.pop("workers"), stats.pop("sam_loss")
+    workers = workers if torch.is_tensor(workers) else max(workers, 1.0)
+    perturbed = [log["loss"] for log in logging_outputs if "loss" in log]
+    if perturbed:
+        metrics.log_scalar("sam_gap", (sum(perturbed) - loss) / sample_size, priority=600, round=5)
+    # In the units of gnorm: of the mean loss. Each worker's gradient is that of the sum over its own samples (with global
+    # scope: of the mean over workers of such sums).
+    metrics.log_scalar("sam_grad_norm", stats.pop("sam_grad_norm") / sample_size, priority=601, round=3)
+    counts = {"sam_skipped", "dsam_negative", "dsam_nonfinite"}
+    for priority, (key, value) in enumerate(stats.items(), start=602):
+        if key in counts:
+            metrics.log_scalar_sum(key, value, priority=priority, round=0)
+        else:
+            metrics.log_scalar(key, value / workers, priority=priority, round=5)
+
+
+# ---------------------------------------------------------------------- checkpoints
+
+
+def _wrap_save(save):
+    def save_checkpoint(self, filename, extra_state):
+        # fairseq saves crash.pt from within a failing train_step: no file may hold w + ε.
+        method = registered_optimizer(self)
+        if isinstance(method, SAM) and method.perturbation is not None:
+            method.perturbation.descend()
+        return save(self, filename, extra_state)
+
+    return save_checkpoint
+
+
+def _wrap_state_dict(state_dict):
+    def state_dict_with_precision(self):
+        """fairseq saves half-precision weights without their master copy, and a loss scale without its history:
+        resuming is then not the same as never having stopped. With the plugin's optimizers it is."""
+        state = state_dict(self)
+        own = (state.get("last_optimizer_state") or {}).get(STATE_KEY)
+        if own is not None:
+            if isinstance(self.optimizer, FP16Optimizer):
+                own["fp32_params"] = master_copies(self.optimizer)
+            if isinstance(self.optimizer, AMPOptimizer):
+                own["scaler"] = self.optimizer.scaler.state_dict()
+            elif getattr(self.optimizer, "scaler", None) is not None:
+                own["scaler"] = dict(vars(self.optimizer.scaler))
+        return state
+
+    return state_dict_with_precision
+
+
+def _wrap_load(load):
+    def load_checkpoint(self, *args, **kwargs):
+        extra_state = load(self, *args, **kwargs)
+        method = registered_optimizer(self)
+        own = getattr(method, "restored_state", None) if isinstance(method, WrappingOptimizer) else None
+        if own:
+            if "fp32_params" in own and isinstance(self.optimizer, FP16Optimizer):
+                with torch.no_grad():
+                    torch._foreach_copy_(
+                        master_copies(self.optimizer), [m.to(self.device) for m in own["fp32_params"]]
+                    )
+            if "scaler" in own and isinstance(self.optimizer, AMPOptimizer):
+                self.optimizer.scaler.load_state_dict(own["scaler"])
+            elif "scaler" in own and getattr(self.optimizer, "scaler", None) is not None:
+                # The window and the limits are this run's flags, the history is the checkpoint's.
+                history = ("_iter", "_last_overflow_iter", "_last_rescale_iter", "_overflows_since_rescale")
+                vars(self.optimizer.scaler).update({key: own["scaler"][key] for key in history})
+            method.restored_state = None
+        return extra_state
+
+    return load_checkpoint
+
+
+# ---------------------------------------------------------------------- start-up, and a mend
+
+
+def _wrap_init(init):
+    def __init__(self, cfg, task, model, criterion, quantizer=None):
+        if isinstance(cfg, argparse.Namespace):
+            cfg = convert_namespace_to_omegaconf(cfg)
+        name = getattr(cfg.optimizer, "_name", None)
+        method = OPTIMIZER_REGISTRY.get(name)
+        if isinstance(method, type) and issubclass(method, WrappingOptimizer):
+            method.check(cfg.optimizer)
+            refusals.check_config(cfg, name)
+            method.check_run(criterion, task, model)
+        init(self, cfg, task, model, criterion, quantizer)
+
+    return __init__
+
+
+def mend_overflow_on_cpu(train_step):
+    """fairseq's branch for an overflow under --fp16 calls ``torch.tensor(0.0).cuda()``, which fails without a GPU.
+
+    The rest of that branch is done here instead: the update is skipped and training goes on. For every optimizer.
+    """
+
+    def mended(self, samples, raise_oom=False):
+        try:
+            return train_step(self, samples, raise_oom)
+        except (AssertionError, RuntimeError) as error:
+            if self.cuda or not isinstance(error.__context__, OverflowError):
+                raise
+        self.zero_grad()
+        with metrics.aggregate("train"):
+            metrics.log_scalar("loss_scale", self.optimizer.scaler.loss_scale, priority=700, round=4, weight=0)
+            metrics.log_stop_time("train_wall")
+        return None
+
+    return mended
+
+
+def install() -> None:
+    wrap(Trainer, "__init__", _wrap_init)
+    wrap(Trainer, "train_step", _wrap_train_step)
+    wrap(Trainer, "_aggregate_logging_outputs", _wrap_aggregate)
+    wrap(Trainer, "_reduce_and_log_stats", _wrap_reduce)
+    wrap(Trainer, "save_checkpoint", _wrap_save)
+    wrap(Trainer, "state_dict", _wrap_state_dict)
+    wrap(Trainer, "load_checkpoint", _wrap_load)

@@ -1,0 +1,91 @@
+"""A tiny world for the tests: data sets of a few sentences, and fairseq trainers on them in this process."""
+
+import random
+from pathlib import Path
+
+import torch
+from fairseq import options, tasks
+from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+from fairseq.logging import metrics
+from fairseq.trainer import Trainer
+from fairseq_cli import preprocess
+
+PLUGIN = str(Path(__file__).resolve().parents[1] / "sharp_plugins")
+
+MODEL = (
+    "--arch transformer --encoder-layers 1 --decoder-layers 1 --encoder-embed-dim 16 --decoder-embed-dim 16 "
+    "--encoder-ffn-embed-dim 32 --decoder-ffn-embed-dim 32 --encoder-attention-heads 2 --decoder-attention-heads 2 "
+    "--share-decoder-input-output-embed"
+).split()
+CRITERION = "--criterion label_smoothed_cross_entropy --label-smoothing 0.1".split()
+SGD = "--lr 0.1 --clip-norm 0".split()
+
+
+def write_translation_data(directory: Path, sentences: int = 64) -> Path:
+    """Sentences and their mirror images, binarized by fairseq-preprocess."""
+    directory.mkdir(parents=True, exist_ok=True)
+    rng = random.Random(0)
+    words = [f"w{i}" for i in range(20)]
+    for split, count in (("train", sentences), ("valid", 8), ("test", 8)):
+        lines = [[rng.choice(words) for _ in range(rng.randint(2, 7))] for _ in range(count)]
+        (directory / f"{split}.src").write_text("".join(" ".join(line) + "\n" for line in lines))
+        (directory / f"{split}.tgt").write_text("".join(" ".join(line[::-1]) + "\n" for line in lines))
+    parser = options.get_preprocessing_parser()
+    prefixes = [part for split in ("train", "valid", "test") for part in (f"--{split}pref", str(directory / split))]
+    args = parser.parse_args(
+        ["-s", "src", "-t", "tgt", *prefixes, "--joined-dictionary", "--destdir", str(directory / "bin")]
+    )
+    preprocess.main(args)
+    return directory / "bin"
+
+
+def config(data, *flags, model=MODEL, criterion=CRITERION, task="translation"):
+    """The fairseq config of a command line."""
+    flags = [str(flag) for flag in flags]
+    if "--update-freq" not in flags:
+        flags += ["--update-freq", "1"]
+    save = [] if "--save-dir" in flags else ["--save-dir", str(Path(data).parent / "checkpoints")]
+    line = [str(data), "--user-dir", PLUGIN, "--task", task, *model, *criterion, "--cpu", "--log-interval", "1"]
+    line += ["--required-batch-size-multiple", "1", "--seed", "7", *save, *flags]
+    parser = options.get_training_parser()
+    args = options.parse_args_and_arch(parser, line)
+    return convert_namespace_to_omegaconf(args)
+
+
+def trainer_from(cfg) -> Trainer:
+    """A fairseq trainer as `fairseq_cli.train.main` makes it."""
+    metrics.reset()
+    torch.manual_seed(cfg.common.seed)
+    task = tasks.setup_task(cfg.task)
+    model = task.build_model(cfg.model)
+    criterion = task.build_criterion(cfg.criterion)
+    trainer = Trainer(cfg, task, model, criterion)
+    task.load_dataset(cfg.dataset.train_subset)
+    return trainer
+
+
+def build_trainer(data, *flags, **parts) -> Trainer:
+    return trainer_from(config(data, *flags, **parts))
+
+
+def batches(trainer: Trainer, sizes):
+    """Batches of consecutive training sentences: a list of samples, with as many sentences as *sizes* says."""
+    dataset = trainer.task.dataset("train")
+    samples, start = [], 0
+    for size in sizes:
+        samples.append(dataset.collater([dataset[i] for i in range(start, start + size)]))
+        start += size
+    trainer.reset_dummy_batch(samples[0])
+    return samples
+
+
+def weights(trainer: Trainer):
+    """Copies of all entries of the model's state."""
+    return {name: value.clone() for name, value in trainer.get_model().state_dict().items()}
+
+
+def assert_same(first, second):
+    """Bit for bit."""
+    assert first.keys() == second.keys()
+    for name in first:
+        assert torch.equal(first[name], second[name]), name
