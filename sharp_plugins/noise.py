@@ -8,13 +8,15 @@ pieces, each with a generator of its own: any number of threads gives the same n
 
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from typing import Iterator, List, Sequence, Tuple
+from typing import Sequence
 
 import torch
 from torch import Tensor
 
-# A piece is 1 MiB of fp32: long enough that seeding is noise-free in the timing, short enough to stay in a core's cache.
+# On a CPU a piece is 1 MiB of fp32: long enough that seeding costs nothing, short enough to stay in a core's cache. On a GPU
+# it bounds the fp32 scratch that half precision needs.
 PIECE = 2**18
+_GPU_PIECE = 2**22
 
 
 def mix(*numbers: int) -> int:
@@ -29,9 +31,13 @@ def mix(*numbers: int) -> int:
 
 
 @lru_cache(maxsize=None)
-def generator_on(device: torch.device) -> torch.Generator:
-    """The generator of a device that is not a CPU; it is seeded again before each use."""
+def _generator_on(device: torch.device) -> torch.Generator:
     return torch.Generator(device=device)
+
+
+def seeded_generator(device: torch.device, seed: int) -> torch.Generator:
+    """A generator on *device*, seeded; on a GPU it is one object that every call seeds again."""
+    return (torch.Generator() if device.type == "cpu" else _generator_on(device)).manual_seed(seed)
 
 
 @lru_cache(maxsize=None)
@@ -39,37 +45,37 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="sharp_plugins-noise")
 
 
-def _pieces(tensors: Sequence[Tensor]) -> List[Tensor]:
-    return [piece for tensor in tensors for piece in tensor.view(-1).split(PIECE)]
-
-
-def _draw(piece_and_seed: Tuple[Tensor, int]) -> None:
-    piece, seed = piece_and_seed
-    piece.normal_(generator=torch.Generator().manual_seed(seed))
+def _draw(piece: Tensor, generator: torch.Generator) -> None:
+    """N(0, 1), drawn in fp32 so that every precision gets the same numbers, rounded."""
+    if piece.dtype == torch.float32:
+        piece.normal_(generator=generator)
+    else:
+        piece.copy_(torch.empty_like(piece, dtype=torch.float32).normal_(generator=generator))
 
 
 def fill_normal_(tensors: Sequence[Tensor], seed: int) -> None:
     """Fill *tensors* in place with independent N(0, 1) draws that depend on *seed* and on the shapes alone.
 
     Args:
-        tensors: contiguous floating-point tensors of one device, of any shapes. The numbers differ between devices.
+        tensors: contiguous floating-point tensors of one device, of any shapes and dtypes. Half-precision tensors get the
+            numbers of fp32 ones, rounded. The numbers differ between devices.
         seed: any integer; the same seed gives the same numbers, on any number of threads.
     """
     if not tensors:
         return
     device = tensors[0].device
     if device.type != "cpu":
-        generator = generator_on(device).manual_seed(mix(seed))
+        generator = seeded_generator(device, mix(seed))
         for tensor in tensors:  # torch has no _foreach_normal_
-            tensor.normal_(generator=generator)
+            for piece in tensor.view(-1).split(_GPU_PIECE):
+                _draw(piece, generator)
         return
-    jobs: Iterator[Tuple[Tensor, int]] = (
-        (piece, mix(seed, index)) for index, piece in enumerate(_pieces(tensors))
-    )
+    pieces = [piece for tensor in tensors for piece in tensor.view(-1).split(PIECE)]
     threads = torch.get_num_threads()
-    if threads == 1:
-        for job in jobs:
-            _draw(job)
-    else:
-        for _ in _pool(threads).map(_draw, jobs):  # normal_ releases the interpreter's lock
-            pass
+    over_pieces = map if threads == 1 else _pool(threads).map  # normal_ releases the interpreter's lock
+
+    def draw(piece: Tensor, index: int) -> None:
+        _draw(piece, seeded_generator(device, mix(seed, index)))
+
+    for _ in over_pieces(draw, pieces, range(len(pieces))):
+        pass

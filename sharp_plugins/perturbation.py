@@ -21,7 +21,7 @@ from typing import Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tup
 import torch
 from torch import Tensor
 
-from sharp_plugins.noise import fill_normal_, generator_on, mix
+from sharp_plugins.noise import fill_normal_, mix, seeded_generator
 from sharp_plugins.rounding import round_stochastically_
 
 ROUNDINGS = ("nearest", "stochastic")
@@ -114,7 +114,7 @@ class Perturbation:
             seed = self._draws
         targets = self._targets(range(len(self.params)))
         for _, group in self._by_kind(targets):
-            self._draw([targets[i] for i in group], mix(seed, group[0]))
+            fill_normal_([targets[i] for i in group], mix(seed, group[0]))
         norm = _norm([n for _, group in self._by_kind(targets) for n in _norms([targets[i] for i in group])])
         self._write(range(len(self.params)), targets, self.rho / norm, adaptive=False, seed=mix(seed, -1))
         return self
@@ -207,17 +207,6 @@ class Perturbation:
             groups.setdefault((tensor.device, tensor.dtype), []).append(position)
         return list(groups.items())
 
-    def _draw(self, targets: Sequence[Tensor], seed: int) -> None:
-        """Fill *targets*, of one kind, with N(0, 1) in place."""
-        device, dtype = targets[0].device, targets[0].dtype
-        if dtype == torch.float32 and device.type == "cpu":
-            fill_normal_(targets, seed)
-            return
-        for number, (chunk,) in enumerate(_chunks([targets])):
-            fp32 = self._flat("direction", chunk)
-            fill_normal_([fp32], mix(seed, number))
-            torch._foreach_copy_(chunk, _like(fp32, chunk))
-
     def _adaptive_norm(self, indices: Sequence[int], grads: Sequence[Tensor]) -> Tensor:
         """‖T_w g‖₂."""
         norms = []
@@ -258,7 +247,7 @@ class Perturbation:
                 dtype = target[0].dtype
                 if dtype != torch.float32:
                     if self.rounding == "stochastic":
-                        generator = _seeded(w.device, mix(seed, number))
+                        generator = seeded_generator(w.device, mix(seed, number))
                         w = round_stochastically_(w, dtype, generator)
                     if measure:
                         w = w.to(dtype).float()
@@ -292,12 +281,6 @@ class Perturbation:
         kinds = [self.params[i] for i in indices]
         for _, group in self._by_kind(kinds):
             yield from _chunks([[tensors[position] for position in group] for tensors in lists])
-
-
-def _seeded(device: torch.device, seed: int) -> torch.Generator:
-    if device.type == "cpu":
-        return torch.Generator().manual_seed(seed)
-    return generator_on(device).manual_seed(seed)
 
 
 def _norms(tensors: Sequence[Tensor]) -> List[Tensor]:

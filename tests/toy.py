@@ -10,6 +10,8 @@ from fairseq.logging import metrics
 from fairseq.trainer import Trainer
 from fairseq_cli import preprocess
 
+import sharp_plugins  # noqa: F401  fairseq-train imports --user-dir before it parses flags; here that is done by hand
+
 PLUGIN = str(Path(__file__).resolve().parents[1] / "sharp_plugins")
 
 MODEL = (
@@ -89,3 +91,24 @@ def assert_same(first, second):
     assert first.keys() == second.keys()
     for name in first:
         assert torch.equal(first[name], second[name]), name
+
+
+def assert_close(trainer, expected, tolerance=2e-5):
+    """The trainer's weights, up to rounding."""
+    for name, value in trainer.get_model().state_dict().items():
+        torch.testing.assert_close(value, expected[name], rtol=tolerance, atol=tolerance, msg=name)
+
+
+def perturbed_weights(trainer, samples):
+    """The weights that fairseq's own pass sees."""
+    seen = {}
+    forward = trainer.get_criterion().forward
+
+    def spy(model, sample, reduce=True):
+        seen.update(weights(trainer))  # the last pass is the descent's
+        return forward(model, sample, reduce)
+
+    trainer.get_criterion().forward = spy
+    trainer.train_step(samples)
+    trainer.get_criterion().forward = forward
+    return seen

@@ -48,11 +48,9 @@ class Passes:
         ]
         self.world_size = trainer.data_parallel_world_size
         self.extra = {}
-        if trainer.cfg.ema.store_ema:
-            # The EMA model is built on first use: it must be a copy of w and not of w + ε.
-            ema = trainer.ema
-            if getattr(trainer.task, "uses_ema", False):
-                self.extra["ema_model"] = ema.get_model()
+        if trainer.cfg.ema.store_ema and getattr(trainer.task, "uses_ema", False):
+            # As in fairseq's own pass; being built on first use, it becomes a copy of w here and not of w + ε there.
+            self.extra["ema_model"] = trainer.ema.get_model()
         trainer.model.train()
         trainer.criterion.train()
         trainer.zero_grad()

@@ -13,6 +13,7 @@ from typing import Any, Dict, List
 
 from fairseq import optim
 from fairseq.dataclass import FairseqDataclass
+from fairseq.dataclass.utils import gen_parser_from_dataclass
 from fairseq.optim import FairseqOptimizer
 from omegaconf import II, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -99,6 +100,17 @@ class WrappingOptimizer(FairseqOptimizer):
     def __init__(self, cfg: DictConfig, params):
         super().__init__(cfg)
         self.base = build_base_optimizer(cfg, list(params))
+
+    @classmethod
+    def add_args(cls, parser):
+        """Add the flags of the config, without ``base``: the base optimizer's own flags fill that."""
+
+        class WithoutBase:
+            def add_argument(self, *names, **kwargs):
+                if "--base" not in names:
+                    parser.add_argument(*names, **kwargs)
+
+        gen_parser_from_dataclass(WithoutBase(), getattr(cls, "__dataclass")())
 
     @classmethod
     def check(cls, cfg) -> None:

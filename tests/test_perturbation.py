@@ -1,0 +1,222 @@
+"""Climbing and coming back, on tensors alone."""
+
+import math
+
+import pytest
+import torch
+
+from sharp_plugins.perturbation import Perturbation
+
+HALF = [torch.float16, torch.bfloat16]
+
+
+def parameters(dtype=torch.float32, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    shapes = [(64, 33), (7,), (5, 3, 2), ()]
+    return [torch.nn.Parameter((torch.randn(s, generator=generator) * 0.05).to(dtype)) for s in shapes]
+
+
+def give_gradients(params, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    for p in params:
+        p.grad = torch.randn(p.shape, generator=generator).to(p.dtype)
+    return [p.grad.clone() for p in params]
+
+
+def flat(tensors):
+    return torch.cat([t.detach().double().reshape(-1) for t in tensors])
+
+
+def copies(params):
+    return [p.detach().clone() for p in params]
+
+
+def assert_home(params, w):
+    assert all(torch.equal(p.detach(), home) for p, home in zip(params, w))
+
+
+def test_epsilon_is_rho_times_the_normalised_gradient():
+    params = parameters()
+    w, g = copies(params), flat(give_gradients(params))
+    ball = Perturbation(params, rho=0.3)
+    with ball.climb(measure=True):
+        epsilon = flat(params) - flat(w)
+        torch.testing.assert_close(epsilon, 0.3 * g / g.norm(), rtol=1e-4, atol=1e-7)
+        assert all(p.grad is None for p in params)
+    assert_home(params, w)
+    assert ball.ascent.grad_norm.item() == pytest.approx(g.norm().item(), rel=1e-6)
+    assert ball.ascent.radius.item() == pytest.approx(0.3, rel=1e-5)
+    assert ball.ascent.projection.item() == pytest.approx(1.0, rel=1e-5)
+
+
+def test_adaptive_epsilon_scales_with_the_weights():
+    params = parameters()
+    w, g = copies(params), flat(give_gradients(params))
+    scale = flat(w).abs() + 0.02
+    with Perturbation(params, rho=0.3, adaptive=True, eta=0.02).climb():
+        epsilon = flat(params) - flat(w)
+    torch.testing.assert_close(epsilon, 0.3 * scale**2 * g / (scale * g).norm(), rtol=1e-4, atol=1e-8)
+    assert_home(params, w)
+
+
+def test_the_random_point_lies_on_the_sphere_in_a_uniform_direction():
+    params = parameters()
+    w = copies(params)
+    ball = Perturbation(params, rho=0.5)
+    directions = []
+    for seed in range(300):
+        with ball.perturb_randomly(seed):
+            directions.append(flat(params) - flat(w))
+    assert_home(params, w)
+    directions = torch.stack(directions) / 0.5
+    n = directions.size(1)
+    torch.testing.assert_close(directions.norm(dim=1), torch.ones(300, dtype=torch.float64), rtol=1e-4, atol=0)
+    # Each coordinate of a uniform direction has mean 0 and variance 1/n; five standard errors over coordinates and draws.
+    assert directions.mean().abs() < 5 * (1 / n / directions.numel()) ** 0.5
+    assert (directions.mean(0).norm() - (1 / 300) ** 0.5).abs() < 0.02
+    assert abs((directions**2).mean(0)[-1] - 1 / n) < 5 * (2 / 300) ** 0.5 / n
+
+
+@pytest.mark.parametrize("with_masters", [True, False])
+@pytest.mark.parametrize("dtype", HALF)
+def test_half_precision_comes_back_and_measures_what_the_model_sees(dtype, with_masters):
+    params = parameters(dtype)
+    # The master copy holds more digits than the parameters, which are the master rounded.
+    masters = [p.detach().float() * (1 + 1e-4) for p in params] if with_masters else None
+    if masters:
+        for p, m in zip(params, masters):
+            p.data.copy_(m)
+    w, g = copies(params), flat(give_gradients(params))
+    ball = Perturbation(params, 0.05, masters, rounding="stochastic")
+    with ball.climb(measure=True):
+        realised = flat(params) - flat(w)
+    assert_home(params, w)
+    intended = 0.05 * g / g.norm()
+    assert ball.ascent.radius.item() == pytest.approx(realised.norm().item(), rel=1e-4)
+    expected_projection = (realised @ intended / (intended @ intended)).item()
+    assert ball.ascent.projection.item() == pytest.approx(expected_projection, rel=1e-3)
+
+
+@pytest.mark.parametrize("dtype", HALF)
+def test_stochastic_rounding_keeps_the_projection_where_nearest_loses_it(dtype):
+    generator = torch.Generator().manual_seed(0)
+    p = torch.nn.Parameter((torch.randn(400_000, generator=generator) * 0.05).to(dtype))
+    g = torch.randn(p.shape, generator=generator)
+    projections = {}
+    for rounding in ("nearest", "stochastic"):
+        p.grad = g.to(dtype)
+        ball = Perturbation([p], 0.005, [p.detach().float()], rounding)
+        with ball.climb(measure=True):
+            pass
+        projections[rounding] = ball.ascent.projection.item()
+    assert projections["nearest"] < 0.9
+    assert projections["stochastic"] == pytest.approx(1.0, abs=0.03)
+
+
+def test_views_of_one_flat_master_will_do():
+    params = parameters(torch.float16)
+    master = torch.cat([p.detach().float().reshape(-1) for p in params])
+    views = [part.view(p.shape) for part, p in zip(master.split([p.numel() for p in params]), params)]
+    w = copies(params)
+    give_gradients(params)
+    with Perturbation(params, 1.0, views).climb():
+        assert not torch.equal(params[0], w[0])
+    assert_home(params, w)
+
+
+def test_no_gradient_and_zero_gradient_stay_at_w():
+    params = parameters()
+    w = copies(params)
+    ball = Perturbation(params, rho=1.0)
+    with ball.climb():
+        assert_home(params, w)
+    assert ball.ascent.skipped == 1
+    for p in params:
+        p.grad = torch.zeros_like(p)
+    with ball.climb():
+        assert_home(params, w)
+    assert ball.ascent.skipped == 1 and ball.ascent.grad_norm == 0
+
+
+@pytest.mark.parametrize("bad", [math.inf, math.nan])
+def test_a_non_finite_gradient_makes_the_pass_fail_and_not_the_weights(bad):
+    params = parameters()
+    w = copies(params)
+    give_gradients(params)
+    params[1].grad[3] = bad
+    ball = Perturbation(params, rho=1.0)
+    with ball.climb():
+        assert params[0].isnan().all()
+    assert ball.ascent.skipped == 1
+    assert_home(params, w)
+
+
+def test_frozen_parameters_cost_nothing():
+    params = parameters()
+    params[0].requires_grad_(False)
+    frozen = params[0].data.data_ptr()
+    give_gradients(params)
+    ball = Perturbation(params, rho=1.0)
+    with ball.climb():
+        assert params[0].data.data_ptr() == frozen
+    with ball.perturb_randomly(0):
+        assert params[0].data.data_ptr() == frozen
+    assert sum(t.numel() for t in ball._buffer) == sum(p.numel() for p in params[1:])
+
+
+def test_both_perturbations_share_one_copy_and_w_is_never_written():
+    params = parameters()
+    w_memory = [p.data_ptr() for p in params]
+    ball = Perturbation(params, rho=1.0)
+    with ball.perturb_randomly(0):
+        buffer = [p.data_ptr() for p in params]
+    for _ in range(3):
+        give_gradients(params)
+        with ball.climb():
+            assert [p.data_ptr() for p in params] == buffer
+        assert [p.data_ptr() for p in params] == w_memory
+
+
+def test_an_exception_inside_comes_back():
+    for with_masters in (False, True):
+        params = parameters(torch.float16 if with_masters else torch.float32)
+        masters = [p.detach().float() for p in params] if with_masters else None
+        w = copies(params)
+        give_gradients(params)
+        ball = Perturbation(params, 1.0, masters)
+        with pytest.raises(KeyboardInterrupt):
+            with ball.climb():
+                raise KeyboardInterrupt
+        assert_home(params, w)
+        assert not ball.climbed
+
+
+def test_climbing_twice_is_refused():
+    params = parameters()
+    ball = Perturbation(params, 1.0)
+    ball.perturb_randomly(0)
+    with pytest.raises(RuntimeError, match="descend"):
+        ball.climb()
+    ball.descend()
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"rho": -1.0}, {"rho": math.nan}, {"rho": 1.0, "eta": -1.0}, {"rho": 1.0, "rounding": "up"}]
+)
+def test_bad_arguments_are_refused(arguments):
+    with pytest.raises(ValueError):
+        Perturbation(parameters(), **arguments)
+    with pytest.raises(ValueError, match="requires_grad"):
+        Perturbation([], 1.0)
+
+
+def test_long_and_non_contiguous_parameters(monkeypatch):
+    monkeypatch.setattr("sharp_plugins.perturbation._CHUNK", 100)
+    params = [torch.nn.Parameter(torch.randn(50, 41).t()), torch.nn.Parameter(torch.randn(333))]
+    w, g = copies(params), flat(give_gradients(params))
+    scale = flat(w).abs() + 0.01
+    with Perturbation(params, 0.3, adaptive=True).climb():  # adaptive goes through the chunks
+        torch.testing.assert_close(
+            flat(params) - flat(w), 0.3 * scale**2 * g / (scale * g).norm(), rtol=1e-3, atol=1e-6
+        )
+    assert_home(params, w)
