@@ -6,8 +6,9 @@ part's flag (``--base-optimizer``) fits in only by looking at the command line b
 
 import argparse
 import importlib.util
+import json
 import sys
-from typing import Any, Dict, List, Optional
+from typing import List, Optional
 
 from fairseq import optim, options
 from fairseq.dataclass.utils import gen_parser_from_dataclass
@@ -15,27 +16,6 @@ from fairseq.dataclass.utils import gen_parser_from_dataclass
 from sharp_plugins.host import refusals
 from sharp_plugins.host.patching import wrap
 from sharp_plugins.optim.base import WrappingOptimizer, check_base_optimizer, legacy_settings
-
-
-class BaseSettings(dict):
-    """Settings that print themselves in hydra's override grammar, through which fairseq passes every flag."""
-
-    def __str__(self) -> str:
-        return _hydra_text(dict(self))
-
-
-def _hydra_text(value: Any) -> str:
-    if isinstance(value, dict):
-        return "{" + ",".join(f"{key}:{_hydra_text(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, (list, tuple)):
-        return "[" + ",".join(map(_hydra_text, value)) + "]"
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, (int, float)):
-        return repr(value)
-    return "'" + str(value).replace("'", r"\'") + "'"
 
 
 def _names(arguments: List[str]) -> argparse.Namespace:
@@ -56,8 +36,11 @@ def _add_base_flags(parser: argparse.ArgumentParser, name: str) -> None:
         cls.add_args(group)
 
 
-def _collect_base_settings(args: argparse.Namespace, name: str) -> Dict[str, Any]:
-    """The base optimizer's own settings among the parsed flags; those that follow another setting are left to do so."""
+def _collect_base_settings(args: argparse.Namespace, name: str) -> str:
+    """The base optimizer's own settings among the parsed flags, as JSON; those that follow another setting are left to do so.
+
+    A string, because fairseq passes every flag through hydra's override grammar and keeps it in checkpoints.
+    """
     if name not in optim.OPTIMIZER_DATACLASS_REGISTRY:
         names = list(legacy_settings(name))
     else:
@@ -67,7 +50,7 @@ def _collect_base_settings(args: argparse.Namespace, name: str) -> Dict[str, Any
             for key in config._get_all_attributes()
             if not str(config._get_default(key)).startswith("${") and not isinstance(config._get_default(key), dict)
         ]
-    return BaseSettings({key: getattr(args, key) for key in names if hasattr(args, key)})
+    return json.dumps({key: getattr(args, key) for key in names if hasattr(args, key)})
 
 
 def _wrap_parsing(parse):

@@ -8,6 +8,7 @@ come from ``add_args`` and whose config is an ``argparse.Namespace`` (sgd, adafa
 """
 
 import argparse
+import json
 from dataclasses import dataclass, field
 from typing import Any, Dict, List
 
@@ -30,7 +31,7 @@ class BaseOptimizerConfig(FairseqDataclass):
             "help": "optimizer that makes the update once the gradient is there: any registered one, with its own flags"
         },
     )
-    # A mapping. Not Dict[str, Any]: hydra lets a new key into an untyped field only.
+    # A mapping, or its JSON. Not Dict[str, Any]: hydra lets a new key into an untyped field only.
     base: Any = field(
         default=None,
         metadata={"help": "settings of the base optimizer (hydra); on the command line its own flags fill this"},
@@ -71,8 +72,9 @@ def build_base_optimizer(cfg: DictConfig, params) -> FairseqOptimizer:
     Raises:
         ValueError: the name is unknown, or ``cfg.base`` holds a setting that this optimizer does not have.
     """
-    name, settings = cfg.base_optimizer, dict(cfg.base or {})
+    name = cfg.base_optimizer
     check_base_optimizer(name)
+    settings = json.loads(cfg.base) if isinstance(cfg.base, str) else dict(cfg.base or {})
     if name in optim.OPTIMIZER_DATACLASS_REGISTRY:
         if "lr" in optim.OPTIMIZER_DATACLASS_REGISTRY[name].__dataclass_fields__:
             settings.setdefault("lr", list(cfg.lr))
