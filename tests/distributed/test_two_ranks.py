@@ -1,0 +1,175 @@
+"""Two real processes that train together over gloo, on this machine."""
+
+import pytest
+import torch
+import toy
+from processes import assert_close, last, stats, train, train_ranks
+
+pytestmark = pytest.mark.slow
+
+BACKENDS = ["legacy_ddp", "pytorch_ddp"]
+# A large radius, so that a wrong ascent is far from the right one.
+FLAGS = "--base-optimizer sgd --momentum 0.9 --lr 0.2 --sam-rho 0.2 --dropout 0".split()
+FP16 = "--fp16 --fp16-no-flatten-grads".split()
+
+# fairseq saves the weights of rank 0 alone; this writes those of every rank beside each checkpoint.
+EVERY_RANK = """
+import os
+import sharp_plugins
+import torch
+from fairseq import checkpoint_utils
+
+stock = checkpoint_utils.save_checkpoint
+
+
+def save_checkpoint(cfg, trainer, *args):
+    os.makedirs(cfg.save_dir, exist_ok=True)
+    path = os.path.join(cfg.save_dir, f"weights{trainer.data_parallel_rank}.pt")
+    torch.save(trainer.get_model().state_dict(), path)
+    return stock(cfg, trainer, *args)
+
+
+if not hasattr(checkpoint_utils, "_every_rank"):
+    checkpoint_utils._every_rank = True
+    checkpoint_utils.save_checkpoint = save_checkpoint
+"""
+
+
+@pytest.fixture(scope="module")
+def every_rank(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("user_dir") / "every_rank"
+    directory.mkdir()
+    (directory / "__init__.py").write_text(EVERY_RANK)
+    return directory
+
+
+def weights_of(save_dir, rank):
+    return torch.load(save_dir / f"weights{rank}.pt", weights_only=True)
+
+
+def assert_ranks_agree(save_dir):
+    one, other = weights_of(save_dir, 0), weights_of(save_dir, 1)
+    toy.assert_same(one, other)
+    assert all(value.isfinite().all() for value in one.values())
+
+
+# ---------------------------------------------------------------------- global scope
+
+GLOBAL = "--sam-scope global --batch-size 4 --max-update 6".split()
+
+
+@pytest.fixture(scope="module", params=["sam", "dsam"])
+def one_rank(request, translation_data, tmp_path_factory):
+    """fairseq deals batches to ranks in turn: two per update on one rank are the same sentences."""
+    save_dir = tmp_path_factory.mktemp("one_rank")
+    run = train(
+        translation_data, save_dir, "--optimizer", request.param, *FLAGS, *GLOBAL, *"--update-freq 2".split()
+    )
+    return request.param, last(save_dir)["model"], stats(run.text)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_two_ranks_with_global_scope_equal_one_rank(translation_data, tmp_path, one_rank, every_rank, backend):
+    optimizer, expected, entries = one_rank
+    flags = ["--optimizer", optimizer, "--ddp-backend", backend, *FLAGS, *GLOBAL]
+    runs = train_ranks(translation_data, tmp_path, *flags, user_dir=every_rank)
+    assert_ranks_agree(tmp_path)
+    assert_close(weights_of(tmp_path, 1), expected, relative=1e-5)
+    shown = {"loss", "gnorm", "wpb", "sam_gap", "sam_grad_norm", "sam_radius", "sam_projection", "sam_skipped"}
+    if optimizer == "dsam":
+        shown |= {"dsam_r", "dsam_weight_max", "dsam_weight_entropy", "dsam_negative", "dsam_nonfinite"}
+    together = stats(runs[0].text)
+    assert len(together) == len(entries) == 6
+    for one, two in zip(entries, together):
+        for name in shown:
+            # As printed: some with 5 decimals, some with 4 digits.
+            assert two[name] == pytest.approx(one[name], rel=1e-3, abs=2e-5), name
+
+
+# ---------------------------------------------------------------------- worker scope
+
+
+def sam_of_two_workers(data, updates, rho, lr, momentum):
+    """m-sharpness in plain PyTorch: each worker's own perturbation, and one update with the gradients of both."""
+    trainer = toy.build_trainer(data, "--optimizer", "sam", *FLAGS, "--batch-size", "4", "--num-workers", "0")
+    model, criterion = trainer.get_model(), trainer.get_criterion()
+    batches = list(trainer.get_train_iterator(epoch=1).next_epoch_itr(shuffle=True))
+    params = list(model.parameters())
+    optimizer = torch.optim.SGD(params, lr=lr, momentum=momentum)
+
+    def gradient(batch):
+        loss, sample_size, _ = criterion(model.train(), batch)
+        return torch.autograd.grad(loss, params), sample_size
+
+    for update in range(updates):
+        both = []
+        for batch in batches[2 * update : 2 * update + 2]:
+            w = [p.detach().clone() for p in params]
+            ascent, sample_size = gradient(batch)
+            norm = torch.sqrt(sum(g.square().sum() for g in ascent))
+            with torch.no_grad():
+                for p, g in zip(params, ascent):
+                    p.add_(rho * g / norm)
+            both.append((gradient(batch)[0], sample_size))
+            with torch.no_grad():
+                for p, original in zip(params, w):
+                    p.copy_(original)
+        tokens = sum(sample_size for _, sample_size in both)
+        for p, one, other in zip(params, both[0][0], both[1][0]):
+            p.grad = (one + other) / tokens
+        optimizer.step()
+    return toy.weights(trainer)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_worker_scope_gives_each_rank_a_perturbation_of_its_own(translation_data, tmp_path, every_rank, backend):
+    expected = sam_of_two_workers(translation_data, updates=6, rho=0.2, lr=0.2, momentum=0.9)
+    flags = ["--optimizer", "sam", "--ddp-backend", backend, *FLAGS, *"--batch-size 4 --max-update 6".split()]
+    train_ranks(translation_data, tmp_path, *flags, user_dir=every_rank)
+    assert_ranks_agree(tmp_path)
+    assert_close(weights_of(tmp_path, 0), expected, relative=1e-5)
+
+
+# ---------------------------------------------------------------------- empty shards, overflows
+
+
+@pytest.fixture(scope="module")
+def odd_data(tmp_path_factory):
+    """5 batches of 4: in the last update of an epoch the second rank has nothing."""
+    return toy.write_translation_data(tmp_path_factory.mktemp("odd"), sentences=20)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("scope", ["worker", "global"])
+def test_a_rank_without_data_follows(odd_data, tmp_path, every_rank, backend, scope):
+    flags = f"--optimizer dsam --ddp-backend {backend} --sam-scope {scope} --batch-size 4 --max-epoch 2"
+    runs = train_ranks(odd_data, tmp_path, *flags.split(), *FLAGS, user_dir=every_rank)
+    assert_ranks_agree(tmp_path)
+    entries = stats(runs[0].text)
+    assert [entry["bsz"] for entry in entries] == [8, 8, 4, 8, 8, 4]
+    for entry in entries:
+        assert all(abs(value) < 1e6 for value in entry.values())  # neither infinite nor NaN
+        assert entry["sam_radius"] == pytest.approx(0.2, rel=1e-3)
+        assert entry["sam_skipped"] == 0
+
+
+def test_an_update_with_an_empty_shard_equals_that_of_one_rank(odd_data, tmp_path, every_rank):
+    flags = "--optimizer dsam --ddp-backend legacy_ddp --sam-scope global --batch-size 4 --max-epoch 1".split()
+    two = stats(train_ranks(odd_data, tmp_path / "two", *flags, *FLAGS, user_dir=every_rank)[0].text)
+    one = stats(train(odd_data, tmp_path / "one", *flags, *FLAGS, "--update-freq", "2").text)
+    assert_close(weights_of(tmp_path / "two", 1), last(tmp_path / "one")["model"], relative=1e-5)
+    for name in ("sam_gap", "sam_grad_norm", "dsam_r", "dsam_weight_max", "dsam_weight_entropy", "dsam_negative"):
+        assert two[-1][name] == pytest.approx(one[-1][name], rel=1e-3, abs=2e-5), name
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("scope", ["worker", "global"])
+def test_ranks_skip_overflowed_fp16_updates_together(translation_data, tmp_path, every_rank, backend, scope):
+    flags = f"--optimizer dsam --ddp-backend {backend} --sam-scope {scope} --batch-size 4 --max-update 4"
+    flags = [*flags.split(), *FLAGS, *FP16, "--fp16-init-scale", str(2**17)]
+    runs = train_ranks(translation_data, tmp_path, *flags, user_dir=every_rank)
+    assert_ranks_agree(tmp_path)
+    entries = stats(runs[0].text)
+    assert entries[0]["loss_scale"] < 2**17
+    assert "gradient overflow detected" in runs[0].text
+    assert all(entry["sam_skipped"] == 0 and entry["sam_projection"] > 0.8 for entry in entries[1:])

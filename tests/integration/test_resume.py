@@ -1,0 +1,160 @@
+"""Stopping, being killed and going on; starting from other runs' checkpoints. With real `fairseq-train` processes."""
+
+import signal
+import shutil
+
+import pytest
+import torch
+from processes import assert_equal, assert_same_training, checkpoint, last, line, start, stats, train
+
+pytestmark = pytest.mark.slow
+
+# 16 batches an epoch. The toy model has dropout 0.1.
+DSAM = "--optimizer dsam --lr 0.01 --clip-norm 0.5 --batch-size 4".split()
+SAM = "--optimizer sam --lr 0.01 --batch-size 8".split()
+ADAM = "--optimizer adam --lr 0.01 --batch-size 8".split()
+FP16 = "--fp16 --fp16-no-flatten-grads".split()
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        "--lr-scheduler inverse_sqrt --warmup-updates 3 --store-ema --ema-decay 0.9",
+        # The scale overflows at first, and then doubles after every 3 updates.
+        "--fp16 --fp16-no-flatten-grads --fp16-init-scale 16384 --fp16-scale-window 3",
+        "--bf16",
+        "--sam-interval 2",
+        "--base-optimizer sgd --momentum 0.9 --sam-adaptive --sam-rho 0.5",
+    ],
+    ids=["fp32", "fp16", "bf16", "interval", "adaptive"],
+)
+def test_resuming_in_the_middle_of_an_epoch_equals_never_having_stopped(translation_data, tmp_path, flags):
+    flags = [*DSAM, *flags.split(), "--save-interval-updates", "5"]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train(translation_data, parts, *flags, "--max-update", "5")
+    assert last(parts)["extra_state"]["train_iterator"]["iterations_in_epoch"] >= 5
+    resumed = train(translation_data, parts, *flags, "--max-update", "10")
+    assert "@ 5 updates" in resumed.text
+    uninterrupted = train(translation_data, whole, *flags, "--max-update", "10")
+    assert_same_training(parts, whole)
+    if "ema" in last(whole)["extra_state"]:
+        assert_equal(last(parts)["extra_state"]["ema"], last(whole)["extra_state"]["ema"], "ema")
+    # Nothing of the update in which it went on depends on having been stopped.
+    shown = {"loss", "gnorm", "sam_gap", "sam_grad_norm", "sam_radius", "dsam_r", "dsam_negative", "lr"}
+    after = stats(uninterrupted.text)[-5:]
+    assert [{k: entry[k] for k in shown & entry.keys()} for entry in stats(resumed.text)] == [
+        {k: entry[k] for k in shown & entry.keys()} for entry in after
+    ]
+
+
+def test_resuming_in_a_later_epoch_equals_never_having_stopped(translation_data, tmp_path):
+    # fairseq itself forms other batches when it starts in a later epoch than the first, whatever the optimizer.
+    flags = [*DSAM, "--update-freq", "2"]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    for last_update in ("11", "13"):
+        train(translation_data, parts, *flags, "--max-update", last_update)
+    train(translation_data, whole, *flags, "--max-update", "13")
+    assert last(whole)["extra_state"]["train_iterator"]["epoch"] == 2
+    assert_same_training(parts, whole)
+
+
+def test_the_fp16_scale_of_the_resume_test_changes(translation_data, tmp_path):
+    flags = [*DSAM, *FP16, *"--fp16-init-scale 16384 --fp16-scale-window 3 --max-update 10".split()]
+    scales = [entry["loss_scale"] for entry in stats(train(translation_data, tmp_path, *flags).text)]
+    assert scales[0] < 16384 and len(set(scales)) > 1
+
+
+# Large updates, so that the signal arrives before the next save; 10 are an epoch and a bit.
+KILLED = [*DSAM[:-1], "1", *"--update-freq 8 --save-interval-updates 3 --max-update 10".split()]
+
+
+@pytest.fixture(scope="module")
+def never_killed(translation_data, tmp_path_factory):
+    save_dir = tmp_path_factory.mktemp("never_killed")
+    train(translation_data, save_dir, *KILLED)
+    return save_dir
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGKILL"])
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(translation_data, tmp_path, never_killed, name):
+    run = start(line(translation_data, tmp_path, *KILLED), tmp_path / "killed.log")
+    run.wait_for('"num_updates": "4"')
+    if name == "SIGTERM":
+        run.process.terminate()
+    else:
+        run.process.kill()
+    run.wait()
+    assert run.process.exitcode == -getattr(signal, name)
+    assert 4 <= len(stats(run.text)) < 10
+    state = last(tmp_path)
+    assert state["optimizer_history"][-1]["num_updates"] in (3, 6)
+    assert all(value.isfinite().all() for value in state["model"].values())
+    train(translation_data, tmp_path, *KILLED)
+    assert_same_training(tmp_path, never_killed)
+
+
+# ---------------------------------------------------------------------- other runs' checkpoints
+
+
+@pytest.fixture(scope="module")
+def adam_run(translation_data, tmp_path_factory):
+    save_dir = tmp_path_factory.mktemp("adam")
+    train(translation_data, save_dir, *ADAM, "--max-update", "4")
+    return save_dir
+
+
+@pytest.fixture
+def copy_of_adam_run(adam_run, tmp_path):
+    shutil.copy(adam_run / "checkpoint_last.pt", tmp_path)
+    return tmp_path
+
+
+def test_an_adam_checkpoint_goes_on_with_dsam_and_a_new_optimizer(translation_data, copy_of_adam_run):
+    run = train(translation_data, copy_of_adam_run, *DSAM, "--reset-optimizer", "--max-update", "8")
+    # The weights and the place in the data go on; the count of updates belongs to the optimizer and starts anew.
+    assert [entry["num_updates"] for entry in stats(run.text)] == list(range(1, 9))
+    state = last(copy_of_adam_run)
+    assert state["last_optimizer_state"]["sharp_plugins"]["optimizer"] == "dsam"
+
+
+def test_finetuning_starts_from_the_weights_alone(translation_data, adam_run, tmp_path):
+    source = adam_run / "checkpoint_last.pt"
+    flags = ["--finetune-from-model", source, "--max-update", "1", "--lr", "0"]
+    run = train(translation_data, tmp_path, *DSAM, *flags)
+    assert stats(run.text)[0]["num_updates"] == 1
+    # A learning rate of 0: what is saved are the weights that training began with, and not those of the ascent.
+    assert_equal(last(tmp_path)["model"], checkpoint(source)["model"], "model")
+
+
+def test_optimizer_overrides_reach_the_base_optimizer(translation_data, tmp_path):
+    train(translation_data, tmp_path, *DSAM, "--max-update", "2")
+    overrides = ["--optimizer-overrides", "{'lr': 0.01, 'weight_decay': 0.5}"]
+    train(translation_data, tmp_path, *DSAM, "--max-update", "3", *overrides)
+    (group,) = last(tmp_path)["last_optimizer_state"]["param_groups"]
+    assert group["weight_decay"] == 0.5
+
+
+def test_an_adam_checkpoint_is_not_taken_for_one_of_sam(translation_data, copy_of_adam_run):
+    run = start(line(translation_data, copy_of_adam_run, *SAM), copy_of_adam_run / "log")
+    assert "--reset-optimizer" in run.fail()
+
+
+def test_an_adam_checkpoint_is_not_taken_for_one_of_sam_under_fp16(translation_data, tmp_path):
+    # fairseq compares class names, and that of the mixed-precision wrapper is the same for all optimizers.
+    train(translation_data, tmp_path, *ADAM, *FP16, "--max-update", "2")
+    message = start(line(translation_data, tmp_path, *SAM, *FP16), tmp_path / "log").fail()
+    assert "--reset-optimizer" in message and "--optimizer sam" in message
+
+
+def test_a_checkpoint_of_another_base_optimizer_is_not_taken(translation_data, tmp_path):
+    train(translation_data, tmp_path, *SAM, "--max-update", "2")
+    flags = [*SAM, *"--base-optimizer sgd --max-update 4".split()]
+    message = start(line(translation_data, tmp_path, *flags), tmp_path / "log").fail()
+    assert "--reset-optimizer" in message and "--base-optimizer sgd" in message
+
+
+def test_a_checkpoint_needs_no_plugin_to_be_read(translation_data, tmp_path):
+    # The safe loader names every class that it would have to be allowed to build.
+    train(translation_data, tmp_path, *DSAM, *FP16, "--max-update", "1")
+    unsafe = getattr(torch.serialization, "get_unsafe_globals_in_checkpoint", lambda path: [])
+    assert set(unsafe(str(tmp_path / "checkpoint_last.pt"))) <= {"argparse.Namespace"}

@@ -1,0 +1,199 @@
+"""Real fairseq processes for the tests: command lines, runs, and what their logs and checkpoints say."""
+
+import argparse
+import json
+import multiprocessing
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+# Seconds that no run comes near unless it hangs.
+LIMIT = 120
+NO_HANG = 60
+# What the console scripts `fairseq-train` and so on call, which may not be on the PATH.
+ENTRIES = {"fairseq-train": "train", "fairseq-generate": "generate", "fairseq-hydra-train": "hydra_train"}
+
+# Every run is a process of its own. Those of `start` are forked from one that has imported fairseq (and nothing of the
+# plugin, which is imported by --user-dir), because importing it takes longer than the tests' training.
+_forks = multiprocessing.get_context("forkserver")
+_forks.set_forkserver_preload(["fairseq_cli.train", "torch._dynamo"])
+
+
+def line(data, save_dir, *flags, user_dir=None, model=None, criterion=None):
+    """The arguments of a `fairseq-train` whose log `stats` understands."""
+    import toy  # which imports the plugin, and this module is imported by the forks too
+
+    user_dir, model, criterion = user_dir or toy.PLUGIN, model or toy.MODEL, criterion or toy.CRITERION
+    parts = [data, "--user-dir", user_dir, "--task", "translation", *model, *criterion, "--cpu", "--save-dir", save_dir]
+    parts += "--seed 7 --num-workers 0 --required-batch-size-multiple 1 --disable-validation".split()
+    parts += "--no-epoch-checkpoints --log-format json --log-interval 1".split()
+    return [str(part) for part in (*parts, *flags)]
+
+
+class Run:
+    """A process, and the file that its output goes to."""
+
+    def __init__(self, process, log: Path):
+        self.process, self.log = process, log
+
+    @property
+    def text(self) -> str:
+        return self.log.read_text() if self.log.exists() else ""
+
+    def wait(self, limit: float = LIMIT) -> "Run":
+        self.process.join(limit)
+        if self.process.exitcode is None:
+            self.process.kill()
+            self.process.join()
+            raise AssertionError(f"hangs:\n{self.text[-5000:]}")
+        return self
+
+    def succeed(self, limit: float = LIMIT) -> "Run":
+        self.wait(limit)
+        assert self.process.exitcode == 0, self.text[-5000:]
+        return self
+
+    def fail(self) -> str:
+        """Wait for a non-zero exit; returns what was printed, with line breaks as spaces (argparse wraps its messages)."""
+        self.wait()
+        assert self.process.exitcode not in (0, None), self.text[-5000:]
+        return " ".join(self.text.split())
+
+    def wait_for(self, words: str) -> None:
+        """Wait until *words* are in the log."""
+        start = time.monotonic()
+        while words not in self.text:
+            assert self.process.exitcode is None and time.monotonic() - start < LIMIT, self.text[-5000:]
+            time.sleep(0.005)
+
+
+def _enter(arguments, log) -> None:
+    """What the console script does, in a fresh fork."""
+    with open(log, "w") as output:
+        os.dup2(output.fileno(), 1)
+        os.dup2(output.fileno(), 2)
+    torch.set_num_threads(1)
+    sys.argv = ["fairseq-train", *arguments]
+    from fairseq_cli.train import cli_main
+
+    cli_main()
+
+
+def start(arguments, log: Path) -> Run:
+    """Start `fairseq-train` with *arguments*; its output goes to *log*."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    process = _forks.Process(target=_enter, args=([str(a) for a in arguments], str(log)))
+    process.start()
+    return Run(process, log)
+
+
+def train(data, save_dir: Path, *flags, **parts) -> Run:
+    """Train to the end; the log is ``train.log`` in *save_dir*."""
+    return start(line(data, save_dir, *flags, **parts), save_dir / "train.log").succeed()
+
+
+def console(name: str, *arguments, directory: Path) -> str:
+    """Run a program of fairseq from a fresh interpreter in *directory*; returns what it printed."""
+    code = f"from fairseq_cli.{ENTRIES[name]} import cli_main; cli_main()"
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return execute(command, directory)
+
+
+def execute(command, directory: Path) -> str:
+    """Run a command in *directory*; returns what it printed."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command, cwd=directory, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=LIMIT
+    )
+    assert done.returncode == 0, done.stdout[-5000:]
+    return done.stdout
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def start_ranks(data, save_dir: Path, *flags, ranks: int = 2, **parts):
+    """Start one process per rank, over gloo on this machine."""
+    place = f"--distributed-world-size {ranks} --distributed-init-method tcp://127.0.0.1:{free_port()}".split()
+    place += "--distributed-backend gloo --distributed-no-spawn".split()
+    return [
+        start(
+            line(data, save_dir, *place, "--distributed-rank", rank, *flags, **parts), save_dir / f"rank{rank}.log"
+        )
+        for rank in range(ranks)
+    ]
+
+
+def train_ranks(data, save_dir: Path, *flags, **parts):
+    runs = start_ranks(data, save_dir, *flags, **parts)
+    try:
+        return [run.succeed() for run in runs]
+    finally:
+        for run in runs:  # the others of one that failed would wait for it
+            run.process.kill()
+
+
+# ---------------------------------------------------------------------- logs and checkpoints
+
+
+def stats(text: str, tag: str = "train_inner"):
+    """The entries of a json log: one dict of floats per line with *tag*; without what was not measured (null)."""
+    entries = [entry.split(f"| {tag} | ")[1] for entry in text.splitlines() if f"| {tag} | " in entry]
+    return [
+        {key: float(value) for key, value in json.loads(entry).items() if value is not None} for entry in entries
+    ]
+
+
+def checkpoint(path: Path):
+    """A checkpoint, read by torch's safe loader."""
+    add_safe_globals = getattr(torch.serialization, "add_safe_globals", None)
+    if add_safe_globals is not None:
+        add_safe_globals([argparse.Namespace])
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def last(save_dir: Path):
+    return checkpoint(save_dir / "checkpoint_last.pt")
+
+
+def assert_equal(first, second, where: str = "") -> None:
+    """Bit for bit, in nested dicts and lists."""
+    assert type(first) is type(second), where
+    if isinstance(first, dict):
+        assert first.keys() == second.keys(), where
+        for key in first:
+            assert_equal(first[key], second[key], f"{where}.{key}")
+    elif isinstance(first, (list, tuple)):
+        assert len(first) == len(second), where
+        for index, (one, other) in enumerate(zip(first, second)):
+            assert_equal(one, other, f"{where}[{index}]")
+    elif torch.is_tensor(first):
+        assert first.dtype == second.dtype and torch.equal(first, second), where
+    else:
+        assert first == second, where
+
+
+def assert_same_training(first: Path, second: Path) -> None:
+    """The last checkpoints of two runs agree bit for bit in all that training goes on from."""
+    one, other = last(first), last(second)
+    for key in ("model", "last_optimizer_state"):
+        assert_equal(one[key], other[key], key)
+    # Earlier entries tell of earlier processes.
+    assert_equal(one["optimizer_history"][-1], other["optimizer_history"][-1], "optimizer_history")
+    assert_equal(one["extra_state"]["train_iterator"], other["extra_state"]["train_iterator"], "train_iterator")
+
+
+def assert_close(first, second, relative: float) -> None:
+    """The weights of two models agree, tensor by tensor, to a share of the tensor's norm."""
+    assert first.keys() == second.keys()
+    for name in first:
+        distance = torch.linalg.vector_norm(first[name].double() - second[name].double())
+        assert distance <= relative * torch.linalg.vector_norm(second[name].double()) + 1e-12, (name, distance)

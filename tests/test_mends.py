@@ -1,0 +1,122 @@
+"""Each repair of fairseq: that it works, and that it does nothing where fairseq is right."""
+
+import argparse
+import sys
+import types
+
+import numpy
+import pytest
+import toy
+import torch
+from fairseq import options
+from fairseq.data import data_utils
+from fairseq.models import distributed_fairseq_model
+from fairseq.modules import dynamic_crf_layer
+
+from sharp_plugins import host
+from sharp_plugins.host import mends
+
+
+def test_checkpoints_with_a_namespace_load_safely(tmp_path):
+    torch.save({"args": argparse.Namespace(arch="transformer")}, tmp_path / "checkpoint.pt")
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["args"].arch == "transformer"
+
+
+class Arbitrary:
+    pass
+
+
+def test_other_classes_are_still_refused(tmp_path):
+    torch.save({"args": Arbitrary()}, tmp_path / "checkpoint.pt")
+    with pytest.raises(Exception, match="[Ww]eights.only"):
+        torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+
+
+def parse(data, *flags):
+    parser = options.get_training_parser()
+    return options.parse_args_and_arch(parser, [str(data), "--arch", "transformer", "--optimizer", "sgd", *flags])
+
+
+def test_bf16_does_not_ask_for_a_tpu(translation_data):
+    assert parse(translation_data, "--bf16").tpu is False
+    assert parse(translation_data, "--memory-efficient-bf16").tpu is False
+
+
+def test_bf16_on_a_tpu_stays_fairseqs_affair(translation_data, monkeypatch):
+    assert parse(translation_data, "--bf16", "--tpu").tpu is True
+    spec = types.SimpleNamespace()
+    original = host.flags.importlib.util.find_spec
+    monkeypatch.setattr(
+        host.flags.importlib.util, "find_spec", lambda name: spec if name == "torch_xla" else original(name)
+    )
+    assert parse(translation_data, "--bf16").tpu is True
+
+
+def test_old_numpy_aliases_are_there_for_fairseq_alone():
+    assert data_utils.np.fromiter((2.0, 3.0), data_utils.np.int).tolist() == [2, 3]
+    assert dynamic_crf_layer.np.float("inf") == float("inf")
+    assert data_utils.np.random is numpy.random
+    assert "int" not in vars(numpy) or numpy.lib.NumpyVersion(numpy.__version__) < "1.24.0"
+
+
+def test_numpy_with_aliases_of_its_own_is_left_alone(monkeypatch):
+    monkeypatch.setattr(numpy, "int", int, raising=False)
+    monkeypatch.setattr(data_utils, "np", numpy)
+    mends.restore_numpy_aliases()
+    assert data_utils.np is numpy
+
+
+def test_pytorch_ddp_drops_the_device_of_a_module_on_a_cpu(monkeypatch):
+    given = {}
+    stock = torch.nn.parallel.DistributedDataParallel
+
+    def init(self, module, device_ids=None, output_device=None, **kwargs):
+        given.update(device_ids=device_ids, output_device=output_device)
+
+    class Stock(stock):
+        __init__ = init
+
+    monkeypatch.setattr(distributed_fairseq_model, "DistributedDataParallel", Stock)
+    mends.let_pytorch_ddp_run_on_cpu()
+    patched = distributed_fairseq_model.DistributedDataParallel
+    assert issubclass(patched, stock)
+    patched(torch.nn.Linear(1, 1), device_ids=[0], output_device=0)
+    assert given == {"device_ids": None, "output_device": None}
+    patched(torch.nn.Linear(1, 1, device="meta"), device_ids=[0], output_device=0)
+    assert given == {"device_ids": [0], "output_device": 0}
+    assert torch.nn.parallel.DistributedDataParallel is stock
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "sam"])
+def test_an_overflow_on_a_cpu_skips_the_update(translation_data, optimizer):
+    trainer = toy.build_trainer(
+        translation_data, "--optimizer", optimizer, "--lr", "0.1", "--fp16", "--fp16-no-flatten-grads",
+        "--fp16-init-scale", str(2**30),
+    )
+    before = toy.weights(trainer)
+    assert trainer.train_step(toy.batches(trainer, [4])) is None
+    toy.assert_same(before, toy.weights(trainer))
+    assert trainer.optimizer.scaler.loss_scale == 2**29
+
+
+def test_other_assertions_are_not_swallowed(translation_data, monkeypatch, tmp_path):
+    trainer = toy.build_trainer(translation_data, "--optimizer", "sgd", "--lr", "0.1", "--save-dir", tmp_path)
+
+    def fail(*args, **kwargs):
+        raise AssertionError("a real one")
+
+    monkeypatch.setattr(trainer.get_criterion(), "forward", fail)
+    with pytest.raises(AssertionError, match="a real one"):
+        trainer.train_step(toy.batches(trainer, [4]))
+
+
+def test_installing_again_changes_nothing():
+    from fairseq.trainer import Trainer
+
+    before = (Trainer.train_step, Trainer.__init__, options.parse_args_and_arch, data_utils.np,
+              distributed_fairseq_model.DistributedDataParallel)
+    host.install()
+    after = (Trainer.train_step, Trainer.__init__, options.parse_args_and_arch, data_utils.np,
+             distributed_fairseq_model.DistributedDataParallel)
+    assert all(a is b for a, b in zip(before, after))
+    assert "torch_xla" not in sys.modules
