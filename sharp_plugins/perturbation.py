@@ -115,8 +115,7 @@ class Perturbation:
         targets = self._targets(range(len(self.params)))
         for _, group in self._by_kind(targets):
             fill_normal_([targets[i] for i in group], mix(seed, group[0]))
-        norm = _norm([n for _, group in self._by_kind(targets) for n in _norms([targets[i] for i in group])])
-        self._write(range(len(self.params)), targets, self.rho / norm, adaptive=False, seed=mix(seed, -1))
+        self._write(range(len(self.params)), targets, self.rho / self._norm(targets), adaptive=False, seed=mix(seed, -1))
         return self
 
     @torch.no_grad()
@@ -141,10 +140,7 @@ class Perturbation:
         indices = [i for i, p in enumerate(self.params) if p.grad is not None]
         grads = [self.params[i].grad for i in indices]
         grads = [g.to_dense() if g.is_sparse else g for g in grads]
-        if self.adaptive:
-            norm = self._adaptive_norm(indices, grads)
-        else:
-            norm = _norm(_norms(grads)) if grads else torch.zeros((), device=self.params[0].device)
+        norm = self._ascent_norm(indices, grads)
         scale = torch.where(norm > 0, self.rho / norm, torch.zeros_like(norm))
         scale = torch.where(norm.isfinite(), scale, torch.full_like(norm, math.nan))
         moments = self._write(indices, grads, scale, self.adaptive, mix(seed, -2), measure)
@@ -207,13 +203,26 @@ class Perturbation:
             groups.setdefault((tensor.device, tensor.dtype), []).append(position)
         return list(groups.items())
 
-    def _adaptive_norm(self, indices: Sequence[int], grads: Sequence[Tensor]) -> Tensor:
-        """‖T_w g‖₂."""
+    def _norm(self, tensors: Sequence[Tensor]) -> Tensor:
+        """‖·‖₂ over all entries of the tensors, in fp32."""
+        norms = []
+        for (_, dtype), group in self._by_kind(tensors):
+            of_kind = [tensors[i] for i in group]
+            if dtype == torch.float32:
+                norms += torch._foreach_norm(of_kind)
+            else:
+                norms += [torch.linalg.vector_norm(self._load("direction", chunk)) for (chunk,) in _chunks([of_kind])]
+        return _norm_of_norms(norms, self.params[0].device)
+
+    def _ascent_norm(self, indices: Sequence[int], grads: Sequence[Tensor]) -> Tensor:
+        """‖g‖₂, or ‖T_w g‖₂ where adaptive."""
+        if not self.adaptive:
+            return self._norm(grads)
         norms = []
         for sources, chunk in self._chunks_by_kind(indices, self._sources(indices), grads):
             g, w = self._load("direction", chunk), self._load("weights", sources)
             norms.append(torch.linalg.vector_norm(w.abs_().add_(self.eta).mul_(g)))
-        return _norm(norms) if norms else torch.zeros((), device=self.params[0].device)
+        return _norm_of_norms(norms, self.params[0].device)
 
     def _write(
         self,
@@ -283,14 +292,9 @@ class Perturbation:
             yield from _chunks([[tensors[position] for position in group] for tensors in lists])
 
 
-def _norms(tensors: Sequence[Tensor]) -> List[Tensor]:
-    """The 2-norm of each tensor, accumulated and returned in fp32."""
-    return list(torch._foreach_norm(list(tensors), 2, dtype=torch.float32))
-
-
-def _norm(norms: Sequence[Tensor]) -> Tensor:
-    """The 2-norm of a vector, from the 2-norms of its parts; on the first part's device."""
-    return torch.linalg.vector_norm(torch.stack([n.to(norms[0].device) for n in norms]))
+def _norm_of_norms(norms: Sequence[Tensor], device: torch.device) -> Tensor:
+    """The 2-norm of a vector, from the 2-norms of its parts."""
+    return torch.linalg.vector_norm(torch.stack([torch.zeros((), device=device), *(n.to(device) for n in norms)]))
 
 
 def _add_scaled(w: Sequence[Tensor], direction: Sequence[Tensor], scale: Tensor, out: Sequence[Tensor]) -> None:

@@ -1,0 +1,165 @@
+# Sets up the Python that the other scripts use. They `source` this file from the repository's root; afterwards `python`
+# and `fairseq-train` are the right ones. Once everything is there it takes a moment.
+#
+# The environment is the active one (venv or conda); without one it is .venv in the repository's root, made with $PYTHON
+# or the first suitable Python found. What is already installed is kept as it is, torch and fairseq above all; what is
+# missing comes in the versions of constraints.txt.
+
+_say() {
+  printf 'setup: %s\n' "$*"
+}
+
+_fail() {
+  printf 'setup: %s\n' "$*" >&2
+  exit 1
+}
+
+_python_is() { # _python_is COMMAND CONDITION: whether the command is a Python whose version v meets the condition
+  "$1" -c "import sys; v = sys.version_info[:2]; sys.exit(not ($2))" >/dev/null 2>&1
+}
+
+_choose_python() { # sets $python, to make .venv with
+  if [ -n "${PYTHON:-}" ]; then
+    _python_is "$PYTHON" "v >= (3, 10)" || _fail "PYTHON=$PYTHON is not a Python 3.10 or newer."
+    python="$PYTHON"
+    return
+  fi
+  # The user's own default if it will do, then 3.12, for which fairseq needs no build. What is newer than 3.13 was not
+  # tried and is used only when asked for.
+  for python in python3 python3.12 python3.11 python3.13 python3.10 python; do
+    if _python_is "$python" "(3, 10) <= v <= (3, 13)"; then return; fi
+  done
+  _fail "no Python 3.10 to 3.13 was found; set PYTHON to the path of one."
+}
+
+_enter_environment() { # puts the environment's programs first in PATH
+  local python
+  if [ -n "${VIRTUAL_ENV:-}" ]; then
+    export PATH="$VIRTUAL_ENV/bin:$PATH"
+  elif [ -n "${CONDA_PREFIX:-}" ] && [ "${CONDA_DEFAULT_ENV:-base}" != base ]; then
+    export PATH="$CONDA_PREFIX/bin:$PATH"
+  else
+    if ! [ -e .venv ]; then
+      _choose_python
+      _say "making .venv with $("$python" --version)"
+      "$python" -m venv .venv || {
+        rm -rf .venv
+        _fail "$python cannot make a virtual environment (on Debian and Ubuntu: apt install python3-venv)."
+      }
+      # Before 3.12 a new environment holds a setuptools too old for torch; the one of constraints.txt takes its place.
+      .venv/bin/python -m pip uninstall --quiet --yes setuptools 2>/dev/null
+    fi
+    [ -e .venv/bin/pip ] || _fail ".venv is incomplete; remove it and start again."
+    export VIRTUAL_ENV="$PWD/.venv" PATH="$PWD/.venv/bin:$PATH"
+  fi
+  hash -r
+  python="$(command -v python)" || _fail "the active environment has no python."
+  _python_is python "v >= (3, 10)" || _fail "the active environment's Python is older than 3.10: $python"
+}
+
+_write_pins() { # constraints.txt without what is installed: pip keeps that as long as it will do, and torch in any case
+  python - <<'PY'
+from importlib.metadata import PackageNotFoundError, version
+
+for line in open("examples/constraints.txt"):
+    if "==" in line and not line.startswith("#"):
+        name = line.split("==")[0]
+        try:
+            installed = version(name)
+        except PackageNotFoundError:
+            print(line.strip())
+        else:
+            if name == "torch":
+                print(f"torch=={installed}")
+PY
+}
+
+_pip_install() {
+  local quiet=--quiet
+  if [ -t 1 ]; then quiet=; fi # progress bars for people only
+  python -m pip install ${quiet:+"$quiet"} --constraint "$scratch/pins.txt" "$@"
+}
+
+_install_fairseq() {
+  # --no-deps leaves out torchaudio: text models do not use it, its releases lag behind torch's, and one that does not
+  # match torch breaks other packages; _fairseq_requirements brings the rest. There is a ready wheel for Python 3.12 on
+  # x86-64 Linux; elsewhere it is built, against the torch and NumPy that are installed (--no-build-isolation).
+  # CUDA_HOME would add GPU kernels to the build, which need a matching CUDA compiler and which nothing here uses.
+  _say "installing fairseq-fixed (about 3 minutes where it has to be built)"
+  _pip_install numpy cython
+  if ! (unset CUDA_HOME && _pip_install --no-deps --no-build-isolation fairseq-fixed); then
+    if ! command -v "${CXX:-g++}" >/dev/null; then
+      _fail "building fairseq needs a C++ compiler (on Debian and Ubuntu: apt install g++)."
+    fi
+    if ! [ -f "$(python -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" ]; then
+      _fail "building fairseq needs Python's headers (on Debian and Ubuntu: apt install python3-dev)."
+    fi
+    _fail "fairseq-fixed could not be installed; the reason is above."
+  fi
+}
+
+_fairseq_requirements() { # what fairseq-fixed needs except torchaudio; nothing where the fairseq is another one
+  python - <<'PY'
+from importlib.metadata import PackageNotFoundError, requires
+
+try:
+    requirements = requires("fairseq-fixed")
+except PackageNotFoundError:
+    requirements = []
+for requirement in requirements:
+    if "extra ==" not in requirement and not requirement.startswith("torchaudio"):
+        print(requirement)
+PY
+}
+
+_install() {
+  local scratch
+  scratch="$(mktemp -d)"
+  _write_pins >"$scratch/pins.txt"
+  _say "installing torch and what builds need"
+  _pip_install torch setuptools wheel
+  if ! python -c 'import importlib.util as u, sys; sys.exit(u.find_spec("fairseq") is None)'; then
+    _install_fairseq
+  fi
+  _fairseq_requirements >"$scratch/requirements.txt"
+  _say "installing the other requirements and the plugin (pip may report torchaudio as missing: it is not wanted)"
+  # The plugin is installed as a copy, beside fairseq in site-packages, where `--user-dir sharp_plugins` finds it from
+  # any directory; it would not find an editable install. In the repository's root fairseq and the tests take the
+  # working tree itself. The two do not part: the copy is renewed here as soon as a file of the plugin has changed.
+  # setuptools would also pack modules that an older build/ holds, hence the clean directory.
+  mkdir "$scratch/plugin"
+  cp -R setup.py LICENSE sharp_plugins "$scratch/plugin"
+  _pip_install --use-pep517 --no-build-isolation -r "$scratch/requirements.txt" "$scratch/plugin[test]"
+  rm -rf "$scratch"
+  python -c 'import fairseq' ||
+    _fail "the environment's fairseq cannot be imported (0.12.2 works up to Python 3.10 only)."
+}
+
+_describe() {
+  python - <<'PY'
+import platform
+from importlib.metadata import PackageNotFoundError, version
+
+found = [f"Python {platform.python_version()}"]
+for name in ("torch", "fairseq", "fairseq-fixed"):
+    try:
+        found.append(f"{name} {version(name)}")
+    except PackageNotFoundError:
+        pass
+print("setup: ready, with", ", ".join(found))
+PY
+}
+
+_checksum() { # of every file that the installation depends on
+  find setup.py examples/constraints.txt examples/environment.sh sharp_plugins -type f ! -name '*.pyc' \
+    -exec cksum {} + | LC_ALL=C sort | cksum
+}
+
+_enter_environment
+# The environment remembers the state of the files that it was set up from.
+_stamp="$(python -c 'import sys; print(sys.prefix)')/sharp_plugins.installed"
+if [ "$(cat "$_stamp" 2>/dev/null)" != "$(_checksum)" ]; then
+  _install
+  _checksum >"$_stamp"
+  _describe
+fi
