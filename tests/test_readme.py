@@ -1,0 +1,55 @@
+"""The README's own lines run."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
+
+
+def code_blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, re.S)
+
+
+def test_the_loop_without_fairseq_learns():
+    (loop,) = [block for block in code_blocks("python") if "Perturbation" in block]
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(4, 16), torch.nn.Tanh(), torch.nn.Linear(16, 2))
+    x = torch.randn(256, 4)
+    y = (x[:, 0] * x[:, 1] > 0).long()
+    names = {
+        "torch": torch,
+        "model": model,
+        "losses": lambda output, target: torch.nn.functional.cross_entropy(output, target, reduction="none"),
+        "optimizer": torch.optim.Adam(model.parameters(), lr=0.02),
+        "batches": [(x[i : i + 32], y[i : i + 32]) for i in range(0, 256, 32)] * 30,
+    }
+    before = names["losses"](model(x), y).mean().item()
+    exec(loop, names)
+    after = names["losses"](model(x), y).mean().item()
+    assert after < 0.5 * before
+    assert not names["ball"].climbed
+
+
+def test_the_core_does_not_import_fairseq(monkeypatch):
+    import subprocess
+    import sys
+
+    code = (
+        "import importlib.util as u; find = u.find_spec\n"
+        "u.find_spec = lambda name, *rest: None if name == 'fairseq' else find(name, *rest)\n"
+        "import sys, sharp_plugins.perturbation, sharp_plugins.guardedness\n"
+        "sys.exit('fairseq' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).resolve().parents[1])
+
+
+@pytest.mark.parametrize("config", ["SAMConfig", "DSAMConfig"])
+def test_every_flag_is_in_the_readme(config):
+    from sharp_plugins import optim
+
+    for name in getattr(optim, config).__dataclass_fields__:
+        if name.startswith(("sam_", "dsam_")) or name == "base_optimizer":
+            assert f"--{name.replace('_', '-')}" in README
