@@ -299,6 +299,8 @@ def _norm_of_norms(norms: Sequence[Tensor], device: torch.device) -> Tensor:
 
 def _add_scaled(w: Sequence[Tensor], direction: Sequence[Tensor], scale: Tensor, out: Sequence[Tensor]) -> None:
     """out = w + scale · direction for fp32 tensors; *direction* may be *out* itself, and is lost."""
+    if not out:  # no parameter has a gradient; the _foreach_ functions take no empty lists
+        return
     if scale.device.type == "cpu":
         # No _foreach_ function writes to given memory, and one sweep instead of three is what a CPU is short of.
         alpha = scale.item()

@@ -14,7 +14,6 @@ import torch
 
 # Seconds that no run comes near unless it hangs.
 LIMIT = 120
-NO_HANG = 60
 # What the console scripts `fairseq-train` and so on call, which may not be on the PATH.
 ENTRIES = {"fairseq-train": "train", "fairseq-generate": "generate", "fairseq-hydra-train": "hydra_train"}
 
@@ -45,21 +44,21 @@ class Run:
     def text(self) -> str:
         return self.log.read_text() if self.log.exists() else ""
 
-    def wait(self, limit: float = LIMIT) -> "Run":
-        self.process.join(limit)
+    def wait(self) -> "Run":
+        self.process.join(LIMIT)
         if self.process.exitcode is None:
             self.process.kill()
             self.process.join()
             raise AssertionError(f"hangs:\n{self.text[-5000:]}")
         return self
 
-    def succeed(self, limit: float = LIMIT) -> "Run":
-        self.wait(limit)
+    def succeed(self) -> "Run":
+        self.wait()
         assert self.process.exitcode == 0, self.text[-5000:]
         return self
 
     def fail(self) -> str:
-        """Wait for a non-zero exit; returns what was printed, with line breaks as spaces (argparse wraps its messages)."""
+        """Wait for a non-zero exit; returns what was printed, on one line (argparse wraps its messages)."""
         self.wait()
         assert self.process.exitcode not in (0, None), self.text[-5000:]
         return " ".join(self.text.split())
@@ -107,9 +106,8 @@ def console(name: str, *arguments, directory: Path) -> str:
 def execute(command, directory: Path) -> str:
     """Run a command in *directory*; returns what it printed."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        command, cwd=directory, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=LIMIT
-    )
+    output = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    done = subprocess.run(command, cwd=directory, env=environment, timeout=LIMIT, **output)
     assert done.returncode == 0, done.stdout[-5000:]
     return done.stdout
 
@@ -133,6 +131,7 @@ def start_ranks(data, save_dir: Path, *flags, ranks: int = 2, **parts):
 
 
 def train_ranks(data, save_dir: Path, *flags, **parts):
+    """Train to the end on all ranks; their logs are ``rank0.log`` and so on in *save_dir*."""
     runs = start_ranks(data, save_dir, *flags, **parts)
     try:
         return [run.succeed() for run in runs]

@@ -220,3 +220,10 @@ def test_long_and_non_contiguous_parameters(monkeypatch):
             flat(params) - flat(w), 0.3 * scale**2 * g / (scale * g).norm(), rtol=1e-3, atol=1e-6
         )
     assert_home(params, w)
+
+
+def test_no_gradient_at_all_off_the_cpu():
+    """A worker that lost its whole ascent to memory: the _foreach_ functions of a GPU take no empty lists."""
+    from sharp_plugins.perturbation import _add_scaled
+
+    _add_scaled([], [], torch.zeros((), device="meta"), [])

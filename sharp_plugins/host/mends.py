@@ -5,10 +5,12 @@ Each does nothing where fairseq is already right. Two more are where they have t
 """
 
 import argparse
+import inspect
 
 import numpy
 import torch
 from fairseq.models import distributed_fairseq_model
+from fairseq.tasks import FairseqTask
 
 from sharp_plugins.host.patching import wrap
 
@@ -61,7 +63,35 @@ def restore_numpy_aliases() -> None:
                 module.np = _NumpyWithOldAliases()
 
 
+def keep_batches_when_resuming() -> None:
+    """fairseq groups sentences into batches once a process, with ``--seed`` plus the epoch as the seed: a run that resumes in a
+    later epoch gets other batches than one that never stopped, repeats some sentences and leaves others out. Here they are
+    always those of the first epoch, as without a stop. Tasks that make new batches every epoch keep doing so."""
+
+    def make(get_batch_iterator):
+        def with_first_epochs_batches(self, dataset, *args, **kwargs):
+            arguments = inspect.signature(get_batch_iterator).bind(self, dataset, *args, **kwargs).arguments
+            epoch = arguments.get("epoch", 1)
+            once = self.can_reuse_epoch_itr(dataset) and not (
+                arguments.get("disable_iterator_cache", False)
+                or arguments.get("update_epoch_batch_itr", False)
+                or getattr(self.cfg, "rebuild_batches", False)
+            )
+            if not once or epoch <= 1 or dataset in self.dataset_to_epoch_iter:
+                return get_batch_iterator(self, dataset, *args, **kwargs)
+            arguments["epoch"] = 1
+            iterator = get_batch_iterator(**arguments)
+            dataset.set_epoch(epoch)
+            iterator.epoch = epoch
+            return iterator
+
+        return with_first_epochs_batches
+
+    wrap(FairseqTask, "get_batch_iterator", make)
+
+
 def install() -> None:
     allow_namespaces_in_checkpoints()
     let_pytorch_ddp_run_on_cpu()
     restore_numpy_aliases()
+    keep_batches_when_resuming()

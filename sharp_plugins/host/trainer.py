@@ -136,7 +136,9 @@ def climb(trainer, method: SAM, passes: Passes) -> Dict[str, Tensor]:
     interval = trainer.cfg.common.log_interval or 1
     measure = (trainer.get_num_updates() + method.cfg.sam_interval) % max(interval, 1) < method.cfg.sam_interval
     ascent = method.perturbation.climb(passes.seed, measure=measure).ascent
-    stats["sam_grad_norm"] = ascent.grad_norm / loss_scale(trainer)
+    # With global scope .grad is the mean over the workers, each with its share of the sum.
+    shares = passes.world_size if method.is_global else 1
+    stats["sam_grad_norm"] = ascent.grad_norm * shares / loss_scale(trainer)
     stats["sam_skipped"] = ascent.skipped
     if measure:
         stats["sam_radius"], stats["sam_projection"] = ascent.radius, ascent.projection
@@ -179,13 +181,13 @@ def _wrap_reduce(reduce_and_log):
                     {key: value for key, value in log.items() if not key.startswith(_PREFIX)}
                     for log in logging_outputs
                 ]
-            log_stats(stats, logging_outputs, sample_size)
+            log_stats(stats, logging_outputs, sample_size, registered_optimizer(self).is_global)
         return reduce_and_log(self, logging_outputs, sample_size, grad_norm)
 
     return reduce_and_log_stats
 
 
-def log_stats(stats: Dict[str, Tensor], logging_outputs, sample_size) -> None:
+def log_stats(stats: Dict[str, Tensor], logging_outputs, sample_size, is_global: bool) -> None:
     """Log what the ascents of all workers measured; *stats* are sums over the workers."""
     stats = dict(stats)
     workers, loss = stats.pop("workers"), stats.pop("sam_loss")
@@ -193,9 +195,10 @@ def log_stats(stats: Dict[str, Tensor], logging_outputs, sample_size) -> None:
     perturbed = [log["loss"] for log in logging_outputs if "loss" in log]
     if perturbed:
         metrics.log_scalar("sam_gap", (sum(perturbed) - loss) / sample_size, priority=600, round=5)
-    # In the units of gnorm: of the mean loss. Each worker's gradient is that of the sum over its own samples (with global
-    # scope: of the mean over workers of such sums).
-    metrics.log_scalar("sam_grad_norm", stats.pop("sam_grad_norm") / sample_size, priority=601, round=3)
+    # In the units of gnorm, the norm of the gradient of the mean loss: one gradient of all samples with global scope, else
+    # the mean over workers of gradients that are each of about sample_size / workers samples.
+    grad_norm = stats.pop("sam_grad_norm") / (workers if is_global else 1)
+    metrics.log_scalar("sam_grad_norm", grad_norm / sample_size, priority=601, round=3)
     counts = {"sam_skipped", "dsam_negative", "dsam_nonfinite"}
     for priority, (key, value) in enumerate(stats.items(), start=602):
         if key in counts:

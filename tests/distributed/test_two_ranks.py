@@ -62,9 +62,7 @@ GLOBAL = "--sam-scope global --batch-size 4 --max-update 6".split()
 def one_rank(request, translation_data, tmp_path_factory):
     """fairseq deals batches to ranks in turn: two per update on one rank are the same sentences."""
     save_dir = tmp_path_factory.mktemp("one_rank")
-    run = train(
-        translation_data, save_dir, "--optimizer", request.param, *FLAGS, *GLOBAL, *"--update-freq 2".split()
-    )
+    run = train(translation_data, save_dir, "--optimizer", request.param, *FLAGS, *GLOBAL, "--update-freq", "2")
     return request.param, last(save_dir)["model"], stats(run.text)
 
 

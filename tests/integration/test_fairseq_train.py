@@ -2,7 +2,6 @@
 
 import pytest
 from processes import assert_equal, console, last, line, stats, train
-
 from toy import PLUGIN
 
 pytestmark = pytest.mark.slow

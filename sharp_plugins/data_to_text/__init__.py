@@ -1,0 +1,1 @@
+"""Data-to-text generation: reading the corpus and scoring the output. Nothing in here imports fairseq."""

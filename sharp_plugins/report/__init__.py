@@ -1,0 +1,1 @@
+"""Tables and pictures from training logs. Nothing in here imports fairseq."""
