@@ -1,15 +1,21 @@
 """Gaussian noise for every weight, drawn fast and reproducibly.
 
 δ-SAM's guardedness (Eq. 3) needs ε̂ ~ N(0, I) with as many entries as the model has trainable weights, once per update.
-torch draws it on one CPU thread, which alone costs more than the forward pass it serves is allowed to, and from the
-global generator, which would change the dropout masks of everything that follows. Here the tensors are cut into fixed
-pieces, each with a generator of its own: any number of threads gives the same numbers, and the global state is untouched.
+torch's generator for CPUs takes a fifth as long for that as a small model's forward pass on one thread, and drawing from
+the global one would change the dropout masks of everything that follows. Here
+
+- the tensors are cut into fixed pieces, each with a generator of its own: any number of threads gives the same numbers,
+  and the global state is untouched;
+- on a CPU an entry is the normal quantile of one of 65,536 equally likely probabilities, looked up by 16 random bits,
+  which is 2.5 times as fast. The entries are independent and symmetric, with variance 1, and their distribution function is
+  nowhere further than 2^-17 from the normal one (bf16 would round a Gaussian more coarsely).
 """
 
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Sequence
 
+import numpy
 import torch
 from torch import Tensor
 
@@ -17,6 +23,8 @@ from torch import Tensor
 # it bounds the fp32 scratch that half precision needs.
 PIECE = 2**18
 _GPU_PIECE = 2**22
+# Random bits are drawn for so many entries at a time, on a CPU.
+_BLOCK = 2**16
 
 
 def mix(*numbers: int) -> int:
@@ -45,11 +53,29 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="sharp_plugins-noise")
 
 
-def _draw(piece: Tensor, generator: torch.Generator) -> None:
-    """N(0, 1), drawn in fp32 so that every precision gets the same numbers, rounded."""
+@lru_cache(maxsize=None)
+def _quantiles() -> numpy.ndarray:
+    """(65536,) fp32 normal quantiles at the middle of equally likely intervals, scaled to variance 1."""
+    z = torch.special.ndtri((torch.arange(2**16, dtype=torch.float64) + 0.5) / 2**16)
+    return (z / z.square().mean().sqrt()).float().numpy()
+
+
+def _draw_on_cpu(piece: Tensor, seed: int) -> None:
+    bits, table = numpy.random.SFC64(seed), _quantiles()
+    fp32 = piece if piece.dtype == torch.float32 else torch.empty_like(piece, dtype=torch.float32)
+    flat = fp32.numpy()
+    for start in range(0, len(flat), _BLOCK):
+        block = flat[start : start + _BLOCK]
+        indices = bits.random_raw(-(-len(block) // 4)).view(numpy.uint16)[: len(block)]
+        numpy.take(table, indices, out=block, mode="wrap")  # "wrap" checks no bounds and releases the interpreter's lock
+    if fp32 is not piece:
+        piece.copy_(fp32)
+
+
+def _draw_on_device(piece: Tensor, generator: torch.Generator) -> None:
     if piece.dtype == torch.float32:
         piece.normal_(generator=generator)
-    else:
+    else:  # in fp32 first, so that every precision gets the same numbers, rounded
         piece.copy_(torch.empty_like(piece, dtype=torch.float32).normal_(generator=generator))
 
 
@@ -68,14 +94,10 @@ def fill_normal_(tensors: Sequence[Tensor], seed: int) -> None:
         generator = seeded_generator(device, mix(seed))
         for tensor in tensors:  # torch has no _foreach_normal_
             for piece in tensor.view(-1).split(_GPU_PIECE):
-                _draw(piece, generator)
+                _draw_on_device(piece, generator)
         return
     pieces = [piece for tensor in tensors for piece in tensor.view(-1).split(PIECE)]
     threads = torch.get_num_threads()
-    over_pieces = map if threads == 1 else _pool(threads).map  # normal_ releases the interpreter's lock
-
-    def draw(piece: Tensor, index: int) -> None:
-        _draw(piece, seeded_generator(device, mix(seed, index)))
-
-    for _ in over_pieces(draw, pieces, range(len(pieces))):
+    over_pieces = map if threads == 1 else _pool(threads).map
+    for _ in over_pieces(lambda piece, index: _draw_on_cpu(piece, mix(seed, index)), pieces, range(len(pieces))):
         pass

@@ -247,13 +247,17 @@ class Perturbation:
             chunks = self._chunks_by_kind(indices, directions, sources, targets, homes)
             for number, (direction, source, target, home) in enumerate(chunks):
                 epsilon, w = self._load("direction", direction), self._load("weights", source)
+                dtype = target[0].dtype
+                if self.masters is not None and self.rounding == "stochastic":
+                    # From the weights that the model sees: from the master copy, every weight would be rounded at random,
+                    # also by far more than ε, and the perturbation would be many times as long.
+                    w.copy_(w.to(dtype))
                 if adaptive:
                     epsilon.mul_(w.abs().add_(self.eta).square_())
                 epsilon.mul_(scale)
                 if measure:  # before the write: with a master copy, home is the target's own memory
                     delta = self._load("home", home)
                 w.add_(epsilon)
-                dtype = target[0].dtype
                 if dtype != torch.float32:
                     if self.rounding == "stochastic":
                         generator = seeded_generator(w.device, mix(seed, number))

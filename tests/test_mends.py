@@ -87,6 +87,16 @@ def test_pytorch_ddp_drops_the_device_of_a_module_on_a_cpu(monkeypatch):
     assert torch.nn.parallel.DistributedDataParallel is stock
 
 
+@pytest.mark.parametrize("count", [3, 16, 21, 300])
+@pytest.mark.parametrize("multiple", [1, 8])
+def test_no_sentence_is_lost_in_batching(multiple, count):
+    limits = {"max_sentences": 16, "max_tokens": 1000, "required_batch_size_multiple": multiple}
+    indices, lengths = numpy.arange(count), numpy.full(count, 7)
+    batches = data_utils.batch_by_size(indices, num_tokens_fn=None, num_tokens_vec=lengths, **limits)
+    assert numpy.concatenate(batches).tolist() == indices.tolist()
+    assert all(0 < len(batch) <= 16 for batch in batches)
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "sam"])
 def test_an_overflow_on_a_cpu_skips_the_update(translation_data, optimizer):
     trainer = toy.build_trainer(

@@ -227,3 +227,21 @@ def test_no_gradient_at_all_off_the_cpu():
     from sharp_plugins.perturbation import _add_scaled
 
     _add_scaled([], [], torch.zeros((), device="meta"), [])
+
+
+def test_stochastic_rounding_starts_from_what_the_model_sees():
+    """A master copy off the half-precision grid: rounding it at random would move weights by far more than ε does."""
+    generator = torch.Generator().manual_seed(0)
+    master = torch.randn(400_000, generator=generator) * 0.05
+    p = torch.nn.Parameter(master.to(torch.bfloat16))
+    p.grad = torch.randn(p.shape, generator=generator).to(torch.bfloat16)
+    ball = Perturbation([p], 0.005, [master], "stochastic")
+    with ball.climb(measure=True):
+        pass
+    assert ball.ascent.projection.item() == pytest.approx(1.0, abs=0.05)
+    on_the_grid = torch.nn.Parameter(p.detach().clone())
+    on_the_grid.grad = torch.randn(p.shape, generator=torch.Generator().manual_seed(1)).to(torch.bfloat16)
+    twin = Perturbation([on_the_grid], 0.005, [on_the_grid.detach().float()], "stochastic")
+    with twin.climb(measure=True):
+        pass
+    assert ball.ascent.radius.item() == pytest.approx(twin.ascent.radius.item(), rel=0.05)

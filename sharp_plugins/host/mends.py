@@ -9,7 +9,9 @@ import inspect
 
 import numpy
 import torch
+from fairseq.data import data_utils
 from fairseq.models import distributed_fairseq_model
+from fairseq.modules import dynamic_crf_layer
 from fairseq.tasks import FairseqTask
 
 from sharp_plugins.host.patching import wrap
@@ -54,9 +56,6 @@ class _NumpyWithOldAliases:
 
 def restore_numpy_aliases() -> None:
     """Two modules of fairseq use ``np.int`` and ``np.float``. They get them; numpy itself stays as it is."""
-    from fairseq.data import data_utils
-    from fairseq.modules import dynamic_crf_layer
-
     if "int" not in vars(numpy):
         for module in (data_utils, dynamic_crf_layer):
             if module.np is numpy:
@@ -90,8 +89,29 @@ def keep_batches_when_resuming() -> None:
     wrap(FairseqTask, "get_batch_iterator", make)
 
 
+def keep_the_last_batch() -> None:
+    """fairseq-fixed drops the last batch where its size is no multiple of ``--required-batch-size-multiple`` (8 by default), from
+    training, validation and generation alike: fairseq-generate returns fewer sentences than it was given, and the shortest
+    data sets vanish. fairseq 0.12.2 keeps it, as is done here."""
+
+    def make(batch_by_size):
+        def batch_by_size_with_the_last(indices, *args, **kwargs):
+            if not isinstance(indices, numpy.ndarray):
+                indices = numpy.fromiter(indices, dtype=numpy.int64)
+            batches = list(batch_by_size(indices, *args, **kwargs))
+            batched = sum(len(batch) for batch in batches)  # in the order of the indices
+            if batched < len(indices) and kwargs.get("fixed_shapes") is None:
+                batches.append(indices[batched:])
+            return batches
+
+        return batch_by_size_with_the_last
+
+    wrap(data_utils, "batch_by_size", make)
+
+
 def install() -> None:
     allow_namespaces_in_checkpoints()
     let_pytorch_ddp_run_on_cpu()
     restore_numpy_aliases()
     keep_batches_when_resuming()
+    keep_the_last_batch()
