@@ -102,8 +102,9 @@ class Perturbation:
     def perturb_randomly(self, seed: Optional[int] = None) -> "Perturbation":
         """Go to w + ρ z/‖z‖₂ with z ~ N(0, I) over all trainable weights (the first term of δ-SAM's Eq. 3).
 
-        The noise is drawn into the very memory that will hold the perturbed weights; in half precision z is therefore
-        a Gaussian rounded to that precision, and its norm is the rounded one's.
+        The noise is drawn into the very memory that will hold the perturbed weights. In half precision z is therefore
+        a Gaussian rounded to that precision, and w + ρ z/‖z‖₂ is rounded to the nearest from the weights that the model
+        sees: rounding at random would make the perturbation longer (bf16: about 4 ρ), and no direction is to be kept here.
 
         Args:
             seed: the noise depends on it and on the shapes alone; by default each call draws anew.
@@ -115,7 +116,7 @@ class Perturbation:
         targets = self._targets(range(len(self.params)))
         for _, group in self._by_kind(targets):
             fill_normal_([targets[i] for i in group], mix(seed, group[0]))
-        self._write(range(len(self.params)), targets, self.rho / self._norm(targets), adaptive=False, seed=mix(seed, -1))
+        self._write(range(len(self.params)), targets, self.rho / self._norm(targets))
         return self
 
     @torch.no_grad()
@@ -229,16 +230,18 @@ class Perturbation:
         indices: Sequence[int],
         directions: Sequence[Tensor],
         scale: Tensor,
-        adaptive: bool,
-        seed: int,
+        adaptive: bool = False,
+        seed: Optional[int] = None,
         measure: bool = False,
     ) -> Optional[Tuple[Tensor, Tensor, Tensor]]:
         """Write round(w + scale · direction) and let the parameters read it.
 
+        A *seed* is given when climbing; the random point needs none, being rounded to the nearest.
+
         Returns:
             where *measure*: ‖Δ‖², ⟨Δ, ε⟩ and ‖ε‖² of the realised Δ and the intended ε, 0-dimensional fp32.
         """
-        targets, sources = self._targets(indices), self._sources(indices)
+        targets, sources, climbing = self._targets(indices), self._sources(indices), seed is not None
         moments = [torch.zeros_like(scale) for _ in range(3)]
         if not adaptive and not measure and all(t.dtype == s.dtype == torch.float32 for t, s in zip(targets, sources)):
             _add_scaled(sources, directions, scale, targets)
@@ -248,9 +251,9 @@ class Perturbation:
             for number, (direction, source, target, home) in enumerate(chunks):
                 epsilon, w = self._load("direction", direction), self._load("weights", source)
                 dtype = target[0].dtype
-                if self.masters is not None and self.rounding == "stochastic":
-                    # From the weights that the model sees: from the master copy, every weight would be rounded at random,
-                    # also by far more than ε, and the perturbation would be many times as long.
+                if self.masters is not None and not (climbing and self.rounding == "nearest"):
+                    # From the weights that the model sees. From the master copy, stochastic rounding would move every weight,
+                    # most by far more than ε; only rounding ε itself to the nearest gains from the master's further digits.
                     w.copy_(w.to(dtype))
                 if adaptive:
                     epsilon.mul_(w.abs().add_(self.eta).square_())
@@ -259,7 +262,7 @@ class Perturbation:
                     delta = self._load("home", home)
                 w.add_(epsilon)
                 if dtype != torch.float32:
-                    if self.rounding == "stochastic":
+                    if climbing and self.rounding == "stochastic":
                         generator = seeded_generator(w.device, mix(seed, number))
                         w = round_stochastically_(w, dtype, generator)
                     if measure:

@@ -8,6 +8,7 @@ import pytest
 import toy
 import torch
 from fairseq.optim import FairseqOptimizer
+from processes import assert_equal
 
 from sharp_plugins.host import passes
 from sharp_plugins.host.trainer import registered_optimizer
@@ -108,21 +109,6 @@ def everything(trainer):
             "random": (random.getstate(), numpy.random.get_state()[1].tolist(), torch.get_rng_state()),
         }
     )
-
-
-def assert_equal(first, second, path=""):
-    if torch.is_tensor(first):
-        assert torch.equal(first, second), path
-    elif isinstance(first, dict):
-        assert first.keys() == second.keys(), path
-        for key in first:
-            assert_equal(first[key], second[key], f"{path}.{key}")
-    elif isinstance(first, (list, tuple)):
-        assert len(first) == len(second), path
-        for number, (a, b) in enumerate(zip(first, second)):
-            assert_equal(a, b, f"{path}[{number}]")
-    else:
-        assert first == second, path
 
 
 def raiser(error):

@@ -1,0 +1,48 @@
+"""RTE's sentence pairs from GLUE's files, as tensors for `encoder.Classifier`."""
+
+import csv
+from pathlib import Path
+from typing import List, NamedTuple, Sequence
+
+import torch
+from torch import Tensor
+
+CLASSES = ("entailment", "not_entailment")
+
+
+class Pair(NamedTuple):
+    premise: str
+    hypothesis: str
+    label: int  # index into CLASSES
+
+
+class Batch(NamedTuple):
+    tokens: Tensor  # (N, T) indices
+    types: Tensor  # (N, T) 0 and 1 for the first and second sentence
+    real: Tensor  # (N, T) True for tokens, False for padding
+    target: Tensor  # (N,) indices into CLASSES
+
+
+def read(directory, split: str = "train") -> List[Pair]:
+    """The pairs of DIRECTORY/RTE/SPLIT.tsv, GLUE's own layout.
+
+    Raises:
+        FileNotFoundError: the file is not there.
+    """
+    path = Path(directory) / "RTE" / f"{split}.tsv"
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is not there: --data wants a directory with GLUE's RTE/train.tsv and RTE/dev.tsv")
+    with open(path, encoding="utf-8", newline="") as file:
+        rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+        return [Pair(row["sentence1"], row["sentence2"], CLASSES.index(row["label"])) for row in rows]
+
+
+def encode(tokenizer, pairs: Sequence[Pair]) -> Batch:
+    """One batch of *pairs*, padded to its longest."""
+    encoded = tokenizer.encode_batch([(pair.premise, pair.hypothesis) for pair in pairs])
+    return Batch(
+        torch.tensor([one.ids for one in encoded]),
+        torch.tensor([one.type_ids for one in encoded]),
+        torch.tensor([one.attention_mask for one in encoded], dtype=torch.bool),
+        torch.tensor([pair.label for pair in pairs]),
+    )
