@@ -44,5 +44,8 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["sharp_plugins", "sharp_plugins.*"]),
     install_requires=install_requires,
-    extras_require={"test": ["pytest>=7", "pytest-xdist>=3"]},
+    extras_require={
+        "examples": ["matplotlib"],  # the pictures of sharp_plugins.report
+        "test": ["pytest>=7", "pytest-xdist>=3"],
+    },
 )

@@ -129,7 +129,7 @@ _install() {
   # setuptools would also pack modules that an older build/ holds, hence the clean directory.
   mkdir "$scratch/plugin"
   cp -R setup.py LICENSE sharp_plugins "$scratch/plugin"
-  _pip_install --use-pep517 --no-build-isolation -r "$scratch/requirements.txt" "$scratch/plugin[test]"
+  _pip_install --use-pep517 --no-build-isolation -r "$scratch/requirements.txt" "$scratch/plugin[examples,test]"
   rm -rf "$scratch"
   python -c 'import fairseq' ||
     _fail "the environment's fairseq cannot be imported (0.12.2 works up to Python 3.10 only)."
