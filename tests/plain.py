@@ -15,10 +15,17 @@ def summed_loss(model, criterion, samples):
     return sum(loss for loss, _ in results), sum(size for _, size in results)
 
 
+def gradients(loss, model):
+    """One for each trainable parameter; zeros for those that the loss does not depend on."""
+    params = trainable(model)
+    grads = torch.autograd.grad(loss, params, allow_unused=True)
+    return [torch.zeros_like(p) if g is None else g for p, g in zip(params, grads)]
+
+
 def epsilon(model, loss, rho, adaptive=False, eta=0.01):
     """ε* for a loss at the model's weights."""
     params = trainable(model)
-    grads = torch.autograd.grad(loss, params)
+    grads = gradients(loss, model)
     scales = [p.detach().abs() + eta if adaptive else torch.ones_like(p) for p in params]
     norm = torch.cat([(t * g).reshape(-1) for t, g in zip(scales, grads)]).norm()
     return [rho * t**2 * g / norm for t, g in zip(scales, grads)]
@@ -37,7 +44,7 @@ def gradient_at(model, criterion, samples, change):
     """The gradient of the mean loss at the model's weights plus *change*."""
     other = shifted(model, change)
     loss, size = summed_loss(other, criterion, samples)
-    return [g / size for g in torch.autograd.grad(loss, trainable(other))]
+    return [g / size for g in gradients(loss, other)]
 
 
 def single_sentences(sample, pad):

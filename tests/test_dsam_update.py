@@ -120,7 +120,7 @@ def test_metrics_are_those_of_the_weights(translation_data):
     )
     # The ascent's gradient norm is in gnorm's units.
     loss = (weights * plain.sentence_losses(model, criterion, updates[0])).sum() * 8
-    grads = torch.autograd.grad(loss, plain.trainable(model))
+    grads = plain.gradients(loss, model)
     expected = torch.cat([x.reshape(-1) for x in grads]).norm() / sum(s["ntokens"] for s in updates[0])
     assert log["sam_grad_norm"].avg.item() == pytest.approx(expected.item(), rel=1e-2)
 
@@ -133,7 +133,7 @@ def test_the_gap_is_the_loss_at_the_perturbed_weights_minus_the_loss_at_w(transl
         seen = toy.perturbed_weights(trainer, samples)
     with torch.no_grad():
         at_w, size = plain.summed_loss(model, criterion, samples)
-        model.load_state_dict(seen)
+        model.load_state_dict(seen, strict=False)
         at_perturbed, _ = plain.summed_loss(model, criterion, samples)
     assert log["sam_gap"].avg.item() == pytest.approx(((at_perturbed - at_w) / size).item(), rel=1e-3)
     assert log["sam_gap"].avg > 0

@@ -3,6 +3,7 @@
 import random
 from pathlib import Path
 
+import pytest
 import torch
 from fairseq import options, tasks
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
@@ -41,9 +42,19 @@ def write_translation_data(directory: Path, sentences: int = 64) -> Path:
     return directory / "bin"
 
 
+def skip_without_fp16(flags) -> None:
+    """torch learnt fp16 on a CPU with 2.3."""
+    if {"--fp16", "--memory-efficient-fp16"} & set(flags):
+        try:
+            torch.nn.LayerNorm(2).half()(torch.zeros(1, 2).half())
+        except RuntimeError as error:
+            pytest.skip(f"this torch has no fp16 on a CPU: {error}")
+
+
 def config(data, *flags, model=MODEL, criterion=CRITERION, task="translation"):
     """The fairseq config of a command line."""
     flags = [str(flag) for flag in flags]
+    skip_without_fp16(flags)
     if "--update-freq" not in flags:
         flags += ["--update-freq", "1"]
     save = [] if "--save-dir" in flags else ["--save-dir", str(Path(data).parent / "checkpoints")]
@@ -82,8 +93,9 @@ def batches(trainer: Trainer, sizes):
 
 
 def weights(trainer: Trainer):
-    """Copies of all entries of the model's state."""
-    return {name: value.clone() for name, value in trainer.get_model().state_dict().items()}
+    """Copies of all entries of the model's state; but for a buffer that fairseq 0.12.2 never initialises."""
+    state = trainer.get_model().state_dict()
+    return {name: value.clone() for name, value in state.items() if not name.endswith("_float_tensor")}
 
 
 def assert_same(first, second):
