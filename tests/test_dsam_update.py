@@ -137,3 +137,12 @@ def test_the_gap_is_the_loss_at_the_perturbed_weights_minus_the_loss_at_w(transl
         at_perturbed, _ = plain.summed_loss(model, criterion, samples)
     assert log["sam_gap"].avg.item() == pytest.approx(((at_perturbed - at_w) / size).item(), rel=1e-3)
     assert log["sam_gap"].avg > 0
+
+
+@pytest.mark.parametrize("sizes", [[8], [4, 4]])
+def test_the_weighted_pass_sees_the_dropout_masks_of_the_descent(translation_data, sizes):
+    """On a CPU its masks come off a tape: at ρ → 0 the gap vanishes only if they are the descent's."""
+    trainer = build(translation_data, "--sam-rho", "1e-7", dropout="0.5")
+    with metrics.aggregate() as log:
+        trainer.train_step(toy.batches(trainer, sizes))
+    assert abs(log["sam_gap"].avg.item()) < 1e-4

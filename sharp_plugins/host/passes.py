@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sharp_plugins.criterions import sentence_losses_of
 from sharp_plugins.noise import mix
+from sharp_plugins.tape import Tape
 
 # Elements reduced between workers at a time.
 _BUCKET = 2**25
@@ -39,6 +40,7 @@ class Passes:
         self.device = trainer.device
         self.seed = mix(trainer.cfg.common.seed, trainer.get_num_updates())
         self.out_of_memory = 0
+        self.tape = Tape()
         prepared = [trainer._prepare_sample(sample) for sample in samples]
         self.batches = [sample for sample, _ in prepared]
         self.is_dummy = [dummy for _, dummy in prepared]
@@ -88,13 +90,20 @@ class Passes:
         """The losses of the sentences of each micro-batch, each (N_i,); None for what was lost to memory."""
         if independent_dropout:
             utils.set_torch_seed(mix(self.seed, 1) % 2**32)
-        else:
-            self.trainer._set_seed()
-        return [self._losses(i) for i in range(len(self.batches))]
+            return [self._losses(i) for i in range(len(self.batches))]
+        self.trainer._set_seed()
+        # On a GPU masks cost nothing; those of many micro-batches would cost memory.
+        if self.device.type != "cpu" or len(self.batches) > 1:
+            return [self._losses(i) for i in range(len(self.batches))]
+        with self.tape.record():
+            return [self._losses(0)]
 
     def sentence_losses(self) -> List[Optional[Tensor]]:
         """As above, and with the graph of the last micro-batch."""
         self.trainer._set_seed()
+        if self.tape.usable:
+            with self.tape.replay():
+                return [self._losses(0)]
         losses = []
         for i in range(len(self.batches)):
             with torch.set_grad_enabled(i == len(self.batches) - 1):
