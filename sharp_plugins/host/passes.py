@@ -103,7 +103,9 @@ class Passes:
         self.trainer._set_seed()
         if self.tape.usable:
             with self.tape.replay():
-                return [self._losses(0)]
+                losses = [self._losses(0)]
+            self.tape.masks.clear()  # the descent comes next, and wants the memory
+            return losses
         losses = []
         for i in range(len(self.batches)):
             with torch.set_grad_enabled(i == len(self.batches) - 1):
