@@ -2,11 +2,12 @@
 
 Both losses of δ-SAM's Eq. 3 see the same dropout masks. Reseeding does that too, but draws every mask a second time, and
 torch draws them on one thread of a CPU: a third of a small encoder's forward pass on two. A tape notes the masks of one
-pass and hands them out again in the next one over the same samples, bit for bit what reseeding gives.
+pass, and the state of the random generator after each; the next pass over the same samples takes both from it. So
+everything is bit for bit as after reseeding, other random functions and recomputed activations included.
 """
 
 from contextlib import contextmanager
-from typing import Iterator, List
+from typing import Iterator, List, Tuple
 
 import torch
 from torch import Tensor
@@ -14,61 +15,56 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 _BERNOULLI = torch.ops.aten.bernoulli_.float  # what dropout draws its masks with on a CPU
 
+Draw = Tuple[Tensor, Tensor]  # a mask, one byte an entry, and the generator's state after it
+
 
 class Tape:
-    """The masks of one pass.
-
-    Attributes:
-        usable: False where the pass drew other random numbers too, which are not on the tape: reseed instead.
-    """
+    """The masks of one pass."""
 
     def __init__(self):
-        self.usable = False
-        self.masks: List[Tensor] = []  # one byte an entry
+        self.draws: List[Draw] = []
 
     @contextmanager
     def record(self) -> Iterator[None]:
         """Note the masks drawn inside."""
-        self.masks, self.usable = [], True
-        with _Recorder(self):
+        self.draws = []
+        with _Recorder(self.draws):
             yield
 
     @contextmanager
     def replay(self) -> Iterator[None]:
-        """Hand out the noted masks, in their order; RuntimeError where the pass draws others than the recorded one."""
-        with _Player(iter(self.masks)):
+        """Hand out the noted masks in their order. A pass that draws others than the recorded one draws them itself, from
+        the first that differs on; the generator is where it would be without a tape."""
+        with _Player(iter(self.draws)):
             yield
 
 
-def _is_random(func) -> bool:
-    return torch.Tag.nondeterministic_seeded in func.tags
+def _is_mask(func, kwargs) -> bool:
+    return func is _BERNOULLI and not (kwargs or {}).get("generator")
 
 
 class _Recorder(TorchDispatchMode):
-    def __init__(self, tape: Tape):
+    def __init__(self, draws: List[Draw]):
         super().__init__()
-        self.tape = tape
+        self.draws = draws
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
-        if func is _BERNOULLI:
-            self.tape.masks.append(result.bool())
-        elif _is_random(func):
-            self.tape.usable = False
+        if _is_mask(func, kwargs):
+            self.draws.append((result.bool(), torch.get_rng_state()))
         return result
 
 
 class _Player(TorchDispatchMode):
-    def __init__(self, masks: Iterator[Tensor]):
+    def __init__(self, draws: Iterator[Draw]):
         super().__init__()
-        self.masks = masks
+        self.draws = draws
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func is not _BERNOULLI:
-            if _is_random(func):
-                raise RuntimeError(f"the pass calls {func}, which the recorded one did not")
-            return func(*args, **(kwargs or {}))
-        mask = next(self.masks, None)
-        if mask is None or mask.shape != args[0].shape:
-            raise RuntimeError("the pass draws other dropout masks than the recorded one")
-        return args[0].copy_(mask)
+        if _is_mask(func, kwargs):
+            mask, state = next(self.draws, (None, None))
+            if mask is not None and mask.shape == args[0].shape:
+                torch.set_rng_state(state)
+                return args[0].copy_(mask)
+            self.draws = iter(())
+        return func(*args, **(kwargs or {}))

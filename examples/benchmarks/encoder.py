@@ -151,13 +151,13 @@ def load_minilm(classes: int = 2, dropout: float = 0.1, seed: int = 0) -> Classi
     Raises:
         FileNotFoundError: its package is not installed.
     """
-    from safetensors.torch import load_file
-
     directory = minilm_directory()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         eps = json.loads((directory / "config.json").read_text())["layer_norm_eps"]
         model = Classifier(SIZES["minilm"], classes, dropout, eps)
+    from safetensors.torch import load_file
+
     published = load_file(directory / "model.safetensors")
     own = {name: w for name, w in model.state_dict().items() if not name.startswith(("dense.", "head."))}
     model.load_state_dict({name: published[published_name(name)] for name in own}, strict=False)

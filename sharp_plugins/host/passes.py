@@ -101,10 +101,10 @@ class Passes:
     def sentence_losses(self) -> List[Optional[Tensor]]:
         """As above, and with the graph of the last micro-batch."""
         self.trainer._set_seed()
-        if self.tape.usable:
+        if self.tape.draws:
             with self.tape.replay():
                 losses = [self._losses(0)]
-            self.tape.masks.clear()  # the descent comes next, and wants the memory
+            self.tape.draws.clear()  # the descent comes next, and wants the memory
             return losses
         losses = []
         for i in range(len(self.batches)):
