@@ -11,7 +11,7 @@ import argparse
 import logging
 import os
 import random
-from typing import Dict, List, Optional
+from typing import Dict, List
 
 import numpy
 import torch
