@@ -1,7 +1,7 @@
 """Sharpness-aware training for fairseq: ``fairseq-train --user-dir sharp_plugins --optimizer dsam ...``.
 
-Importing the package registers its optimizers and criterions with fairseq, where there is a fairseq.
-`sharp_plugins.perturbation` and `sharp_plugins.guardedness` need torch alone.
+Importing the package registers its optimizers, criterions and models with fairseq, where there is a
+fairseq. `sharp_plugins.perturbation`, `guardedness`, `balancedness`, `pairs` and `lora` need torch alone.
 """
 
 import importlib.util
@@ -10,7 +10,8 @@ __version__ = "0.1.0"
 
 if importlib.util.find_spec("fairseq") is not None:
     from sharp_plugins import criterions  # noqa: F401  dsam_* criterions
-    from sharp_plugins import optim  # noqa: F401  sam, dsam
+    from sharp_plugins import optim  # noqa: F401  sam, dsam, bar
+    from sharp_plugins.models import lora as _lora  # noqa: F401  --arch lora
     from sharp_plugins import host
 
     host.install()

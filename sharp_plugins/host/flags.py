@@ -1,7 +1,7 @@
-"""The base optimizer's own flags on the command line, and ``--bf16`` without a TPU.
+"""The flags of parts that another part names, on the command line, and ``--bf16`` without a TPU.
 
 fairseq parses twice: first the names of the parts, then the flags that the named parts add. A part that is named by another
-part's flag (``--base-optimizer``) fits in only by looking at the command line before the second time, which is done here.
+part's flag (``--base-optimizer``, ``--base-arch``) fits in only by looking at the command line before the second time, which is done here.
 """
 
 import argparse
@@ -12,9 +12,11 @@ from typing import List, Optional
 
 from fairseq import optim, options
 from fairseq.dataclass.utils import gen_parser_from_dataclass
+from fairseq.models import ARCH_MODEL_REGISTRY
 
 from sharp_plugins.host import refusals
 from sharp_plugins.host.patching import wrap
+from sharp_plugins.models.lora import LoRA, check_base_arch
 from sharp_plugins.optim.base import WrappingOptimizer, check_base_optimizer, legacy_settings
 
 
@@ -22,8 +24,16 @@ def _names(arguments: List[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--optimizer")
     parser.add_argument("--base-optimizer", default="adam")
+    parser.add_argument("--arch", "-a")
+    parser.add_argument("--base-arch")
     parser.add_argument("--tpu", action="store_true")
     return parser.parse_known_args(arguments)[0]
+
+
+def _add_base_arch_flags(parser: argparse.ArgumentParser, name: str) -> None:
+    """Add the flags of LoRA's base architecture, as fairseq does for ``--arch``."""
+    group = parser.add_argument_group(f"base architecture {name}", argument_default=argparse.SUPPRESS)
+    ARCH_MODEL_REGISTRY[name].add_args(group)
 
 
 def _add_base_flags(parser: argparse.ArgumentParser, name: str) -> None:
@@ -53,22 +63,43 @@ def _collect_base_settings(args: argparse.Namespace, name: str) -> str:
     return json.dumps({key: getattr(args, key) for key in names if hasattr(args, key)})
 
 
+def _add_named_flags(parser: argparse.ArgumentParser, names: argparse.Namespace, wraps: bool, stray: Optional[str]) -> None:
+    """Add the flags of the base optimizer and of the base architecture; once for each parser.
+
+    Raises:
+        ValueError: there is no such part, or *stray*, a flag of LoRA's, comes without ``--arch lora``.
+    """
+    added = vars(parser).setdefault("_sharp_plugins_added", set())
+    if wraps:
+        check_base_optimizer(names.base_optimizer)
+        if "optimizer" not in added:
+            added.add("optimizer")
+            _add_base_flags(parser, names.base_optimizer)
+    if "--arch" in parser._option_string_actions:
+        if names.arch == "lora":
+            check_base_arch(names.base_arch)
+            if "arch" not in added:
+                added.add("arch")
+                _add_base_arch_flags(parser, names.base_arch)
+        elif stray and names.arch:
+            raise ValueError(f"{stray} needs --arch lora --base-arch {names.arch} in the place of --arch {names.arch}")
+
+
 def _wrap_parsing(parse):
     def parse_args_and_arch(
         parser, input_args: Optional[List[str]] = None, parse_known=False, suppress_defaults=False, modify_parser=None
     ):
-        names = _names(sys.argv[1:] if input_args is None else input_args)
+        arguments = sys.argv[1:] if input_args is None else input_args
+        names = _names(arguments)
         optimizer = optim.OPTIMIZER_REGISTRY.get(names.optimizer)
         wraps = isinstance(optimizer, type) and issubclass(optimizer, WrappingOptimizer)
         # fairseq calls itself for --suppress-defaults; the flags are there already then.
-        if wraps and not suppress_defaults and hasattr(parser, "parse_known_args"):
+        if not suppress_defaults and isinstance(parser, argparse.ArgumentParser):
+            stray = next((part for part in arguments if part.startswith(("--lora-", "--base-arch"))), None)
             try:
-                check_base_optimizer(names.base_optimizer)
+                _add_named_flags(parser, names, wraps, stray)
             except ValueError as error:
                 parser.error(str(error))
-            if not getattr(parser, "_sharp_plugins_base", None):
-                parser._sharp_plugins_base = names.base_optimizer
-                _add_base_flags(parser, names.base_optimizer)
         result = parse(
             parser,
             input_args=input_args,
@@ -80,13 +111,15 @@ def _wrap_parsing(parse):
         if getattr(args, "bf16", False) and not names.tpu and importlib.util.find_spec("torch_xla") is None:
             # fairseq takes --bf16 for a TPU run and dies on a missing torch_xla; GPUs and CPUs have bf16 too.
             args.tpu = False
-        if wraps and hasattr(args, "base_optimizer"):
-            args.base = _collect_base_settings(args, args.base_optimizer)
-            try:
+        try:
+            if getattr(args, "arch", None) == "lora":
+                LoRA.check(args)
+            if wraps and hasattr(args, "base_optimizer"):
+                args.base = _collect_base_settings(args, args.base_optimizer)
                 optimizer.check(args)
                 refusals.check_settings(vars(args).get, args.optimizer)
-            except ValueError as error:
-                parser.error(str(error))
+        except ValueError as error:
+            parser.error(str(error))
         return result
 
     return parse_args_and_arch

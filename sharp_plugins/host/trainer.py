@@ -1,4 +1,4 @@
-"""The wrapper around `Trainer.train_step` in which SAM and its relatives find a place.
+"""The wrapper around `Trainer.train_step` in which SAM and its relatives find a place, and BAR learns of the update.
 
     1. the method's extra passes over the same samples (`passes.Passes`), and the climb to w + ε
     2. fairseq's own train_step there: gradients, all-reduce, clipping, loss scaling, logging
@@ -11,7 +11,7 @@ import argparse
 import logging
 import os
 import random
-from typing import Dict, List
+from typing import Dict
 
 import numpy
 import torch
@@ -22,8 +22,13 @@ from fairseq.trainer import Trainer
 from torch import Tensor
 
 from sharp_plugins.host import refusals
+from sharp_plugins.host.masters import master_copies, registered_optimizer
 from sharp_plugins.host.passes import LostToMemory, Passes
+from sharp_plugins.host.pairs import balancedness_due, log_balancedness, prepare_balancing
 from sharp_plugins.host.patching import wrap
+from sharp_plugins.lora.model import freeze
+from sharp_plugins.models.lora import is_lora, settings_of
+from sharp_plugins.optim.bar import BAR
 from sharp_plugins.optim.base import STATE_KEY, WrappingOptimizer
 from sharp_plugins.optim.sam import SAM
 from sharp_plugins.perturbation import Perturbation
@@ -31,14 +36,6 @@ from sharp_plugins.perturbation import Perturbation
 logger = logging.getLogger(__name__)
 
 _PREFIX = "_sharp_plugins_"  # of what travels in the logging outputs
-
-
-def registered_optimizer(trainer):
-    """The optimizer that ``--optimizer`` names, without fairseq's mixed-precision wrapper around it."""
-    optimizer = trainer.optimizer
-    for attribute in ("fp32_optimizer", "wrapped_optimizer"):
-        optimizer = getattr(optimizer, attribute, optimizer)
-    return optimizer
 
 
 # ---------------------------------------------------------------------- the weights and their master copies
@@ -60,18 +57,6 @@ def build_perturbation(trainer, method: SAM) -> Perturbation:
     )
 
 
-def master_copies(optimizer: FP16Optimizer) -> List[Tensor]:
-    """The fp32 master copy of each half-precision parameter: views where fairseq has flattened them into one tensor."""
-    if not optimizer.has_flat_params:
-        return [p.data for p in optimizer.fp32_params]
-    masters, offsets = [], {}
-    for p in optimizer.fp16_params:
-        flat, offset = optimizer.fp32_params[p.device.index], offsets.get(p.device.index, 0)
-        masters.append(flat.data[offset : offset + p.numel()].view_as(p))
-        offsets[p.device.index] = offset + p.numel()
-    return masters
-
-
 # ---------------------------------------------------------------------- one update
 
 
@@ -91,8 +76,22 @@ class RandomState:
 
 
 def _wrap_train_step(train_step):
-    train_step = mend_overflow_on_cpu(train_step)
+    train_step = _with_ascent(mend_overflow_on_cpu(train_step))
 
+    def train_step_with_method(self, samples, raise_oom=False):
+        method, updates = registered_optimizer(self), self.get_num_updates()
+        if isinstance(method, BAR):
+            prepare_balancing(self, method)
+        due = balancedness_due(self)
+        logging_output = train_step(self, samples, raise_oom)
+        if due and self.get_num_updates() > updates:
+            log_balancedness(self)
+        return logging_output
+
+    return train_step_with_method
+
+
+def _with_ascent(train_step):
     def train_step_with_ascent(self, samples, raise_oom=False):
         method = registered_optimizer(self)
         if not isinstance(method, SAM):
@@ -241,7 +240,16 @@ def _wrap_state_dict(state_dict):
 
 def _wrap_load(load):
     def load_checkpoint(self, *args, **kwargs):
-        extra_state = load(self, *args, **kwargs)
+        try:
+            extra_state = load(self, *args, **kwargs)
+        except ValueError as error:
+            if is_lora(self.cfg.model) and "parameter group" in str(error):
+                raise ValueError(
+                    "the checkpoint's optimizer state is not one of this LoRA model: to start from a pretrained checkpoint "
+                    "use --finetune-from-model, or --restore-file with --reset-optimizer, --reset-dataloader and "
+                    "--reset-meters"
+                ) from error
+            raise
         method = registered_optimizer(self)
         own = getattr(method, "restored_state", None) if isinstance(method, WrappingOptimizer) else None
         if own:
@@ -269,6 +277,8 @@ def _wrap_init(init):
     def __init__(self, cfg, task, model, criterion, quantizer=None):
         if isinstance(cfg, argparse.Namespace):
             cfg = convert_namespace_to_omegaconf(cfg)
+        if is_lora(cfg.model):  # once more: a task may have added heads since the model was built
+            freeze(model, settings_of(cfg.model))
         name = getattr(cfg.optimizer, "_name", None)
         method = OPTIMIZER_REGISTRY.get(name)
         if isinstance(method, type) and issubclass(method, WrappingOptimizer):

@@ -1,0 +1,1 @@
+"""Models that fairseq finds by ``--user-dir``: every file here is imported by it."""
