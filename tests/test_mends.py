@@ -9,7 +9,7 @@ import pytest
 import toy
 import torch
 from fairseq import options
-from fairseq.data import data_utils
+from fairseq.data import data_utils, language_pair_dataset, token_block_dataset
 from fairseq.models import distributed_fairseq_model
 from fairseq.modules import dynamic_crf_layer
 
@@ -58,6 +58,12 @@ def test_bf16_on_a_tpu_stays_fairseqs_affair(translation_data, monkeypatch):
 def test_old_numpy_aliases_are_there_for_fairseq_alone():
     assert data_utils.np.fromiter((2.0, 3.0), data_utils.np.int).tolist() == [2, 3]
     assert dynamic_crf_layer.np.float("inf") == float("inf")
+    # Language models' data with a sentence a block, and translation data's numbers of tokens.
+    blocks = token_block_dataset.TokenBlockDataset(
+        [torch.tensor([5, 2]), torch.tensor([5, 6, 2])], [2, 3], None, pad=1, eos=2, break_mode="eos"
+    )
+    assert blocks.sizes.tolist() == [2, 3]
+    assert language_pair_dataset.np.vectorize(len, otypes=[language_pair_dataset.np.compat.long])(["ab"]).tolist() == [2]
     assert data_utils.np.random is numpy.random
     assert "int" not in vars(numpy) or numpy.lib.NumpyVersion(numpy.__version__) < "1.24.0"
 

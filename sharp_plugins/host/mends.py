@@ -6,10 +6,11 @@ Each does nothing where fairseq is already right. Two more are where they have t
 
 import argparse
 import inspect
+import types
 
 import numpy
 import torch
-from fairseq.data import data_utils
+from fairseq.data import data_utils, language_pair_dataset, token_block_dataset
 from fairseq.models import distributed_fairseq_model
 from fairseq.modules import dynamic_crf_layer
 from fairseq.tasks import FairseqTask
@@ -45,19 +46,20 @@ def let_pytorch_ddp_run_on_cpu() -> None:
 
 
 class _NumpyWithOldAliases:
-    """numpy, with the aliases that NumPy 1.24 removed."""
+    """numpy, with the aliases that NumPy 1.24 and 2.0 removed."""
 
     int = int
     float = float
+    compat = types.SimpleNamespace(long=int)
 
     def __getattr__(self, name):
         return getattr(numpy, name)
 
 
 def restore_numpy_aliases() -> None:
-    """Two modules of fairseq use ``np.int`` and ``np.float``. They get them; numpy itself stays as it is."""
+    """Four modules of fairseq use ``np.int``, ``np.float`` and ``np.compat.long``. They get them; numpy itself stays as it is."""
     if "int" not in vars(numpy):
-        for module in (data_utils, dynamic_crf_layer):
+        for module in (data_utils, dynamic_crf_layer, language_pair_dataset, token_block_dataset):
             if module.np is numpy:
                 module.np = _NumpyWithOldAliases()
 

@@ -69,12 +69,19 @@ def _make(pairs: List[Pair], key, index, weights, gradients, device) -> Pairs:
 
 
 def monitored(names: Sequence[str], which: str) -> List[int]:
-    """Indices of the pairs to log: the first, the middle and the last, all, or none."""
+    """Indices of the pairs to log: all, none, or the first, the middle and the last one of a kind.
+
+    The kind is the end of the name: that of the query projections where they are pairs, as in the BAR paper's Figure 3, else
+    that of the first pair.
+    """
     if which == "none" or not names:
         return []
     if which == "all":
         return list(range(len(names)))
-    return sorted({0, (len(names) - 1) // 2, len(names) - 1})
+    kinds = [name.rsplit(".", 1)[-1] for name in names]
+    kind = next((kind for kind in kinds if kind in ("q_proj", "query")), kinds[0])
+    of_kind = [index for index, other in enumerate(kinds) if other == kind]
+    return sorted({of_kind[0], of_kind[(len(of_kind) - 1) // 2], of_kind[-1]})
 
 
 def balancedness_due(trainer) -> bool:

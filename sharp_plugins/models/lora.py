@@ -121,12 +121,12 @@ def base_config(args):
         return base
     base = copy.deepcopy(args)
     base.__dict__["_parent"] = args.__dict__["_parent"]  # its interpolations (${task.…}) are relative to the whole config
-    with open_dict(base):
-        for key in _FIELDS:
-            base.pop(key, None)
-        base._name = base_arch
-        if "arch" in base:
-            base.arch = base_arch
+    OmegaConf.set_struct(base, False)  # legacy architectures write to their config
+    for key in _FIELDS:
+        base.pop(key, None)
+    base._name = base_arch
+    if "arch" in base:
+        base.arch = base_arch
     return base
 
 
