@@ -17,6 +17,8 @@ LIMIT = 120
 # What the console scripts `fairseq-train` and so on call, which may not be on the PATH.
 ENTRIES = {"fairseq-train": "train", "fairseq-generate": "generate", "fairseq-hydra-train": "hydra_train"}
 
+BACKENDS = ["legacy_ddp", "pytorch_ddp"]
+
 # Every run is a process of its own. Those of `start` are forked from one that has imported fairseq (and nothing of the
 # plugin, which is imported by --user-dir), because importing it takes longer than the tests' training.
 _forks = multiprocessing.get_context("forkserver")
@@ -196,3 +198,18 @@ def assert_close(first, second, relative: float) -> None:
     for name in first:
         distance = torch.linalg.vector_norm(first[name].double() - second[name].double())
         assert distance <= relative * torch.linalg.vector_norm(second[name].double()) + 1e-12, (name, distance)
+
+
+# ---------------------------------------------------------------------- several ranks
+
+
+def weights_of(save_dir, rank):
+    """What a rank of a run with the fixture every_rank as --user-dir wrote."""
+    return torch.load(save_dir / f"weights{rank}.pt", weights_only=True)
+
+
+def assert_ranks_agree(save_dir):
+    """Bit for bit, and finite."""
+    one, other = weights_of(save_dir, 0), weights_of(save_dir, 1)
+    assert_equal(one, other)
+    assert all(value.isfinite().all() for value in one.values())

@@ -3,54 +3,13 @@
 import pytest
 import torch
 import toy
-from processes import assert_close, last, stats, train, train_ranks
+from processes import BACKENDS, assert_close, assert_ranks_agree, last, stats, train, train_ranks, weights_of
 
 pytestmark = pytest.mark.slow
 
-BACKENDS = ["legacy_ddp", "pytorch_ddp"]
 # A large radius, so that a wrong ascent is far from the right one.
 FLAGS = "--base-optimizer sgd --momentum 0.9 --lr 0.2 --sam-rho 0.2 --dropout 0".split()
 FP16 = "--fp16 --fp16-no-flatten-grads".split()
-
-# fairseq saves the weights of rank 0 alone; this writes those of every rank beside each checkpoint.
-EVERY_RANK = """
-import os
-import sharp_plugins
-import torch
-from fairseq import checkpoint_utils
-
-stock = checkpoint_utils.save_checkpoint
-
-
-def save_checkpoint(cfg, trainer, *args):
-    os.makedirs(cfg.save_dir, exist_ok=True)
-    path = os.path.join(cfg.save_dir, f"weights{trainer.data_parallel_rank}.pt")
-    torch.save(trainer.get_model().state_dict(), path)
-    return stock(cfg, trainer, *args)
-
-
-if not hasattr(checkpoint_utils, "_every_rank"):
-    checkpoint_utils._every_rank = True
-    checkpoint_utils.save_checkpoint = save_checkpoint
-"""
-
-
-@pytest.fixture(scope="module")
-def every_rank(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("user_dir") / "every_rank"
-    directory.mkdir()
-    (directory / "__init__.py").write_text(EVERY_RANK)
-    return directory
-
-
-def weights_of(save_dir, rank):
-    return torch.load(save_dir / f"weights{rank}.pt", weights_only=True)
-
-
-def assert_ranks_agree(save_dir):
-    one, other = weights_of(save_dir, 0), weights_of(save_dir, 1)
-    toy.assert_same(one, other)
-    assert all(value.isfinite().all() for value in one.values())
 
 
 # ---------------------------------------------------------------------- global scope
