@@ -33,6 +33,16 @@ def test_the_loop_without_fairseq_learns():
     assert not names["ball"].climbed
 
 
+def test_lora_without_fairseq():
+    (lines,) = [block for block in code_blocks("python") if "add_lora" in block]
+    model = torch.nn.Sequential()
+    model.query, model.key, model.value = (torch.nn.Linear(16, 16) for _ in range(3))
+    exec(lines, {"model": model})
+    assert [name for name, p in model.named_parameters() if p.requires_grad] == [
+        "query.lora_A", "query.lora_B", "value.lora_A", "value.lora_B",
+    ]
+
+
 def test_the_core_does_not_import_fairseq(monkeypatch):
     import subprocess
     import sys
@@ -40,16 +50,17 @@ def test_the_core_does_not_import_fairseq(monkeypatch):
     code = (
         "import importlib.util as u; find = u.find_spec\n"
         "u.find_spec = lambda name, *rest: None if name == 'fairseq' else find(name, *rest)\n"
-        "import sys, sharp_plugins.perturbation, sharp_plugins.guardedness\n"
+        "import sys, sharp_plugins.perturbation, sharp_plugins.guardedness, sharp_plugins.balancedness, sharp_plugins.lora\n"
         "sys.exit('fairseq' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).resolve().parents[1])
 
 
-@pytest.mark.parametrize("config", ["SAMConfig", "DSAMConfig"])
-def test_every_flag_is_in_the_readme(config):
+def test_every_flag_is_in_the_readme():
     from sharp_plugins import optim
+    from sharp_plugins.models.lora import LoRAConfig
 
-    for name in getattr(optim, config).__dataclass_fields__:
-        if name.startswith(("sam_", "dsam_")) or name == "base_optimizer":
-            assert f"--{name.replace('_', '-')}" in README
+    for config in (optim.SAMConfig, optim.DSAMConfig, optim.BARConfig, LoRAConfig):
+        for name in config.__dataclass_fields__:
+            if name.startswith(("sam_", "dsam_", "bar_", "lora_")) or name in ("base_optimizer", "base_arch"):
+                assert f"--{name.replace('_', '-')}" in README, name

@@ -18,7 +18,10 @@ PANELS = (
     ("train_inner/sam_radius", "sam_radius: length of ε"),
     ("train_inner/dsam_weight_entropy", "dsam_weight_entropy"),
     ("train_inner/dsam_weight_max", "dsam_weight_max"),
+    ("train_inner/bar_alpha", "bar_alpha"),
+    ("train_inner/bar_as_norms", "bar_as_norms: share of pairs decided as by norms"),
 )
+BALANCEDNESS = "train_inner/balancedness_"  # of a layer; each that was logged gets a panel
 
 
 def read_run(directory) -> Run:
@@ -64,12 +67,14 @@ def _sum_of_stretches(values: Sequence[float]) -> float:
 
 
 def draw(runs: Dict[str, Run], path, panels: Sequence[Tuple[str, str]] = PANELS) -> List[str]:
-    """Draw the panels that any of the named runs has data for, and return their keys."""
+    """Draw the panels that any of the named runs has data for, balancedness included, and return their keys."""
     import matplotlib
 
     matplotlib.use("Agg")  # no display is needed
     from matplotlib import pyplot
 
+    layers = dict.fromkeys(key for run in runs.values() for key in run if key.startswith(BALANCEDNESS))
+    panels = [*panels, *((key, f"2|B|, {key[len(BALANCEDNESS):]}") for key in layers)]
     drawn = [(key, title) for key, title in panels if any(run.get(key) for run in runs.values())]
     if not drawn:
         raise ValueError("none of the runs has anything to draw: " + ", ".join(key for key, _ in panels))

@@ -44,6 +44,9 @@ def test_draws_what_any_run_has(tmp_path):
     small = picture.stat().st_size
     assert draw({"Adam": adam}, picture) == ["train_inner/loss", "valid/loss"]
     assert picture.stat().st_size < small
+    layer = "train_inner/balancedness_encoder.layers.0.self_attn.q_proj"
+    bar = {"train_inner/bar_alpha": [(1, 0.5), (2, 0.4)], layer: [(1, 0.2), (2, 0.1)]}
+    assert draw({"Adam": adam, "BAR": bar}, picture) == ["train_inner/loss", "valid/loss", "train_inner/bar_alpha", layer]
 
 
 def test_nothing_to_draw_or_read(tmp_path):
