@@ -4,13 +4,12 @@
         └── dropout ── A (r × in) ── B (out × r) ── s
 
 An `nn.Linear` becomes one in place (`LoRALinear.convert`), so that everything that holds on to the layer, its name or its
-weights keeps them: checkpoints, tied weights, quantization noise, pruning.
+weights keeps them: checkpoints, tied weights, hooks.
 
 **The weight that others read.** fairseq's attention seldom calls its projections: it hands `q_proj.weight` to torch's fused
 `F.multi_head_attention_forward`, in training and evaluation, where an update that lives in `forward` alone would be lost
-(and is, in other implementations). So ``layer.weight`` is W + s B A for every reader: a `LowRankSum`, a
-tensor whose product with activations is still the sum above. W itself is in ``state_dict``,
-``parameters()`` and ``base_weight``.
+(and is, in other implementations). So ``layer.weight`` is W + s B A for every reader: a `LowRankSum`, a tensor whose product
+with activations is still the sum above. W itself is in ``state_dict``, ``parameters()`` and ``base_weight``.
 """
 
 import math
@@ -32,6 +31,13 @@ _METADATA = {
     *(getattr(Tensor, name).__get__ for name in ("shape", "device", "dtype", "ndim", "layout", "is_cuda", "requires_grad")),
     *(Tensor.size, Tensor.dim, Tensor.numel, Tensor.is_floating_point),
 }
+
+
+def _writes(name: str) -> bool:
+    """Whether the function of Tensor that is called so changes the tensor: add_, __iadd__, __setitem__, the setter of data."""
+    if name.startswith("__"):
+        return name in ("__set__", "__setitem__") or (name.startswith("__i") and name not in ("__index__", "__int__", "__invert__"))
+    return name.endswith("_")
 
 
 class LowRankSum(Tensor):
@@ -59,7 +65,7 @@ class LowRankSum(Tensor):
             with torch._C.DisableTorchFunctionSubclass():
                 return func(*args, **kwargs)
 
-        if func.__name__.endswith("_") and not func.__name__.startswith("__"):
+        if _writes(func.__name__):
             raise RuntimeError(f"{func.__name__} on a weight W + s B A: change base_weight, lora_A or lora_B instead")
         args, kwargs = tree_map(lambda value: value.dense() if isinstance(value, cls) else value, (args, kwargs))
         return func(*args, **kwargs)

@@ -122,10 +122,23 @@ def test_the_weight_that_others_read_is_the_sum():
     assert torch.equal(layer.state_dict()["weight"], layer.base_weight)
 
 
-def test_writing_to_the_sum_is_refused_and_not_lost():
+def write_data(weight):
+    weight.data = torch.zeros(5, 6)
+
+
+def write_item(weight):
+    weight[0, 0] = 1.0
+
+
+def write_sum(weight):
+    weight += 1.0
+
+
+@pytest.mark.parametrize("write", [lambda weight: weight.zero_(), write_data, write_item, write_sum, nn.init.zeros_])
+def test_writing_to_the_sum_is_refused_and_not_lost(write):
     layer = lora_linear()
     with pytest.raises(RuntimeError, match="base_weight"), torch.no_grad():
-        layer.weight.zero_()
+        write(layer.weight)
 
 
 @pytest.mark.parametrize("how", [copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer))])
