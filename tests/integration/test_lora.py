@@ -218,3 +218,53 @@ def test_a_bad_setting_is_refused_by_name(translation_data, tmp_path, flags, wor
     message = start(line(translation_data, tmp_path, *base, *flags.split(), model=LORA), tmp_path / "log").fail()
     assert words in message and "begin training" not in message
     assert not (tmp_path / "checkpoint_last.pt").exists()
+
+
+# ---------------------------------------------------------------------- classification, as on GLUE
+
+ROBERTA = "--encoder-layers 1 --encoder-embed-dim 16 --encoder-ffn-embed-dim 32 --encoder-attention-heads 2 --max-positions 32"
+
+
+@pytest.fixture(scope="module")
+def classification_data(tmp_path_factory):
+    """Sentences of words, in two classes, as fairseq's sentence_prediction reads them."""
+    import random
+
+    from fairseq import options
+    from fairseq_cli import preprocess
+
+    directory, rng = tmp_path_factory.mktemp("classification"), random.Random(0)
+    for split, count in (("train", 48), ("valid", 8)):
+        rows = [(rng.randint(0, 1), [f"w{rng.randint(0, 9)}" for _ in range(rng.randint(3, 8))]) for _ in range(count)]
+        (directory / f"{split}.input0").write_text("".join(" ".join(words) + "\n" for _, words in rows))
+        (directory / f"{split}.label").write_text("".join(f"class{label}\n" for label, _ in rows))
+    for part in ("input0", "label"):
+        arguments = ["--only-source", "--destdir", str(directory / "bin" / part)]
+        for split in ("train", "valid"):
+            arguments += [f"--{split}pref", str(directory / f"{split}.{part}")]
+        preprocess.main(options.get_preprocessing_parser().parse_args(arguments))
+    return directory / "bin"
+
+
+def test_roberta_is_fine_tuned_with_its_new_head(classification_data, tmp_path):
+    model = ["--arch", "roberta", *ROBERTA.split()]
+    flags = "--optimizer adam --lr 0.01 --batch-size 8 --task masked_lm --tokens-per-sample 32 --max-update 2".split()
+    flags += ["--sample-break-mode", "eos"]
+    train(classification_data / "input0", tmp_path / "lm", *flags, model=model, criterion=["--criterion", "masked_lm"])
+    pretrained = tmp_path / "lm" / "checkpoint_last.pt"
+    flags = [*BAR, "--bar-alpha", "5", "--task", "sentence_prediction", "--num-classes", "2", "--init-token", "0"]
+    flags += ["--finetune-from-model", pretrained, "--max-update", "12"]
+    for part in ("5", "12"):  # ... and resumed
+        flags[-1] = part
+        run = train(classification_data, tmp_path / "run", *flags, "--bar-total-updates", "12",
+                    model=["--arch", "lora", "--base-arch", *model[1:], "--lora-rank", "2"],
+                    criterion=["--criterion", "sentence_prediction"])
+    assert [entry["num_updates"] for entry in stats(run.text)] == list(range(6, 13))
+    base, state = checkpoint(pretrained)["model"], last(tmp_path / "run")["model"]
+    heads = {name for name in state if name.startswith("classification_heads.sentence_classification_head.")}
+    kept = {name for name in base if not name.startswith("encoder.lm_head")}
+    assert heads and kept <= state.keys()
+    assert_equal({name: state[name] for name in kept}, {name: base[name] for name in kept}, "model")
+    trained = last(tmp_path / "run")["last_optimizer_state"]["state"]
+    sizes = [state[name].numel() for name in state if name in heads or "lora_" in name]
+    assert sum(moments["exp_avg"].numel() for moments in trained.values()) == sum(sizes)
