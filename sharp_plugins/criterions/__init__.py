@@ -14,9 +14,13 @@ from fairseq.tasks import FairseqTask
 from torch import Tensor
 
 from sharp_plugins.criterions import dsam
+from sharp_plugins.criterions import freelb
+from sharp_plugins.criterions import r3f
+from sharp_plugins.criterions import rdrop
+from sharp_plugins.criterions import smart
 from sharp_plugins.criterions.sentence_losses import SENTENCE_LOSSES
 
-__all__ = ["dsam", "check_criterion", "sentence_losses_of", "supported_criterions"]
+__all__ = ["dsam", "freelb", "r3f", "rdrop", "smart", "check_criterion", "sentence_losses_of", "supported_criterions"]
 
 
 def supported_criterions() -> List[str]:
