@@ -13,6 +13,9 @@ from torch import nn
 
 Names = Union[str, Sequence[str]]
 
+# Which pairs' balancedness is logged: the first, the middle and the last, all, or none.
+MONITORS = ("ends", "all", "none")
+
 
 class Pair(NamedTuple):
     """A scale-invariant pair of a model.

@@ -16,7 +16,7 @@ from fairseq.models import ARCH_MODEL_REGISTRY
 
 from sharp_plugins.host import refusals
 from sharp_plugins.host.patching import wrap
-from sharp_plugins.models.lora import LoRA, check_base_arch
+from sharp_plugins.models.base_arch import wrapper_of
 from sharp_plugins.optim.base import WrappingOptimizer, check_base_optimizer, legacy_settings
 
 
@@ -31,7 +31,7 @@ def _names(arguments: List[str]) -> argparse.Namespace:
 
 
 def _add_base_arch_flags(parser: argparse.ArgumentParser, name: str) -> None:
-    """Add the flags of LoRA's base architecture, as fairseq does for ``--arch``."""
+    """Add the flags of the base architecture, as fairseq does for ``--arch``."""
     group = parser.add_argument_group(f"base architecture {name}", argument_default=argparse.SUPPRESS)
     ARCH_MODEL_REGISTRY[name].add_args(group)
 
@@ -67,7 +67,7 @@ def _add_named_flags(parser: argparse.ArgumentParser, names: argparse.Namespace,
     """Add the flags of the base optimizer and of the base architecture; once for each parser.
 
     Raises:
-        ValueError: there is no such part, or *stray*, a flag of LoRA's, comes without ``--arch lora``.
+        ValueError: there is no such part, or *stray*, a flag of a wrapping architecture's, comes without it.
     """
     added = vars(parser).setdefault("_sharp_plugins_added", set())
     if wraps:
@@ -76,13 +76,15 @@ def _add_named_flags(parser: argparse.ArgumentParser, names: argparse.Namespace,
             added.add("optimizer")
             _add_base_flags(parser, names.base_optimizer)
     if "--arch" in parser._option_string_actions:
-        if names.arch == "lora":
-            check_base_arch(names.base_arch)
+        wrapper = wrapper_of(names)
+        if wrapper is not None:
+            wrapper.check_base_arch(names)
             if "arch" not in added:
                 added.add("arch")
                 _add_base_arch_flags(parser, names.base_arch)
         elif stray and names.arch:
-            raise ValueError(f"{stray} needs --arch lora --base-arch {names.arch} in the place of --arch {names.arch}")
+            instead = "adapter" if stray.startswith("--adapter-") else "lora"
+            raise ValueError(f"{stray} needs --arch {instead} --base-arch {names.arch} in the place of --arch {names.arch}")
 
 
 def _wrap_parsing(parse):
@@ -95,7 +97,7 @@ def _wrap_parsing(parse):
         wraps = isinstance(optimizer, type) and issubclass(optimizer, WrappingOptimizer)
         # fairseq calls itself for --suppress-defaults; the flags are there already then.
         if not suppress_defaults and isinstance(parser, argparse.ArgumentParser):
-            stray = next((part for part in arguments if part.startswith(("--lora-", "--base-arch"))), None)
+            stray = next((part for part in arguments if part.startswith(("--lora-", "--adapter-", "--base-arch"))), None)
             try:
                 _add_named_flags(parser, names, wraps, stray)
             except ValueError as error:
@@ -112,8 +114,9 @@ def _wrap_parsing(parse):
             # fairseq takes --bf16 for a TPU run and dies on a missing torch_xla; GPUs and CPUs have bf16 too.
             args.tpu = False
         try:
-            if getattr(args, "arch", None) == "lora":
-                LoRA.check(args)
+            wrapper = wrapper_of(args)
+            if wrapper is not None:
+                wrapper.check(args)
             if wraps and hasattr(args, "base_optimizer"):
                 args.base = _collect_base_settings(args, args.base_optimizer)
                 optimizer.check(args)

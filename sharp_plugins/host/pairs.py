@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sharp_plugins.balancedness import balancedness, squared_norms
 from sharp_plugins.host.masters import master_copies, master_gradients, registered_optimizer
-from sharp_plugins.models.lora import is_lora, monitor_of
+from sharp_plugins.models.lora import monitor_of
 from sharp_plugins.optim.bar import BAR, Pairs, Side
 from sharp_plugins.pairs import Pair, scale_invariant_pairs
 
@@ -106,7 +106,7 @@ def log_balancedness(trainer) -> None:
     if is_bar:
         which, pairs = str(method.cfg.bar_monitor), method.pairs
     else:
-        which = monitor_of(trainer.cfg.model) if is_lora(trainer.cfg.model) else "none"
+        which = monitor_of(trainer.cfg.model)
         pairs = () if which == "none" else optimized_pairs(trainer)
     with metrics.aggregate("train"):
         if is_bar:

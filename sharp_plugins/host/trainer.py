@@ -26,8 +26,7 @@ from sharp_plugins.host.masters import master_copies, registered_optimizer
 from sharp_plugins.host.passes import LostToMemory, Passes
 from sharp_plugins.host.pairs import balancedness_due, log_balancedness, prepare_balancing
 from sharp_plugins.host.patching import wrap
-from sharp_plugins.lora.model import freeze
-from sharp_plugins.models.lora import is_lora, settings_of
+from sharp_plugins.models.base_arch import wrapper_of
 from sharp_plugins.optim.bar import BAR
 from sharp_plugins.optim.base import STATE_KEY, WrappingOptimizer
 from sharp_plugins.optim.sam import SAM
@@ -243,9 +242,9 @@ def _wrap_load(load):
         try:
             extra_state = load(self, *args, **kwargs)
         except ValueError as error:
-            if is_lora(self.cfg.model) and "parameter group" in str(error):
+            if wrapper_of(self.cfg.model) is not None and "parameter group" in str(error):
                 raise ValueError(
-                    "the checkpoint's optimizer state is not one of this LoRA model: to start from a pretrained checkpoint "
+                    "the checkpoint's optimizer state is not one of this model's trained weights: to start from a pretrained checkpoint "
                     "use --finetune-from-model, or --restore-file with --reset-optimizer, --reset-dataloader and "
                     "--reset-meters"
                 ) from error
@@ -277,8 +276,9 @@ def _wrap_init(init):
     def __init__(self, cfg, task, model, criterion, quantizer=None):
         if isinstance(cfg, argparse.Namespace):
             cfg = convert_namespace_to_omegaconf(cfg)
-        if is_lora(cfg.model):  # once more: a task may have added heads since the model was built
-            freeze(model, settings_of(cfg.model))
+        wrapper = wrapper_of(cfg.model)
+        if wrapper is not None:
+            wrapper.finish(model, cfg.model)
         name = getattr(cfg.optimizer, "_name", None)
         method = OPTIMIZER_REGISTRY.get(name)
         if isinstance(method, type) and issubclass(method, WrappingOptimizer):

@@ -33,10 +33,8 @@ from sharp_plugins.balancedness import (
 )
 from sharp_plugins.noise import mix, seeded_generator
 from sharp_plugins.optim.base import BaseOptimizerConfig, WrappingOptimizer
-from sharp_plugins.pairs import scale_invariant_pairs
+from sharp_plugins.pairs import MONITORS, scale_invariant_pairs
 from sharp_plugins.rounding import round_stochastically_
-
-MONITORS = ("ends", "all", "none")
 
 
 @dataclass

@@ -1,0 +1,120 @@
+"""An architecture that changes another one: ``--arch lora --base-arch roberta_base``, with the other's own flags.
+
+What is built is the base architecture's own model, changed in place, so that everything that fairseq or a task asks of the
+architecture (heads, beam search, checkpoints' names) it goes on to find. On the command line `sharp_plugins.host.flags` adds
+the base's flags; in a hydra config they stand beside the wrapper's: ``model: {_name: lora, base_arch: roberta_base, dropout: 0.1}``.
+"""
+
+import argparse
+import copy
+import difflib
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any, Dict, Optional
+
+from fairseq import models
+from fairseq.dataclass import FairseqDataclass
+from fairseq.dataclass.utils import gen_parser_from_dataclass
+from fairseq.models import ARCH_CONFIG_REGISTRY, ARCH_MODEL_REGISTRY, BaseFairseqModel
+from omegaconf import OmegaConf, open_dict
+
+
+@dataclass
+class BaseArchConfig(FairseqDataclass):
+    base_arch: Optional[str] = field(
+        default=None, metadata={"help": "architecture that is changed: any registered one, with its own flags"}
+    )
+
+
+class WrappingModel(BaseFairseqModel):
+    """Builds the model of ``--base-arch`` and changes it. Subclasses have ``config`` (a `BaseArchConfig`) and `change`."""
+
+    config = BaseArchConfig
+
+    @classmethod
+    def add_args(cls, parser):
+        """Add the wrapper's own flags."""
+        gen_parser_from_dataclass(parser, cls.config())
+
+    @classmethod
+    def own(cls, args) -> Dict[str, Any]:
+        """The wrapper's own settings in a model's config (a Namespace or a DictConfig), with defaults where there are none."""
+        values = {}
+        for name, declared in cls.config.__dataclass_fields__.items():
+            if not name.startswith("_"):
+                value = args.get(name, None) if OmegaConf.is_config(args) else getattr(args, name, None)
+                values[name] = declared.default if value is None else value
+        return {key: v if v is None or isinstance(v, (bool, int, float)) else str(v) for key, v in values.items()}
+
+    @classmethod
+    def check(cls, args) -> None:
+        """Raise ValueError, naming the flag, where a setting is out of range whatever the model."""
+        cls.check_base_arch(args)
+
+    @classmethod
+    def check_base_arch(cls, args) -> None:
+        """Raise ValueError unless ``--base-arch`` is an architecture that can be changed."""
+        name = cls.own(args)["base_arch"]
+        if not name:
+            raise ValueError("the architecture that is changed is missing: --base-arch roberta_base, for example")
+        if name not in ARCH_MODEL_REGISTRY or issubclass(ARCH_MODEL_REGISTRY[name], WrappingModel):
+            close = difflib.get_close_matches(name, ARCH_MODEL_REGISTRY, n=5)
+            raise ValueError(
+                f"--base-arch {name}: there is no such architecture"
+                + (f"; similar ones are {', '.join(close)}" if close else "")
+            )
+
+    @classmethod
+    def base_config(cls, args):
+        """The config of the base architecture: *args* without the wrapper's own. Takes and returns a Namespace or DictConfig."""
+        own = cls.own(args)
+        if isinstance(args, argparse.Namespace):
+            base = argparse.Namespace(**{key: value for key, value in vars(args).items() if key not in own})
+            base.arch = base._name = own["base_arch"]
+            return base
+        base = copy.deepcopy(args)
+        base.__dict__["_parent"] = args.__dict__["_parent"]  # interpolations (${task.…}) are relative to the whole config
+        OmegaConf.set_struct(base, False)  # legacy architectures write to their config
+        for key in own:
+            base.pop(key, None)
+        base._name = own["base_arch"]
+        if "arch" in base:
+            base.arch = own["base_arch"]
+        return base
+
+    @classmethod
+    def build_model(cls, args, task):
+        """The model of ``args.base_arch``, changed.
+
+        Raises:
+            ValueError: a setting is out of range or does not fit the model.
+        """
+        cls.check(args)
+        model = models.build_model(cls.base_config(args), task)
+        cls.change(model, args)
+        return model
+
+    @classmethod
+    def change(cls, model, args) -> None:
+        """Change *model* in place."""
+        raise NotImplementedError
+
+    @classmethod
+    def finish(cls, model, args) -> None:
+        """Called when training starts: a task may have added heads since the model was built."""
+
+    @classmethod
+    def apply_defaults(cls, args) -> None:
+        """Apply the base architecture's defaults to *args*, as fairseq does for ``--arch``."""
+        cls.check_base_arch(args)
+        base_arch = cls.own(args)["base_arch"]
+        if base_arch in ARCH_CONFIG_REGISTRY:
+            with open_dict(args) if OmegaConf.is_config(args) else nullcontext():
+                ARCH_CONFIG_REGISTRY[base_arch](args)
+
+
+def wrapper_of(args) -> Optional[type]:
+    """The `WrappingModel` that a model's config (a Namespace or a DictConfig) names, or None."""
+    name = getattr(args, "_name", None) or getattr(args, "arch", None)
+    model = ARCH_MODEL_REGISTRY.get(name)
+    return model if isinstance(model, type) and issubclass(model, WrappingModel) else None
