@@ -28,6 +28,8 @@ install_requires = [
     "sentencepiece",
     "sacrebleu>=2",
     "tensorboard",  # what torch's writer needs for --tensorboard-logdir
+    "safetensors>=0.4",  # LoRA's files in PEFT's layout, published checkpoints
+    "tokenizers>=0.20",  # published tokenizers; the first with wheels for Python 3.13
 ]
 
 # PyPI's "fairseq" 0.12.2 cannot be imported on Python 3.11 and newer; "fairseq-fixed" is the same code mended, under

@@ -1,0 +1,156 @@
+"""Published weights of BERT and RoBERTa under the names of fairseq's model."""
+
+from pathlib import Path
+from typing import Dict, List, Tuple
+
+import torch
+from torch import Tensor
+
+from sharp_plugins.convert.settings import ROBERTA_OFFSET, Settings
+
+INSIDE = "encoder.sentence_encoder"
+
+# Parts of fairseq's model -> their published names.
+EMBEDDINGS = {
+    "embed_tokens": "word_embeddings",
+    "embed_positions": "position_embeddings",
+    "embed_token_types": "token_type_embeddings",
+    "layernorm_embedding": "LayerNorm",
+}
+LAYER = {
+    "self_attn.q_proj": "attention.self.query",
+    "self_attn.k_proj": "attention.self.key",
+    "self_attn.v_proj": "attention.self.value",
+    "self_attn.out_proj": "attention.output.dense",
+    "self_attn_layer_norm": "attention.output.LayerNorm",
+    "fc1": "intermediate.dense",
+    "fc2": "output.dense",
+    "final_layer_norm": "output.LayerNorm",
+}
+LM_HEAD = {
+    "bert": {
+        "encoder.lm_head.dense": "cls.predictions.transform.dense",
+        "encoder.lm_head.layer_norm": "cls.predictions.transform.LayerNorm",
+        "encoder.lm_head": "cls.predictions",
+    },
+    "roberta": {
+        "encoder.lm_head.dense": "lm_head.dense",
+        "encoder.lm_head.layer_norm": "lm_head.layer_norm",
+        "encoder.lm_head": "lm_head",
+    },
+}
+# Names of the first BERTs, which are still in their files.
+OLD_ENDS = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
+
+
+def read_weights(directory: Path) -> Dict[str, Tensor]:
+    """The weights in ``model.safetensors`` or ``pytorch_model.bin``, on the CPU.
+
+    Raises:
+        FileNotFoundError: neither is there.
+        ValueError: the file cannot be read, or not by torch's safe loader.
+        ImportError: safetensors is not installed.
+    """
+    safe, pickled = directory / "model.safetensors", directory / "pytorch_model.bin"
+    if safe.is_file():
+        try:
+            from safetensors.torch import load_file
+        except ImportError as error:
+            raise ImportError(f"{safe} is read with safetensors: pip install safetensors") from error
+        path, load = safe, lambda: load_file(str(safe))
+    elif pickled.is_file():
+        path, load = pickled, lambda: torch.load(pickled, map_location="cpu", weights_only=True)
+    else:
+        raise FileNotFoundError(f"{directory}: neither {safe.name} nor {pickled.name} is there (shards are not read)")
+    try:
+        weights = dict(load())
+    except Exception as error:  # zip, pickle and safetensors raise errors of many types
+        raise ValueError(f"{path}: cannot be read: {' '.join(str(error).split())[:300]}") from error
+    return {_new_name(name): value for name, value in weights.items()}
+
+
+def _new_name(name: str) -> str:
+    for old, new in OLD_ENDS.items():
+        if name.endswith(old):
+            return name[: -len(old)] + new
+    return name
+
+
+def published_names(kind: str, layers: int, prefix: str) -> Dict[str, str]:
+    """fairseq's name of each weight -> its published one.
+
+    Args:
+        kind: "bert" or "roberta".
+        prefix: what the published names of the encoder's weights begin with.
+    """
+    parts = {f"{INSIDE}.{own}": f"{prefix}embeddings.{theirs}" for own, theirs in EMBEDDINGS.items()}
+    for n in range(layers):
+        for own, theirs in LAYER.items():
+            parts[f"{INSIDE}.layers.{n}.{own}"] = f"{prefix}encoder.layer.{n}.{theirs}"
+    parts.update(LM_HEAD[kind])
+    if kind == "bert":  # fairseq's roberta knows no pooler, and RoBERTa's was never trained
+        parts["encoder.pooler"] = f"{prefix}pooler.dense"
+    return {f"{own}.{end}": f"{theirs}.{end}" for own, theirs in parts.items() for end in ("weight", "bias")}
+
+
+def fairseq_weights(
+    weights: Dict[str, Tensor], settings: Settings, rows: List[int], where="the weights"
+) -> Tuple[Dict[str, Tensor], List[str]]:
+    """The published weights under fairseq's names, in fp32, and the names of those without a place in fairseq's model.
+
+    Args:
+        rows: rows of the published table of words, in the order of the fairseq dictionary.
+        where: what messages begin with.
+
+    Raises:
+        ValueError: there is no such encoder, or more than one, or not the one that config.json describes.
+    """
+    words = "embeddings.word_embeddings.weight"
+    prefixes = [name[: -len(words)] for name in weights if name.endswith(words)]
+    if len(prefixes) != 1:
+        raise ValueError(f"{where}: one {settings.type} encoder is expected; {len(prefixes)} weights end in {words}")
+    table = weights[prefixes[0] + words]
+    if len(table) != settings.vocabulary:
+        raise ValueError(
+            f"{where}: {words} has {len(table)} rows, and config.json says vocab_size {settings.vocabulary}"
+        )
+
+    names = published_names(settings.type, settings.model["encoder_layers"], prefixes[0])
+    decoder = f"{LM_HEAD[settings.type]['encoder.lm_head']}.decoder."  # the table again, and the bias, in some files
+    if _has_lm_head(weights, names, table, decoder):
+        used = {decoder + "weight", decoder + "bias"}
+    else:
+        names = {own: theirs for own, theirs in names.items() if not own.startswith("encoder.lm_head.")}
+        used = set()
+    state = {own: weights[theirs].float() for own, theirs in names.items() if theirs in weights}
+    used.update(names.values())
+
+    for own in (f"{INSIDE}.embed_tokens.weight", "encoder.lm_head.bias"):
+        if own in state:
+            state[own] = state[own][torch.tensor(rows)]
+    state["encoder.lm_head.weight"] = state[f"{INSIDE}.embed_tokens.weight"]
+    if settings.type == "roberta":
+        _add_token_type_to_positions(state)
+
+    left_out = sorted(name for name in weights if name not in used and not name.endswith("position_ids"))
+    unknown = [name for name in left_out if name.startswith(f"{prefixes[0]}encoder.")]
+    if unknown:
+        raise ValueError(f"{where}: {unknown[0]} is there, and by config.json there is no such weight")
+    return state, left_out
+
+
+def _has_lm_head(weights: Dict[str, Tensor], names: Dict[str, str], table: Tensor, decoder: str) -> bool:
+    """Whether the language-model head is there as a whole, with the table of words as its output layer."""
+    head = [own for own in names if own.startswith("encoder.lm_head.") and own != "encoder.lm_head.weight"]
+    tied = torch.equal(weights.get(decoder + "weight", table), table)
+    return tied and all(names[own] in weights for own in head)
+
+
+def _add_token_type_to_positions(state: Dict[str, Tensor]) -> None:
+    """transformers adds the row of token type 0 to each token of a RoBERTa; fairseq's has no token types, so here each
+    position gets it."""
+    types = state.pop(f"{INSIDE}.embed_token_types.weight", None)
+    positions = state.get(f"{INSIDE}.embed_positions.weight")
+    if types is not None and positions is not None:
+        after = positions[ROBERTA_OFFSET:] + types[0]
+        state[f"{INSIDE}.embed_positions.weight"] = torch.cat([positions[:ROBERTA_OFFSET], after])
