@@ -58,9 +58,10 @@ def test_the_core_does_not_import_fairseq(monkeypatch):
 
 def test_every_flag_is_in_the_readme():
     from sharp_plugins import optim
+    from sharp_plugins.models.adapter import AdapterConfig
     from sharp_plugins.models.lora import LoRAConfig
 
-    for config in (optim.SAMConfig, optim.DSAMConfig, optim.BARConfig, LoRAConfig):
+    for config in (optim.SAMConfig, optim.DSAMConfig, optim.BARConfig, LoRAConfig, AdapterConfig):
         for name in config.__dataclass_fields__:
-            if name.startswith(("sam_", "dsam_", "bar_", "lora_")) or name in ("base_optimizer", "base_arch"):
+            if name.startswith(("sam_", "dsam_", "bar_", "lora_", "adapter_")) or name in ("base_optimizer", "base_arch"):
                 assert f"--{name.replace('_', '-')}" in README, name
