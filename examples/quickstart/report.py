@@ -11,7 +11,16 @@ from sharp_plugins.data_to_text.scorer import ScoringError, read_generated, scor
 from sharp_plugins.report.curves import draw, elapsed_seconds, read_run
 from sharp_plugins.report.table import markdown_table
 
-TITLES = {"untrained": "untrained", "adam": "Adam", "sam": "SAM", "dsam": "delta-SAM"}
+TITLES = {
+    "untrained": "untrained",
+    "adam": "Adam",
+    "sam": "SAM",
+    "dsam": "delta-SAM",
+    "lora": "Adam, then LoRA",
+    "lora-sam": "Adam, then LoRA-SAM",
+    "lora-nbar": "Adam, then LoRA-nBAR",
+    "lora-obar": "Adam, then LoRA-oBAR",
+}
 GROUPS = ("overall", "seen", "unseen")
 MEASURES = (("bleu", "BLEU"), ("chrf", "chrF++"), ("ter", "TER"))
 

@@ -9,13 +9,14 @@ usage: examples/quickstart/run.sh [options] [-- flags for fairseq-train]
 
   --data DIR          a corpus: train, dev and test as .jsonl or .jsonl.gz (default: one is made)
   --out DIR           where everything is written (default: runs/quickstart)
-  --methods "LIST"    what to train, in order, of: untrained adam sam dsam (default: all four)
+  --methods "LIST"    what to train, in order, of: untrained adam sam dsam (default: these four), and of
+                      lora lora-sam lora-nbar lora-obar, which fine-tune Adam's model with LoRA
   --size small|webnlg model and training preset (default: webnlg with --data, else small)
   --max-update N      updates of each method
   --epochs N          epochs of each method
   --minutes M         stop the training of each method after M minutes
   --vocab-size N      sentencepiece's vocabulary
-  --rho R             radius of sam and dsam (default: 0.05)
+  --rho R             radius of sam, dsam and lora-sam (default: 0.05)
   --seed N            seed of the training (default: 1); the made corpus is always the same
   --fp16              train in half precision (on a GPU)
   --threads N         CPU threads (default: $OMP_NUM_THREADS, else all cores)
@@ -77,7 +78,13 @@ whole --threads "${OMP_NUM_THREADS:-}" && decimal --minutes "$MINUTES" && decima
 SIZE="${SIZE:-$([ -n "$DATA" ] && echo webnlg || echo small)}"
 [ -n "${METHODS// /}" ] || fail "--methods names no method"
 for method in $METHODS; do
-  case "$method" in untrained | adam | sam | dsam) ;; *) fail "--methods: unknown method '$method'" ;; esac
+  case "$method" in
+    untrained | adam | sam | dsam) ;;
+    lora | lora-sam | lora-nbar | lora-obar)
+      [[ " ${METHODS%%lora*} " = *" adam "* ]] || [ -e "$OUT/done/train-adam" ] ||
+        fail "--methods: $method starts from Adam's model; put adam before it" ;;
+    *) fail "--methods: unknown method '$method'" ;;
+  esac
 done
 [ -z "$DATA" ] || [ -d "$DATA" ] || fail "--data: $DATA: no such directory"
 [ -f "$ROOT/$HERE/presets/$SIZE.args" ] || fail "--size must be small or webnlg, not '$SIZE'"
@@ -144,7 +151,16 @@ preprocess() {
 
 train() { # train METHOD; fairseq-train resumes from checkpoint_last.pt by itself
   local optimizer
+  # The preset's model with updates of rank 8 on all its projections, and a new, longer step.
+  local lora=(--arch lora --base-arch transformer --lora-rank 8 --lora-alpha 16 --lora-target '.*_proj|fc.' --lr 5e-3
+    --finetune-from-model "$OUT/adam/checkpoints/checkpoint_best.pt")
   case "$1" in
+    lora) optimizer=(--optimizer adam --adam-betas '(0.9, 0.98)' "${lora[@]}") ;;
+    lora-sam)
+      optimizer=(--optimizer sam --base-optimizer adam --adam-betas '(0.9, 0.98)' --sam-rho "$RHO" "${lora[@]}") ;;
+    lora-nbar | lora-obar)
+      optimizer=(--optimizer bar --bar-variant "${1#lora-}" --base-optimizer adam --adam-betas '(0.9, 0.98)'
+        --bar-alpha 0.5 "${lora[@]}") ;;
     untrained) optimizer=(--optimizer adam --lr 0 --max-update 1) ;;
     adam) optimizer=(--optimizer adam --adam-betas '(0.9, 0.98)') ;;
     sam) optimizer=(--optimizer sam --base-optimizer adam --adam-betas '(0.9, 0.98)' --sam-rho "$RHO") ;;
@@ -162,9 +178,15 @@ train() { # train METHOD; fairseq-train resumes from checkpoint_last.pt by itsel
     || fail "training $1 failed; see $OUT/$1.train.log"
 }
 
+merge() { # merge METHOD: LoRA's updates into the weights; what comes out is a checkpoint like any other
+  show python -m sharp_plugins.lora merge "$OUT/$1/checkpoints/checkpoint_best.pt" "$OUT/$1/merged.pt"
+}
+
 generate() { # generate METHOD, with the checkpoint of the lowest loss on dev
+  local model="$OUT/$1/checkpoints/checkpoint_best.pt"
+  [[ "$1" != lora* ]] || model="$OUT/$1/merged.pt"
   # A batch size multiple above 1 makes some builds of fairseq lose the last sentences, hence the 1 here and in the presets.
-  show fairseq-generate "$OUT/bin" --user-dir sharp_plugins --path "$OUT/$1/checkpoints/checkpoint_best.pt" \
+  show fairseq-generate "$OUT/bin" --user-dir sharp_plugins --path "$model" \
     --gen-subset test --beam 5 --max-len-a 1.5 --max-len-b 20 --max-tokens 4000 --required-batch-size-multiple 1 \
     --remove-bpe sentencepiece $DEVICE >"$OUT/$1/generated.txt" 2>"$OUT/$1/generate.log" \
     || { tail -n 20 "$OUT/$1/generate.log" >&2; fail "fairseq-generate failed for $1"; }
@@ -186,6 +208,7 @@ step preprocess preprocess
 for method in $METHODS; do
   mkdir -p "$OUT/$method"
   step "train-$method" train "$method"
+  [[ "$method" != lora* ]] || step "merge-$method" merge "$method"
   step "generate-$method" generate "$method"
 done
 echo "== results"

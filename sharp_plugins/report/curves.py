@@ -73,7 +73,7 @@ def draw(runs: Dict[str, Run], path, panels: Sequence[Tuple[str, str]] = PANELS)
     matplotlib.use("Agg")  # no display is needed
     from matplotlib import pyplot
 
-    layers = dict.fromkeys(key for run in runs.values() for key in run if key.startswith(BALANCEDNESS))
+    layers = sorted({key for run in runs.values() for key in run if key.startswith(BALANCEDNESS)})
     panels = [*panels, *((key, f"2|B|, {key[len(BALANCEDNESS):]}") for key in layers)]
     drawn = [(key, title) for key, title in panels if any(run.get(key) for run in runs.values())]
     if not drawn:
