@@ -1,0 +1,105 @@
+"""The commands: ``python -m sharp_plugins.lora save | load | merge``."""
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+import torch
+
+from sharp_plugins.lora import checkpoint, peft
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+# A smaller share of an update that is left after rounding gets a word of advice.
+LOST = 0.9
+
+
+def save(args) -> str:
+    done = checkpoint.save_adapter(args.checkpoint, args.directory)
+    along = f", and {', '.join(done.modules)}" if done.modules else ""
+    return (
+        f"{args.directory}: {peft.WEIGHTS} ({done.size / 1e6:.2f} MB), {peft.CONFIG}\n"
+        f"updates of rank {done.rank} for {done.layers} layers{along}"
+    )
+
+
+def load(args) -> str:
+    done = checkpoint.load_adapter(args.directory, args.plain, args.out)
+    return (
+        f"{args.out}: {done.layers} layers with updates; to train on, with the architecture's own flags:\n"
+        + shlex.join(["fairseq-train", "DATA", "--user-dir", "sharp_plugins", *done.flags])
+    )
+
+
+def merge(args) -> str:
+    done = checkpoint.merge_checkpoint(args.checkpoint, args.out, DTYPES.get(args.dtype))
+    agreement, (least, most) = done.agreement, done.agreement.survived
+    lines = [
+        f"{args.out}: {done.base_arch}, {agreement.layers} layers merged ({', '.join(done.dtypes)})",
+        f"outputs differ from the unmerged layers' by at most {agreement.difference:.1e} of their norm "
+        f"({agreement.name}; tolerance {agreement.tolerance:.1e}); {least:.1%} to {most:.1%} of the updates "
+        "survived rounding",
+    ]
+    if least < LOST:
+        lines.append("rounding loses part of the update: --dtype fp32 keeps it")
+    if done.left_out:
+        lines.append(f"left out: {', '.join(done.left_out)}")
+    if done.has_namespace:
+        lines.append(
+            f"its flags stay in an argparse.Namespace, as in fairseq's own checkpoints of {done.base_arch}: to load it "
+            "without the plugin, torch 2.6 and later need torch.serialization.add_safe_globals([argparse.Namespace])"
+        )
+    return "\n".join(lines)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m sharp_plugins.lora", description=main.__doc__)
+    commands = parser.add_subparsers(required=True, metavar="save | load | merge")
+
+    def command(run, words, description):
+        added = commands.add_parser(run.__name__, help=words, description=description)
+        added.set_defaults(run=run)
+        return added
+
+    trained = dict(metavar="CHECKPOINT.pt", type=Path, help="of a model that was trained with --arch lora")
+
+    description = f"Write the updates of a LoRA checkpoint alone, as {peft.WEIGHTS} and {peft.CONFIG}."
+    added = command(save, "a LoRA checkpoint's updates alone, as PEFT's files", description)
+    added.add_argument("checkpoint", **trained)
+    added.add_argument("directory", metavar="DIR", type=Path, help="directory to write to")
+
+    description = (
+        "Write a LoRA checkpoint from a plain one and an adapter, to train on from, to generate with or to merge."
+    )
+    added = command(load, "PEFT's files and a plain checkpoint as a LoRA checkpoint", description)
+    added.add_argument(
+        "directory", metavar="DIR", type=Path, help="adapter of a fairseq model, written by save or by PEFT"
+    )
+    added.add_argument("plain", metavar="PLAIN.pt", type=Path, help="fairseq checkpoint of the adapter's base model")
+    added.add_argument("out", metavar="OUT.pt", type=Path, help="LoRA checkpoint to write")
+
+    description = (
+        "Write a plain fairseq checkpoint with W + (alpha/r) B A as its weights, which needs no plugin. Sums are "
+        "computed in fp64 and rounded once. On random inputs each merged layer must agree with the unmerged one up to "
+        "the dtype's epsilon (1.2e-07, 9.8e-04 and 7.8e-03 in fp32, fp16 and bf16), twice the largest change by rounding."
+    )
+    added = command(merge, "a LoRA checkpoint as a plain one", description)
+    added.add_argument("checkpoint", **trained)
+    added.add_argument("out", metavar="OUT.pt", type=Path, help="plain checkpoint to write")
+    added.add_argument("--dtype", choices=DTYPES, help="of all weights that are written (default: each weight's own)")
+    return parser
+
+
+def main(argv=None) -> int:
+    """LoRA's updates in fairseq checkpoints: save them alone, in Hugging Face PEFT's files, load them, merge them."""
+    args = build_parser().parse_args(argv)
+    try:
+        print(args.run(args))
+    except (ValueError, OSError, ImportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,159 @@
+"""LoRA's commands on fairseq's checkpoints: `merge_checkpoint`, `save_adapter`, `load_adapter`.
+
+A checkpoint of ``--arch lora`` holds W, A and B of a layer M as ``M.weight``, ``M.lora_A`` and ``M.lora_B``.
+"""
+
+import argparse
+import os
+import re
+from pathlib import Path
+from typing import List, NamedTuple, Optional, Tuple
+
+import torch
+
+from sharp_plugins.lora import peft
+from sharp_plugins.lora.config import flags_of, lora_config, lora_settings, model_settings, plain_config
+from sharp_plugins.lora.files import Checkpoint, about, read, unfinished_in, write
+from sharp_plugins.lora.merge import NO_UPDATES, Agreement, State, lora_names, merge
+from sharp_plugins.lora.model import LoRASettings
+
+# What training goes on with, and merged weights do not fit: in the checkpoint itself, and in its extra_state.
+TRAINING_STATE = {"last_optimizer_state": "the optimizer's state"}
+EMA_STATE = {"ema": "the EMA weights (they are not merged)", "ema_fp32_params": "their fp32 copy"}
+
+
+class Merged(NamedTuple):
+    """What `merge_checkpoint` did, for a message."""
+
+    base_arch: str
+    dtypes: List[str]  # of the merged weights
+    agreement: Agreement
+    left_out: List[str]
+    has_namespace: bool  # in its config, which torch 2.6 and later load only where it is allowed
+
+
+class Saved(NamedTuple):
+    """What `save_adapter` wrote, for a message."""
+
+    layers: int
+    rank: int
+    modules: List[str]  # trained along
+    size: int  # of the weights' file, in bytes
+
+
+class Loaded(NamedTuple):
+    """What `load_adapter` wrote, for a message."""
+
+    layers: int
+    flags: List[str]  # for fairseq-train
+
+
+def merge_checkpoint(path: Path, out: Path, dtype: Optional[torch.dtype] = None) -> Merged:
+    """Write the checkpoint of the plain model that computes what the one in the LoRA checkpoint *path* does.
+
+    Raises:
+        FileNotFoundError: *path* is not there.
+        ValueError: it cannot be read or is no LoRA checkpoint, *out* is the same file, or as for `merge`.
+    """
+    _check_output(out, path)
+    checkpoint, base_arch, settings = _read_lora(path)
+    with about(path):
+        model, agreement = merge(checkpoint["model"], settings.alpha / settings.rank, dtype)
+    dtypes = {str(model[f"{name}.weight"].dtype).replace("torch.", "") for name in lora_names(checkpoint["model"])}
+    left_out = [words for key, words in TRAINING_STATE.items() if checkpoint.pop(key, None) is not None]
+    extra_state = checkpoint.get("extra_state") or {}
+    left_out += [words for key, words in EMA_STATE.items() if extra_state.pop(key, None) is not None]
+    cfg = plain_config(checkpoint["cfg"], base_arch)
+    write({**checkpoint, "cfg": cfg, "model": model}, out)
+    return Merged(base_arch, sorted(dtypes), agreement, left_out, isinstance(cfg["model"], argparse.Namespace))
+
+
+def save_adapter(path: Path, directory: Path) -> Saved:
+    """Write the update in the LoRA checkpoint *path*, and what was trained with it, into *directory* as PEFT's files.
+
+    Raises:
+        FileNotFoundError: *path* is not there.
+        ValueError: it cannot be read or is no LoRA checkpoint, or as for `peft.to_peft`.
+        ImportError: safetensors is not installed.
+    """
+    checkpoint, _, settings = _read_lora(path)
+    with about(path):
+        adapter = peft.to_peft(checkpoint["model"], settings)
+    with unfinished_in(directory) as unfinished:
+        peft.write_adapter(adapter, unfinished)
+        size = (unfinished / peft.WEIGHTS).stat().st_size
+        for name in (peft.WEIGHTS, peft.CONFIG):
+            os.replace(unfinished / name, directory / name)
+    return Saved(len(adapter.config["target_modules"]), settings.rank, adapter.config["modules_to_save"] or [], size)
+
+
+def load_adapter(directory: Path, path: Path, out: Path) -> Loaded:
+    """Write the LoRA checkpoint of the plain checkpoint *path* with the adapter in *directory*: one to start from,
+    without an optimizer's state.
+
+    Raises:
+        FileNotFoundError: a file is not there.
+        ValueError: one cannot be read, *path* is no plain checkpoint, *out* is an input, or as for `peft.from_peft`.
+        ImportError: safetensors is not installed.
+    """
+    _check_output(out, path, directory / peft.WEIGHTS, directory / peft.CONFIG)
+    adapter = peft.read_adapter(directory)
+    plain = read(path)
+    with about(path):
+        model = model_settings(plain["cfg"])
+        if model.get("base_arch") or lora_names(plain["model"]):
+            raise ValueError(f"its architecture is {model['_name']}, and the checkpoint of a plain one is expected")
+    with about(directory):
+        state, settings = peft.from_peft(adapter, current_names(plain["model"], peft.layers_of(adapter)))
+    start = {
+        "args": None,
+        "cfg": lora_config(plain["cfg"], settings),
+        "model": state,
+        "criterion": plain.get("criterion"),
+        "optimizer_history": [{"optimizer_name": None, "lr_scheduler_state": {}, "num_updates": 0}],
+        "task_state": plain.get("task_state") or {},
+        "extra_state": {"train_iterator": {"epoch": 1, "iterations_in_epoch": 0}},
+    }
+    write(start, out)
+    flags, defaults = ["--arch", "lora", "--base-arch", model["_name"]], flags_of(LoRASettings())
+    for name, value in flags_of(settings).items():
+        if value != defaults[name]:
+            flags += [f"--{name.replace('_', '-')}", str(value)]
+    return Loaded(len(lora_names(state)), [*flags, "--finetune-from-model", str(out)])
+
+
+def current_names(state: State, layers: List[str]) -> State:
+    """A plain state dict in which *layers* have today's names. fairseq changes older ones when a model loads them:
+    query, key and value were one weight, and RoBERTa's encoder was a decoder."""
+    if any(key.startswith("decoder.sentence_encoder.") for key in state):
+        state = {re.sub(r"^decoder\.", "encoder.", key): value for key, value in state.items()}
+        state = {key.replace(".emb_layer_norm.", ".layernorm_embedding."): value for key, value in state.items()}
+    state = dict(state)
+    if any(f"{layer}.weight" not in state for layer in layers):
+        for key in list(state):
+            attention, packed, end = key.rpartition("in_proj_")
+            if packed and end in ("weight", "bias"):
+                value = state.pop(key)
+                state.update({f"{attention}{part}_proj.{end}": third for part, third in zip("qkv", value.chunk(3))})
+    return state
+
+
+def _read_lora(path: Path) -> Tuple[Checkpoint, str, LoRASettings]:
+    """A LoRA checkpoint, its base architecture's name and its settings."""
+    checkpoint = read(path)
+    with about(path):
+        names = lora_names(checkpoint["model"])
+        if not names:
+            raise ValueError(NO_UPDATES)
+        base_arch, settings = lora_settings(checkpoint["cfg"])
+        for name in names:
+            rank = len(checkpoint["model"][f"{name}.lora_A"])
+            if rank != settings.rank:
+                raise ValueError(f"{name}.lora_A has rank {rank}, and the config says lora_rank {settings.rank}")
+    return checkpoint, base_arch, settings
+
+
+def _check_output(out: Path, *inputs: Path) -> None:
+    """Raise ValueError if *out* is one of the *inputs*."""
+    if out.exists() and any(path.exists() and path.samefile(out) for path in inputs):
+        raise ValueError(f"{out}: choose another name to write to; this is a file that is read")

@@ -1,0 +1,85 @@
+"""The config in a fairseq checkpoint, from LoRA's to the base architecture's and back.
+
+``cfg["model"]`` has the base architecture's settings, with ``arch`` or ``_name`` "lora", ``base_arch`` and ``lora_...``
+beside them: an argparse.Namespace of all flags from the command line, a dict from hydra.
+"""
+
+import argparse
+from typing import Any, Dict, Tuple
+
+from sharp_plugins.lora.model import LoRASettings
+
+Config = Dict[str, Any]
+
+
+def flags_of(settings: LoRASettings) -> Config:
+    """The settings by the names that they have among fairseq's."""
+    return {f"lora_{name}": value for name, value in vars(settings).items()}
+
+
+def model_settings(cfg: Config) -> Config:
+    """A copy of the model's settings, with the name of its architecture as ``_name``; ValueError if there is none."""
+    model = cfg.get("model")
+    model = vars(model) if isinstance(model, argparse.Namespace) else model
+    if not isinstance(model, dict) or not (model.get("_name") or model.get("arch")):
+        raise ValueError("its config names no architecture")
+    return {**model, "_name": model.get("_name") or model["arch"]}
+
+
+def lora_settings(cfg: Config) -> Tuple[str, LoRASettings]:
+    """The base architecture's name and LoRA's settings; ValueError if it is no config of ``--arch lora``."""
+    model = model_settings(cfg)
+    if model["_name"] != "lora" or not model.get("base_arch"):
+        raise ValueError(f"it has LoRA updates, but its architecture is {model['_name']}: lora_alpha is not known")
+    given = {name: model.get(f"lora_{name}") for name in LoRASettings.__dataclass_fields__}
+    settings = LoRASettings(**{name: value for name, value in given.items() if value is not None})
+    settings.check()
+    return model["base_arch"], settings
+
+
+def lora_config(cfg: Config, settings: LoRASettings) -> Config:
+    """A plain checkpoint's config as one of ``--arch lora``."""
+    model = model_settings(cfg)
+    model.update(flags_of(settings), base_arch=model["_name"], _name="lora")
+    if "arch" in model:
+        model["arch"] = "lora"
+    return {**cfg, "model": argparse.Namespace(**model) if isinstance(cfg["model"], argparse.Namespace) else model}
+
+
+def plain_config(cfg: Config, base_arch: str) -> Config:
+    """A LoRA checkpoint's config as one of the base architecture.
+
+    Namespaces become dicts: with torch 2.6 and later, fairseq's loader refuses a Namespace unless a plugin allows it.
+    The model's own stays one where a dict may not be enough (see `takes_a_dict`).
+    """
+    plain = _plain(cfg, base_arch)
+    if isinstance(cfg["model"], argparse.Namespace) and not takes_a_dict(base_arch):
+        plain["model"] = argparse.Namespace(**plain["model"])
+    return plain
+
+
+def _plain(value: Any, base_arch: str) -> Any:
+    if isinstance(value, list):
+        return [_plain(part, base_arch) for part in value]
+    if isinstance(value, argparse.Namespace):
+        value = vars(value)
+    if not isinstance(value, dict):
+        return value
+    # Parts without a config class of their own (a legacy task, for one) have a copy of all flags.
+    kept = {key: part for key, part in value.items() if key != "base_arch" and not str(key).startswith("lora_")}
+    kept.update({key: base_arch for key in ("arch", "_name") if kept.get(key) == "lora"})
+    return {key: _plain(part, base_arch) for key, part in kept.items()}
+
+
+def takes_a_dict(arch: str) -> bool:
+    """Whether the model of *arch* is known to find all its flags in a dict.
+
+    Models that build on fairseq's TransformerConfig get flags beyond its fields from a Namespace alone. Without them a
+    BART does not load, and others might compute something else. Where there is no fairseq to ask, nothing is known.
+    """
+    try:
+        from fairseq.models import ARCH_MODEL_REGISTRY, roberta, transformer, transformer_lm
+    except ImportError:
+        return False
+    known = (transformer.TransformerModel, transformer_lm.TransformerLanguageModel, roberta.RobertaModel)
+    return ARCH_MODEL_REGISTRY.get(arch) in known

@@ -1,0 +1,90 @@
+"""Files of fairseq checkpoints: read with torch's safe loader, and under their names when they are complete."""
+
+import argparse
+import contextlib
+import os
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any, Dict, Iterator
+
+import torch
+
+Checkpoint = Dict[str, Any]
+
+
+def read(path: Path) -> Checkpoint:
+    """A fairseq checkpoint on the CPU, with a config of today's form.
+
+    Raises:
+        OSError: the file cannot be opened.
+        ValueError: it cannot be loaded safely or is no fairseq checkpoint.
+    """
+    allow = getattr(torch.serialization, "add_safe_globals", None)
+    if allow is not None:
+        allow([argparse.Namespace])  # fairseq keeps flags in them; they run no code
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # zip and pickle raise errors of many types
+        hint = "" if allow is not None else " (torch 2.4 and later can read checkpoints with a Namespace safely)"
+        words = " ".join(str(error).split())[:300]
+        raise ValueError(f"{path}: cannot be read as a checkpoint: {words}{hint}") from error
+    with about(path):
+        model = checkpoint.get("model") if isinstance(checkpoint, dict) else None
+        if not isinstance(model, dict) or not all(map(torch.is_tensor, model.values())):
+            raise ValueError("no fairseq checkpoint: it has no model with tensors")
+        if checkpoint.get("args") is not None:
+            checkpoint = _with_config(checkpoint)
+        if not isinstance(checkpoint.get("cfg"), dict):
+            raise ValueError("no fairseq checkpoint: it has no cfg")
+    return checkpoint
+
+
+def _with_config(checkpoint: Checkpoint) -> Checkpoint:
+    """A checkpoint of fairseq 0.10 or earlier, with one Namespace of all flags, made today's by fairseq itself."""
+    try:
+        from fairseq.checkpoint_utils import _upgrade_state_dict
+        from omegaconf import OmegaConf
+    except ImportError as error:
+        raise ValueError("it is of an older fairseq: install fairseq, which reads its config") from error
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # today's hydra complains of the way in which fairseq calls it
+            checkpoint = _upgrade_state_dict(checkpoint)
+        cfg = OmegaConf.to_container(checkpoint["cfg"], resolve=True, enum_to_str=True)
+    except Exception as error:  # hydra's and omegaconf's own, and KeyErrors
+        raise ValueError(f"fairseq cannot read the config of its older checkpoint: {error!r}"[:300]) from error
+    return {**checkpoint, "args": None, "cfg": cfg}
+
+
+def write(checkpoint: Checkpoint, path: Path) -> None:
+    """Write a checkpoint.
+
+    Raises:
+        OSError: it cannot be written; a file that was there is as it was.
+    """
+    with unfinished_in(path.parent) as unfinished:
+        try:
+            torch.save(checkpoint, unfinished / path.name)
+        except RuntimeError as error:  # torch's for a full disk
+            raise OSError(f"{path}: cannot be written: {error}") from error
+        os.replace(unfinished / path.name, path)
+
+
+@contextlib.contextmanager
+def unfinished_in(directory: Path) -> Iterator[Path]:
+    """A directory inside *directory*, from which complete files are moved to it; it goes, whatever happens."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".lora-", dir=directory) as unfinished:
+        yield Path(unfinished)
+
+
+@contextlib.contextmanager
+def about(path: Path) -> Iterator[None]:
+    """Say in a ValueError which file it is about."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error

@@ -1,0 +1,233 @@
+"""The update alone, in the files of Hugging Face PEFT: adapter_model.safetensors and adapter_config.json.
+
+    ours                      PEFT's, after "base_model.model."
+    M.lora_A, M.lora_B        M.lora_A.weight, M.lora_B.weight
+    M.bias of such a layer    M.base_layer.bias
+    other biases              M.bias
+    what is trained along     all weights of the module, under their own names; the config's modules_to_save names it
+
+That is what PEFT 0.21 writes and reads. Its layers keep W and the bias in a part of their own, hence the bias's name.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any, Dict, Iterable, List, NamedTuple, Set, Tuple
+
+import torch
+
+from sharp_plugins.lora.merge import NO_UPDATES, State, check_finite, lora_names, shape, tied_to
+from sharp_plugins.lora.model import LoRASettings
+from sharp_plugins.lora.peft_config import CONFIG, check_kind, from_config, to_config
+from sharp_plugins.module_names import HEADS, matches, patterns
+
+WEIGHTS = "adapter_model.safetensors"
+PREFIX = "base_model.model."
+
+
+class Adapter(NamedTuple):
+    """What the two files hold: tensors by PEFT's names, and the config."""
+
+    tensors: State
+    config: Dict[str, Any]
+
+
+# ---------------------------------------------------------------------- names of modules
+
+
+def _above(key: str) -> List[str]:
+    """Names of the modules that hold the tensor *key*, the outermost first."""
+    parts = key.split(".")
+    return [".".join(parts[:n]) for n in range(1, len(parts))]
+
+
+def _outermost(modules: Set[str]) -> List[str]:
+    """*modules* without those that are parts of others."""
+    return sorted(module for module in modules if not modules.intersection(_above(module)))
+
+
+def names_for_flag(chosen: Iterable[str], candidates: Iterable[str]) -> str:
+    """*chosen* as ``--lora-target`` takes them: the ends of the names, where these choose none else of *candidates*."""
+    chosen = sorted(chosen)
+    ends = sorted({name.rsplit(".", 1)[-1] for name in chosen})
+    names = ends if chosen == sorted(name for name in set(candidates) if name.rsplit(".", 1)[-1] in ends) else chosen
+    joined = ",".join(names)
+    return joined if re.fullmatch(r"[\w.,]*", joined) else "|".join(map(re.escape, names))
+
+
+# ---------------------------------------------------------------------- to PEFT's names
+
+
+def to_peft(state: State, settings: LoRASettings) -> Adapter:
+    """The update in a model's state dict, and what was trained with it.
+
+    Raises:
+        ValueError: there is no update, a tensor is not finite, or PEFT's files have no place for what trained along.
+    """
+    layers = lora_names(state)
+    if not layers:
+        raise ValueError(NO_UPDATES)
+    along = _trained_along(state, settings, layers)
+    tensors = {}
+    for key, value in state.items():
+        module, _, part = key.rpartition(".")
+        if part in ("lora_A", "lora_B"):
+            tensors[f"{key}.weight"] = value
+        elif not set(along).isdisjoint(_above(key)):
+            tensors[key] = value
+        elif part == "bias" and module in layers and settings.bias != "none":
+            tensors[f"{module}.base_layer.bias"] = value
+        elif part == "bias" and settings.bias == "all":
+            tensors[key] = value
+    tensors = {PREFIX + key: value.detach().clone().contiguous() for key, value in tensors.items()}  # none share memory
+    check_finite(tensors, "; no adapter is written")
+    return Adapter(tensors, to_config(settings, layers, along))
+
+
+def _trained_along(state: State, settings: LoRASettings, layers: List[str]) -> List[str]:
+    """The modules with weights that `sharp_plugins.lora.freeze` lets train because of their names.
+
+    They are the innermost ones, since PEFT takes no lists and dicts of modules (``classification_heads``) among them;
+    and all that share a weight, since it gives each module that it trains a copy.
+    """
+    chosen = patterns(HEADS if settings.also_train is None else settings.also_train)
+    keys = {
+        key
+        for key in state
+        if not key.endswith((".lora_A", ".lora_B"))
+        and any(matches(pattern, name) for pattern in chosen for name in (*_above(key), key))
+    }
+    keys |= {other for key in keys for other in tied_to(state, key)}
+    modules = _outermost({key.rpartition(".")[0] for key in keys})
+    for module in modules:
+        both = [layer for layer in layers if module in (layer, *_above(layer))]
+        if both or not module:
+            what = f"{both[0]}, which has an update" if both else "a weight that is in no module"
+            raise ValueError(f"--lora-also-train names {what}: PEFT's files have no place for that")
+    return modules
+
+
+# ---------------------------------------------------------------------- from PEFT's names
+
+
+def _without_prefix(key: str) -> str:
+    return key[len(PREFIX) :] if key.startswith(PREFIX) else key
+
+
+def layers_of(adapter: Adapter) -> List[str]:
+    """Names of the layers that the adapter has an A for."""
+    end = ".lora_A.weight"
+    return [_without_prefix(key)[: -len(end)] for key in adapter.tensors if key.endswith(end)]
+
+
+def from_peft(adapter: Adapter, plain: State) -> Tuple[State, LoRASettings]:
+    """A plain model's state dict with the update, and the settings with which ``--arch lora`` builds a model for it.
+
+    Classification heads, which fairseq adds to pretrained models, may be in the adapter alone; all else is in *plain*.
+
+    Raises:
+        ValueError: the adapter does something that a `LoRALinear` does not, does not fit the model, or is not complete.
+    """
+    check_kind(adapter.config)
+    check_finite(adapter.tensors, "; the adapter is not used")
+    state, replaced = dict(plain), set()
+    for key, value in adapter.tensors.items():
+        name = _without_prefix(key)
+        if ".modules_to_save." in name or ".original_module." in name:
+            continue  # with bias "all", PEFT writes biases of such modules once more
+        layer, _, part = name.rpartition(".lora_")
+        if part in ("A.weight", "B.weight"):
+            state[f"{layer}.lora_{part[0]}"] = value
+            continue
+        name = name.replace(".base_layer.bias", ".bias")
+        if name not in plain and not name.startswith(f"{HEADS}."):
+            raise ValueError(f"{key}: the model has no {name}")
+        if name in plain and plain[name].shape != value.shape:
+            raise ValueError(f"{key} is {shape(value)}, and the model's {name} is {shape(plain[name])}")
+        state[name] = value
+        replaced.add(name)
+    for name in replaced & plain.keys():
+        for other in tied_to(plain, name):
+            if not torch.equal(state[other], state[name]):
+                raise ValueError(f"{name} and {other} are one weight in the model, and two with the adapter")
+
+    layers = lora_names(state)
+    if not layers:
+        raise ValueError(f"{WEIGHTS} holds no lora_A and lora_B")
+    whole = tuple(adapter.config.get("modules_to_save") or ())
+    tables = {key[: -len(".weight")] for key, value in state.items() if key.endswith(".weight") and value.dim() == 2}
+    along = _outermost({module for key in replaced for module in _above(key) if module.endswith(whole)})
+    every = {module for key in state for module in _above(key)}
+    settings = from_config(adapter.config, names_for_flag(layers, tables), names_for_flag(along, every))
+    for layer in layers:
+        rank = len(state[f"{layer}.lora_A"])
+        if rank != settings.rank:
+            raise ValueError(f"{layer}: lora_A has rank {rank}, and {CONFIG} says r {settings.rank}")
+        if rank > min(state[f"{layer}.weight"].shape):
+            raise ValueError(f"{layer}: rank {rank} is larger than the weight, {shape(state[f'{layer}.weight'])}")
+    _check_complete(adapter.config, plain, layers, replaced)
+    return state, settings
+
+
+def _check_complete(config: Dict[str, Any], plain: State, layers: List[str], replaced: Set[str]) -> None:
+    """Raise ValueError where the config names what has no tensors."""
+    targets, whole = config.get("target_modules"), config.get("modules_to_save") or []
+    for name in targets if isinstance(targets, list) else []:
+        if not any(matches(re.escape(name), layer) for layer in layers):
+            raise ValueError(f"{WEIGHTS} holds no update for {name}, which {CONFIG} names among target_modules")
+    for name in whole:
+        if not any(module.endswith(name) for key in replaced for module in _above(key)):
+            raise ValueError(f"{WEIGHTS} holds nothing of {name}, which {CONFIG} names among modules_to_save")
+    for key in plain:
+        if key not in replaced and any(module.endswith(tuple(whole)) for module in _above(key)):
+            raise ValueError(f"{WEIGHTS} holds no {key}, whose module {CONFIG} names among modules_to_save")
+
+
+# ---------------------------------------------------------------------- files
+
+
+def read_adapter(directory: Path) -> Adapter:
+    """The two files in *directory*.
+
+    Raises:
+        FileNotFoundError: one of them is not there.
+        ValueError: one of them cannot be read.
+        ImportError: safetensors is not installed.
+    """
+    for path in (directory / CONFIG, directory / WEIGHTS):
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: not there; an adapter is a directory with {CONFIG} and {WEIGHTS}")
+    load_file = _safetensors().load_file
+    try:
+        config = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError("a JSON object is expected")
+    except ValueError as error:
+        raise ValueError(f"{directory / CONFIG}: cannot be read: {error}") from error
+    try:
+        return Adapter(load_file(str(directory / WEIGHTS)), config)
+    except Exception as error:  # safetensors' own error, which is none of Python's
+        raise ValueError(f"{directory / WEIGHTS}: cannot be read: {error}") from error
+
+
+def write_adapter(adapter: Adapter, directory: Path) -> None:
+    """Write the two files into *directory*.
+
+    Raises:
+        OSError: one of them cannot be written.
+        ImportError: safetensors is not installed.
+    """
+    save_file = _safetensors().save_file
+    try:
+        save_file(adapter.tensors, str(directory / WEIGHTS), metadata={"format": "pt"})
+    except Exception as error:  # safetensors' own error, which is none of Python's
+        raise OSError(f"{WEIGHTS}: cannot be written: {error}") from error
+    (directory / CONFIG).write_text(json.dumps(adapter.config, indent=2) + "\n", encoding="utf-8")
+
+
+def _safetensors():
+    try:
+        import safetensors.torch
+    except ImportError as error:
+        raise ImportError("adapters are files of the safetensors library: pip install safetensors") from error
+    return safetensors.torch

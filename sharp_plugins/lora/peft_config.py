@@ -1,0 +1,74 @@
+"""adapter_config.json of Hugging Face PEFT, from and to LoRA's settings."""
+
+import json
+from typing import Any, Dict, List
+
+from sharp_plugins.lora.model import LoRASettings
+
+Config = Dict[str, Any]
+
+CONFIG = "adapter_config.json"
+
+# Settings that are read, and those that say where the update came from and not what it is, or choose its layers, which
+# its tensors do too. Any other that is set changes what the update computes.
+READ = {
+    *("peft_type", "r", "lora_alpha", "use_rslora", "lora_dropout", "bias", "init_lora_weights"),
+    *("target_modules", "modules_to_save"),
+}
+IGNORED = {
+    *("auto_mapping", "base_model_name_or_path", "revision", "task_type", "inference_mode", "peft_version"),
+    *("exclude_modules", "layers_to_transform", "layers_pattern"),
+    *("runtime_config", "megatron_core", "qalora_group_size", "eva_config", "loftq_config"),
+}
+# How A and B began. PEFT's other ways change W too, and the update is then none of the plain model's.
+INITS = {**dict.fromkeys((True, False, None, "eva", "orthogonal"), "kaiming"), "gaussian": "gaussian"}
+
+
+def to_config(settings: LoRASettings, layers: List[str], modules: List[str]) -> Config:
+    """The config of an update of *layers*, with *modules* that were trained as a whole."""
+    alpha = settings.alpha
+    return {
+        "peft_type": "LORA",
+        "r": settings.rank,
+        "lora_alpha": int(alpha) if alpha == int(alpha) else alpha,
+        "lora_dropout": settings.dropout,
+        "target_modules": sorted(layers),
+        "bias": settings.bias,
+        "modules_to_save": modules or None,
+        "init_lora_weights": "gaussian" if settings.init == "gaussian" else True,
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+        "task_type": None,
+        "base_model_name_or_path": None,
+    }
+
+
+def check_kind(config: Config) -> None:
+    """Raise ValueError, naming the setting, if the update is not W + s B A or the config is not PEFT's."""
+    if config.get("peft_type") != "LORA":
+        raise ValueError(f"{CONFIG}: peft_type is {config.get('peft_type')!r}; only LORA is read")
+    for name, value in config.items():
+        if value and name not in IGNORED | READ:
+            raise ValueError(f"{CONFIG}: {name} is {json.dumps(value)[:200]}, and --arch lora has no such thing")
+    for name in ("target_modules", "modules_to_save"):
+        value = config.get(name)
+        names = [value] if isinstance(value, str) and name == "target_modules" else value or []
+        if not isinstance(names, list) or not all(isinstance(part, str) and part for part in names):
+            raise ValueError(f"{CONFIG}: {name} must be a list of names, and is {json.dumps(value)[:200]}")
+    init = config.get("init_lora_weights")
+    if not isinstance(init, (bool, str, type(None))) or init not in INITS:
+        raise ValueError(f"{CONFIG}: init_lora_weights is {init!r}, and an update of --arch lora does not begin so")
+
+
+def from_config(config: Config, target: str, also_train: str) -> LoRASettings:
+    """LoRA's settings, with the names of layers and modules that the tensors tell; ValueError: one is out of range."""
+    try:
+        rank, alpha, dropout = int(config["r"]), float(config["lora_alpha"]), float(config.get("lora_dropout") or 0)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{CONFIG}: r, lora_alpha and lora_dropout must be there and be numbers ({error})") from error
+    if config.get("use_rslora"):
+        alpha *= rank**0.5  # PEFT's scale is then alpha/√r
+    init, bias = INITS[config.get("init_lora_weights")], config.get("bias") or "none"
+    settings = LoRASettings(rank, alpha, dropout, target, init, bias, also_train or None)
+    settings.check()
+    return settings
