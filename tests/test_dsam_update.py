@@ -146,3 +146,21 @@ def test_the_weighted_pass_sees_the_dropout_masks_of_the_descent(translation_dat
     with metrics.aggregate() as log:
         trainer.train_step(toy.batches(trainer, sizes))
     assert abs(log["sam_gap"].avg.item()) < 1e-4
+
+
+def test_weights_without_bound_do_not_overflow_fp16(translation_data):
+    """A β that makes weights of thousands: the ascent is divided by a power of two, and points where fp32's does."""
+    flags = ["--optimizer", "dsam", "--base-optimizer", "sgd", "--lr", "0.1", "--dropout", "0", "--dsam-beta", "3000"]
+    changes, norms = [], []
+    for precision in ([], ["--fp16", "--fp16-no-flatten-grads", "--fp16-init-scale", "128"]):
+        trainer = toy.build_trainer(translation_data, *flags, *precision)
+        start, samples = toy.weights(trainer), toy.batches(trainer, [8, 4])
+        with metrics.aggregate() as log:
+            seen = toy.perturbed_weights(trainer, samples)
+        assert trainer.get_num_updates() == 1 and float(log["dsam_r"].avg) > 500
+        changes.append(torch.cat([(seen[n].float() - start[n].float()).reshape(-1) for n in start]))
+        norms.append(float(log["sam_grad_norm"].avg))
+    # In fp16 the losses' differences, and so the weights, are known to few digits: what counts is that there is an ascent.
+    assert changes[1].norm().item() == pytest.approx(0.05, rel=0.3)
+    # In the units of the weighted loss, whose weights are up to thousands.
+    assert norms[0] > 50

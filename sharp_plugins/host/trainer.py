@@ -136,7 +136,7 @@ def climb(trainer, method: SAM, passes: Passes) -> Dict[str, Tensor]:
     ascent = method.perturbation.climb(passes.seed, measure=measure).ascent
     # With global scope .grad is the mean over the workers, each with its share of the sum.
     shares = passes.world_size if method.is_global else 1
-    stats["sam_grad_norm"] = ascent.grad_norm * shares / loss_scale(trainer)
+    stats["sam_grad_norm"] = ascent.grad_norm * stats.pop("sam_shrink", 1.0) * shares / loss_scale(trainer)
     stats["sam_skipped"] = ascent.skipped
     if measure:
         stats["sam_radius"], stats["sam_projection"] = ascent.radius, ascent.projection

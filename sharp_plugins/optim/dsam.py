@@ -62,7 +62,8 @@ class DSAM(SAM):
         check_criterion(criterion, task, model)
 
     def ascend(self, passes) -> Dict[str, Tensor]:
-        """Leave the gradient of N · Σ_j g'_j l_j(w) in ``.grad`` (N · g' is 1 on average, as in the stock loss)."""
+        """Leave the gradient of N · Σ_j g'_j l_j(w) in ``.grad`` (N · g' is 1 on average, as in the stock loss), divided by the
+        power of two that is returned as ``sam_shrink``."""
         with self.perturbation.perturb_randomly(passes.seed):
             noisy = passes.sentence_losses_without_grad(independent_dropout=str(self.cfg.dsam_dropout) == "independent")
         clean = passes.sentence_losses()  # the last micro-batch's keep their graph
@@ -78,14 +79,18 @@ class DSAM(SAM):
         total = guardedness.Sums(*passes.sum_over_scope(torch.stack(guardedness.sums(a_finite))))
         weights = guardedness.weights(a_finite, total, self.cfg.dsam_beta)  # Eq. 4-6
         g_prime_n = (weights.g_prime * total.n).float()
-        passes.weighted_backward(clean, g_prime_n.split([change.numel() for change in changes]))
         # g' grows with |a_j| as r >= 0, so the largest weight belongs to the largest |a_j|.
         n = total.n.clamp(min=1)
         largest_g = largest / torch.where(total.abs_a == 0, torch.ones_like(n), total.abs_a)
         weight_max = (largest_g - 1 / n) * weights.r + 1 / n
+        # r has no bound, and weights of several hundred would overflow fp16 gradients that SAM's do not: the weights, which
+        # are between 1 - r and N times the largest, are divided by a power of two. Only the direction counts.
+        shrink = torch.maximum(weight_max * n, weights.r).clamp(min=1).log2().ceil().exp2().float()
+        passes.weighted_backward(clean, (g_prime_n / shrink).split([change.numel() for change in changes]))
         real = [c.detach().float().sum() for c, dummy in zip(clean, passes.is_dummy) if not (dummy or c is None)]
         return {
             "sam_loss": sum(real, nothing.sum()),
+            "sam_shrink": shrink,
             "dsam_r": weights.r,
             "dsam_weight_max": weight_max,
             "dsam_weight_entropy": weights.entropy,

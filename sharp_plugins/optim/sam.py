@@ -92,7 +92,8 @@ class SAM(WrappingOptimizer):
             passes: a `sharp_plugins.host.passes.Passes` over the update's samples.
 
         Returns:
-            metrics of this worker; ``sam_loss`` is the sum of the losses at w.
+            metrics of this worker; ``sam_loss`` is the sum of the losses at w, and ``sam_shrink``, where there is one, what
+            the gradient was divided by.
         """
         return {"sam_loss": passes.forward_backward()}
 
