@@ -20,6 +20,7 @@ from torch import Tensor
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
+import sharp_plugins  # noqa: E402,F401  fairseq-train imports --user-dir before it parses flags, this does not
 from encoder import SIZES, Classifier, Size, load_minilm  # noqa: E402
 
 PLUGIN = str(HERE.parents[1] / "sharp_plugins")
@@ -32,6 +33,8 @@ PRECISIONS: Dict[str, Sequence[str]] = {
     "memory-efficient-fp16": ("--fp16", "--memory-efficient-fp16"),
     "memory-efficient-bf16": ("--bf16", "--memory-efficient-bf16"),
 }
+# LoRA on the query and value projections; the head is trained as a whole, as on GLUE.
+LORA = ("lora", "--base-arch", "benchmark_encoder", "--lora-target", "query,value", "--lora-also-train", "head,dense")
 
 
 @register_task("samples_from_memory")
@@ -99,7 +102,14 @@ def random_sample(size: str, batch: int, length: int, seed: int = 0) -> dict:
     return make_sample(tokens, torch.randint(0, 2, (batch,), generator=generator))
 
 
-def build_trainer(size: str, *flags, precision: str = "fp32", dropout: float = 0.1, cpu: bool = True) -> Trainer:
+def build_trainer(
+    size: str,
+    *flags,
+    precision: str = "fp32",
+    dropout: float = 0.1,
+    cpu: bool = True,
+    arch: Sequence = ("benchmark_encoder",),
+) -> Trainer:
     """A trainer as ``fairseq-train`` makes it.
 
     Args:
@@ -108,9 +118,10 @@ def build_trainer(size: str, *flags, precision: str = "fp32", dropout: float = 0
         precision: a key of `PRECISIONS`.
         dropout: its probability.
         cpu: whether to stay on the CPU where there is a GPU.
+        arch: the architecture, and flags of its own: `LORA`, for example.
     """
     line = ["--user-dir", PLUGIN, "--task", "samples_from_memory", "--criterion", "sentence_prediction"]
-    line += ["--arch", "benchmark_encoder", "--size", size, "--dropout", dropout, "--update-freq", 1, "--seed", 1]
+    line += ["--arch", *arch, "--size", size, "--dropout", dropout, "--update-freq", 1, "--seed", 1]
     line += [*PRECISIONS[precision], *(["--cpu"] if cpu else []), *flags]
     if cpu and precision in ("fp16", "bf16"):
         line += ["--fp16-no-flatten-grads"]

@@ -26,7 +26,8 @@ def processor() -> str:
 
 def circumstances(device: str = "cpu") -> str:
     """One line: date, hardware, versions."""
-    hardware = f"{torch.get_num_threads()} threads of {processor()}"
+    threads = torch.get_num_threads()
+    hardware = f"{threads} thread{'s' * (threads > 1)} of {processor()}"
     if device != "cpu":
         hardware = torch.cuda.get_device_name()
     found = [f"Python {platform.python_version()}", f"torch {torch.__version__}"]

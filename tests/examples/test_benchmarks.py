@@ -182,12 +182,13 @@ def test_limit_makes_one_update_of_the_base(script):
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_memory_is_measured(script):
-    step_time = script("step_time")
-    args = step_time.arguments(["--size", "tiny", "--batch", "2", "--tokens", "4", "--memory-steps", "3", "--device", "cpu"])
+    step_time, resident = script("step_time"), script("measure").resident
+    given = ["--size", "tiny", "--batch", "2", "--tokens", "4", "--memory-steps", "3", "--device", "cpu"]
+    args = step_time.arguments(given)
     found = step_time.memory_of("sam", args)
     # The peak is this process's own, at least what it holds now.
-    assert found["peak"] <= step_time.resident("VmHWM")
-    assert found["peak"] > found["weights"] > 0 and step_time.resident("VmHWM") >= step_time.resident("VmRSS")
+    assert found["peak"] <= resident("VmHWM")
+    assert found["peak"] > found["weights"] > 0 and resident("VmHWM") >= resident("VmRSS")
 
 
 def test_profile_names_the_parts(script, monkeypatch):
