@@ -11,6 +11,7 @@ import types
 import numpy
 import torch
 from fairseq.data import data_utils, language_pair_dataset, token_block_dataset
+from fairseq.logging import meters
 from fairseq.models import distributed_fairseq_model
 from fairseq.modules import dynamic_crf_layer
 from fairseq.tasks import FairseqTask
@@ -111,9 +112,24 @@ def keep_the_last_batch() -> None:
     wrap(data_utils, "batch_by_size", make)
 
 
+def keep_numpy_out_of_checkpoints() -> None:
+    """fairseq's metrics from scipy and scikit-learn (``--best-checkpoint-metric pearson``, ``f1``) are NumPy numbers. It saves them
+    in its checkpoints, which torch's safe loader then refuses: a run that stopped cannot be resumed."""
+
+    def make(get_smoothed_value):
+        def get_plain_value(self, key):
+            value = get_smoothed_value(self, key)
+            return value.item() if isinstance(value, numpy.generic) else value
+
+        return get_plain_value
+
+    wrap(meters.MetersDict, "get_smoothed_value", make)
+
+
 def install() -> None:
     allow_namespaces_in_checkpoints()
     let_pytorch_ddp_run_on_cpu()
     restore_numpy_aliases()
     keep_batches_when_resuming()
     keep_the_last_batch()
+    keep_numpy_out_of_checkpoints()

@@ -1,0 +1,66 @@
+"""The commands: ``python -m sharp_plugins.glue prepare | evaluate``."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from sharp_plugins.glue.arguments import add_data_arguments, be_quiet, message
+from sharp_plugins.glue.backbone import load_backbone
+from sharp_plugins.glue.binarize import prepare, read_prepared
+from sharp_plugins.glue.download import download
+from sharp_plugins.glue.tasks import TASKS, find_task
+
+
+def run_prepare(args) -> str:
+    backbone, task = load_backbone(args.backbone), find_task(args.task)
+    if args.download:
+        download(task, args.data)
+    return message(prepare(args.data, backbone, task, args.out, args.max_positions, args.skip_malformed))
+
+
+def run_evaluate(args) -> str:
+    from sharp_plugins.glue.evaluate import Checkpoint
+
+    checkpoint = Checkpoint(args.checkpoint, read_prepared(args.prepared), args.device)
+    lines = [
+        f"{split}: " + ", ".join(f"{name} {value:.2f}" for name, value in metrics.items())
+        for split, metrics in checkpoint.score().items()
+    ]
+    if args.submission:
+        lines += [str(path) for path in checkpoint.write_submissions(args.submission)]
+    return "\n".join(lines)
+
+
+def main(argv=None) -> int:
+    """GLUE's tasks for fairseq's sentence_prediction: make the data, evaluate what was trained on them."""
+    parser = argparse.ArgumentParser(prog="python -m sharp_plugins.glue", description=main.__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="prepare | evaluate")
+
+    words = "Write a task's data as --task sentence_prediction reads them. Where they are already, nothing is done."
+    command = commands.add_parser("prepare", help="binarize a task's files", description=words)
+    command.set_defaults(run=run_prepare)
+    add_data_arguments(command)
+    command.add_argument("--task", required=True, choices=TASKS)
+    command.add_argument("--out", metavar="OUT", type=Path, required=True, help="directory to write to")
+
+    words = "Print GLUE's metrics of a fine-tuned checkpoint, on every set that has labels but the training set."
+    command = commands.add_parser("evaluate", help="metrics and predictions of a checkpoint", description=words)
+    command.set_defaults(run=run_evaluate)
+    command.add_argument("checkpoint", metavar="CHECKPOINT.pt", type=Path)
+    command.add_argument("prepared", metavar="DATA", type=Path, help="directory that `prepare` wrote")
+    words = "write the test sets' predictions as gluebenchmark.com takes them"
+    command.add_argument("--submission", metavar="DIR", type=Path, help=words)
+    command.add_argument("--device", help="cpu or cuda (default: cuda where there is a GPU)")
+
+    args = parser.parse_args(argv)
+    be_quiet()
+    try:
+        print(args.run(args))
+    except (ValueError, OSError, ImportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

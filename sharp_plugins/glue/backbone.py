@@ -1,0 +1,107 @@
+"""A published encoder as ``python -m sharp_plugins.convert`` leaves it: what data and runs need to know of it."""
+
+import pickle
+from pathlib import Path
+from typing import Dict, NamedTuple, Optional
+
+import torch
+from fairseq.data import Dictionary
+
+from sharp_plugins.convert.tokenizer import Tokenizer
+from sharp_plugins.glue.checkpoints import config_of
+from sharp_plugins.glue.files import sha256
+
+FILES = ("model.pt", "dict.txt", "tokenizer.json")
+WORDS = "encoder.sentence_encoder.embed_tokens.weight"
+# Settings of the architecture that a fine-tuned model must share.
+SIZES = (
+    "encoder_layers", "encoder_embed_dim", "encoder_ffn_embed_dim", "encoder_attention_heads", "activation_fn",
+    "token_types", "layer_norm_eps",
+)
+# What an architecture's name begins with -> the family, whose settings of fine-tuning are its own.
+FAMILIES = {"sharp_minilm": "minilm", "sharp_bert": "bert", "roberta": "roberta"}
+
+
+class Backbone(NamedTuple):
+    """What a directory of `FILES` holds.
+
+    arch: fairseq's architecture.
+    family: one of `FAMILIES`.
+    sizes: the architecture's settings.
+    max_positions: length of its table of positions, special symbols included.
+    init_token, separator_token: of the ``sentence_prediction`` task; the separator is None where a pair has none but
+        the first sentence's end.
+    checksums: of the `FILES`.
+    """
+
+    directory: Path
+    arch: str
+    family: str
+    sizes: Dict[str, object]
+    max_positions: int
+    init_token: int
+    separator_token: Optional[int]
+    dictionary: Dictionary
+    tokenizer: Tokenizer
+    checksums: Dict[str, str]
+
+    def special_symbols(self, sentences: int) -> int:
+        """How many symbols the task puts around and between that many sentences."""
+        return 1 + sentences + (sentences - 1 if self.separator_token is not None else 0)
+
+
+def load_backbone(directory) -> Backbone:
+    """Read a converted encoder.
+
+    Raises:
+        FileNotFoundError: a file is not there.
+        ValueError: the checkpoint is no encoder that was converted, or its vocabulary is not the dictionary's.
+        ImportError: tokenizers is not installed.
+    """
+    directory = Path(directory)
+    for name in FILES:
+        if not (directory / name).is_file():
+            raise FileNotFoundError(
+                f"{directory / name}: not there; --backbone wants what `python -m sharp_plugins.convert` wrote"
+            )
+    args, rows = _read_checkpoint(directory / "model.pt")
+    family = next((family for start, family in FAMILIES.items() if args["arch"].startswith(start)), None)
+    if family is None:
+        raise ValueError(f"{directory / 'model.pt'}: its architecture, {args['arch']}, is none of a BERT or RoBERTa")
+
+    dictionary = Dictionary.load(str(directory / "dict.txt"))
+    tokenizer = Tokenizer.load(directory)
+    unknown = [symbol for symbol in tokenizer.symbols if symbol not in dictionary]
+    if unknown:
+        raise ValueError(
+            f"{directory}: the tokenizer does not fit: {len(unknown)} of its symbols are not in dict.txt, the "
+            f"first of them {unknown[0]!r}"
+        )
+    dictionary.add_symbol("<mask>")  # as the task does
+    if len(dictionary) != rows:
+        raise ValueError(
+            f"{directory}: the vocabulary does not fit: dict.txt has {len(dictionary)} symbols, and model.pt {rows}"
+        )
+    return Backbone(
+        directory=directory,
+        arch=args["arch"],
+        family=family,
+        sizes={name: args[name] for name in SIZES if name in args},
+        max_positions=args["max_positions"],
+        init_token=dictionary.bos(),
+        separator_token=dictionary.eos() if family == "roberta" else None,
+        dictionary=dictionary,
+        tokenizer=tokenizer,
+        checksums={name: sha256(directory / name) for name in FILES},
+    )
+
+
+def _read_checkpoint(path: Path):
+    """The architecture's settings, and the rows of its table of words."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        args = config_of(state, "model")
+        return {**args, "arch": args.get("arch") or args["_name"]}, len(state["model"][WORDS])
+    except (KeyError, TypeError, RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{path}: not a converted encoder: {type(error).__name__}: {reason}") from error

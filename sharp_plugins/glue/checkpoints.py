@@ -1,0 +1,56 @@
+"""The checkpoints of a run, as fairseq leaves them."""
+
+import math
+import pickle
+import shutil
+from pathlib import Path
+from typing import Dict, Optional
+
+import torch
+
+from sharp_plugins.glue.files import replacing
+
+BEST, LAST = "checkpoint_best.pt", "checkpoint_last.pt"
+
+
+def mend_last_checkpoint(directory: Path) -> None:
+    """Replace a last checkpoint that a stop has cut off.
+
+    After its best epoch fairseq writes ``checkpoint_best.pt`` and copies it byte by byte to ``checkpoint_last.pt``. A
+    process that is killed meanwhile leaves half a file, from which no run can go on; the whole one is beside it.
+    """
+    last, best = directory / LAST, directory / BEST
+    if last.exists() and read_checkpoint(last) is None:
+        if read_checkpoint(best) is not None:
+            with replacing(last) as new:
+                shutil.copyfile(best, new)
+        else:
+            last.unlink()
+
+
+def read_checkpoint(path: Path) -> Optional[Dict]:
+    """A checkpoint, by torch's safe loader, without reading its tensors yet; None where there is none or half of one."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):
+        return None
+
+
+def config_of(state, part: str) -> Dict:
+    """The settings of one part (``"task"``, ``"model"``) of a checkpoint's config; empty where it has none."""
+    found = ((state.get("cfg") if isinstance(state, dict) else None) or {}).get(part) or {}
+    return found if isinstance(found, dict) else vars(found)  # fairseq's legacy parts are Namespaces
+
+
+def is_trained(directory: Path, limits: Dict) -> bool:
+    """Whether the last checkpoint is the training's end: fairseq, started again, would make one update more.
+
+    Args:
+        limits: the settings max_update and max_epoch, where they are set.
+    """
+    state = read_checkpoint(directory / LAST)
+    if state is None:
+        return False
+    updates = state["optimizer_history"][-1]["num_updates"]
+    epoch = state["extra_state"]["train_iterator"]["epoch"]  # the one to go on in
+    return updates >= (limits.get("max_update") or math.inf) or epoch > (limits.get("max_epoch") or math.inf)

@@ -1,0 +1,109 @@
+"""What a fine-tuned checkpoint predicts for a task's data, and how well."""
+
+from pathlib import Path
+from typing import Dict, List, NamedTuple, Optional, Sequence
+
+import torch
+from fairseq import checkpoint_utils
+
+from sharp_plugins.glue.binarize import Prepared
+from sharp_plugins.glue.checkpoints import config_of, read_checkpoint
+from sharp_plugins.glue.metrics import scores
+from sharp_plugins.glue.submission import write_submission
+from sharp_plugins.glue.tasks import TASKS, Task
+
+BATCH = 64
+
+
+class Predictions(NamedTuple):
+    """Of one split, in the order of its file: classes as the files name them, or numbers from 0 to 1.
+
+    targets: None where the file has no labels.
+    """
+
+    values: List
+    targets: Optional[List]
+
+
+class Checkpoint:
+    """A fine-tuned model with its task, on the data of a `Prepared` directory; computes in fp32."""
+
+    def __init__(self, path, prepared: Prepared, device: Optional[str] = None):
+        """
+        Args:
+            device: where to compute; a GPU where there is one by default.
+
+        Raises:
+            FileNotFoundError: the checkpoint is not there.
+            ValueError: it cannot be read, or is no classifier of the task's classes.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: not there")
+        state = read_checkpoint(path)
+        if state is None:
+            raise ValueError(f"{path}: torch's safe loader cannot read it")
+        self.glue_task: Task = TASKS[prepared.task]
+        self.prepared = prepared
+        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        outputs = max(1, len(self.glue_task.classes))
+        trained_on = config_of(state, "task")
+        if trained_on.get("_name") != "sentence_prediction" or trained_on.get("num_classes") != outputs:
+            raise ValueError(f"{path}: no classifier with {outputs} outputs, as {prepared.task} wants it")
+        overrides = {"data": str(prepared.directory)}
+        try:
+            (model,), cfg, self.task = checkpoint_utils.load_model_ensemble_and_task([str(path)], overrides)
+        except Exception as error:  # fairseq raises bare ones
+            raise ValueError(f"{path}: cannot be loaded on {prepared.directory}: {error}") from error
+        self.model = model.float().to(self.device).eval()
+        self.head = cfg.criterion.classification_head_name
+
+    @torch.no_grad()
+    def predict(self, split: str) -> Predictions:
+        """Predict for all rows of one of fairseq's splits."""
+        dataset = self.task.load_dataset(split)
+        by_length = sorted(range(len(dataset)), key=dataset.num_tokens, reverse=True)
+        values: List = [None] * len(dataset)
+        targets = None
+        for start in range(0, len(dataset), BATCH):
+            rows = by_length[start : start + BATCH]
+            sample = dataset.collater([dataset[row] for row in rows])
+            inputs = {name: value.to(self.device) for name, value in sample["net_input"].items()}
+            logits = self.model(**inputs, features_only=True, classification_head_name=self.head)[0]
+            _put(values, rows, self._names(logits))
+            if "target" in sample:
+                targets = targets or [None] * len(dataset)
+                _put(targets, rows, self._names(sample["target"], are_classes=True))
+        return Predictions(values, targets)
+
+    def _names(self, output: torch.Tensor, are_classes: bool = False) -> List:
+        """Rows of the model's outputs, or of targets, as numbers or as the files' names of the classes."""
+        if self.glue_task.is_regression:
+            return output.view(-1).tolist()
+        classes = output.view(-1) if are_classes else output.argmax(dim=1)
+        return [self.glue_task.classes[i] for i in classes.tolist()]
+
+    def score(self) -> Dict[str, Dict[str, float]]:
+        """The task's metrics in percent, on each split but the training set that has labels."""
+        result = {}
+        for split in self.prepared.rows:
+            if split != "train":
+                predictions = self.predict(split)
+                if predictions.targets is not None:
+                    result[split] = scores(self.glue_task, predictions.values, predictions.targets)
+        return result
+
+    def write_submissions(self, directory) -> List[Path]:
+        """Write what gluebenchmark.com takes for each test set, and return the files' paths."""
+        written = []
+        for split in self.prepared.rows:
+            if split.startswith("test"):
+                index = (self.prepared.directory / "index" / f"{split}.txt").read_text(encoding="utf-8").splitlines()
+                predictions = self.predict(split)
+                written.append(write_submission(directory, self.glue_task, split, index, predictions.values))
+        return written
+
+
+def _put(into: List, rows: Sequence[int], values: Sequence) -> None:
+    for row, value in zip(rows, values):
+        into[row] = value

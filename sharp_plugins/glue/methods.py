@@ -1,0 +1,195 @@
+"""A method's fairseq config, from a task's settings and a backbone.
+
+A task's YAML is δ-SAM's. A method's name joins up to three parts with hyphens, in this order:
+
+    lora                       low-rank updates alone are trained
+    sam, dsam, obar, nbar      around the base optimizer; obar and nbar are BAR's, and need lora
+    r3f, rdrop, freelb, smart  instead of the stock loss
+
+or is ``base``, with none of them. What a part needs beyond the task's settings are the plugin's defaults, and for LoRA
+and BAR the family's ``lora.yaml``.
+"""
+
+from copy import deepcopy
+from pathlib import Path
+from typing import Dict, List, NamedTuple, Optional, Sequence
+
+import sharp_plugins
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from sharp_plugins.glue.backbone import Backbone
+from sharp_plugins.glue.binarize import Prepared
+from sharp_plugins.glue.tasks import TASKS, Task
+
+OPTIMIZERS = ("sam", "dsam", "obar", "nbar")
+CRITERIONS = ("r3f", "rdrop", "freelb", "smart")
+BASE = "base"
+
+# Settings that differ from run to run or machine to machine, and not with --set.
+PLACES = ("common.user_dir", "task.data", "checkpoint.save_dir", "checkpoint.finetune_from_model")
+# Without these there is no run.
+NEEDED = (
+    "task._name", "criterion._name", "dataset.batch_size", "optimizer.sam_rho", "optimizer.dsam_beta",
+    "optimizer.base_optimizer", "optimization.lr", "optimization.max_update", "checkpoint.best_checkpoint_metric",
+    "common.log_format",
+)
+OWN = (*PLACES, "common.seed", "dataset.valid_subset", "model._name", "optimizer._name", "criterion._name")
+
+
+class Method(NamedTuple):
+    """A method; *optimizer* and *criterion* are None for the task's base optimizer and the stock loss."""
+
+    name: str
+    lora: bool
+    optimizer: Optional[str]
+    criterion: Optional[str]
+
+
+def find_method(name: str) -> Method:
+    """The method of that name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    parts = [] if name == BASE else name.split("-")
+    chosen = [[part for part in parts if part in group] for group in (("lora",), OPTIMIZERS, CRITERIONS)]
+    # Each part is known, in order, and of a group of its own.
+    if any(len(group) > 1 for group in chosen) or [part for group in chosen for part in group] != parts or not name:
+        raise ValueError(
+            f"--methods {name}: there is no such method; it is {BASE}, or one or more of lora, one of "
+            f"{', '.join(OPTIMIZERS)}, and one of {', '.join(CRITERIONS)}, in this order with hyphens between them"
+        )
+    lora, optimizer, criterion = (group[0] if group else None for group in chosen)
+    if optimizer in ("obar", "nbar") and not lora:
+        raise ValueError(f"--methods {name}: BAR balances LoRA's updates; use lora-{name}")
+    return Method(name, lora is not None, optimizer, criterion)
+
+
+class Settings(NamedTuple):
+    """A family's settings of one task: the task's YAML, and its entry in ``lora.yaml``."""
+
+    task: Dict
+    lora: Dict
+
+
+def read_settings(configs, family: str, task: Task) -> Settings:
+    """Read ``CONFIGS/FAMILY/TASK.yaml`` and ``CONFIGS/FAMILY/lora.yaml``.
+
+    Raises:
+        FileNotFoundError: one is not there.
+        ValueError: it cannot be read, or does not have what a δ-SAM run needs.
+    """
+    path, lora = Path(configs) / family / f"{task.name}.yaml", Path(configs) / family / "lora.yaml"
+    own = _load(path)
+    missing = [key for key in NEEDED if key not in _flat(own)]
+    if missing:
+        raise ValueError(f"{path}: has no {', '.join(missing)}; a task's settings are those of a whole dsam run")
+    chosen = _load(lora).get(task.name)
+    if not isinstance(chosen, dict) or "lr" not in chosen:
+        raise ValueError(f"{lora}: no lr for {task.name}")
+    return Settings(own, chosen)
+
+
+def _load(path: Path) -> Dict:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: not there; --configs wants a directory with one such file for each task")
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(path))
+    except Exception as error:  # yaml's and OmegaConf's errors have no common parent
+        raise ValueError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: settings by name are expected")
+    return content
+
+
+def config(
+    settings: Settings, method: Method, backbone: Backbone, prepared: Prepared, seed: int, directory: Path,
+    changes: Sequence[str] = (), cpu: bool = False,
+) -> Dict:
+    """The whole config of a run, for ``fairseq-hydra-train``.
+
+    Args:
+        directory: of the run; checkpoints go there.
+        changes: ``key.of.setting=value``, as on hydra's command line.
+        cpu: train on a CPU, in fp32.
+
+    Raises:
+        ValueError: a change is not of that form, or is of a setting that the run makes itself.
+    """
+    result = deepcopy(settings.task)
+    lora = settings.lora if method.lora else {}
+    result["optimizer"] = _optimizer(result["optimizer"], method, settings.lora)
+    if method.lora:
+        result["optimization"]["lr"] = [lora["lr"]]
+    if method.criterion:
+        result["criterion"]["_name"] = f"{method.criterion}_sentence_prediction"
+        # The task's settings refer to these two, before hydra knows the plugin's criterions and their defaults.
+        result["criterion"].setdefault("regression_target", False)
+        result["criterion"].setdefault("classification_head_name", "sentence_classification_head")
+    arch = {"_name": "lora", "base_arch": backbone.arch} if method.lora else {"_name": backbone.arch}
+    result["model"] = {**result.get("model", {}), **backbone.sizes, **arch}
+    result["task"].update(max_positions=backbone.max_positions, init_token=backbone.init_token)
+    if backbone.separator_token is not None:
+        result["task"]["separator_token"] = backbone.separator_token
+    _fit_to_stand_in(result, prepared)
+    if cpu:
+        result["common"].update(cpu=True, fp16=False)
+
+    result = _change(result, changes)
+    result["common"].update(user_dir=str(Path(sharp_plugins.__file__).resolve().parent), seed=seed)
+    result["task"]["data"] = str(prepared.directory.resolve())
+    result["dataset"]["valid_subset"] = ",".join(split for split in prepared.rows if split.startswith("valid"))
+    checkpoint = {"save_dir": directory.resolve(), "finetune_from_model": (backbone.directory / "model.pt").resolve()}
+    result["checkpoint"].update({name: str(path) for name, path in checkpoint.items()})
+    return result
+
+
+def _optimizer(dsam: Dict, method: Method, lora: Dict) -> Dict:
+    """The optimizer's settings of a method, from δ-SAM's."""
+    base = dict(dsam.get("base") or {})
+    if method.lora and "weight_decay" in lora:
+        base["weight_decay"] = lora["weight_decay"]
+    if method.optimizer is None:
+        return {"_name": dsam["base_optimizer"], **base}
+    around = {"base_optimizer": dsam["base_optimizer"], "base": base}
+    if method.optimizer in ("obar", "nbar"):
+        bar = {name: value for name, value in lora.items() if name.startswith("bar_")}
+        return {"_name": "bar", "bar_variant": method.optimizer, **bar, **around}
+    kept = {name: value for name, value in dsam.items() if not (name.startswith("dsam_") and method.optimizer == "sam")}
+    return {**kept, "_name": method.optimizer, **around}
+
+
+def _fit_to_stand_in(result: Dict, prepared: Prepared) -> None:
+    """As many passes over a sample of the training set as the settings make over the published one (ours)."""
+    if "train" in prepared.stand_ins:
+        share = prepared.rows["train"] / TASKS[prepared.task].splits["train"].rows
+        for part, name in (("optimization", "max_update"), ("lr_scheduler", "warmup_updates")):
+            if name in result.get(part, {}):
+                result[part][name] = max(1, round(result[part][name] * share))
+
+
+def _change(result: Dict, changes: Sequence[str]) -> Dict:
+    for change in changes:
+        key, equals, _ = change.partition("=")
+        if not (equals and "." in key):
+            raise ValueError(f"--set {change}: should be part.name=value, such as optimization.max_update=100")
+        if key in OWN:
+            raise ValueError(f"--set {change}: each run has a {key} of its own")
+    try:
+        return OmegaConf.to_container(OmegaConf.merge(OmegaConf.create(result), OmegaConf.from_dotlist(list(changes))))
+    except OmegaConfBaseException as error:
+        raise ValueError(f"--set: {error}") from error
+
+
+def differences(one: Dict, other: Dict) -> List[str]:
+    """Names of the settings in which two configs differ, but for those that tell where things are."""
+    one, other = _flat(one), _flat(other)
+    keys = sorted((one.keys() | other.keys()) - set(PLACES))
+    return [key for key in keys if one.get(key) != other.get(key)]
+
+
+def _flat(config: Dict, before: str = "") -> Dict:
+    result = {}
+    for key, value in config.items():
+        result.update(_flat(value, f"{before}{key}.") if isinstance(value, dict) else {before + key: value})
+    return result

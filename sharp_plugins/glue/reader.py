@@ -1,0 +1,181 @@
+"""GLUE's tab-separated files, row by row: as published, or with the columns of `tasks`, gzip-compressed or not."""
+
+import gzip
+import math
+import zlib
+from pathlib import Path
+from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
+
+from sharp_plugins.glue.tasks import COLA_COLUMNS, MOST, REQUIRED, Names, Task
+
+BOM = b"\xef\xbb\xbf"
+
+
+class Row(NamedTuple):
+    """One instance.
+
+    index: as the file numbers it, or its number from 0.
+    sentences: one or two.
+    label: as the file has it; None in a test file without labels.
+    """
+
+    index: str
+    sentences: Tuple[str, ...]
+    label: Optional[str]
+
+
+class Table(NamedTuple):
+    """A file's rows, and what a user should know of them."""
+
+    path: Path
+    rows: List[Row]
+    warnings: List[str]
+
+
+class RowError(ValueError):
+    """A row that cannot be read; ``--skip-malformed`` leaves it out."""
+
+
+def find_files(directory: Path, task: Task) -> Dict[str, Path]:
+    """The file of each of fairseq's splits that is there.
+
+    Args:
+        directory: with one directory for each task.
+
+    Raises:
+        FileNotFoundError: the training or development set is not there.
+    """
+    found = {}
+    for split, (names, _, _) in task.splits.items():
+        paths = [Path(directory) / task.name / f"{name}{ending}" for name in names for ending in (".tsv", ".tsv.gz")]
+        there = [path for path in paths if path.is_file()]
+        if there:
+            found[split] = there[0]
+        elif split in REQUIRED:
+            raise FileNotFoundError(
+                f"{paths[0]}: not there (nor {', '.join(path.name for path in paths[1:])}); --data wants a directory "
+                f"with GLUE's {task.name}/{paths[0].name}, and --download fetches it"
+            )
+    return found
+
+
+def read(path: Path, task: Task, split: str, skip_malformed: bool = False) -> Table:
+    """Read the file of one of fairseq's splits.
+
+    Args:
+        skip_malformed: leave out rows that cannot be read, and say how many in a warning.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        ValueError: it is empty, cut off, or a row is not what the task's rows are; names file and line.
+    """
+    path = Path(path)
+    lines = _lines(path)
+    number, first = next(lines, (0, None))
+    if first is None:
+        raise ValueError(f"{path}: empty, without even a line of column names")
+    columns = _columns(path, task, split, first[len(BOM) :] if first.startswith(BOM) else first)
+    if not columns.in_file:
+        lines = _again(number, first, lines)
+    rows, skipped, ends_with_break = [], [], True
+    for number, line in lines:
+        ends_with_break = line.endswith(b"\n")
+        try:
+            rows.append(_row(path, number, line, columns, task, index=len(rows)))
+        except RowError as error:
+            if not skip_malformed:
+                cut = "" if ends_with_break else "; the file ends there without a line break: it seems to be cut off"
+                raise ValueError(f"{error}{cut} (--skip-malformed leaves such rows out)") from None
+            skipped.append(error)
+    if not rows:
+        raise ValueError(f"{path}: it has no rows")
+
+    warnings = []
+    if skipped:
+        warnings.append(f"{path}: {len(skipped)} malformed rows left out, the first of them: {skipped[0]}")
+    if not ends_with_break:
+        warnings.append(f"{path}: the last line has no line break; the file may be cut off")
+    official = task.splits[split]
+    if not is_stand_in(path, task, split) and len(rows) != official.rows:
+        warnings.append(f"{path}: {len(rows)} rows, and GLUE's {task.name} has {official.rows}")
+    return Table(path, rows, warnings)
+
+
+def is_stand_in(path: Path, task: Task, split: str) -> bool:
+    """Whether a file's name says that it stands for the published one."""
+    return Path(path).name.split(".")[0] != task.splits[split].names[0]
+
+
+def _lines(path: Path) -> Iterator[Tuple[int, bytes]]:
+    """Lines with their numbers; only a line feed ends one, as texts hold other separators."""
+    opened = gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb")
+    with opened as file:
+        number = 0
+        try:
+            for number, line in enumerate(file, start=1):
+                yield number, line
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise ValueError(f"{path}:{number + 1}: cut off or damaged: {error}") from error
+
+
+def _again(number: int, first: bytes, lines):
+    yield number, first
+    yield from lines
+
+
+class _Columns(NamedTuple):
+    """Where things are in a row: positions, or None. *in_file*: whether the file's first line names the columns."""
+
+    count: int
+    sentences: Tuple[int, ...]
+    label: Optional[int]
+    index: Optional[int]
+    in_file: bool
+
+
+def _fields(path: Path, number: int, line: bytes) -> List[str]:
+    try:
+        text = line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise RowError(f"{path}:{number}: not UTF-8: {error.reason} at byte {error.start} of the line") from error
+    return text.rstrip("\r\n").split("\t")
+
+
+def _columns(path: Path, task: Task, split: str, first: bytes) -> _Columns:
+    names = _fields(path, 1, first)
+    in_file = not (task.name == "CoLA" and len(names) == len(COLA_COLUMNS) and names[1] in task.classes)
+    if not in_file:
+        names = list(COLA_COLUMNS)
+
+    def find(wanted: Names) -> Optional[int]:
+        return next((names.index(name) for name in wanted if name in names), None)
+
+    sentences, label = [find(wanted) for wanted in task.sentences], find(task.label)
+    missing = [" or ".join(wanted) for wanted, position in zip(task.sentences, sentences) if position is None]
+    if label is None and not split.startswith("test"):
+        missing.append(" or ".join(task.label))
+    if missing:
+        raise ValueError(f"{path}:1: no column {', '.join(missing)}; there are {', '.join(names)}")
+    return _Columns(len(names), tuple(sentences), label, find(("index", "id")), in_file)
+
+
+def _row(path: Path, number: int, line: bytes, columns: _Columns, task: Task, index: int) -> Row:
+    fields = _fields(path, number, line)
+    if len(fields) != columns.count:
+        where = "the first line" if columns.in_file else "a row of this task"
+        raise RowError(f"{path}:{number}: {len(fields)} fields, and {where} has {columns.count}")
+    sentences = tuple(fields[position] for position in columns.sentences)
+    if not any(sentence.strip() for sentence in sentences):
+        raise RowError(f"{path}:{number}: no text")
+    label = None if columns.label is None else fields[columns.label]
+    if label is not None and not (_is_score(label) if task.is_regression else label in task.classes):
+        wanted = f"a number from 0 to {MOST:g}" if task.is_regression else f"one of {', '.join(task.classes)}"
+        raise RowError(f"{path}:{number}: the label is {label!r}, and should be {wanted}")
+    return Row(str(index) if columns.index is None else fields[columns.index], sentences, label)
+
+
+def _is_score(text: str) -> bool:
+    try:
+        return math.isfinite(float(text)) and 0 <= float(text) <= MOST
+    except ValueError:
+        return False

@@ -1,0 +1,190 @@
+"""One run: a ``fairseq-hydra-train`` process that goes on from its last checkpoint, and what came out of it.
+
+    RUN/run.yaml          the whole config; also by hand: cd RUN; fairseq-hydra-train --config-dir . --config-name run
+    RUN/made_of.json      checksums of the backbone and of the data
+    RUN/train.log         what fairseq printed
+    RUN/checkpoint_*.pt   until the run is finished, unless they are to be kept
+    RUN/result.json       when it is finished
+"""
+
+import fcntl
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Callable, Dict, NamedTuple, Optional
+
+from omegaconf import OmegaConf
+
+from sharp_plugins.glue.backbone import Backbone
+from sharp_plugins.glue.binarize import Prepared
+from sharp_plugins.glue.checkpoints import BEST, LAST, is_trained, mend_last_checkpoint, read_checkpoint
+from sharp_plugins.glue.evaluate import Checkpoint
+from sharp_plugins.glue.files import write_text
+from sharp_plugins.glue.methods import Method, differences
+from sharp_plugins.glue.results import RESULT, Result
+from sharp_plugins.glue.tasks import Task
+
+CONFIG, MADE_OF, LOG = "run.yaml", "made_of.json", "train.log"
+# The config's name must not be that of fairseq's own, "config".
+COMMAND = ["-m", "fairseq_cli.hydra_train", "--config-dir", ".", "--config-name", "run"]
+COMMAND += ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=stdout"]
+# Seconds between two looks at the log.
+PAUSE = 0.3
+# Seconds that a process gets to stop.
+PATIENCE = 20
+
+
+class Run(NamedTuple):
+    """A run of one method on one task with one seed."""
+
+    task: Task
+    method: Method
+    seed: int
+    directory: Path
+    config: Dict
+    backbone: Backbone
+    prepared: Prepared
+
+    @property
+    def name(self) -> str:
+        return f"{self.task.name} {self.method.name} seed {self.seed}"
+
+    @property
+    def is_finished(self) -> bool:
+        return (self.directory / RESULT).is_file()
+
+    @property
+    def made_of(self) -> Dict:
+        return {"backbone": self.backbone.checksums, "data": self.prepared.source}
+
+
+class RunFailed(Exception):
+    """The training process failed; the message holds the end of its log."""
+
+
+class RunBusy(Exception):
+    """Another process is at this run."""
+
+
+def check(run: Run) -> None:
+    """Raise ValueError where *run*'s directory holds a run of something else, finished or not."""
+    made_of, path = run.directory / MADE_OF, run.directory / CONFIG
+    if not (made_of.is_file() and path.is_file()):
+        return
+    before = json.loads(made_of.read_text(encoding="utf-8"))
+    different = [f"the {part}" for part in ("backbone", "data") if before.get(part) != run.made_of[part]]
+    different += differences(OmegaConf.to_container(OmegaConf.load(path)), run.config)
+    if different:
+        raise ValueError(
+            f"{run.directory}: holds a run that differs in {', '.join(different)}; use the same settings, choose "
+            "another --out, or delete it"
+        )
+
+
+def train(run: Run, show: Callable[[Dict], None]) -> None:
+    """Train to the end, from the last checkpoint where there is one.
+
+    Args:
+        show: is given each entry of fairseq's log.
+
+    Raises:
+        RunFailed: the process failed.
+        RunBusy: another process trains this run; nothing was done.
+    """
+    run.directory.mkdir(parents=True, exist_ok=True)
+    with open(run.directory / "lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunBusy(f"{run.name}: another process is at it") from None
+        if run.is_finished:
+            return
+        write_text(run.directory / MADE_OF, json.dumps(run.made_of, indent=2) + "\n")
+        write_text(run.directory / CONFIG, "# @package _group_\n" + OmegaConf.to_yaml(OmegaConf.create(run.config)))
+        mend_last_checkpoint(run.directory)
+        if not is_trained(run.directory, run.config["optimization"]):
+            _run_process(run, show, lock)
+
+
+def _run_process(run: Run, show: Callable[[Dict], None], lock) -> None:
+    log = run.directory / LOG
+    with open(log, "a") as output:
+        start = output.tell()
+        # The process holds the lock too: it keeps others away should it outlive this one.
+        process = subprocess.Popen(
+            [sys.executable, *COMMAND], cwd=run.directory, pass_fds=[lock.fileno()],
+            stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+        )
+    try:
+        follow(process, log, start, show)
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+    if process.returncode != 0:
+        end = "\n  ".join(log.read_text(errors="replace").splitlines()[-12:])
+        raise RunFailed(f"{run.name}: fairseq-hydra-train ended with {process.returncode}; {log} ends with\n  {end}")
+
+
+def follow(process, log: Path, start: int, show: Callable[[Dict], None]) -> None:
+    """Hand the entries of a log to *show* as they appear, until the process has ended."""
+    rest = ""
+    with open(log, errors="replace") as file:
+        file.seek(start)
+        while True:
+            has_ended = process.poll() is not None
+            *lines, rest = (rest + file.read()).split("\n")
+            for line in lines:
+                entry = parse(line)
+                if entry is not None:
+                    show(entry)
+            if has_ended:
+                return
+            time.sleep(PAUSE)
+
+
+def parse(line: str) -> Optional[Dict]:
+    """An entry of fairseq's log with ``--log-format json``; None for other lines."""
+    if not line.startswith('{"epoch"'):
+        return None
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
+
+
+def finish(run: Run, keep_checkpoints: bool = False, submission: bool = False) -> Result:
+    """Evaluate the best epoch, write ``result.json``, and delete the checkpoints unless they are to be kept.
+
+    Args:
+        submission: also write the test sets' predictions, into RUN/submission.
+    """
+    best, last = read_checkpoint(run.directory / BEST), read_checkpoint(run.directory / LAST)
+    if best is None or last is None:
+        raise RunFailed(f"{run.name}: no checkpoint that can be read; see {run.directory / LOG}")
+    place = best["extra_state"]["train_iterator"]
+    facts = {
+        "minutes": last["extra_state"]["previous_training_time"] / 60,
+        # After the last batch of an epoch the iterator's place is the beginning of the next.
+        "best_epoch": place["epoch"] - (place["iterations_in_epoch"] == 0),
+        "updates": last["optimizer_history"][-1]["num_updates"],
+    }
+    del best, last
+    checkpoint = Checkpoint(run.directory / BEST, run.prepared, "cpu" if run.config["common"].get("cpu") else None)
+    result = Result(
+        run.task.name, run.method.name, run.seed, metrics=checkpoint.score(), files=dict(run.prepared.files), **facts
+    )
+    if submission:
+        checkpoint.write_submissions(run.directory / "submission")
+    result.save(run.directory)
+    if not keep_checkpoints:
+        for path in run.directory.glob("checkpoint*.pt"):
+            os.unlink(path)
+    return result

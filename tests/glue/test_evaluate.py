@@ -1,0 +1,118 @@
+"""Predictions and metrics of checkpoints, against the model run one row at a time."""
+
+import shutil
+
+import glue_files
+import pytest
+import toy
+import torch
+from scipy.stats import pearsonr, spearmanr
+from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
+
+from sharp_plugins.glue import evaluate
+from sharp_plugins.glue.__main__ import main
+from sharp_plugins.glue.backbone import load_backbone
+from sharp_plugins.glue.binarize import prepare
+from sharp_plugins.glue.evaluate import Checkpoint
+from sharp_plugins.glue.tasks import TASKS
+
+HEAD = "sentence_classification_head"
+
+
+def train_a_little(directory, converted, task, lora=False):
+    """A checkpoint after a few updates, the data, and the trainer."""
+    glue_files.write_task(directory / "data", task, counts=(40, 150, 30), layouts=glue_files.PLAIN)
+    backbone, task = load_backbone(converted), TASKS[task]
+    prepared = prepare(directory / "data", backbone, task, directory / "prepared", max_positions=256)
+    flags = ["--optimizer", "adam", "--lr", "0.01", "--max-positions", 256, "--init-token", 0, "--dropout", "0.1"]
+    if backbone.separator_token is not None:
+        flags += ["--separator-token", backbone.separator_token]
+    kind = ["--num-classes", max(1, len(task.classes)), *(["--regression-target"] if task.is_regression else [])]
+    sizes = [f"--{name.replace('_', '-')}={value}" for name, value in backbone.sizes.items()]
+    arch = ["--arch", "lora", "--base-arch", backbone.arch] if lora else ["--arch", backbone.arch]
+    trainer = toy.build_trainer(
+        prepared.directory, *flags, *kind, model=[*arch, *sizes], criterion=["--criterion", "sentence_prediction"],
+        task="sentence_prediction",
+    )
+    for sample in toy.batches(trainer, [20, 20]) * 12:
+        trainer.train_step([sample])
+    path = directory / "checkpoint.pt"
+    trainer.consolidate_optimizer()
+    trainer.save_checkpoint(str(path), {"train_iterator": {"epoch": 1}, "val_loss": None})
+    return path, prepared, trainer
+
+
+def outputs(trainer, split):
+    """Logits (rows, outputs) of a split's rows, each alone, and their targets."""
+    dataset = trainer.task.load_dataset(split)
+    model = trainer.get_model().eval()
+    logits, targets = [], []
+    for i in range(len(dataset)):
+        sample = dataset.collater([dataset[i]])
+        with torch.no_grad():
+            logits.append(model(**sample["net_input"], features_only=True, classification_head_name=HEAD)[0])
+        targets.append(sample["target"].view(-1))
+    return torch.cat(logits), torch.cat(targets)
+
+
+@pytest.mark.parametrize(
+    "kind, task, lora", [("bert", "MRPC", False), ("roberta", "CoLA", False), ("bert", "CoLA", True)],
+    ids=["bert", "roberta", "lora"],
+)
+def test_metrics_of_classes(request, tmp_path, monkeypatch, kind, task, lora):
+    path, prepared, trainer = train_a_little(tmp_path, request.getfixturevalue(kind), task, lora)
+    monkeypatch.setattr(evaluate, "BATCH", 16)  # several batches
+    checkpoint = Checkpoint(path, prepared, "cpu")
+    found = checkpoint.score()
+    assert set(found) == set(prepared.rows) - {"train"}
+    for split in found:
+        logits, targets = outputs(trainer, split)
+        predictions = logits.argmax(1)
+        assert 0 < predictions.sum() < len(predictions)  # both classes, or the metrics would tell nothing
+        assert checkpoint.predict(split).values == [TASKS[task].classes[i] for i in predictions]
+        expected = {
+            "MRPC": {"accuracy": accuracy_score(targets, predictions), "f1": f1_score(targets, predictions)},
+            "CoLA": {"mcc": matthews_corrcoef(targets, predictions)},
+        }[task]
+        assert found[split] == pytest.approx({name: 100 * value for name, value in expected.items()})
+
+
+def test_metrics_of_scores_and_the_command(bert, tmp_path, capsys):
+    path, prepared, trainer = train_a_little(tmp_path, bert, "STS-B")
+    logits, targets = outputs(trainer, "test")
+    line = ["evaluate", path, prepared.directory, "--device", "cpu", "--submission", tmp_path / "submission"]
+    assert main([str(part) for part in line]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    values = logits.view(-1).double()
+    expected = f"pearson {100 * pearsonr(values, targets)[0]:.2f}, spearman {100 * spearmanr(values, targets)[0]:.2f}"
+    assert f"test: {expected}" in printed and any(line.startswith("valid: ") for line in printed)
+    rows = (tmp_path / "submission" / "STS-B.tsv").read_text().splitlines()
+    assert rows[0] == "index\tprediction" and len(rows) == 31
+    for number, (row, value) in enumerate(zip(rows[1:], values.tolist(), strict=True)):
+        index, prediction = row.split("\t")
+        assert index == str(number) and float(prediction) == pytest.approx(min(max(5 * value, 0), 5), abs=2e-3)
+
+
+def test_what_cannot_be_evaluated(bert, tmp_path, capsys):
+    path, prepared, _ = train_a_little(tmp_path, bert, "RTE")
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.pt"):
+        Checkpoint(tmp_path / "nowhere.pt", prepared)
+    half = tmp_path / "half.pt"
+    half.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(ValueError, match="safe loader"):
+        Checkpoint(half, prepared)
+    glue_files.write_task(tmp_path / "data", "MNLI", layouts=glue_files.PLAIN)
+    mnli = prepare(tmp_path / "data", load_backbone(bert), TASKS["MNLI"], tmp_path / "mnli", max_positions=256)
+    with pytest.raises(ValueError, match="no classifier with 3 outputs"):
+        Checkpoint(path, mnli)
+    torch.save(torch.zeros(2), tmp_path / "tensor.pt")
+    for other in (bert / "model.pt", tmp_path / "tensor.pt"):
+        with pytest.raises(ValueError, match="no classifier"):
+            Checkpoint(other, prepared)
+    shutil.copytree(prepared.directory, tmp_path / "other")
+    with open(tmp_path / "other" / "input0" / "dict.txt", "a") as file:
+        file.write("extra 1\n")
+    with pytest.raises(ValueError, match=r"checkpoint\.pt: cannot be loaded on .*other"):
+        Checkpoint(path, prepared._replace(directory=tmp_path / "other"))
+    assert main(["evaluate", str(path), str(tmp_path / "data")]) == 1
+    assert capsys.readouterr().err.startswith("error: ")

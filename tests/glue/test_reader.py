@@ -1,0 +1,172 @@
+"""GLUE's files in both layouts, and everything that can be wrong with them."""
+
+import gzip
+
+import glue_files
+import pytest
+
+from sharp_plugins.glue.reader import find_files, is_stand_in, read
+from sharp_plugins.glue.tasks import TASKS
+
+RTE = TASKS["RTE"]
+HEAD = "index\tsentence1\tsentence2\tlabel\n"
+
+
+def split_of(task, name):
+    return next(split for split, (names, _, _) in TASKS[task].splits.items() if name in names)
+
+
+@pytest.mark.parametrize("layouts", [glue_files.OFFICIAL, glue_files.PLAIN], ids=["official", "plain"])
+@pytest.mark.parametrize("task", TASKS)
+def test_both_layouts_are_read(tmp_path, task, layouts):
+    written = glue_files.write_task(tmp_path, task, layouts=layouts)
+    files = find_files(tmp_path, TASKS[task])
+    assert {path.name for path in files.values()} == {f"{name}.tsv" for name in written}
+    for name, rows in written.items():
+        split = split_of(task, name)
+        table = read(files[split], TASKS[task], split)
+        has_labels = layouts is glue_files.PLAIN or not name.startswith("test")
+        assert [(row.sentences, row.label) for row in table.rows] == [
+            (sentences, label if has_labels else None) for sentences, label in rows
+        ]
+        if name.startswith("test"):
+            assert [row.index for row in table.rows] == [str(i) for i in range(len(rows))]
+        # None of them has as many rows as the published one.
+        (warning,) = table.warnings
+        assert f"{len(rows)} rows" in warning and str(TASKS[task].splits[split].rows) in warning
+
+
+def test_compressed_files_and_stand_ins(tmp_path):
+    layout = glue_files.PLAIN["QQP"][0]
+    rows = glue_files.make_rows("QQP", 6)
+    glue_files.write_file(tmp_path / "QQP" / "train_20k.tsv.gz", layout, rows)
+    glue_files.write_file(tmp_path / "QQP" / "heldout_from_train.tsv.gz", layout, rows)
+    files = find_files(tmp_path, TASKS["QQP"])
+    assert {split: path.name for split, path in files.items()} == {
+        "train": "train_20k.tsv.gz", "valid": "heldout_from_train.tsv.gz"
+    }
+    table = read(files["train"], TASKS["QQP"], "train")
+    assert [row.sentences for row in table.rows] == [sentences for sentences, _ in rows]
+    assert table.warnings == [] and is_stand_in(files["train"], TASKS["QQP"], "train")
+    # The published file goes before.
+    glue_files.write_file(tmp_path / "QQP" / "train.tsv", layout, rows)
+    assert find_files(tmp_path, TASKS["QQP"])["train"].name == "train.tsv"
+    assert not is_stand_in(tmp_path / "QQP" / "train.tsv", TASKS["QQP"], "train")
+
+
+def test_only_line_feeds_end_a_line_and_quotes_are_text(tmp_path):
+    first, second = 'a\u2028b \x85 "c', "d\x0be\x1c '"
+    path = tmp_path / "train.tsv"
+    path.write_bytes(f"{HEAD}0\t{first}\t{second}\tentailment\r\n".encode("utf-8"))
+    (row,) = read(path, RTE, "train").rows
+    assert row.sentences == (first, second) and row.label == "entailment"
+
+
+def test_as_many_rows_as_published_give_no_warning(tmp_path):
+    rows = glue_files.make_rows("RTE", 277)
+    path = glue_files.write_file(tmp_path / "dev.tsv", glue_files.OFFICIAL["RTE"][1], rows)
+    assert read(path, RTE, "valid").warnings == []
+
+
+@pytest.mark.parametrize("missing", ["train", "dev"])
+def test_a_missing_file_is_named(tmp_path, missing):
+    glue_files.write_task(tmp_path, "RTE")
+    (tmp_path / "RTE" / f"{missing}.tsv").unlink()
+    with pytest.raises(FileNotFoundError, match=rf"RTE/{missing}\.tsv.*--data.*--download"):
+        find_files(tmp_path, RTE)
+
+
+GOOD = "0\ta b\tc d\tentailment\n"
+BAD = {
+    "no column": ("index\tsentence1\tlabel\n" + GOOD, 1, "sentence2"),
+    "no label column": ("index\tsentence1\tsentence2\n0\ta\tb\n", 1, "no column label"),
+    "few fields": (HEAD + GOOD + "1\ta b\tentailment\n", 3, "3 fields, and the first line has 4"),
+    "many fields": (HEAD + "0\ta\tb\tc\tentailment\n", 2, "5 fields"),
+    "label": (HEAD + GOOD + GOOD + "2\ta\tb\tentails\n", 4, "'entails'.*entailment, not_entailment"),
+    "no text": (HEAD + "0\t \t\tentailment\n", 2, "no text"),
+    "cut in a row": (HEAD + GOOD + "1\ta b\tc", 3, "3 fields.*cut off"),
+    "cut in a label": (HEAD + GOOD + "1\ta b\tc\tnot_entail", 3, "'not_entail'.*cut off"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_bad_row_is_named_by_file_and_line(tmp_path, case):
+    text, line, words = BAD[case]
+    path = tmp_path / "train.tsv"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=rf"train\.tsv:{line}: .*{words}"):
+        read(path, RTE, "train")
+
+
+def test_a_byte_that_is_not_utf8_is_named_by_line(tmp_path):
+    path = tmp_path / "train.tsv"
+    path.write_bytes((HEAD + GOOD).encode() + b"1\tcaf\xe9\tb\tentailment\n")
+    with pytest.raises(ValueError, match=r"train\.tsv:3: not UTF-8: .* at byte 5"):
+        read(path, RTE, "train")
+
+
+@pytest.mark.parametrize("text, words", [("", "empty"), (HEAD, "no rows")], ids=["nothing", "names alone"])
+def test_an_empty_file(tmp_path, text, words):
+    path = tmp_path / "train.tsv"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=rf"train\.tsv: .*{words}"):
+        read(path, RTE, "train")
+
+
+def test_a_compressed_file_that_is_cut_off_or_damaged(tmp_path):
+    rows = glue_files.make_rows("RTE", 2000)
+    path = glue_files.write_file(tmp_path / "train.tsv.gz", glue_files.OFFICIAL["RTE"][0], rows)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"train\.tsv\.gz:\d+: cut off or damaged") as error:
+        read(path, RTE, "train")
+    line = int(str(error.value).split("train.tsv.gz:")[1].split(":")[0])
+    assert 2 <= line <= 2001
+    path.write_bytes(b"no gzip")
+    with pytest.raises(ValueError, match=r"train\.tsv\.gz:1: cut off or damaged"):
+        read(path, RTE, "train")
+    with gzip.open(path, "wb") as file:
+        file.write((HEAD + GOOD).encode())
+    assert len(read(path, RTE, "train").rows) == 1
+
+
+def test_a_whole_last_row_without_a_line_break_is_kept_with_a_warning(tmp_path):
+    path = tmp_path / "train.tsv"
+    path.write_text(HEAD + GOOD + "1\tx\ty\tnot_entailment")
+    table = read(path, RTE, "train")
+    assert table.rows[-1].label == "not_entailment"
+    assert any("no line break" in warning for warning in table.warnings)
+
+
+def test_skip_malformed_leaves_bad_rows_out_and_counts_them(tmp_path):
+    path = tmp_path / "train.tsv"
+    path.write_text(HEAD + "0\ta\n" + GOOD + "2\ta\tb\tentails\n" + GOOD)
+    with pytest.raises(ValueError, match="--skip-malformed"):
+        read(path, RTE, "train")
+    table = read(path, RTE, "train", skip_malformed=True)
+    assert [row.sentences for row in table.rows] == [("a b", "c d")] * 2
+    assert any("2 malformed rows" in warning and "train.tsv:2" in warning for warning in table.warnings)
+    # A file that is not this task's at all is refused all the same.
+    path.write_text("a\tb\n" + GOOD)
+    with pytest.raises(ValueError, match=r"train\.tsv:1: no column"):
+        read(path, RTE, "train", skip_malformed=True)
+
+
+@pytest.mark.parametrize("score", ["5.1", "-0.2", "nan", "inf", "high", ""])
+def test_a_score_must_be_a_number_from_0_to_5(tmp_path, score):
+    head = "sentence1\tsentence2\tscore\n"
+    path = tmp_path / "train.tsv"
+    path.write_text(f"{head}a\tb\t0\nc\td\t5.000\ne\tf\t{score}\n")
+    with pytest.raises(ValueError, match=r"train\.tsv:4: .*from 0 to 5"):
+        read(path, TASKS["STS-B"], "train")
+
+
+def test_cola_without_and_with_names_of_columns(tmp_path):
+    path = tmp_path / "train.tsv"
+    path.write_text("gj04\t1\t\tOne sentence.\ngj04\t0\t*\tTwo sentence.\n")
+    assert [row.label for row in read(path, TASKS["CoLA"], "train").rows] == ["1", "0"]
+    path.write_text("gj04\t1\t\tOne sentence.\ngj04\t0\t*\n")
+    with pytest.raises(ValueError, match=r"train\.tsv:2: 3 fields, and a row of this task has 4"):
+        read(path, TASKS["CoLA"], "train")
+    path.write_text("gj04\tlabel\tmark\tsentence\ngj04\t1\t\tOne sentence.\n")
+    assert len(read(path, TASKS["CoLA"], "train").rows) == 1

@@ -1,0 +1,187 @@
+"""A run's process and checkpoints, without fairseq: what is read, mended, and refused."""
+
+import fcntl
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from sharp_plugins.glue import training
+from sharp_plugins.glue.checkpoints import is_trained, mend_last_checkpoint, read_checkpoint
+from sharp_plugins.glue.methods import find_method
+from sharp_plugins.glue.tasks import TASKS
+from sharp_plugins.glue.training import Run, RunBusy, RunFailed, check, follow, parse, train
+
+CONFIG = {"optimization": {"max_update": 10, "lr": [0.1]}, "task": {"data": "here"}, "common": {"cpu": True}}
+
+
+class Backbone:
+    checksums = {"model.pt": "a"}
+
+
+class Prepared:
+    source = {"data": {"train": "b"}}
+
+
+def make_run(directory, config=CONFIG):
+    return Run(TASKS["RTE"], find_method("sam"), 1, directory, config, Backbone, Prepared)
+
+
+# ---------------------------------------------------------------------- the log
+
+
+@pytest.mark.parametrize(
+    "line, expected",
+    [
+        ('{"epoch": 1, "valid_accuracy": "53.8"}', {"epoch": 1, "valid_accuracy": "53.8"}),
+        ("Saving checkpoint", None),
+        ('{"epoch": 1, "val', None),
+        ('{"other": 1}', None),
+    ],
+)
+def test_entries_of_the_log(line, expected):
+    assert parse(line) == expected
+
+
+def test_entries_are_shown_while_the_process_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "PAUSE", 0.01)
+    log = tmp_path / "log"
+    log.write_text('{"epoch": 0, "of": "an earlier process"}\n')
+    start = log.stat().st_size
+    # An entry in two halves, and the last one without the end of its line.
+    code = (
+        "import sys, time\n"
+        "for part in ('noise\\n{\"epoch\": 1, ', '\"a\": 1}\\n', '{\"epoch\": 2}\\n'):\n"
+        "    sys.stdout.write(part); sys.stdout.flush(); time.sleep(0.2)\n"
+    )
+    with open(log, "a") as output:
+        process = subprocess.Popen([sys.executable, "-c", code], stdout=output)
+    shown, alive = [], []
+    follow(process, log, start, lambda entry: (shown.append(entry), alive.append(process.poll() is None)))
+    assert shown == [{"epoch": 1, "a": 1}, {"epoch": 2}] and alive == [True, True]
+
+
+# ---------------------------------------------------------------------- checkpoints
+
+
+def save(path, updates=10, epoch=2, number=0.0):
+    state = {
+        "optimizer_history": [{"num_updates": 3}, {"num_updates": updates}],
+        "extra_state": {"train_iterator": {"epoch": epoch}},
+        "model": {"w": torch.full((3000,), number)},
+    }
+    torch.save(state, path)
+    return path
+
+
+def test_half_a_last_checkpoint_becomes_the_best_one(tmp_path):
+    best, last = tmp_path / "checkpoint_best.pt", tmp_path / "checkpoint_last.pt"
+    save(best, number=1.0)
+    last.write_bytes(best.read_bytes()[:5000])
+    mend_last_checkpoint(tmp_path)
+    assert last.read_bytes() == best.read_bytes()
+    # A whole one stays, also where it is another than the best one.
+    save(last, number=2.0)
+    mend_last_checkpoint(tmp_path)
+    assert read_checkpoint(last)["model"]["w"][0] == 2
+    # Without a best one there is nothing to go on from.
+    best.unlink()
+    last.write_bytes(last.read_bytes()[:5000])
+    mend_last_checkpoint(tmp_path)
+    assert not last.exists()
+    mend_last_checkpoint(tmp_path)  # nothing there at all
+
+
+@pytest.mark.parametrize(
+    "limits, updates, epoch, expected",
+    [
+        ({"max_update": 10}, 9, 5, False),
+        ({"max_update": 10}, 10, 1, True),
+        ({"max_update": 10, "max_epoch": 3}, 4, 3, False),
+        ({"max_update": 10, "max_epoch": 3}, 4, 4, True),  # the epoch to go on in
+        ({}, 99, 99, False),
+    ],
+)
+def test_whether_training_is_over(tmp_path, limits, updates, epoch, expected):
+    assert not is_trained(tmp_path, limits)
+    save(tmp_path / "checkpoint_last.pt", updates, epoch)
+    assert is_trained(tmp_path, limits) is expected
+
+
+# ---------------------------------------------------------------------- runs
+
+
+def write_traces(run):
+    run.directory.mkdir(parents=True)
+    (run.directory / training.MADE_OF).write_text(json.dumps(run.made_of))
+    (run.directory / training.CONFIG).write_text(OmegaConf.to_yaml(OmegaConf.create(run.config)))
+
+
+def test_a_directory_with_another_run_is_refused(tmp_path):
+    run = make_run(tmp_path / "run")
+    check(run)  # nothing there yet
+    write_traces(run)
+    check(run)
+    check(run._replace(config={**CONFIG, "task": {"data": "elsewhere"}}))  # moved
+    with pytest.raises(ValueError, match=r"run: .* differs in optimization\.max_update; .*--out"):
+        check(run._replace(config={**CONFIG, "optimization": {"max_update": 11, "lr": [0.1]}}))
+
+    class Other:
+        checksums, source = {"model.pt": "c"}, {"data": {"train": "d"}}
+
+    with pytest.raises(ValueError, match="differs in the backbone, the data;"):
+        check(run._replace(backbone=Other, prepared=Other))
+
+
+def test_a_run_that_another_process_is_at_is_left_alone(tmp_path):
+    run = make_run(tmp_path / "run")
+    run.directory.mkdir()
+    with open(run.directory / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(RunBusy, match="RTE sam seed 1: another process"):
+            train(run, print)
+    assert [path.name for path in run.directory.iterdir()] == ["lock"]
+
+
+def test_the_end_of_the_log_tells_why_a_run_failed(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "COMMAND", ["-c", "print('out of patience'); raise SystemExit(3)"])
+    run = make_run(tmp_path / "run")
+    with pytest.raises(RunFailed, match="RTE sam seed 1: fairseq-hydra-train ended with 3(.|\n)*out of patience"):
+        train(run, print)
+    # The next call is free to try again.
+    with pytest.raises(RunFailed):
+        train(run, print)
+    assert (run.directory / training.LOG).read_text().count("out of patience") == 2
+
+
+def test_a_trained_run_is_not_trained_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "COMMAND", ["-c", "raise SystemExit(3)"])
+    run = make_run(tmp_path / "run")
+    run.directory.mkdir()
+    save(run.directory / "checkpoint_last.pt", updates=10)
+    train(run, print)
+    assert not (run.directory / training.LOG).exists()
+
+
+def test_an_interruption_stops_the_process(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "PAUSE", 0.01)
+    marker = tmp_path / "stopped"
+    code = (
+        "import pathlib, signal, sys, time\n"
+        f"signal.signal(signal.SIGTERM, lambda *_: (pathlib.Path({str(marker)!r}).touch(), sys.exit(0)))\n"
+        "print('{\"epoch\": 1}', flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    monkeypatch.setattr(training, "COMMAND", ["-c", code])
+
+    def interrupt(entry):
+        raise KeyboardInterrupt
+
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        train(make_run(tmp_path / "run"), interrupt)
+    assert marker.exists() and time.monotonic() - start < 30
