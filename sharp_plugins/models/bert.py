@@ -16,7 +16,6 @@ special symbols ``<s> <pad> </s> <unk> <mask>`` stand for BERT's ``[CLS] [PAD] [
 from contextlib import nullcontext
 from typing import Dict, List, Optional, Tuple
 
-import torch
 from fairseq.models import register_model, register_model_architecture
 from fairseq.models.roberta import RobertaEncoder, RobertaModel
 from fairseq.models.roberta.model import base_architecture as roberta_architecture
