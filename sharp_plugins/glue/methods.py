@@ -2,12 +2,12 @@
 
 A task's YAML is δ-SAM's. A method's name joins up to three parts with hyphens, in this order:
 
-    lora                       low-rank updates alone are trained
+    lora, houlsby, pfeiffer    low-rank updates, or adapters, alone are trained
     sam, dsam, obar, nbar      around the base optimizer; obar and nbar are BAR's, and need lora
     r3f, rdrop, freelb, smart  instead of the stock loss
 
 or is ``base``, with none of them. What a part needs beyond the task's settings are the plugin's defaults, and for LoRA
-and BAR the family's ``lora.yaml``.
+and BAR the family's ``lora.yaml``, for adapters its ``adapter.yaml``.
 """
 
 from copy import deepcopy
@@ -21,6 +21,7 @@ from sharp_plugins.glue.backbone import Backbone
 from sharp_plugins.glue.binarize import Prepared
 from sharp_plugins.glue.tasks import TASKS, Task
 
+NETWORKS = ("lora", "houlsby", "pfeiffer")
 OPTIMIZERS = ("sam", "dsam", "obar", "nbar")
 CRITERIONS = ("r3f", "rdrop", "freelb", "smart")
 BASE = "base"
@@ -37,10 +38,14 @@ OWN = (*PLACES, "common.seed", "dataset.valid_subset", "model._name", "optimizer
 
 
 class Method(NamedTuple):
-    """A method; *optimizer* and *criterion* are None for the task's base optimizer and the stock loss."""
+    """A method.
+
+    network: what is put into the backbone and trained instead of it; None for the backbone itself.
+    optimizer, criterion: None for the task's base optimizer and the stock loss.
+    """
 
     name: str
-    lora: bool
+    network: Optional[str]
     optimizer: Optional[str]
     criterion: Optional[str]
 
@@ -52,42 +57,54 @@ def find_method(name: str) -> Method:
         ValueError: there is none.
     """
     parts = [] if name == BASE else name.split("-")
-    chosen = [[part for part in parts if part in group] for group in (("lora",), OPTIMIZERS, CRITERIONS)]
+    chosen = [[part for part in parts if part in group] for group in (NETWORKS, OPTIMIZERS, CRITERIONS)]
     # Each part is known, in order, and of a group of its own.
     if any(len(group) > 1 for group in chosen) or [part for group in chosen for part in group] != parts or not name:
         raise ValueError(
-            f"--methods {name}: there is no such method; it is {BASE}, or one or more of lora, one of "
-            f"{', '.join(OPTIMIZERS)}, and one of {', '.join(CRITERIONS)}, in this order with hyphens between them"
+            f"--methods {name}: there is no such method; it is {BASE}, or one or more of: one of "
+            f"{', '.join(NETWORKS)}; one of {', '.join(OPTIMIZERS)}; and one of {', '.join(CRITERIONS)}; in this order "
+            "with hyphens between them"
         )
-    lora, optimizer, criterion = (group[0] if group else None for group in chosen)
-    if optimizer in ("obar", "nbar") and not lora:
-        raise ValueError(f"--methods {name}: BAR balances LoRA's updates; use lora-{name}")
-    return Method(name, lora is not None, optimizer, criterion)
+    network, optimizer, criterion = (group[0] if group else None for group in chosen)
+    if optimizer in ("obar", "nbar") and network != "lora":
+        rest = "-".join(part for part in parts if part != network)
+        raise ValueError(f"--methods {name}: BAR balances LoRA's updates; use lora-{rest}")
+    return Method(name, network, optimizer, criterion)
 
 
 class Settings(NamedTuple):
-    """A family's settings of one task: the task's YAML, and its entry in ``lora.yaml``."""
+    """A family's settings of one task: the task's YAML, and its entries in ``lora.yaml`` and ``adapter.yaml``."""
 
     task: Dict
     lora: Dict
+    adapter: Dict
+
+    def of(self, network: Optional[str]) -> Dict:
+        """What a method with that network changes in the task's own."""
+        return {None: {}, "lora": self.lora}.get(network, self.adapter)
 
 
 def read_settings(configs, family: str, task: Task) -> Settings:
-    """Read ``CONFIGS/FAMILY/TASK.yaml`` and ``CONFIGS/FAMILY/lora.yaml``.
+    """Read ``TASK.yaml``, ``lora.yaml`` and ``adapter.yaml`` of ``CONFIGS/FAMILY``.
 
     Raises:
         FileNotFoundError: one is not there.
         ValueError: it cannot be read, or does not have what a δ-SAM run needs.
     """
-    path, lora = Path(configs) / family / f"{task.name}.yaml", Path(configs) / family / "lora.yaml"
+    directory = Path(configs) / family
+    path = directory / f"{task.name}.yaml"
     own = _load(path)
     missing = [key for key in NEEDED if key not in _flat(own)]
     if missing:
         raise ValueError(f"{path}: has no {', '.join(missing)}; a task's settings are those of a whole dsam run")
-    chosen = _load(lora).get(task.name)
-    if not isinstance(chosen, dict) or "lr" not in chosen:
-        raise ValueError(f"{lora}: no lr for {task.name}")
-    return Settings(own, chosen)
+    return Settings(own, *(_entry(directory / name, task) for name in ("lora.yaml", "adapter.yaml")))
+
+
+def _entry(path: Path, task: Task) -> Dict:
+    entry = _load(path).get(task.name)
+    if not isinstance(entry, dict) or "lr" not in entry:
+        raise ValueError(f"{path}: no lr for {task.name}")
+    return entry
 
 
 def _load(path: Path) -> Dict:
@@ -117,17 +134,16 @@ def config(
         ValueError: a change is not of that form, or is of a setting that the run makes itself.
     """
     result = deepcopy(settings.task)
-    lora = settings.lora if method.lora else {}
-    result["optimizer"] = _optimizer(result["optimizer"], method, settings.lora)
-    if method.lora:
-        result["optimization"]["lr"] = [lora["lr"]]
+    network = settings.of(method.network)
+    result["optimizer"] = _optimizer(result["optimizer"], method, network)
+    if method.network:
+        result["optimization"]["lr"] = [network["lr"]]
     if method.criterion:
         result["criterion"]["_name"] = f"{method.criterion}_sentence_prediction"
         # The task's settings refer to these two, before hydra knows the plugin's criterions and their defaults.
         result["criterion"].setdefault("regression_target", False)
         result["criterion"].setdefault("classification_head_name", "sentence_classification_head")
-    arch = {"_name": "lora", "base_arch": backbone.arch} if method.lora else {"_name": backbone.arch}
-    result["model"] = {**result.get("model", {}), **backbone.sizes, **arch}
+    result["model"] = {**result.get("model", {}), **backbone.sizes, **_arch(method.network, backbone.arch)}
     result["task"].update(max_positions=backbone.max_positions, init_token=backbone.init_token)
     if backbone.separator_token is not None:
         result["task"]["separator_token"] = backbone.separator_token
@@ -144,16 +160,24 @@ def config(
     return result
 
 
-def _optimizer(dsam: Dict, method: Method, lora: Dict) -> Dict:
+def _arch(network: Optional[str], arch: str) -> Dict:
+    """The architecture's settings of a method."""
+    if network is None:
+        return {"_name": arch}
+    own = {"_name": "lora"} if network == "lora" else {"_name": "adapter", "adapter_placement": network}
+    return {**own, "base_arch": arch}
+
+
+def _optimizer(dsam: Dict, method: Method, network: Dict) -> Dict:
     """The optimizer's settings of a method, from δ-SAM's."""
     base = dict(dsam.get("base") or {})
-    if method.lora and "weight_decay" in lora:
-        base["weight_decay"] = lora["weight_decay"]
+    if "weight_decay" in network:
+        base["weight_decay"] = network["weight_decay"]
     if method.optimizer is None:
         return {"_name": dsam["base_optimizer"], **base}
     around = {"base_optimizer": dsam["base_optimizer"], "base": base}
     if method.optimizer in ("obar", "nbar"):
-        bar = {name: value for name, value in lora.items() if name.startswith("bar_")}
+        bar = {name: value for name, value in network.items() if name.startswith("bar_")}
         return {"_name": "bar", "bar_variant": method.optimizer, **bar, **around}
     kept = {name: value for name, value in dsam.items() if not (name.startswith("dsam_") and method.optimizer == "sam")}
     return {**kept, "_name": method.optimizer, **around}

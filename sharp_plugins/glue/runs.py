@@ -36,8 +36,8 @@ def parse_arguments(argv, configs):
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), metavar="TASK", help=words)
     parser.add_argument(
         "--methods", nargs="+", default=["base", "sam", "dsam"], metavar="METHOD",
-        help="base; or parts with hyphens between them: lora, one of sam, dsam, obar, nbar, and one of r3f, rdrop, "
-        "freelb, smart; such as dsam-r3f and lora-nbar (default: base sam dsam)",
+        help="base; or parts with hyphens between them: one of lora, houlsby, pfeiffer, one of sam, dsam, obar, nbar, "
+        "and one of r3f, rdrop, freelb, smart; such as dsam-r3f and lora-nbar (default: base sam dsam)",
     )
     seeds = "random seeds, one run each (default: 1 to 5, the paper's five runs)"
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3, 4, 5], metavar="N", help=seeds)

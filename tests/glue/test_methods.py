@@ -100,13 +100,15 @@ def test_fairseq_takes_the_file_as_it_is(family, task):
 @pytest.mark.parametrize(
     "name, expected",
     [
-        ("base", (False, None, None)),
-        ("sam", (False, "sam", None)),
-        ("dsam-r3f", (False, "dsam", "r3f")),
-        ("lora", (True, None, None)),
-        ("lora-obar", (True, "obar", None)),
-        ("lora-dsam-rdrop", (True, "dsam", "rdrop")),
-        ("freelb", (False, None, "freelb")),
+        ("base", (None, None, None)),
+        ("sam", (None, "sam", None)),
+        ("dsam-r3f", (None, "dsam", "r3f")),
+        ("lora", ("lora", None, None)),
+        ("lora-obar", ("lora", "obar", None)),
+        ("lora-dsam-rdrop", ("lora", "dsam", "rdrop")),
+        ("freelb", (None, None, "freelb")),
+        ("houlsby", ("houlsby", None, None)),
+        ("pfeiffer-sam", ("pfeiffer", "sam", None)),
     ],
 )
 def test_a_methods_name(name, expected):
@@ -114,16 +116,16 @@ def test_a_methods_name(name, expected):
 
 
 @pytest.mark.parametrize(
-    "name", ["adam", "sam-dsam", "r3f-dsam", "sam-lora", "base-sam", "sam-sam", "r3f-rdrop", "-sam", ""]
+    "name", ["adam", "sam-dsam", "r3f-dsam", "sam-lora", "base-sam", "sam-sam", "r3f-rdrop", "-sam", "lora-houlsby", ""]
 )
 def test_no_method_of_that_name(name):
     with pytest.raises(ValueError, match=f"--methods {name}: there is no such method"):
         find_method(name)
 
 
-@pytest.mark.parametrize("name", ["obar", "nbar-r3f"])
-def test_bar_needs_lora(name):
-    with pytest.raises(ValueError, match=f"--methods {name}: .*lora-{name}"):
+@pytest.mark.parametrize("name, better", [("obar", "lora-obar"), ("nbar-r3f", "lora-nbar-r3f"), ("pfeiffer-obar", "lora-obar")])
+def test_bar_needs_lora(name, better):
+    with pytest.raises(ValueError, match=f"--methods {name}: .*use {better}$"):
         find_method(name)
 
 
@@ -172,6 +174,17 @@ def test_the_optimizer_of_a_method(parts, tmp_path, method):
     assert made["optimization"]["lr"] == [5e-4 if has_lora else 1e-5]
     assert made["model"]["_name"] == ("lora" if has_lora else parts["bert"][0].arch)
     assert made["model"].get("base_arch") == (parts["bert"][0].arch if has_lora else None)
+
+
+@pytest.mark.parametrize("placement", ["houlsby", "pfeiffer"])
+def test_adapters(parts, tmp_path, placement):
+    arch = parts["bert"][0].arch
+    made = make(parts, tmp_path, f"{placement}-dsam")
+    names = ("_name", "base_arch", "adapter_placement", "encoder_layers")
+    assert [made["model"][name] for name in names] == ["adapter", arch, placement, 2]
+    assert made["optimization"]["lr"] == [3e-4] and made["optimizer"] == OPTIMIZERS["dsam"]
+    # With adapters alone the base optimizer is the task's.
+    assert make(parts, tmp_path, placement)["optimizer"] == OPTIMIZERS["base"]
 
 
 @pytest.mark.parametrize("method", ["base", "r3f", "dsam-rdrop", "lora-freelb", "smart"])
@@ -244,11 +257,12 @@ def edit(path, old, new):
         (lambda d: edit(d / "bert" / "RTE.yaml", "dsam_beta: 70", ""), r"RTE\.yaml: has no optimizer\.dsam_beta;"),
         (lambda d: edit(d / "bert" / "RTE.yaml", "log_format: json", ""), r"RTE\.yaml: has no common\.log_format;"),
         (lambda d: (d / "bert" / "lora.yaml").write_text("CoLA: {lr: 1}\n"), r"lora\.yaml: no lr for RTE"),
+        (lambda d: (d / "bert" / "adapter.yaml").write_text("RTE: {size: 1}\n"), r"adapter\.yaml: no lr for RTE"),
     ],
 )
 def test_settings_that_cannot_be_read(tmp_path, change, words):
     (tmp_path / "bert").mkdir()
-    for name in ("RTE.yaml", "lora.yaml"):
+    for name in ("RTE.yaml", "lora.yaml", "adapter.yaml"):
         (tmp_path / "bert" / name).write_text((CONFIGS / "bert" / name).read_text())
     change(tmp_path)
     with pytest.raises((ValueError, FileNotFoundError), match=words):
