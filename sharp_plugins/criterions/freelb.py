@@ -81,7 +81,7 @@ def initial_perturbation_(delta: Tensor, real: Tensor, magnitude: float) -> Tens
 class FreeLBSentencePrediction(SentencePrediction):
     """``sentence_prediction`` with FreeLB; ``freelb_gap`` is the rise of the loss from the first to the last point."""
 
-    metric = "freelb_gap"
+    measures = ("freelb_gap",)
 
     @classmethod
     def check(cls, cfg) -> None:
@@ -113,4 +113,4 @@ class FreeLBSentencePrediction(SentencePrediction):
             outputs.append((logits if keep_graphs else logits.detach(), None))
             losses.append(loss.detach())
         nothing = losses[0].new_zeros(())
-        return Pieces(outputs, 1 / cfg.freelb_steps, nothing, losses[-1] - losses[0])
+        return Pieces(outputs, 1 / cfg.freelb_steps, nothing, {"freelb_gap": losses[-1] - losses[0]})

@@ -78,7 +78,7 @@ def draw_noise_(z: Tensor, kind: str, eps: float) -> Tensor:
 class R3F:
     """The method; the task comes from the other base."""
 
-    metric = "symm_kl"
+    measures = ("symm_kl",)
 
     @classmethod
     def check(cls, cfg) -> None:
@@ -95,7 +95,7 @@ class R3F:
         with perturbed(model, torch.cat([torch.zeros_like(z), z])):
             clean, noised = halves(self.predict(model, twice(net_input, len(tokens))))
         kl = self.divergence(model, sample, clean, noised)
-        return Pieces([clean], 1.0, self.cfg.r3f_lambda * kl, kl)
+        return Pieces([clean], 1.0, self.cfg.r3f_lambda * kl, {"symm_kl": kl})
 
 
 @register_criterion("r3f_sentence_prediction", dataclass=R3FSentencePredictionConfig)

@@ -55,7 +55,7 @@ class RDropLabelSmoothedCrossEntropyConfig(LabelSmoothedCrossEntropyCriterionCon
 class RDrop:
     """The method; the task comes from the other base."""
 
-    metric = "rdrop_kl"
+    measures = ("rdrop_kl",)
 
     @classmethod
     def check(cls, cfg) -> None:
@@ -69,7 +69,7 @@ class RDrop:
         kl = self.divergence(model, sample, first, second)
         if not self.regression_target:
             kl = kl / 2
-        return Pieces([first, second], 1.0, self.cfg.rdrop_alpha * kl, kl)
+        return Pieces([first, second], 1.0, self.cfg.rdrop_alpha * kl, {"rdrop_kl": kl})
 
 
 @register_criterion("rdrop_sentence_prediction", dataclass=RDropSentencePredictionConfig)

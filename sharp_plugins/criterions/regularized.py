@@ -9,7 +9,7 @@ mode the criterion is the stock one, so that the validation losses of all method
 """
 
 import math
-from typing import Any, List, NamedTuple, Optional
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +27,7 @@ class Pieces(NamedTuple):
     outputs: List[Any]  # what the model returned; accuracy and nll_loss are the first one's
     weight: float
     added: Tensor  # (B,) fp32 with its graph, to the loss of each sentence
-    measured: Tensor  # (B,) fp32, what is logged: the regularizer without its coefficient
+    measured: Dict[str, Tensor]  # (B,) fp32 each, what is logged: the regularizers without their coefficients
 
 
 class GivenOutput:
@@ -75,9 +75,9 @@ def halves(output):
 
 
 class Regularized:
-    """A base before the stock criterion; a method goes before both and has `metric`, `check` and `pieces`."""
+    """A base before the stock criterion; a method goes before both and has `measures`, `check` and `pieces`."""
 
-    metric: str
+    measures: Tuple[str, ...]  # names of what `pieces` may measure
     regression_target = False
 
     @classmethod
@@ -106,7 +106,7 @@ class Regularized:
         _, sample_size, logging_output = results[0]
         loss = pieces.weight * sum(loss for loss, _, _ in results) + pieces.added.sum()
         logging_output["loss"] = loss.data
-        logging_output[self.metric] = pieces.measured.sum().data
+        logging_output.update({name: values.sum().data for name, values in pieces.measured.items()})
         return loss, sample_size, logging_output
 
     def sentence_losses(self, model, sample) -> Tensor:
@@ -117,11 +117,11 @@ class Regularized:
         losses = [self.stock_losses(GivenOutput(model, output), sample) for output in pieces.outputs]
         return pieces.weight * sum(losses) + pieces.added
 
-    @staticmethod
-    def only(output) -> Pieces:
+    @classmethod
+    def only(cls, output) -> Pieces:
         """The stock loss of one output and nothing else."""
         nothing = output[0].new_zeros((), dtype=torch.float32)
-        return Pieces([output], 1.0, nothing, nothing)
+        return Pieces([output], 1.0, nothing, dict.fromkeys(cls.measures, nothing))
 
     def source_tokens(self, sample) -> Tensor:
         """(B, T) tokens whose embeddings are to be perturbed."""
@@ -135,12 +135,13 @@ class Regularized:
 
     @classmethod
     def reduce_metrics(cls, logging_outputs) -> None:
-        """The stock metrics, and the regularizer by sample size, in nats."""
+        """The stock metrics, and the regularizers by sample size, in nats."""
         super().reduce_metrics(logging_outputs)
-        if any(cls.metric in log for log in logging_outputs):
-            sample_size = sum(log.get("sample_size", 0) for log in logging_outputs)
-            value = sum(log.get(cls.metric, 0) for log in logging_outputs)
-            metrics.log_scalar(cls.metric, value / sample_size, sample_size, round=6)
+        for name in cls.measures:
+            if any(name in log for log in logging_outputs):
+                sample_size = sum(log.get("sample_size", 0) for log in logging_outputs)
+                value = sum(log.get(name, 0) for log in logging_outputs)
+                metrics.log_scalar(name, value / sample_size, sample_size, round=6)
 
 
 class SentencePrediction(Regularized, SentencePredictionCriterion):

@@ -1,23 +1,28 @@
-"""SMART's adversarial regularization: no small change of the embeddings shall change the prediction.
+"""SMART: neither a small change of the embeddings nor an update of the weights shall change the prediction much.
 
-    min_θ L(θ) + λ Σ_i max_{‖x̃ᵢ - xᵢ‖_∞ ≤ ε} ℓ_s(f(x̃ᵢ), f(xᵢ))
+    min_θ L(θ) + λ Σ_i max_{‖x̃ᵢ - xᵢ‖_∞ ≤ ε} ℓ_s(f(x̃ᵢ; θ), f(xᵢ; θ)) + μ Σ_i ℓ_s(f(xᵢ; θ), f(xᵢ; θ̃))
+
+The second term is the smoothness-inducing adversarial regularization. Its inner problem is solved by
 
     x̃ ← x + ν,  ν ~ N(0, σ²)
     T times:  x̃ ← Π_{‖x̃ - x‖_∞ ≤ ε} (x̃ + η g / ‖g‖_∞),    g = ∇_x̃ ℓ_s(f(x̃), f(x))
 
 ℓ_s is the symmetric KL divergence, and the squared difference in regression. Norms are each sentence's own. Gradients
-for the update flow through both predictions, and not through x̃. λ = 0 makes one pass, and is the stock criterion.
+for the update flow through both predictions, and not through x̃. λ = 0 leaves the search out.
 
-SMART's other part, Bregman proximal point optimization, is left out: it needs the predictions of earlier weights'
-average, which would have to be saved with the checkpoints and to change at updates, but not in SAM's extra passes; a
-criterion of fairseq has no place for that. The δ-SAM paper describes its SMART baseline as a framework of several
-techniques, and by the one that is here (appendix A).
+The third is the Bregman proximal point method with momentum: θ̃ ← β θ̃ + (1 - β) θ after each update, which is fairseq's
+``--store-ema --ema-decay β``, saved in its checkpoints. No gradient flows to θ̃, and its predictions are without
+dropout (the paper does not say). The paper's β is 0.99 in the first tenth of the updates and 0.999 then; fairseq's is
+constant. μ = 0 leaves it out, as the δ-SAM paper's words on SMART do (appendix A); λ = μ = 0 is the stock criterion.
 
 Source: Jiang et al. 2020, "SMART: Robust and Efficient Fine-Tuning for Pre-trained Natural Language Models through
-Principled Regularized Optimization", section 3.1 (the regularization) and Algorithm 1 (the search).
+Principled Regularized Optimization", sections 3.1 (the regularization) and 3.2 (the proximal point method), and
+Algorithm 1 (the search).
 """
 
 from dataclasses import dataclass, field
+
+from typing import Callable, Optional
 
 import torch
 from fairseq import utils
@@ -41,8 +46,15 @@ class SMARTConfig(SentencePredictionConfig):
     smart_lambda: float = field(
         default=1.0,
         metadata={
-            "help": "λ, the weight of the divergence; 0 is sentence_prediction (default: the smallest that the paper "
-            "searches, 1, 3, 5)"
+            "help": "λ, the weight of the divergence at moved embeddings; 0 leaves it out (default: the smallest that "
+            "the paper searches, 1, 3, 5)"
+        },
+    )
+    smart_mu: float = field(
+        default=0.0,
+        metadata={
+            "help": "μ, the weight of the divergence from the averaged weights, which --store-ema keeps (the paper: 1, "
+            "with --ema-decay 0.999; default: without it, as it costs a copy of the weights and a pass)"
         },
     )
     smart_eps: float = field(
@@ -66,13 +78,21 @@ class SMARTConfig(SentencePredictionConfig):
 
 @register_criterion("smart_sentence_prediction", dataclass=SMARTConfig)
 class SMARTSentencePrediction(SentencePrediction):
-    """``sentence_prediction`` with SMART's adversarial regularization."""
+    """``sentence_prediction`` with SMART's adversarial regularization, and with μ > 0 its proximal point method."""
 
-    metric = "smart_divergence"
+    measures = ("smart_divergence", "smart_bregman")
+    # f(·; θ̃) as a function without arguments, from the trainer: a module would become a part of this one.
+    ema_model: Optional[Callable] = None
+
+    @property
+    def ema_flag(self) -> Optional[str]:
+        """The setting for which the trainer has to keep averaged weights; None where it need not."""
+        return "--smart-mu above 0" if self.cfg.smart_mu > 0 else None
 
     @classmethod
     def check(cls, cfg) -> None:
         check_flag("--smart-lambda", cfg.smart_lambda)
+        check_flag("--smart-mu", cfg.smart_mu)
         check_flag("--smart-eps", cfg.smart_eps, above=0)
         check_flag("--smart-noise", cfg.smart_noise, above=0)
         check_flag("--smart-step-size", cfg.smart_step_size, above=0)
@@ -81,8 +101,25 @@ class SMARTSentencePrediction(SentencePrediction):
 
     def pieces(self, model, sample) -> Pieces:
         cfg, net_input = self.cfg, sample["net_input"]
-        if cfg.smart_lambda == 0:
-            return self.only(self.predict(model, net_input))
+        if cfg.smart_lambda > 0:
+            clean, divergence = self.adversarial(model, sample)
+        else:
+            clean = self.predict(model, net_input)
+            divergence = clean[0].new_zeros((), dtype=torch.float32)
+        added, measured = cfg.smart_lambda * divergence, {"smart_divergence": divergence}
+        if cfg.smart_mu > 0:
+            bregman = self.divergence(model, sample, clean, self.predict_averaged(net_input))
+            added, measured["smart_bregman"] = added + cfg.smart_mu * bregman, bregman
+        return Pieces([clean], 1.0, added, measured)
+
+    def predict_averaged(self, net_input):
+        """The output f(x; θ̃), without a gradient."""
+        with torch.no_grad():
+            return self.predict(self.ema_model().eval(), net_input)
+
+    def adversarial(self, model, sample):
+        """The output f(x), and (B,) the divergence of f(x̃) from it."""
+        cfg, net_input = self.cfg, sample["net_input"]
         check_searchable(model)
         tokens = self.source_tokens(sample)
         real = real_tokens(tokens, self.task.source_dictionary.pad())
@@ -102,5 +139,4 @@ class SMARTSentencePrediction(SentencePrediction):
                 divergence = self.divergence(model, sample, predict_at(delta.requires_grad_()), fixed)
                 direction = normalized(gradient(divergence, delta, keep_graph=False) * real, order=float("inf"))
             delta = (delta.detach() + cfg.smart_step_size * direction).clamp(-cfg.smart_eps, cfg.smart_eps)
-        divergence = self.divergence(model, sample, predict_at(delta), clean)
-        return Pieces([clean], 1.0, cfg.smart_lambda * divergence, divergence)
+        return clean, self.divergence(model, sample, predict_at(delta), clean)

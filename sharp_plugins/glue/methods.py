@@ -143,6 +143,10 @@ def config(
         # The task's settings refer to these two, before hydra knows the plugin's criterions and their defaults.
         result["criterion"].setdefault("regression_target", False)
         result["criterion"].setdefault("classification_head_name", "sentence_classification_head")
+    if method.criterion == "smart":
+        # Both parts of SMART, as in its paper.
+        result["criterion"]["smart_mu"] = 1.0
+        result["ema"] = {"store_ema": True, "ema_decay": 0.999, "ema_fp32": True, **result.get("ema", {})}
     result["model"] = {**result.get("model", {}), **backbone.sizes, **_arch(method.network, backbone.arch)}
     result["task"].update(max_positions=backbone.max_positions, init_token=backbone.init_token)
     if backbone.separator_token is not None:

@@ -1,7 +1,8 @@
 """Repairs of fairseq (0.12.2 and fairseq-fixed 0.12.3.1) on today's torch and NumPy.
 
 Each does nothing where fairseq is already right. Two more are where they have to be: the overflow branch of the trainer
-(`sharp_plugins.host.trainer.mend_overflow_on_cpu`) and ``--bf16`` (`sharp_plugins.host.flags`).
+(`sharp_plugins.host.trainer.mend_overflow_on_cpu`) and ``--bf16`` (`sharp_plugins.host.flags`). The last one here is put in
+place by `sharp_plugins.host.trainer`, which wraps the same function.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from fairseq.logging import meters
 from fairseq.models import distributed_fairseq_model
 from fairseq.modules import dynamic_crf_layer
 from fairseq.tasks import FairseqTask
+from omegaconf import open_dict
 
 from sharp_plugins.host.patching import wrap
 
@@ -133,3 +135,25 @@ def install() -> None:
     keep_batches_when_resuming()
     keep_the_last_batch()
     keep_numpy_out_of_checkpoints()
+
+
+def start_averages_from_a_plain_checkpoint(load_checkpoint):
+    """``--store-ema`` with a checkpoint that has no averages, a pretrained one say: fairseq wants to start them from weights that it
+    has dropped by then, and fails with KeyError 'model'. Here they start as a copy of the model, as without a checkpoint."""
+
+    def load_with_averages(self, *args, **kwargs):
+        try:
+            return load_checkpoint(self, *args, **kwargs)
+        except KeyError as error:
+            if not (self.cfg.ema.store_ema and error.args == ("model",)):
+                raise
+        with open_dict(self.cfg):
+            self.cfg.ema.store_ema = False
+        try:
+            return load_checkpoint(self, *args, **kwargs)
+        finally:
+            with open_dict(self.cfg):
+                self.cfg.ema.store_ema = True
+            self._ema = None  # fairseq makes them on first use
+
+    return load_with_averages

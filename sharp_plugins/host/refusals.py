@@ -1,4 +1,4 @@
-"""What the plugin's optimizers cannot be combined with, refused by name before anything is trained."""
+"""What the plugin's optimizers and criterions cannot be combined with, refused by name before anything is trained."""
 
 from typing import Any, Callable
 
@@ -40,3 +40,10 @@ def check_config(cfg: FairseqConfig, optimizer: str) -> None:
         return next((section[name] for section in sections if name in section), None)
 
     check_settings(get, optimizer)
+
+
+def check_ema(cfg: FairseqConfig, criterion) -> None:
+    """Raise ValueError where *criterion* needs averaged weights, which it tells by its ``ema_flag``, and there are none."""
+    flag = getattr(criterion, "ema_flag", None)
+    if flag and not cfg.ema.store_ema:
+        raise ValueError(f"{flag} needs averages of the weights: add --store-ema, and say with --ema-decay how slow they are")

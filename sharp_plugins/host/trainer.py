@@ -21,7 +21,7 @@ from fairseq.optim import OPTIMIZER_REGISTRY, AMPOptimizer, FP16Optimizer, Memor
 from fairseq.trainer import Trainer
 from torch import Tensor
 
-from sharp_plugins.host import refusals
+from sharp_plugins.host import mends, refusals
 from sharp_plugins.host.masters import master_copies, registered_optimizer
 from sharp_plugins.host.passes import LostToMemory, Passes
 from sharp_plugins.host.pairs import balancedness_due, log_balancedness, prepare_balancing
@@ -81,6 +81,9 @@ def _wrap_train_step(train_step):
         method, updates = registered_optimizer(self), self.get_num_updates()
         if isinstance(method, BAR):
             prepare_balancing(self, method)
+        if getattr(self.get_criterion(), "ema_flag", None):
+            # fairseq makes its copy on first use: here it is one of w, and not of w + ε.
+            self.get_criterion().ema_model = self.ema.get_model
         due = balancedness_due(self)
         logging_output = train_step(self, samples, raise_oom)
         if due and self.get_num_updates() > updates:
@@ -238,6 +241,8 @@ def _wrap_state_dict(state_dict):
 
 
 def _wrap_load(load):
+    load = mends.start_averages_from_a_plain_checkpoint(load)
+
     def load_checkpoint(self, *args, **kwargs):
         try:
             extra_state = load(self, *args, **kwargs)
@@ -285,6 +290,7 @@ def _wrap_init(init):
             method.check(cfg.optimizer)
             refusals.check_config(cfg, name)
             method.check_run(criterion, task, model)
+        refusals.check_ema(cfg, criterion)
         init(self, cfg, task, model, criterion, quantizer)
 
     return __init__

@@ -5,6 +5,7 @@ import math
 import processes
 import pytest
 import sentences
+import torch
 from methods import METHODS, METRICS, SETTINGS
 
 pytestmark = pytest.mark.slow
@@ -57,3 +58,18 @@ def test_a_command_line_trains_validates_and_resumes(sentence_data, tmp_path, me
     for epochs in (1, 2):
         processes.train(data, tmp_path / "resumed", *rest, "--max-epoch", str(epochs), **parts)
     processes.assert_same_training(tmp_path / "run", tmp_path / "resumed")
+
+
+def test_smarts_averages_start_from_a_pretrained_checkpoint_and_resume(sentence_data, tmp_path):
+    flags = "--lr 0.01 --batch-size 8 --dropout 0.2 --store-ema --ema-decay 0.9 --smart-mu 1".split()
+    (data, *rest), parts = line(sentence_data, "smart", *flags)
+    plain, stock = line(sentence_data, "rdrop", "--optimizer", "sgd", "--lr", "0.1", "--batch-size", "8")
+    processes.train(*plain[:1], tmp_path / "pretrained", *plain[1:], "--max-update", "2", **stock)
+    start = ["--finetune-from-model", tmp_path / "pretrained" / "checkpoint_last.pt", "--optimizer", "sam"]
+    for name, stops in (("whole", (3,)), ("parts", (1, 3))):
+        for epochs in stops:
+            run = processes.train(data, tmp_path / name, *rest, *start, "--max-epoch", str(epochs), **parts)
+    assert all("smart_bregman" in entry for entry in processes.stats(run.text))
+    processes.assert_same_training(tmp_path / "whole", tmp_path / "parts")
+    whole, resumed = (processes.last(tmp_path / name)["extra_state"]["ema"] for name in ("whole", "parts"))
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)

@@ -1,7 +1,10 @@
-"""SMART's adversarial regularization against Algorithm 1's inner loop, sentence by sentence."""
+"""SMART against its formulas: Algorithm 1's inner loop, sentence by sentence, and the proximal point's divergence."""
+
+import copy
 
 import pytest
 import sentences
+import toy
 import torch
 
 NAME = "smart_sentence_prediction"
@@ -63,7 +66,7 @@ def test_the_search_of_the_papers_size_climbs(sentence_data):
 
 
 @pytest.mark.parametrize("regression", [False, True], ids=["classification", "regression"])
-def test_lambda_zero_is_the_stock_criterion(sentence_data, regression):
+def test_lambda_and_mu_zero_are_the_stock_criterion(sentence_data, regression):
     sentences.assert_is_stock(
         sentence_data, NAME, "sentence_prediction", "--smart-lambda", "0", regression=regression
     )
@@ -91,7 +94,84 @@ def test_without_gradients_the_losses_are_the_same(sentence_data):
     assert torch.equal(losses, expected.detach()) and not losses.requires_grad
 
 
-@pytest.mark.parametrize("flag", ["lambda", "eps", "noise", "step-size", "steps"])
+# ---------------------------------------------------------------------- the proximal point part
+
+
+@pytest.mark.parametrize("weight", ["0", "3"])
+@pytest.mark.parametrize("regression", [False, True], ids=["classification", "regression"])
+def test_bregman_loss_and_gradient(sentence_data, weight, regression):
+    settings = (0.1, 0.02, 0.05, 1)
+    criterion, model, sample = sentences.parts(
+        sentence_data, NAME, "--smart-lambda", weight, "--smart-mu", "0.7", "--store-ema", *flags(*settings),
+        regression=regression,
+    )
+    averaged = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in averaged.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.2)
+    criterion.ema_model = lambda: averaged.requires_grad_(False)
+    ell = squares if regression else sentences.plain_kl
+    delta = adversarial(model, sample, *settings, ell)
+    clean = sentences.logits_at(model, sample, 0)
+    bregman = ell(clean, sentences.logits_at(averaged, sample, 0))
+    expected = sentences.plain_losses(clean, sample, regression) + 0.7 * bregman
+    if weight != "0":
+        expected = expected + float(weight) * ell(sentences.logits_at(model, sample, delta), clean)
+    log = sentences.assert_same_loss_and_gradient(criterion, model, sample, expected, rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(log["smart_bregman"], bregman.sum().detach(), rtol=1e-3, atol=1e-5)
+    assert log["smart_bregman"] > 0.01
+
+
+def test_the_averaged_weights_predict_without_dropout(sentence_data):
+    criterion, model, sample = sentences.parts(
+        sentence_data, NAME, "--smart-lambda", "0", "--smart-mu", "1", "--store-ema", dropout="0.5"
+    )
+    averaged = copy.deepcopy(model).train()
+    criterion.ema_model = lambda: averaged
+    torch.manual_seed(0)
+    measured = criterion(model, sample)[2]["smart_bregman"]
+    torch.manual_seed(0)
+    expected = sentences.plain_kl(criterion.predict(model, sample["net_input"])[0],
+                                  sentences.logits_at(averaged.eval(), sample, 0)).sum()
+    torch.testing.assert_close(measured, expected.detach())
+
+
+@pytest.mark.parametrize("optimizer", [["sgd"], ["sam", "--base-optimizer", "sgd", "--sam-rho", "0.5"]], ids=["sgd", "sam"])
+def test_the_average_is_of_the_updates_weights(sentence_data, optimizer):
+    """θ̃ of the n-th update is β θ̃ + (1 - β) θ of those before: of w, never of w + ε, and w itself in the first."""
+    built = sentences.trainer(
+        sentence_data, NAME, "--optimizer", *optimizer, "--lr", "0.5", "--smart-lambda", "0", "--smart-mu", "1",
+        # fairseq's averages go twice as fast for a weight that two modules share.
+        "--store-ema", "--ema-decay", "0.6", "--untie-weights-roberta",
+    )
+    seen, predict = [], type(built.get_criterion()).predict_averaged
+
+    def remember(net_input):
+        criterion = built.get_criterion()
+        seen.append({name: p.clone() for name, p in criterion.ema_model().named_parameters()})
+        return predict(criterion, net_input)
+
+    built.get_criterion().predict_averaged = remember
+    weights = {name: p.detach().clone() for name, p in built.get_model().named_parameters()}
+    average = weights
+    for sample in toy.batches(built, [6, 6, 6]):
+        del seen[:]
+        built.train_step([sample])
+        assert len(seen) == (2 if optimizer[0] == "sam" else 1)
+        for found in seen:
+            for name, value in average.items():
+                torch.testing.assert_close(found[name], value, msg=name)
+        moved = {name: p.detach().clone() for name, p in built.get_model().named_parameters()}
+        assert any(not torch.equal(moved[name], weights[name]) for name in moved)
+        weights, average = moved, {name: 0.6 * average[name] + 0.4 * moved[name] for name in moved}
+
+
+def test_mu_needs_averaged_weights(sentence_data):
+    with pytest.raises(ValueError, match="--smart-mu above 0 needs .* --store-ema"):
+        sentences.trainer(sentence_data, NAME, "--smart-mu", "1")
+
+
+@pytest.mark.parametrize("flag", ["lambda", "mu", "eps", "noise", "step-size", "steps"])
 def test_bad_settings_are_refused(sentence_data, flag):
     value = "0" if flag == "steps" else "-1"
     with pytest.raises(ValueError, match=f"--smart-{flag} "):

@@ -4,6 +4,7 @@ import importlib.util
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -231,12 +232,13 @@ def entries(log):
 
 @pytest.mark.slow
 def test_real_runs(bert, data, tmp_path):
-    flags = "--tasks RTE --methods base lora-nbar dsam-r3f --seeds 3 --submission".split()
+    methods = ("base", "lora-nbar", "dsam-r3f", "houlsby", "smart")
+    flags = f"--tasks RTE --methods {' '.join(methods)} --seeds 3 --submission".split()
     line = command(bert, data, tmp_path / "out", 20, *flags)
     shown = processes.execute(line, tmp_path)
-    assert "3 runs, 0 of them finished before" in shown and "DEBUG" not in shown
+    assert "5 runs, 0 of them finished before" in shown and "DEBUG" not in shown
     logs = {}
-    for method in ("base", "lora-nbar", "dsam-r3f"):
+    for method in methods:
         directory = tmp_path / "out" / "RTE" / method / "seed3"
         result = json.loads((directory / "result.json").read_text())
         found = entries(directory / "train.log")
@@ -256,10 +258,14 @@ def test_real_runs(bert, data, tmp_path):
     last = {method: [entry for entry in found if "num_updates" in entry][-1] for method, found in logs.items()}
     assert "bar_alpha" in last["lora-nbar"] and "bar_alpha" not in last["base"]
     assert {"dsam_r", "sam_radius", "symm_kl"} <= last["dsam-r3f"].keys() and "sam_radius" not in last["base"]
+    assert "smart_bregman" in last["smart"]
+    trained = {m: re.search(r"adapters of size 64: ([\d,]+) of", (tmp_path / "out/RTE" / m / "seed3/train.log").read_text())
+               for m in methods}
+    assert [method for method in methods if trained[method]] == ["houlsby"]
     # Again: nothing is trained, and the table is the same.
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "RTE").rglob("*")}
     table = (tmp_path / "out" / "table.md").read_text()
-    assert "3 runs, 3 of them finished before" in processes.execute(line, tmp_path)
+    assert "5 runs, 5 of them finished before" in processes.execute(line, tmp_path)
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "RTE").rglob("*")} == before
     assert (tmp_path / "out" / "table.md").read_text() == table
 

@@ -194,6 +194,12 @@ def test_the_criterion_of_a_method(parts, tmp_path, method):
     assert make(parts, tmp_path, method)["criterion"]["_name"] == expected
 
 
+def test_smart_is_both_its_parts(parts, tmp_path):
+    made = make(parts, tmp_path, "smart")
+    assert made["criterion"]["smart_mu"] == 1 and made["ema"] == {"store_ema": True, "ema_decay": 0.999, "ema_fp32": True}
+    assert "ema" not in make(parts, tmp_path, "freelb")
+
+
 def test_what_the_backbone_the_data_and_the_run_bring(parts, tmp_path):
     for family, separator in (("bert", None), ("roberta", 2)):
         backbone, prepared = parts[family]
