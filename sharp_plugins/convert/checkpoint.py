@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import tempfile
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +17,7 @@ from torch import Tensor
 from sharp_plugins.convert.settings import Settings, read_settings
 from sharp_plugins.convert.tokenizer import Tokenizer
 from sharp_plugins.convert.weights import fairseq_weights, read_weights
+from sharp_plugins.files import unfinished_in
 from sharp_plugins.models import bert  # noqa: F401  sharp_bert
 
 ARCHITECTURES = {
@@ -60,12 +60,11 @@ def convert(directory, out) -> Converted:
     cfg = build_config(flags, settings)
     state = complete_state(directory, published, cfg, tokenizer)
 
-    out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".convert-", dir=out) as unfinished:
+    with unfinished_in(out) as unfinished:
         tokenizer.save(unfinished)
-        torch.save(checkpoint(cfg, state), os.path.join(unfinished, "model.pt"))
+        torch.save(checkpoint(cfg, state), unfinished / "model.pt")
         for name in sorted(os.listdir(unfinished), key=lambda name: name == "model.pt"):
-            os.replace(os.path.join(unfinished, name), out / name)
+            os.replace(unfinished / name, out / name)
     numbers = {value.data_ptr(): value.numel() for value in state.values()}  # tied ones once
     return Converted(
         type=settings.type,

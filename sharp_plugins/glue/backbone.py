@@ -8,8 +8,8 @@ import torch
 from fairseq.data import Dictionary
 
 from sharp_plugins.convert.tokenizer import Tokenizer
+from sharp_plugins.files import sha256
 from sharp_plugins.glue.checkpoints import config_of
-from sharp_plugins.glue.files import sha256
 
 FILES = ("model.pt", "dict.txt", "tokenizer.json")
 WORDS = "encoder.sentence_encoder.embed_tokens.weight"

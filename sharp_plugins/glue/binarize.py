@@ -11,15 +11,14 @@ A pair that is too long loses words from the end of whichever sentence is longer
 
 import json
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Dict, List, NamedTuple, Sequence
 
 import torch
 from fairseq.data import Dictionary, indexed_dataset
 
+from sharp_plugins.files import sha256, unfinished_in, write_text
 from sharp_plugins.glue.backbone import Backbone
-from sharp_plugins.glue.files import sha256, write_text
 from sharp_plugins.glue.reader import Row, find_files, is_stand_in, read
 from sharp_plugins.glue.tasks import MOST, Task
 
@@ -88,13 +87,12 @@ def prepare(
     if stamp.get("source") == source:
         return _prepared(out, stamp)._replace(done_before=True)
 
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as unfinished:
-        new = Path(unfinished) / "new"
+    with unfinished_in(out.parent) as unfinished:
+        new = unfinished / "new"
         stamp = {"source": source, **_write(new, paths, backbone, task, max_positions, skip_malformed)}
         write_text(new / STAMP, json.dumps(stamp, indent=2) + "\n")
         if out.exists():
-            shutil.move(str(out), str(Path(unfinished) / "old"))
+            shutil.move(str(out), str(unfinished / "old"))
         new.rename(out)
     return _prepared(out, stamp)
 

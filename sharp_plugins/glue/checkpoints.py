@@ -8,7 +8,7 @@ from typing import Dict, Optional
 
 import torch
 
-from sharp_plugins.glue.files import replacing
+from sharp_plugins.files import replacing
 
 BEST, LAST = "checkpoint_best.pt", "checkpoint_last.pt"
 

@@ -13,7 +13,7 @@ import zipfile
 from pathlib import Path
 from typing import Callable, Dict, List, NamedTuple
 
-from sharp_plugins.glue.files import replacing, sha256, write_text
+from sharp_plugins.files import replacing, sha256, write_text
 from sharp_plugins.glue.reader import find_files
 from sharp_plugins.glue.tasks import Task
 

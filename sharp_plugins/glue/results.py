@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Dict, List, NamedTuple, Optional, Sequence
 
-from sharp_plugins.glue.files import replacing, write_text
+from sharp_plugins.files import replacing, write_text
 from sharp_plugins.glue.tasks import TASKS, Task
 from sharp_plugins.report.table import markdown_table
 

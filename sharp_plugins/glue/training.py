@@ -18,11 +18,11 @@ from typing import Callable, Dict, NamedTuple, Optional
 
 from omegaconf import OmegaConf
 
+from sharp_plugins.files import write_text
 from sharp_plugins.glue.backbone import Backbone
 from sharp_plugins.glue.binarize import Prepared
 from sharp_plugins.glue.checkpoints import BEST, LAST, is_trained, mend_last_checkpoint, read_checkpoint
 from sharp_plugins.glue.evaluate import Checkpoint
-from sharp_plugins.glue.files import write_text
 from sharp_plugins.glue.methods import Method, differences
 from sharp_plugins.glue.results import RESULT, Result
 from sharp_plugins.glue.tasks import Task

@@ -11,9 +11,10 @@ from typing import List, NamedTuple, Optional, Tuple
 
 import torch
 
+from sharp_plugins.files import unfinished_in
 from sharp_plugins.lora import peft
 from sharp_plugins.lora.config import flags_of, lora_config, lora_settings, model_settings, plain_config
-from sharp_plugins.lora.files import Checkpoint, about, read, unfinished_in, write
+from sharp_plugins.lora.files import Checkpoint, about, read, write
 from sharp_plugins.lora.merge import NO_UPDATES, Agreement, State, lora_names, merge
 from sharp_plugins.lora.model import LoRASettings
 

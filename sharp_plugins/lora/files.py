@@ -2,13 +2,13 @@
 
 import argparse
 import contextlib
-import os
-import tempfile
 import warnings
 from pathlib import Path
 from typing import Any, Dict, Iterator
 
 import torch
+
+from sharp_plugins.files import replacing
 
 Checkpoint = Dict[str, Any]
 
@@ -65,20 +65,11 @@ def write(checkpoint: Checkpoint, path: Path) -> None:
     Raises:
         OSError: it cannot be written; a file that was there is as it was.
     """
-    with unfinished_in(path.parent) as unfinished:
+    with replacing(path) as new:
         try:
-            torch.save(checkpoint, unfinished / path.name)
+            torch.save(checkpoint, new)
         except RuntimeError as error:  # torch's for a full disk
             raise OSError(f"{path}: cannot be written: {error}") from error
-        os.replace(unfinished / path.name, path)
-
-
-@contextlib.contextmanager
-def unfinished_in(directory: Path) -> Iterator[Path]:
-    """A directory inside *directory*, from which complete files are moved to it; it goes, whatever happens."""
-    directory.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".lora-", dir=directory) as unfinished:
-        yield Path(unfinished)
 
 
 @contextlib.contextmanager

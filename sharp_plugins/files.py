@@ -5,16 +5,23 @@ import os
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Iterator
 
 
 @contextmanager
-def replacing(path: Path):
+def unfinished_in(directory: Path) -> Iterator[Path]:
+    """A directory inside *directory*, from which complete files are moved to it; it goes, whatever happens."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=directory) as unfinished:
+        yield Path(unfinished)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
     """A path to write to. What is there at the end becomes *path*; after an error *path* is as it was."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as unfinished:
-        new = Path(unfinished) / path.name
-        yield new
-        os.replace(new, path)
+    with unfinished_in(path.parent) as unfinished:
+        yield unfinished / path.name
+        os.replace(unfinished / path.name, path)
 
 
 def write_text(path: Path, text: str) -> None:
