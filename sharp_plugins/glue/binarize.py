@@ -25,6 +25,8 @@ from sharp_plugins.glue.tasks import MOST, Task
 STAMP = "prepared.json"
 # Changed with what is written, so that data of an earlier version are made anew.
 FORMAT = 1
+# What may be in the directory.
+OWN = {"input0", "input1", "label", "index", STAMP}
 
 
 class Prepared(NamedTuple):
@@ -67,25 +69,16 @@ def prepare(
         ValueError: a file cannot be read, *max_positions* does not fit, or *out* holds something else.
     """
     out = Path(out)
-    sentences = len(task.sentences)
-    least = backbone.special_symbols(sentences) + sentences
-    if not least <= max_positions <= backbone.max_positions:
-        raise ValueError(
-            f"--max-positions must be from {least} to {backbone.max_positions}, where the backbone's positions end, "
-            f"and is {max_positions}"
-        )
-    paths = find_files(data, task)
-    source = {
-        "format": FORMAT,
-        "task": task.name,
-        "max_positions": max_positions,
-        "skip_malformed": skip_malformed,
-        "data": {split: sha256(path) for split, path in paths.items()},
-        "backbone": {name: backbone.checksums[name] for name in ("dict.txt", "tokenizer.json")},
-    }
+    source, paths = source_of(data, backbone, task, max_positions, skip_malformed), find_files(data, task)
     stamp = _stamp(out)
     if stamp.get("source") == source:
         return _prepared(out, stamp)._replace(done_before=True)
+    others = sorted({path.name for path in out.iterdir()} - OWN) if out.exists() else []
+    if others:
+        raise ValueError(
+            f"{out}: holds other data, which would be replaced, and with them {', '.join(others)}, which is none of "
+            "them; choose another place"
+        )
 
     with unfinished_in(out.parent) as unfinished:
         new = unfinished / "new"
@@ -97,15 +90,42 @@ def prepare(
     return _prepared(out, stamp)
 
 
+def source_of(data, backbone: Backbone, task: Task, max_positions: int = 512, skip_malformed: bool = False) -> Dict:
+    """What a task's data are made of: checksums of all files, and the settings; as `prepare`, which it is a part of.
+
+    Raises:
+        FileNotFoundError: a file is not there.
+        ValueError: *max_positions* does not fit.
+    """
+    sentences = len(task.sentences)
+    least = backbone.special_symbols(sentences) + sentences
+    if not least <= max_positions <= backbone.max_positions:
+        raise ValueError(
+            f"--max-positions must be from {least} to {backbone.max_positions}, where the backbone's positions end, "
+            f"and is {max_positions}"
+        )
+    return {
+        "format": FORMAT,
+        "task": task.name,
+        "max_positions": max_positions,
+        "skip_malformed": skip_malformed,
+        "data": {split: sha256(path) for split, path in find_files(data, task).items()},
+        "backbone": {name: backbone.checksums[name] for name in ("dict.txt", "tokenizer.json")},
+    }
+
+
 def read_prepared(directory) -> Prepared:
     """What `prepare` returned when it wrote *directory*.
 
     Raises:
         FileNotFoundError: it did not.
+        ValueError: it is of an earlier version.
     """
     stamp = _stamp(Path(directory))
     if not stamp:
         raise FileNotFoundError(f"{directory}: not there, or not written by `python -m sharp_plugins.glue prepare`")
+    if stamp["source"].get("format") != FORMAT:
+        raise ValueError(f"{directory}: written by another version; make it again with `python -m sharp_plugins.glue prepare`")
     return _prepared(Path(directory), stamp)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Callable, Dict, List, NamedTuple
 
 from sharp_plugins.files import replacing, sha256, write_text
-from sharp_plugins.glue.reader import find_files
+from sharp_plugins.glue.reader import ENDINGS
 from sharp_plugins.glue.tasks import Task
 
 GLUE = "https://dl.fbaipublicfiles.com/glue/data/"
@@ -60,7 +60,7 @@ DOWNLOADS = ".downloads"
 
 
 def download(task: Task, data, show: Callable[[str], None] = print, sources=None) -> bool:
-    """Make sure that *task*'s training and development sets are in the directory *data*.
+    """Make sure that all of *task*'s published files are in the directory *data*; files that are there stay as they are.
 
     Args:
         show: is given lines for the user.
@@ -74,11 +74,8 @@ def download(task: Task, data, show: Callable[[str], None] = print, sources=None
         ValueError: what came is not what was published.
     """
     data = Path(data)
-    try:
-        find_files(data, task)
+    if all(is_there(data / task.name, split.names[0]) for split in task.splits.values()):
         return False
-    except FileNotFoundError:
-        pass
     fetched = []
     for source in (sources or SOURCES)[task.name]:
         path = data / DOWNLOADS / task.name / source.name
@@ -92,6 +89,11 @@ def download(task: Task, data, show: Callable[[str], None] = print, sources=None
         unpack(fetched[0], task, data / task.name)
     shutil.rmtree(data / DOWNLOADS / task.name)
     return True
+
+
+def is_there(directory: Path, name: str) -> bool:
+    """Whether there is a file of that name, compressed or not."""
+    return any((directory / f"{name}{ending}").is_file() for ending in ENDINGS)
 
 
 def fetch(source: Source, path: Path) -> None:
@@ -127,9 +129,11 @@ def fetch(source: Source, path: Path) -> None:
 
 
 def unpack(archive: Path, task: Task, directory: Path) -> None:
-    """Take the task's own files out of its archive; those that `download` looks for come last."""
+    """Take the files that are missing out of the task's archive; those without which no run can start come last."""
     with zipfile.ZipFile(archive) as archived:
         for split in reversed(list(task.splits.values())):
+            if is_there(directory, split.names[0]):
+                continue
             name = f"{split.names[0]}.tsv"
             with archived.open(f"{task.name}/{name}") as member, replacing(directory / name) as new:
                 with open(new, "wb") as file:
@@ -149,6 +153,8 @@ def write_mrpc(train: Path, test: Path, dev_ids: Path, directory: Path) -> None:
         "train": [head, *(row for row, dev in zip(rows, is_dev) if not dev)],
     }
     for name, lines in splits.items():
+        if is_there(directory, name):
+            continue
         write_text(directory / f"{name}.tsv", "".join(f"{line}\n" for line in lines))
 
 

@@ -55,7 +55,10 @@ class Checkpoint:
             (model,), cfg, self.task = checkpoint_utils.load_model_ensemble_and_task([str(path)], overrides)
         except Exception as error:  # fairseq raises bare ones
             raise ValueError(f"{path}: cannot be loaded on {prepared.directory}: {error}") from error
-        self.model = model.float().to(self.device).eval()
+        try:
+            self.model = model.float().to(self.device).eval()
+        except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+            raise ValueError(f"--device {self.device}: {error}") from error
         self.head = cfg.criterion.classification_head_name
 
     @torch.no_grad()
@@ -87,11 +90,14 @@ class Checkpoint:
         """The task's metrics in percent, on each split but the training set that has labels."""
         result = {}
         for split in self.prepared.rows:
-            if split != "train":
+            if split != "train" and self.has_labels(split):
                 predictions = self.predict(split)
-                if predictions.targets is not None:
-                    result[split] = scores(self.glue_task, predictions.values, predictions.targets)
+                result[split] = scores(self.glue_task, predictions.values, predictions.targets)
         return result
+
+    def has_labels(self, split: str) -> bool:
+        """Whether the split's file has them; a published test set has none, and may be large."""
+        return any((self.prepared.directory / "label" / f"{split}.{ending}").is_file() for ending in ("idx", "label"))
 
     def write_submissions(self, directory) -> List[Path]:
         """Write what gluebenchmark.com takes for each test set, and return the files' paths."""

@@ -11,10 +11,13 @@ and BAR the family's ``lora.yaml``, for adapters its ``adapter.yaml``.
 """
 
 from copy import deepcopy
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Dict, List, NamedTuple, Optional, Sequence
 
 import sharp_plugins
+from fairseq.dataclass.configs import FairseqConfig
+from fairseq.dataclass.initialize import add_defaults
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from sharp_plugins.glue.backbone import Backbone
@@ -133,8 +136,15 @@ def config(
     Raises:
         ValueError: a change is not of that form, or is of a setting that the run makes itself.
     """
-    result = deepcopy(settings.task)
+    # The optimizer's settings are changed before a method's are derived: each takes of a change what it has use for.
+    bar = [change for change in changes if change.startswith("optimizer.bar_")]
+    around = [change for change in changes if change.startswith("optimizer.") and change not in bar]
+    rest = [change for change in changes if change not in bar + around]
+    result = _change(settings.task, around)
+    changed = {change.partition("=")[0] for change in changes}
     network = settings.of(method.network)
+    network = {name: value for name, value in network.items() if f"optimizer.base.{name}" not in changed}
+    network.update(_change({"optimizer": {}}, bar)["optimizer"])
     result["optimizer"] = _optimizer(result["optimizer"], method, network)
     if method.network:
         result["optimization"]["lr"] = [network["lr"]]
@@ -155,7 +165,7 @@ def config(
     if cpu:
         result["common"].update(cpu=True, fp16=False)
 
-    result = _change(result, changes)
+    result = _change(result, rest)
     result["common"].update(user_dir=str(Path(sharp_plugins.__file__).resolve().parent), seed=seed)
     result["task"]["data"] = str(prepared.directory.resolve())
     result["dataset"]["valid_subset"] = ",".join(split for split in prepared.rows if split.startswith("valid"))
@@ -207,6 +217,20 @@ def _change(result: Dict, changes: Sequence[str]) -> Dict:
         return OmegaConf.to_container(OmegaConf.merge(OmegaConf.create(result), OmegaConf.from_dotlist(list(changes))))
     except OmegaConfBaseException as error:
         raise ValueError(f"--set: {error}") from error
+
+
+def check_config(config: Dict, name: str) -> None:
+    """Raise ValueError where fairseq would refuse a setting when the run starts; *name* is the run's, for the message."""
+    parts = OmegaConf.create(deepcopy(config))
+    try:
+        for part, section in parts.items():
+            known = getattr(FairseqConfig(), part, None)
+            if is_dataclass(known):
+                OmegaConf.merge(OmegaConf.structured(known), section)
+        add_defaults(parts)
+    except OmegaConfBaseException as error:
+        words = str(error).splitlines()[0]
+        raise ValueError(f"{name}: fairseq does not know such a setting: {words}; see --set and --configs") from error
 
 
 def differences(one: Dict, other: Dict) -> List[str]:

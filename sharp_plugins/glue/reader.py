@@ -9,6 +9,9 @@ from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
 from sharp_plugins.glue.tasks import COLA_COLUMNS, MOST, REQUIRED, Names, Task
 
 BOM = b"\xef\xbb\xbf"
+ENDINGS = (".tsv", ".tsv.gz")
+# What other distributions of GLUE have for the labels of test sets.
+UNKNOWN = "-1"
 
 
 class Row(NamedTuple):
@@ -47,7 +50,7 @@ def find_files(directory: Path, task: Task) -> Dict[str, Path]:
     """
     found = {}
     for split, (names, _, _) in task.splits.items():
-        paths = [Path(directory) / task.name / f"{name}{ending}" for name in names for ending in (".tsv", ".tsv.gz")]
+        paths = [Path(directory) / task.name / f"{name}{ending}" for name in names for ending in ENDINGS]
         there = [path for path in paths if path.is_file()]
         if there:
             found[split] = there[0]
@@ -56,6 +59,11 @@ def find_files(directory: Path, task: Task) -> Dict[str, Path]:
                 f"{paths[0]}: not there (nor {', '.join(path.name for path in paths[1:])}); --data wants a directory "
                 f"with GLUE's {task.name}/{paths[0].name}, and --download fetches it"
             )
+    if is_stand_in(found["valid"], task, "valid") and not is_stand_in(found["train"], task, "train"):
+        raise ValueError(
+            f"{found['valid']}: holds rows of the training set, and {found['train'].name} beside it is all of that; "
+            f"put {task.name}/{task.splits['valid'].names[0]}.tsv there, or a sample for training"
+        )
     return found
 
 
@@ -81,7 +89,7 @@ def read(path: Path, task: Task, split: str, skip_malformed: bool = False) -> Ta
     for number, line in lines:
         ends_with_break = line.endswith(b"\n")
         try:
-            rows.append(_row(path, number, line, columns, task, index=len(rows)))
+            rows.append(_row(path, number, line, columns, task, split, index=len(rows)))
         except RowError as error:
             if not skip_malformed:
                 cut = "" if ends_with_break else "; the file ends there without a line break: it seems to be cut off"
@@ -89,6 +97,8 @@ def read(path: Path, task: Task, split: str, skip_malformed: bool = False) -> Ta
             skipped.append(error)
     if not rows:
         raise ValueError(f"{path}: it has no rows")
+    if any(row.label is None for row in rows):
+        rows = [row._replace(label=None) for row in rows]
 
     warnings = []
     if skipped:
@@ -159,7 +169,7 @@ def _columns(path: Path, task: Task, split: str, first: bytes) -> _Columns:
     return _Columns(len(names), tuple(sentences), label, find(("index", "id")), in_file)
 
 
-def _row(path: Path, number: int, line: bytes, columns: _Columns, task: Task, index: int) -> Row:
+def _row(path: Path, number: int, line: bytes, columns: _Columns, task: Task, split: str, index: int) -> Row:
     fields = _fields(path, number, line)
     if len(fields) != columns.count:
         where = "the first line" if columns.in_file else "a row of this task"
@@ -168,6 +178,8 @@ def _row(path: Path, number: int, line: bytes, columns: _Columns, task: Task, in
     if not any(sentence.strip() for sentence in sentences):
         raise RowError(f"{path}:{number}: no text")
     label = None if columns.label is None else fields[columns.label]
+    if split.startswith("test") and label == UNKNOWN:
+        label = None
     if label is not None and not (_is_score(label) if task.is_regression else label in task.classes):
         wanted = f"a number from 0 to {MOST:g}" if task.is_regression else f"one of {', '.join(task.classes)}"
         raise RowError(f"{path}:{number}: the label is {label!r}, and should be {wanted}")

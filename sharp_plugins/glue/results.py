@@ -47,6 +47,8 @@ def load_results(out) -> List[Result]:
             results.append(Result(**json.loads(path.read_text(encoding="utf-8"))))
         except (TypeError, ValueError) as error:
             raise ValueError(f"{path}: not a run's result: {error}; delete it to run it again") from error
+        if results[-1].task not in TASKS:
+            raise ValueError(f"{path}: a result of {results[-1].task!r}, which is no task; delete it")
     order = list(TASKS)
     return sorted(results, key=lambda result: (order.index(result.task), result.method, result.seed))
 

@@ -11,18 +11,28 @@ import argparse
 import signal
 import sys
 from pathlib import Path
-from typing import Dict, List, Sequence
+from typing import Dict, Iterator, List, Sequence, Tuple
 
 import torch
 
 from sharp_plugins.glue.arguments import add_data_arguments, be_quiet, message
 from sharp_plugins.glue.backbone import load_backbone
-from sharp_plugins.glue.binarize import prepare
+from sharp_plugins.glue.binarize import prepare, source_of
 from sharp_plugins.glue.download import download
-from sharp_plugins.glue.methods import Method, config, find_method, read_settings
+from sharp_plugins.glue.methods import Method, check_config, config, find_method, read_settings
 from sharp_plugins.glue.results import Result, write_report
 from sharp_plugins.glue.tasks import TASKS, Task, find_task
-from sharp_plugins.glue.training import Run, RunBusy, RunFailed, check, finish, train
+from sharp_plugins.glue.training import (
+    SUBMISSION,
+    Run,
+    RunBusy,
+    RunFailed,
+    check,
+    check_made_of,
+    finish,
+    locked,
+    train,
+)
 
 INTERRUPTED = 130
 
@@ -70,21 +80,56 @@ def plan(args) -> List[Run]:
     methods: Sequence[Method] = [find_method(name) for name in args.methods]
     backbone = load_backbone(args.backbone)
     settings = {task.name: read_settings(args.configs, backbone.family, task) for task in tasks}
+    if args.download:
+        for task in tasks:
+            download(task, args.data)
+    data = args.data, backbone
+    how = args.max_positions, args.skip_malformed
+    # Before the data are made, which would replace those of the runs that are there.
+    sources = {task.name: source_of(*data, task, *how) for task in tasks}
+    there = list(stored(args.out))
+    for directory, task, _, _ in there:
+        check_made_of(directory, backbone.checksums, sources.get(task))
     runs = []
     for task in tasks:
-        if args.download:
-            download(task, args.data)
-        place = args.out / "data" / task.name
-        prepared = prepare(args.data, backbone, task, place, args.max_positions, args.skip_malformed)
+        prepared = prepare(*data, task, args.out / "data" / task.name, *how)
         print(message(prepared), flush=True)
-        for seed in args.seeds:
-            for method in methods:
-                directory = args.out / task.name / method.name / f"seed{seed}"
-                own = config(settings[task.name], method, backbone, prepared, seed, directory, args.changes, args.cpu)
-                runs.append(Run(task, method, seed, directory, own, backbone, prepared))
-    for run in runs:
-        check(run)
+
+        def make(method: Method, seed: int) -> Run:
+            directory = args.out / task.name / method.name / f"seed{seed}"
+            own = config(settings[task.name], method, backbone, prepared, seed, directory, args.changes, args.cpu)
+            return Run(task, method, seed, directory, own, backbone, prepared)
+
+        # All of a change to the optimizer is in these two, and in others what they have use for.
+        for method in dict.fromkeys([*methods, find_method("dsam"), find_method("lora-obar")]):
+            check_config(make(method, args.seeds[0]).config, f"{task.name} {method.name}")
+        for _, name, method, seed in there:
+            if name == task.name:
+                check(make(method, seed))
+        runs += [make(method, seed) for seed in args.seeds for method in methods]
+    if args.submission:
+        check_submissions(runs)
     return runs
+
+
+def stored(out: Path) -> Iterator[Tuple[Path, str, Method, int]]:
+    """Runs below *out*, finished or not: directory, the task's name, method and seed."""
+    for directory in sorted(out.glob("*/*/seed*")):
+        task, method, seed = directory.parts[-3:]
+        if task in TASKS and seed[4:].isdigit():
+            yield directory, task, find_method(method), int(seed[4:])
+
+
+def check_submissions(runs: Sequence[Run]) -> None:
+    """Raise ValueError where a run could not write what --submission asks for."""
+    for run in runs:
+        if not any(split.startswith("test") for split in run.prepared.rows):
+            raise ValueError(f"--submission: there is no test set of {run.task.name} in --data")
+        if run.is_finished and not (run.directory / SUBMISSION).is_dir():
+            raise ValueError(
+                f"--submission: {run.directory} was finished without it, and its checkpoint may be gone; leave the flag "
+                "out, or delete the directory to run it again"
+            )
 
 
 class Progress:
@@ -123,8 +168,7 @@ def describe(result: Result, start: str) -> str:
 
 
 def do(runs: Sequence[Run], args) -> List[str]:
-    """Do what is missing; returns what failed."""
-    failed = []
+    """Do what is missing; returns the runs that are not finished then."""
     for number, run in enumerate(runs, start=1):
         if run.is_finished:
             continue
@@ -132,17 +176,17 @@ def do(runs: Sequence[Run], args) -> List[str]:
         print(f"{start}: log in {run.directory / 'train.log'}", flush=True)
         progress = Progress(start, run)
         try:
-            try:
-                train(run, progress)
-            finally:
-                progress.end()
-            if not run.is_finished:
-                print(describe(finish(run, args.keep_checkpoints, args.submission), start), flush=True)
+            with locked(run) as lock:
+                if not run.is_finished:  # another call may have done it meanwhile
+                    try:
+                        train(run, progress, lock)
+                    finally:
+                        progress.end()
+                    print(describe(finish(run, args.keep_checkpoints, args.submission), start), flush=True)
         except (RunFailed, RunBusy) as error:
-            failed.append(str(error))
             print(f"error: {error}", file=sys.stderr, flush=True)
         report(args)
-    return failed
+    return [run.name for run in runs if not run.is_finished]
 
 
 def report(args) -> List[Path]:

@@ -10,11 +10,13 @@
 import fcntl
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Callable, Dict, NamedTuple, Optional
+from typing import Callable, Dict, NamedTuple, Optional, Sequence
 
 from omegaconf import OmegaConf
 
@@ -27,7 +29,7 @@ from sharp_plugins.glue.methods import Method, differences
 from sharp_plugins.glue.results import RESULT, Result
 from sharp_plugins.glue.tasks import Task
 
-CONFIG, MADE_OF, LOG = "run.yaml", "made_of.json", "train.log"
+CONFIG, MADE_OF, LOG, SUBMISSION = "run.yaml", "made_of.json", "train.log", "submission"
 # The config's name must not be that of fairseq's own, "config".
 COMMAND = ["-m", "fairseq_cli.hydra_train", "--config-dir", ".", "--config-name", "run"]
 COMMAND += ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=stdout"]
@@ -71,28 +73,44 @@ class RunBusy(Exception):
 
 def check(run: Run) -> None:
     """Raise ValueError where *run*'s directory holds a run of something else, finished or not."""
-    made_of, path = run.directory / MADE_OF, run.directory / CONFIG
-    if not (made_of.is_file() and path.is_file()):
-        return
-    before = json.loads(made_of.read_text(encoding="utf-8"))
-    different = [f"the {part}" for part in ("backbone", "data") if before.get(part) != run.made_of[part]]
-    different += differences(OmegaConf.to_container(OmegaConf.load(path)), run.config)
+    check_made_of(run.directory, run.backbone.checksums, run.prepared.source)
+    path = run.directory / CONFIG
+    if path.is_file():
+        try:
+            before = OmegaConf.to_container(OmegaConf.load(path))
+        except Exception as error:  # yaml's and OmegaConf's errors have no common parent
+            words = " ".join(str(error).split())
+            raise ValueError(f"{path}: cannot be read: {words}; delete {run.directory} to run it again") from error
+        _refuse(run.directory, differences(before, run.config))
+
+
+def check_made_of(directory: Path, backbone: Dict, data: Optional[Dict]) -> None:
+    """Raise ValueError where the run in *directory* was of another backbone or (unless None is given) other data."""
+    path = directory / MADE_OF
+    if path.is_file():
+        try:
+            before = json.loads(path.read_text(encoding="utf-8"))
+            now = {"backbone": backbone, "data": before.get("data") if data is None else data}
+            different = [f"the {part}" for part in now if before.get(part) != now[part]]
+        except (ValueError, AttributeError) as error:
+            raise ValueError(f"{path}: cannot be read: {error}; delete {directory} to run it again") from error
+        _refuse(directory, different)
+
+
+def _refuse(directory: Path, different: Sequence[str]) -> None:
     if different:
         raise ValueError(
-            f"{run.directory}: holds a run that differs in {', '.join(different)}; use the same settings, choose "
-            "another --out, or delete it"
+            f"{directory}: holds a run that differs in {', '.join(different)}, and would be in one table with these; "
+            "use the same settings, choose another --out, or delete it"
         )
 
 
-def train(run: Run, show: Callable[[Dict], None]) -> None:
-    """Train to the end, from the last checkpoint where there is one.
-
-    Args:
-        show: is given each entry of fairseq's log.
+@contextmanager
+def locked(run: Run):
+    """Keep other processes away from *run*; yields the file that is locked.
 
     Raises:
-        RunFailed: the process failed.
-        RunBusy: another process trains this run; nothing was done.
+        RunBusy: another process is at it.
     """
     run.directory.mkdir(parents=True, exist_ok=True)
     with open(run.directory / "lock", "w") as lock:
@@ -100,13 +118,27 @@ def train(run: Run, show: Callable[[Dict], None]) -> None:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise RunBusy(f"{run.name}: another process is at it") from None
-        if run.is_finished:
-            return
-        write_text(run.directory / MADE_OF, json.dumps(run.made_of, indent=2) + "\n")
-        write_text(run.directory / CONFIG, "# @package _group_\n" + OmegaConf.to_yaml(OmegaConf.create(run.config)))
-        mend_last_checkpoint(run.directory)
-        if not is_trained(run.directory, run.config["optimization"]):
-            _run_process(run, show, lock)
+        # What a killed process had not finished writing.
+        for path in (*run.directory.glob(".unfinished-*"), *run.directory.glob("*.pt.tmp")):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        yield lock
+
+
+def train(run: Run, show: Callable[[Dict], None], lock) -> None:
+    """Train to the end, from the last checkpoint where there is one.
+
+    Args:
+        show: is given each entry of fairseq's log.
+        lock: from `locked`.
+
+    Raises:
+        RunFailed: the process failed.
+    """
+    write_text(run.directory / MADE_OF, json.dumps(run.made_of, indent=2) + "\n")
+    write_text(run.directory / CONFIG, "# @package _group_\n" + OmegaConf.to_yaml(OmegaConf.create(run.config)))
+    mend_last_checkpoint(run.directory)
+    if not is_trained(run.directory, run.config["optimization"]):
+        _run_process(run, show, lock)
 
 
 def _run_process(run: Run, show: Callable[[Dict], None], lock) -> None:
@@ -165,6 +197,9 @@ def finish(run: Run, keep_checkpoints: bool = False, submission: bool = False) -
 
     Args:
         submission: also write the test sets' predictions, into RUN/submission.
+
+    Raises:
+        RunFailed: there is no checkpoint, or it cannot be evaluated.
     """
     best, last = read_checkpoint(run.directory / BEST), read_checkpoint(run.directory / LAST)
     if best is None or last is None:
@@ -177,12 +212,14 @@ def finish(run: Run, keep_checkpoints: bool = False, submission: bool = False) -
         "updates": last["optimizer_history"][-1]["num_updates"],
     }
     del best, last
-    checkpoint = Checkpoint(run.directory / BEST, run.prepared, "cpu" if run.config["common"].get("cpu") else None)
-    result = Result(
-        run.task.name, run.method.name, run.seed, metrics=checkpoint.score(), files=dict(run.prepared.files), **facts
-    )
-    if submission:
-        checkpoint.write_submissions(run.directory / "submission")
+    try:
+        checkpoint = Checkpoint(run.directory / BEST, run.prepared, "cpu" if run.config["common"].get("cpu") else None)
+        metrics = checkpoint.score()
+        if submission:
+            checkpoint.write_submissions(run.directory / SUBMISSION)
+    except (ValueError, OSError, RuntimeError) as error:  # torch's, for a GPU's memory, is a RuntimeError
+        raise RunFailed(f"{run.name}: trained, and could not be evaluated: {error}") from error
+    result = Result(run.task.name, run.method.name, run.seed, metrics=metrics, files=dict(run.prepared.files), **facts)
     result.save(run.directory)
     if not keep_checkpoints:
         for path in run.directory.glob("checkpoint*.pt"):

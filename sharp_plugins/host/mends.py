@@ -14,6 +14,7 @@ import torch
 from fairseq.data import data_utils, language_pair_dataset, token_block_dataset
 from fairseq.logging import meters
 from fairseq.models import distributed_fairseq_model
+from fairseq.models.ema.ema import EMA
 from fairseq.modules import dynamic_crf_layer
 from fairseq.tasks import FairseqTask
 from omegaconf import open_dict
@@ -128,6 +129,29 @@ def keep_numpy_out_of_checkpoints() -> None:
     wrap(meters.MetersDict, "get_smoothed_value", make)
 
 
+def average_tied_weights_once() -> None:
+    """``--store-ema`` goes through the weights by name, and makes a step for each name of a weight that modules share, as the word
+    embeddings and the output layer of most models do: their average moves twice as fast as the others."""
+
+    def make(step):
+        def step_once(self, new_model, updates=None):
+            averages = self.fp32_params if self.config.ema_fp32 else self.model.state_dict()
+            state, done = {}, set()
+            for name, weight in new_model.state_dict().items():
+                average = averages.get(name)
+                if torch.is_tensor(average) and average.numel():
+                    place = (average.data_ptr(), average.shape)
+                    if place in done:
+                        continue
+                    done.add(place)
+                state[name] = weight
+            step(self, types.SimpleNamespace(state_dict=lambda: state), updates)
+
+        return step_once
+
+    wrap(EMA, "_step_internal", make)
+
+
 def install() -> None:
     allow_namespaces_in_checkpoints()
     let_pytorch_ddp_run_on_cpu()
@@ -135,6 +159,7 @@ def install() -> None:
     keep_batches_when_resuming()
     keep_the_last_batch()
     keep_numpy_out_of_checkpoints()
+    average_tied_weights_once()
 
 
 def start_averages_from_a_plain_checkpoint(load_checkpoint):

@@ -49,7 +49,7 @@ def data(tmp_path_factory):
 def start(bert, data, tmp_path, monkeypatch):
     """Calls `main` in this process; trains nothing, but for what a test puts there."""
     trained = []
-    monkeypatch.setattr(runs, "train", lambda run, show: trained.append(run.name))
+    monkeypatch.setattr(runs, "train", lambda run, show, lock: trained.append(run.name))
 
     def call(*flags, backbone=bert, data=data, out="out"):
         line = ["--backbone", backbone, "--data", data, "--out", tmp_path / out, "--max-positions", 64, *flags]
@@ -114,6 +114,50 @@ def test_a_second_call_with_other_settings_is_refused(start, tmp_path, capsys, m
     assert "differs in dataset.batch_size" in capsys.readouterr().err
 
 
+def test_a_table_is_of_one_backbone_data_and_settings(start, bert, data, tmp_path, capsys, monkeypatch):
+    """Also where the call's own runs are others than those that are there."""
+    from sharp_plugins.glue import training
+
+    monkeypatch.setattr(training, "COMMAND", ["-c", "raise SystemExit(1)"])
+    monkeypatch.setattr(runs, "train", training.train)
+    assert start(*"--tasks RTE --methods base --seeds 1".split()) == 1
+    capsys.readouterr()
+    other = "--methods sam --seeds 2".split()
+    assert start("--tasks", "RTE", *other, "--set", "dataset.batch_size=3") == 1
+    assert "base/seed1: holds a run that differs in dataset.batch_size, and would be" in capsys.readouterr().err
+    # The data of the run that is there are not replaced.
+    stamp = (tmp_path / "out" / "data" / "RTE" / "prepared.json").read_text()
+    assert start("--tasks", "RTE", *other, "--max-positions", 32) == 1
+    assert "base/seed1: holds a run that differs in the data," in capsys.readouterr().err
+    assert (tmp_path / "out" / "data" / "RTE" / "prepared.json").read_text() == stamp
+    another = shutil.copytree(bert, tmp_path / "another")
+    with open(another / "tokenizer.json", "a") as file:
+        file.write("\n")
+    assert start("--tasks", "CoLA", *other, backbone=another) == 1  # of another task, even
+    assert "base/seed1: holds a run that differs in the backbone," in capsys.readouterr().err
+    assert not (tmp_path / "out" / "data" / "CoLA").exists()
+
+
+@pytest.mark.parametrize("setting", ["optimizer.unknown=1", "optimizer.bar_alhpa=1", "optimization.max_updates=3", "task.clases=2"])
+def test_settings_that_fairseq_does_not_know_are_told_before_training(start, capsys, setting):
+    assert start(*"--tasks RTE --methods base sam --seeds 1".split(), "--set", setting) == 1
+    shown = capsys.readouterr().err
+    assert "error: RTE " in shown and ": fairseq does not know such a setting" in shown and start.trained == []
+    assert setting.split("=")[0].split(".")[1] in shown
+
+
+def test_submissions_that_cannot_be_written_are_told_before_training(start, data, tmp_path, monkeypatch, capsys):
+    flags = "--tasks RTE --methods base --seeds 1".split()
+    monkeypatch.setattr(runs, "finish", lambda run, *rest: finished(run, 50.0))
+    assert start(*flags) == 0
+    assert start(*flags, "--submission") == 1
+    assert "--submission: " in (shown := capsys.readouterr().err) and "seed1 was finished without it" in shown
+    shutil.copytree(data, tmp_path / "data")
+    (tmp_path / "data" / "RTE" / "test.tsv").unlink()
+    assert start(*flags, "--submission", data=tmp_path / "data", out="other") == 1
+    assert "--submission: there is no test set of RTE" in capsys.readouterr().err
+
+
 def test_data_are_fetched_where_they_are_missing(start, tmp_path, monkeypatch, capsys):
     asked = []
 
@@ -157,7 +201,7 @@ def test_missing_runs_are_done_and_finished_ones_skipped(start, tmp_path, monkey
 
 
 def test_a_run_that_fails_does_not_stop_the_others(start, tmp_path, monkeypatch, capsys):
-    def train(run, show):
+    def train(run, show, lock):
         if run.method.name == "base":
             raise RunFailed("RTE base seed 1: out of memory")
 
@@ -169,8 +213,46 @@ def test_a_run_that_fails_does_not_stop_the_others(start, tmp_path, monkeypatch,
     assert "RTE sam seed 1: accuracy 50.00" in shown.out and "| sam " in (tmp_path / "out" / "table.md").read_text()
 
 
+def test_what_another_call_has_done_is_not_a_failure(start, tmp_path, monkeypatch, capsys):
+    """The other call is at the second run while this one passes it, and has finished it before this one ends."""
+    import fcntl
+
+    busy = tmp_path / "out" / "RTE" / "sam" / "seed1"
+    busy.mkdir(parents=True)
+    lock = open(busy / "lock", "w")
+    fcntl.flock(lock, fcntl.LOCK_EX)
+
+    def finish(run, *rest):
+        if run.method.name == "lora":
+            finished(run._replace(method=run.method._replace(name="sam"), directory=busy), 70.0)
+        return finished(run, 50.0)
+
+    monkeypatch.setattr(runs, "finish", finish)
+    line = ("--tasks", "RTE", "--seeds", 1, "--methods", "base", "sam")
+    assert start(*line) == 1
+    assert "RTE sam seed 1: another process is at it" in capsys.readouterr().err
+    assert start(*line, "lora") == 0 and "sam" not in "".join(start.trained)
+    lock.close()
+
+
+def test_an_error_in_the_evaluation_does_not_stop_the_others(start, tmp_path, monkeypatch, capsys):
+    from sharp_plugins.glue import training
+
+    state = {"optimizer_history": [{"num_updates": 1}],
+             "extra_state": {"train_iterator": {"epoch": 1, "iterations_in_epoch": 1}, "previous_training_time": 1.0}}
+    monkeypatch.setattr(training, "read_checkpoint", lambda path: state)
+
+    def broken(*arguments):
+        raise RuntimeError("CUDA out of memory")
+
+    monkeypatch.setattr(training, "Checkpoint", broken)
+    assert start(*"--tasks RTE --methods base sam --seeds 1".split()) == 1
+    assert start.trained == ["RTE base seed 1", "RTE sam seed 1"]
+    assert "RTE base seed 1: trained, and could not be evaluated: CUDA out of memory" in capsys.readouterr().err
+
+
 def test_an_interruption_says_how_to_go_on(start, monkeypatch, capsys):
-    def train(run, show):
+    def train(run, show, lock):
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(5)
 

@@ -201,6 +201,14 @@ def test_other_directories_are_not_overwritten(bert, tmp_path):
     assert list(contents(tmp_path / "out").values()) == [b"mine"]
     with pytest.raises(FileNotFoundError, match="prepare"):
         read_prepared(tmp_path / "nowhere")
+    # Nor what was put beside the data, when they are made anew.
+    backbone = load_backbone(bert)
+    prepare(tmp_path / "data", backbone, TASKS["RTE"], tmp_path / "new", max_positions=256)
+    (tmp_path / "new" / "checkpoints").mkdir()
+    prepare(tmp_path / "data", backbone, TASKS["RTE"], tmp_path / "new", max_positions=256)
+    with pytest.raises(ValueError, match="new: holds other data, .* with them checkpoints, which"):
+        prepare(tmp_path / "data", backbone, TASKS["RTE"], tmp_path / "new", max_positions=200)
+    assert read_prepared(tmp_path / "new").source["max_positions"] == 256
 
 
 # ---------------------------------------------------------------------- the backbone

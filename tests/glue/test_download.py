@@ -144,6 +144,17 @@ def test_a_task_is_fetched_once(server, tmp_path):
     assert not download(TASKS["RTE"], tmp_path / "glue", shown.append, sources) and len(server.ranges) == 1
 
 
+def test_files_that_are_there_stay_as_they_are(server, tmp_path):
+    sources = {"RTE": [server.source("RTE.zip", archive_of("RTE", tmp_path / "made"))]}
+    own = tmp_path / "glue" / "RTE" / "train.tsv.gz"
+    own.parent.mkdir(parents=True)
+    own.write_bytes(b"mine")
+    (own.parent / "dev.tsv").write_text("mine")
+    assert download(TASKS["RTE"], tmp_path / "glue", lambda line: None, sources)  # test.tsv is missing
+    assert {path.name for path in own.parent.iterdir()} == {"train.tsv.gz", "dev.tsv", "test.tsv"}
+    assert own.read_bytes() == (own.parent / "dev.tsv").read_bytes() == b"mine"
+
+
 def test_mrpc_is_put_together(server, tmp_path):
     head = "\ufeffQuality\t#1 ID\t#2 ID\t#1 String\t#2 String\r\n"
     rows = [f"{i % 2}\t10{i}\t20{i}\tThe cat {i} .\t\" The dog {i}\r\n" for i in range(6)]

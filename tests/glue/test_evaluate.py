@@ -93,6 +93,23 @@ def test_metrics_of_scores_and_the_command(bert, tmp_path, capsys):
         assert index == str(number) and float(prediction) == pytest.approx(min(max(5 * value, 0), 5), abs=2e-3)
 
 
+def test_sets_without_labels_are_not_predicted_for_a_score(bert, tmp_path, monkeypatch):
+    path, _, _ = train_a_little(tmp_path, bert, "RTE")
+    glue_files.write_task(tmp_path / "official", "RTE")
+    prepared = prepare(tmp_path / "official", load_backbone(bert), TASKS["RTE"], tmp_path / "new", max_positions=256)
+    assert "test" in prepared.rows
+    checkpoint, predicted, predict = Checkpoint(path, prepared), [], Checkpoint.predict
+    monkeypatch.setattr(Checkpoint, "predict", lambda self, split: (predicted.append(split), predict(self, split))[1])
+    assert list(checkpoint.score()) == ["valid"] == predicted
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_device_that_is_not_there(bert, tmp_path):
+    path, prepared, _ = train_a_little(tmp_path, bert, "RTE")
+    with pytest.raises(ValueError, match="--device cuda: "):
+        Checkpoint(path, prepared, "cuda")
+
+
 def test_what_cannot_be_evaluated(bert, tmp_path, capsys):
     path, prepared, _ = train_a_little(tmp_path, bert, "RTE")
     with pytest.raises(FileNotFoundError, match=r"nowhere\.pt"):

@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 
 from sharp_plugins.glue.backbone import load_backbone
 from sharp_plugins.glue.binarize import prepare
-from sharp_plugins.glue.methods import config, differences, find_method, read_settings
+from sharp_plugins.glue.methods import check_config, config, differences, find_method, read_settings
 from sharp_plugins.glue.tasks import TASKS
 
 CONFIGS = Path(__file__).resolve().parents[2] / "examples" / "glue" / "configs"
@@ -229,6 +229,22 @@ def test_settings_can_be_changed(parts, tmp_path):
     ):
         with pytest.raises(ValueError, match=f"--set {change}: .*{words}"):
             make(parts, tmp_path, "base", changes=[change])
+
+
+def test_each_method_takes_of_the_optimizers_changes_what_it_has_use_for(parts, tmp_path):
+    changes = ["optimizer.sam_rho=0.3", "optimizer.dsam_beta=4", "optimizer.base.weight_decay=0.2", "optimizer.bar_alpha=2"]
+    base = {**ADAM, "weight_decay": 0.2}
+    expected = {
+        "base": {"_name": "adam", **base},
+        "lora": {"_name": "adam", **base},
+        "sam": {**OPTIMIZERS["sam"], "sam_rho": 0.3, "base": base},
+        "dsam": {**OPTIMIZERS["dsam"], "sam_rho": 0.3, "dsam_beta": 4, "base": base},
+        "lora-obar": {**OPTIMIZERS["lora-obar"], "bar_alpha": 2, "base": base},
+    }
+    for method, optimizer in expected.items():
+        made = make(parts, tmp_path, method, changes=changes)
+        assert made["optimizer"] == optimizer
+        check_config(made, method)
 
 
 def test_a_sample_of_the_training_set_gets_its_share_of_the_updates(parts, tmp_path):

@@ -48,8 +48,11 @@ def test_compressed_files_and_stand_ins(tmp_path):
     table = read(files["train"], TASKS["QQP"], "train")
     assert [row.sentences for row in table.rows] == [sentences for sentences, _ in rows]
     assert table.warnings == [] and is_stand_in(files["train"], TASKS["QQP"], "train")
-    # The published file goes before.
+    # The published file goes before; but a part of it is no development set.
     glue_files.write_file(tmp_path / "QQP" / "train.tsv", layout, rows)
+    with pytest.raises(ValueError, match=r"heldout_from_train\.tsv\.gz: holds rows of the training set.*QQP/dev\.tsv"):
+        find_files(tmp_path, TASKS["QQP"])
+    glue_files.write_file(tmp_path / "QQP" / "dev.tsv", layout, rows)
     assert find_files(tmp_path, TASKS["QQP"])["train"].name == "train.tsv"
     assert not is_stand_in(tmp_path / "QQP" / "train.tsv", TASKS["QQP"], "train")
 
@@ -170,3 +173,19 @@ def test_cola_without_and_with_names_of_columns(tmp_path):
         read(path, TASKS["CoLA"], "train")
     path.write_text("gj04\tlabel\tmark\tsentence\ngj04\t1\t\tOne sentence.\n")
     assert len(read(path, TASKS["CoLA"], "train").rows) == 1
+
+
+@pytest.mark.parametrize("task", ["STS-B", "QQP", "QNLI", "MNLI", "RTE", "MRPC"])
+def test_columns_of_the_same_name_in_all_tasks(tmp_path, task):
+    rows = glue_files.make_rows(task, 5)
+    path = glue_files.write_file(tmp_path / "train.tsv", ("sentence1\tsentence2\tlabel", "{a}\t{b}\t{y}"), rows)
+    found = read(path, TASKS[task], "train").rows
+    assert [(row.sentences, row.label) for row in found] == rows
+
+
+def test_test_sets_may_have_a_placeholder_for_labels(tmp_path):
+    rows = [(sentences, "-1") for sentences, _ in glue_files.make_rows("RTE", 4)]
+    path = glue_files.write_file(tmp_path / "test.tsv", glue_files.OFFICIAL["RTE"][0], rows)
+    assert [row.label for row in read(path, TASKS["RTE"], "test").rows] == [None] * 4
+    with pytest.raises(ValueError, match="test.tsv:2: the label is '-1'"):
+        read(path, TASKS["RTE"], "valid")

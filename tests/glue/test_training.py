@@ -14,7 +14,7 @@ from sharp_plugins.glue import training
 from sharp_plugins.glue.checkpoints import is_trained, mend_last_checkpoint, read_checkpoint
 from sharp_plugins.glue.methods import find_method
 from sharp_plugins.glue.tasks import TASKS
-from sharp_plugins.glue.training import Run, RunBusy, RunFailed, check, follow, parse, train
+from sharp_plugins.glue.training import Run, RunBusy, RunFailed, check, follow, locked, parse, train
 
 CONFIG = {"optimization": {"max_update": 10, "lr": [0.1]}, "task": {"data": "here"}, "common": {"cpu": True}}
 
@@ -127,13 +127,13 @@ def test_a_directory_with_another_run_is_refused(tmp_path):
     write_traces(run)
     check(run)
     check(run._replace(config={**CONFIG, "task": {"data": "elsewhere"}}))  # moved
-    with pytest.raises(ValueError, match=r"run: .* differs in optimization\.max_update; .*--out"):
+    with pytest.raises(ValueError, match=r"run: .* differs in optimization\.max_update, .*--out"):
         check(run._replace(config={**CONFIG, "optimization": {"max_update": 11, "lr": [0.1]}}))
 
     class Other:
         checksums, source = {"model.pt": "c"}, {"data": {"train": "d"}}
 
-    with pytest.raises(ValueError, match="differs in the backbone, the data;"):
+    with pytest.raises(ValueError, match="differs in the backbone, the data, "):
         check(run._replace(backbone=Other, prepared=Other))
 
 
@@ -142,19 +142,37 @@ def test_a_run_that_another_process_is_at_is_left_alone(tmp_path):
     run.directory.mkdir()
     with open(run.directory / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(RunBusy, match="RTE sam seed 1: another process"):
-            train(run, print)
+        with pytest.raises(RunBusy, match="RTE sam seed 1: another process"), locked(run):
+            raise AssertionError("both have it")
     assert [path.name for path in run.directory.iterdir()] == ["lock"]
+
+
+def test_leftovers_of_a_killed_process_go(tmp_path):
+    run = make_run(tmp_path / "run")
+    (run.directory / ".unfinished-abc").mkdir(parents=True)
+    for name in (".unfinished-abc/checkpoint_last.pt", "checkpoint_best.pt.tmp", "checkpoint_best.pt"):
+        (run.directory / name).write_text("")
+    with locked(run):
+        assert sorted(path.name for path in run.directory.iterdir()) == ["checkpoint_best.pt", "lock"]
+
+
+@pytest.mark.parametrize("name", [training.MADE_OF, training.CONFIG])
+def test_a_damaged_file_of_a_run_is_named(tmp_path, name):
+    run = make_run(tmp_path / "run")
+    write_traces(run)
+    (run.directory / name).write_text("{[")
+    with pytest.raises(ValueError, match=f"{name}: cannot be read: .*; delete .*run to run it again"):
+        check(run)
 
 
 def test_the_end_of_the_log_tells_why_a_run_failed(tmp_path, monkeypatch):
     monkeypatch.setattr(training, "COMMAND", ["-c", "print('out of patience'); raise SystemExit(3)"])
     run = make_run(tmp_path / "run")
-    with pytest.raises(RunFailed, match="RTE sam seed 1: fairseq-hydra-train ended with 3(.|\n)*out of patience"):
-        train(run, print)
+    with pytest.raises(RunFailed, match="RTE sam seed 1: fairseq-hydra-train ended with 3(.|\n)*out of patience"), locked(run) as lock:
+        train(run, print, lock)
     # The next call is free to try again.
-    with pytest.raises(RunFailed):
-        train(run, print)
+    with pytest.raises(RunFailed), locked(run) as lock:
+        train(run, print, lock)
     assert (run.directory / training.LOG).read_text().count("out of patience") == 2
 
 
@@ -163,7 +181,8 @@ def test_a_trained_run_is_not_trained_again(tmp_path, monkeypatch):
     run = make_run(tmp_path / "run")
     run.directory.mkdir()
     save(run.directory / "checkpoint_last.pt", updates=10)
-    train(run, print)
+    with locked(run) as lock:
+        train(run, print, lock)
     assert not (run.directory / training.LOG).exists()
 
 
@@ -182,6 +201,6 @@ def test_an_interruption_stops_the_process(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     start = time.monotonic()
-    with pytest.raises(KeyboardInterrupt):
-        train(make_run(tmp_path / "run"), interrupt)
+    with pytest.raises(KeyboardInterrupt), locked(make_run(tmp_path / "run")) as lock:
+        train(make_run(tmp_path / "run"), interrupt, lock)
     assert marker.exists() and time.monotonic() - start < 30
