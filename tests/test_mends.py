@@ -10,8 +10,10 @@ import toy
 import torch
 from fairseq import options
 from fairseq.data import data_utils, language_pair_dataset, token_block_dataset
+from fairseq.dataclass.configs import EMAConfig
 from fairseq.logging import metrics
 from fairseq.models import distributed_fairseq_model
+from fairseq.models.ema.ema import EMA
 from fairseq.modules import dynamic_crf_layer
 
 from sharp_plugins import host
@@ -128,6 +130,23 @@ def test_other_assertions_are_not_swallowed(translation_data, monkeypatch, tmp_p
     monkeypatch.setattr(trainer.get_criterion(), "forward", fail)
     with pytest.raises(AssertionError, match="a real one"):
         trainer.train_step(toy.batches(trainer, [4]))
+
+
+@pytest.mark.parametrize("fp32", [False, True], ids=["own precision", "ema_fp32"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_shared_weights_are_averaged_as_all_others(dtype, fp32):
+    model = torch.nn.ModuleDict({"a": torch.nn.Linear(3, 3), "b": torch.nn.Linear(3, 3)}).to(dtype)
+    model["b"].weight = model["a"].weight
+    before = {name: p.detach().clone() for name, p in model.state_dict().items()}
+    ema = EMA(model, EMAConfig(store_ema=True, ema_decay=0.75, ema_fp32=fp32))
+    for step in (1, 2):
+        with torch.no_grad():
+            for p in model.parameters():
+                p.add_(1.0)
+        ema.step(model, step)
+    for name, average in ema.get_model().state_dict().items():
+        # 0.75 (0.75 w + 0.25 (w + 1)) + 0.25 (w + 2)
+        torch.testing.assert_close(average, before[name] + 0.6875, rtol=0, atol=1e-6 if dtype == torch.float32 else 2e-3)
 
 
 def test_installing_again_changes_nothing():
