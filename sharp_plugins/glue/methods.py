@@ -15,11 +15,12 @@ from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Dict, List, NamedTuple, Optional, Sequence
 
-import sharp_plugins
 from fairseq.dataclass.configs import FairseqConfig
 from fairseq.dataclass.initialize import add_defaults
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+
+import sharp_plugins
 from sharp_plugins.glue.backbone import Backbone
 from sharp_plugins.glue.binarize import Prepared
 from sharp_plugins.glue.tasks import TASKS, Task
