@@ -5,6 +5,7 @@ import shlex
 import sys
 from pathlib import Path
 
+from sharp_plugins.command import run_command
 from sharp_plugins.convert.checkpoint import Converted, convert
 
 # How the stock task puts a sentence or a pair together: [CLS] a [SEP] b [SEP], and <s> a </s></s> b </s>.
@@ -35,12 +36,7 @@ def main(argv=None) -> int:
     parser.add_argument("directory", metavar="DIRECTORY", help=f"published checkpoint: a directory {published}")
     parser.add_argument("out", metavar="OUT", type=Path, help="directory to write model.pt, dict.txt and tokenizer to")
     args = parser.parse_args(argv)
-    try:
-        print(message(convert(args.directory, args.out), args.out))
-    except (ValueError, OSError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return run_command(lambda: message(convert(args.directory, args.out), args.out))
 
 
 if __name__ == "__main__":

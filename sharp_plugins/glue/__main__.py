@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from sharp_plugins.command import run_command
 from sharp_plugins.glue.arguments import add_data_arguments, be_quiet, message
 from sharp_plugins.glue.backbone import load_backbone
 from sharp_plugins.glue.binarize import prepare, read_prepared
@@ -54,12 +55,7 @@ def main(argv=None) -> int:
 
     args = parser.parse_args(argv)
     be_quiet()
-    try:
-        print(args.run(args))
-    except (ValueError, OSError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return run_command(lambda: args.run(args))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Dict, List, NamedTuple, Optional, Sequence
@@ -193,7 +194,8 @@ def draw(lines: Sequence[Line], methods: Sequence[str], path) -> None:
         chosen = {line.method: line for line in lines if line.task == task and line.metric == heading}
         names = [method for method in methods if method in chosen]
         places = range(len(names))
-        spread = [chosen[name].std or 0.0 for name in names]
+        # No bar for a single run.
+        spread = [math.nan if chosen[name].std is None else chosen[name].std for name in names]
         axis.errorbar(places, [chosen[name].mean for name in names], spread, fmt="o", capsize=4, label="mean and std")
         axis.plot(places, [chosen[name].best for name in names], "x", color="C1", label="best")
         axis.set_xticks(list(places), names, rotation=45, ha="right", fontsize=8)

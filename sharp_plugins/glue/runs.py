@@ -15,6 +15,7 @@ from typing import Dict, Iterator, List, Sequence, Tuple
 
 import torch
 
+from sharp_plugins.command import MENDABLE
 from sharp_plugins.glue.arguments import add_data_arguments, be_quiet, message
 from sharp_plugins.glue.backbone import load_backbone
 from sharp_plugins.glue.binarize import prepare, source_of
@@ -113,11 +114,19 @@ def plan(args) -> List[Run]:
 
 
 def stored(out: Path) -> Iterator[Tuple[Path, str, Method, int]]:
-    """Runs below *out*, finished or not: directory, the task's name, method and seed."""
+    """Runs below *out*, finished or not: directory, the task's name, method and seed.
+
+    Raises:
+        ValueError: a directory is in the place of a run, and is of no method.
+    """
     for directory in sorted(out.glob("*/*/seed*")):
         task, method, seed = directory.parts[-3:]
         if task in TASKS and seed[4:].isdigit():
-            yield directory, task, find_method(method), int(seed[4:])
+            try:
+                known = find_method(method)
+            except ValueError:
+                raise ValueError(f"{directory}: in a run's place, and {method} is no method; move it away") from None
+            yield directory, task, known, int(seed[4:])
 
 
 def check_submissions(runs: Sequence[Run]) -> None:
@@ -219,7 +228,7 @@ def main(argv=None, configs=None) -> int:
     except KeyboardInterrupt:
         print("interrupted; run the same command again to go on", file=sys.stderr)
         return INTERRUPTED
-    except (ValueError, OSError, ImportError) as error:
+    except MENDABLE as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     finally:

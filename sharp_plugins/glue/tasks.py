@@ -78,10 +78,13 @@ TASKS = {
             "MRPC", (("#1 String", "sentence1"), ("#2 String", "sentence2")), ("Quality", "label"), BINARY,
             ("accuracy", "f1"), "accuracy", _splits("MRPC", 3668, 408, 1725),
         ),
-        Task("STS-B", PAIR, ("score", "label"), (), ("pearson", "spearman"), "pearson", _splits("STS-B", 5749, 1500, 1379)),
         Task(
-            "QQP", (("question1", "sentence1"), ("question2", "sentence2")), ("is_duplicate", "label"), BINARY, ("accuracy", "f1"), "accuracy",
-            _splits("QQP", 363846, 40430, 390965, ("train_20k",), ("heldout_from_train",)),
+            "STS-B", PAIR, ("score", "label"), (), ("pearson", "spearman"), "pearson",
+            _splits("STS-B", 5749, 1500, 1379),
+        ),
+        Task(
+            "QQP", (("question1", "sentence1"), ("question2", "sentence2")), ("is_duplicate", "label"), BINARY,
+            ("accuracy", "f1"), "accuracy", _splits("QQP", 363846, 40430, 390965, ("train_20k",), ("heldout_from_train",)),
         ),
         Task(
             "MNLI", PAIR, ("gold_label", "label"), ("contradiction", "neutral", "entailment"), ("accuracy",),
@@ -95,8 +98,8 @@ TASKS = {
             },
         ),
         Task(
-            "QNLI", (("question", "sentence1"), ("sentence", "sentence2")), ("label",), ENTAILMENT, ("accuracy",), "accuracy",
-            _splits("QNLI", 104743, 5463, 5463, ("train_10k",)),
+            "QNLI", (("question", "sentence1"), ("sentence", "sentence2")), ("label",), ENTAILMENT, ("accuracy",),
+            "accuracy", _splits("QNLI", 104743, 5463, 5463, ("train_10k",)),
         ),
         Task("RTE", PAIR, ("label",), ENTAILMENT, ("accuracy",), "accuracy", _splits("RTE", 2490, 277, 3000)),
     )

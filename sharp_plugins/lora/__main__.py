@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from sharp_plugins.command import run_command
 from sharp_plugins.lora import checkpoint, peft
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -93,12 +94,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv=None) -> int:
     """LoRA's updates in fairseq checkpoints: save them alone, in Hugging Face PEFT's files, load them, merge them."""
     args = build_parser().parse_args(argv)
-    try:
-        print(args.run(args))
-    except (ValueError, OSError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return run_command(lambda: args.run(args))
 
 
 if __name__ == "__main__":

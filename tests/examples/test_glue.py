@@ -146,6 +146,12 @@ def test_settings_that_fairseq_does_not_know_are_told_before_training(start, cap
     assert setting.split("=")[0].split(".")[1] in shown
 
 
+def test_what_is_in_the_place_of_a_run_is_named(start, tmp_path, capsys):
+    (tmp_path / "out" / "RTE" / "old-sam" / "seed1").mkdir(parents=True)
+    assert start("--tasks", "RTE", "--methods", "base") == 1 and not start.trained
+    assert "out/RTE/old-sam/seed1: in a run's place, and old-sam is no method" in capsys.readouterr().err
+
+
 def test_submissions_that_cannot_be_written_are_told_before_training(start, data, tmp_path, monkeypatch, capsys):
     flags = "--tasks RTE --methods base --seeds 1".split()
     monkeypatch.setattr(runs, "finish", lambda run, *rest: finished(run, 50.0))

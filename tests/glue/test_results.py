@@ -1,6 +1,7 @@
 """Tables of made-up runs, against numbers worked out by hand."""
 
 import csv
+import math
 
 import pytest
 
@@ -100,6 +101,22 @@ def test_the_files(out):
     from matplotlib import image
 
     assert image.imread(out / "table.png").std() > 0.01  # something is drawn
+
+
+def test_a_single_run_is_drawn_without_a_bar(out, monkeypatch):
+    from matplotlib.axes import Axes
+
+    drawn, stock = [], Axes.errorbar
+
+    def errorbar(axis, x, y, bars, **how):
+        drawn.append(bars)
+        return stock(axis, x, y, bars, **how)
+
+    monkeypatch.setattr(Axes, "errorbar", errorbar)
+    write_report(out, ["base", "sam", "dsam"], "made up")
+    (three, one), alone = drawn  # MRPC: SAM's three runs, one of δ-SAM's; RTE: one of each
+    assert three == pytest.approx(13**0.5) and math.isnan(one)
+    assert len(alone) == 3 and all(map(math.isnan, alone))
 
 
 def test_without_matplotlib_there_are_tables_alone(out, monkeypatch):
