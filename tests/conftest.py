@@ -14,3 +14,10 @@ def translation_data(tmp_path_factory):
     import toy
 
     return toy.write_translation_data(tmp_path_factory.mktemp("translation"))
+
+
+@pytest.fixture(scope="session")
+def sentence_data(tmp_path_factory):
+    import sentences
+
+    return sentences.write_data(tmp_path_factory.mktemp("sentences"))

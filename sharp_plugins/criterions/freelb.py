@@ -71,7 +71,7 @@ class FreeLBConfig(SentencePredictionConfig):
 
 def initial_perturbation_(delta: Tensor, real: Tensor, magnitude: float) -> Tensor:
     """Fill *delta* (B, T, D) with δ₀, 0 at padding, and return it; *real* (B, T, 1) marks the tokens."""
-    if magnitude == 0:  # and no random number is drawn: dropout is that of the stock criterion
+    if magnitude == 0:  # and no random number is drawn: in fp32 dropout is that of the stock criterion
         return delta.zero_()
     entries = real.sum(dim=(1, 2), keepdim=True).clamp(min=1) * delta.size(-1)
     return delta.uniform_(-1, 1).mul_(real).mul_(magnitude / entries.sqrt())

@@ -11,9 +11,9 @@ The second term is the smoothness-inducing adversarial regularization. Its inner
 for the update flow through both predictions, and not through x̃. λ = 0 leaves the search out.
 
 The third is the Bregman proximal point method with momentum: θ̃ ← β θ̃ + (1 - β) θ after each update, which is fairseq's
-``--store-ema --ema-decay β``, saved in its checkpoints. No gradient flows to θ̃, and its predictions are without
-dropout (the paper does not say). The paper's β is 0.99 in the first tenth of the updates and 0.999 then; fairseq's is
-constant. μ = 0 leaves it out, as the δ-SAM paper's words on SMART do (appendix A); λ = μ = 0 is the stock criterion.
+``--store-ema --ema-decay β``, saved in its checkpoints; in half precision with ``--ema-fp32``, without which rounding
+keeps θ̃ where it is. No gradient flows to θ̃, and its predictions are without dropout (the paper does not say). The
+paper's β is 0.99 in the first tenth of the updates and 0.999 then; fairseq's is constant. μ = 0 leaves it out, as the δ-SAM paper's words on SMART do (appendix A); λ = μ = 0 is the stock criterion.
 
 Source: Jiang et al. 2020, "SMART: Robust and Efficient Fine-Tuning for Pre-trained Natural Language Models through
 Principled Regularized Optimization", sections 3.1 (the regularization) and 3.2 (the proximal point method), and
@@ -53,12 +53,16 @@ class SMARTConfig(SentencePredictionConfig):
     smart_mu: float = field(
         default=0.0,
         metadata={
-            "help": "μ, the weight of the divergence from the averaged weights, which --store-ema keeps (the paper: 1, "
-            "with --ema-decay 0.999; default: without it, as it costs a copy of the weights and a pass)"
+            "help": "μ, the weight of the divergence from the averaged weights, which --store-ema keeps (in half precision "
+            "with --ema-fp32; the paper: 1, with --ema-decay 0.999; default: without it, as it costs a copy of the weights and a pass)"
         },
     )
     smart_eps: float = field(
-        default=1e-5, metadata={"help": "ε, how far any entry of an embedding may be moved (default: the paper)"}
+        default=1e-5,
+        metadata={
+            "help": "ε, how far any entry of an embedding may be moved; in half precision on average, as rounding moves "
+            "it by whole spacings (default: the paper)"
+        },
     )
     smart_noise: float = field(
         default=1e-5, metadata={"help": "σ, the standard deviation of the start of the search (default: the paper)"}
@@ -124,15 +128,16 @@ class SMARTSentencePrediction(SentencePrediction):
         tokens = self.source_tokens(sample)
         real = real_tokens(tokens, self.task.source_dictionary.pad())
         delta = empty_perturbation(model, tokens).normal_(0.0, cfg.smart_noise) * real
-        state = utils.get_rng_state()
+        is_matched, state = str(cfg.smart_dropout) == "matched", utils.get_rng_state()
 
         def predict_at(delta):
-            if str(cfg.smart_dropout) == "matched":
+            if is_matched:
                 utils.set_rng_state(state)
             with perturbed(model, delta):
                 return self.predict(model, net_input)
 
-        clean = self.predict(model, net_input)
+        # In half precision the sum x + δ draws random numbers before dropout does: at x itself it has to draw them too.
+        clean = predict_at(torch.zeros_like(delta)) if is_matched else self.predict(model, net_input)
         fixed = (clean[0].detach(), None)
         for _ in range(cfg.smart_steps):
             with torch.enable_grad():

@@ -10,13 +10,15 @@ or is ``base``, with none of them. What a part needs beyond the task's settings 
 and BAR the family's ``lora.yaml``, for adapters its ``adapter.yaml``.
 """
 
+from argparse import ArgumentParser, Namespace
 from copy import deepcopy
 from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional, Sequence
+from typing import Dict, List, NamedTuple, Optional, Sequence, Set
 
 from fairseq.dataclass.configs import FairseqConfig
 from fairseq.dataclass.initialize import add_defaults
+from fairseq.models import ARCH_CONFIG_REGISTRY, ARCH_MODEL_REGISTRY
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -38,6 +40,11 @@ NEEDED = (
     "optimizer.base_optimizer", "optimization.lr", "optimization.max_update", "checkpoint.best_checkpoint_metric",
     "common.log_format",
 )
+# Settings that are a part's own, by how their names begin: a change to them is for the methods with one of these parts.
+PARTS_OWN = {"model.lora_": ("lora",), "model.adapter_": ("houlsby", "pfeiffer")}
+PARTS_OWN.update({f"criterion.{name}_": (name,) for name in CRITERIONS})
+# Between them they have use for every setting.
+ALL_PARTS = ("dsam", "lora-obar", "houlsby", *CRITERIONS)
 OWN = (*PLACES, "common.seed", "dataset.valid_subset", "model._name", "optimizer._name", "criterion._name")
 
 
@@ -140,7 +147,7 @@ def config(
     # The optimizer's settings are changed before a method's are derived: each takes of a change what it has use for.
     bar = [change for change in changes if change.startswith("optimizer.bar_")]
     around = [change for change in changes if change.startswith("optimizer.") and change not in bar]
-    rest = [change for change in changes if change not in bar + around]
+    rest = [change for change in changes if change not in bar + around and _has_use(method, change)]
     result = _change(settings.task, around)
     changed = {change.partition("=")[0] for change in changes}
     network = settings.of(method.network)
@@ -173,6 +180,11 @@ def config(
     checkpoint = {"save_dir": directory.resolve(), "finetune_from_model": (backbone.directory / "model.pt").resolve()}
     result["checkpoint"].update({name: str(path) for name, path in checkpoint.items()})
     return result
+
+
+def _has_use(method: Method, change: str) -> bool:
+    parts = (method.network, method.criterion)
+    return all(any(part in parts for part in owners) for own, owners in PARTS_OWN.items() if change.startswith(own))
 
 
 def _arch(network: Optional[str], arch: str) -> Dict:
@@ -230,8 +242,22 @@ def check_config(config: Dict, name: str) -> None:
                 OmegaConf.merge(OmegaConf.structured(known), section)
         add_defaults(parts)
     except OmegaConfBaseException as error:
-        words = str(error).splitlines()[0]
-        raise ValueError(f"{name}: fairseq does not know such a setting: {words}; see --set and --configs") from error
+        unknown = str(error).splitlines()[0]
+    else:
+        unknown = ", ".join(f"model.{key}" for key in sorted(config["model"].keys() - _model_settings(config["model"])))
+    if unknown:
+        raise ValueError(f"{name}: fairseq does not know such a setting: {unknown}; see --set and --configs")
+
+
+def _model_settings(model: Dict) -> Set[str]:
+    """The settings of an architecture. Those of fairseq's Transformers are flags yet, which it does not check in a config."""
+    parser = ArgumentParser(conflict_handler="resolve")
+    for arch in (model["_name"], model.get("base_arch")):
+        if arch in ARCH_MODEL_REGISTRY:
+            ARCH_MODEL_REGISTRY[arch].add_args(parser)
+    args = Namespace(_name=model["_name"], base_arch=model.get("base_arch"))
+    ARCH_CONFIG_REGISTRY[model["_name"]](args)  # what the flags do not show
+    return {action.dest for action in parser._actions} | vars(args).keys()
 
 
 def differences(one: Dict, other: Dict) -> List[str]:

@@ -20,7 +20,7 @@ from sharp_plugins.glue.arguments import add_data_arguments, be_quiet, message
 from sharp_plugins.glue.backbone import load_backbone
 from sharp_plugins.glue.binarize import prepare, source_of
 from sharp_plugins.glue.download import download
-from sharp_plugins.glue.methods import Method, check_config, config, find_method, read_settings
+from sharp_plugins.glue.methods import ALL_PARTS, Method, check_config, config, find_method, read_settings
 from sharp_plugins.glue.results import Result, write_report
 from sharp_plugins.glue.tasks import TASKS, Task, find_task
 from sharp_plugins.glue.training import (
@@ -101,8 +101,8 @@ def plan(args) -> List[Run]:
             own = config(settings[task.name], method, backbone, prepared, seed, directory, args.changes, args.cpu)
             return Run(task, method, seed, directory, own, backbone, prepared)
 
-        # All of a change to the optimizer is in these two, and in others what they have use for.
-        for method in dict.fromkeys([*methods, find_method("dsam"), find_method("lora-obar")]):
+        # All of a change is in one of these, and in the others what they have use for.
+        for method in dict.fromkeys([*methods, *map(find_method, ALL_PARTS)]):
             check_config(make(method, args.seeds[0]).config, f"{task.name} {method.name}")
         for _, name, method, seed in there:
             if name == task.name:

@@ -43,7 +43,13 @@ def check_config(cfg: FairseqConfig, optimizer: str) -> None:
 
 
 def check_ema(cfg: FairseqConfig, criterion) -> None:
-    """Raise ValueError where *criterion* needs averaged weights, which it tells by its ``ema_flag``, and there are none."""
+    """Raise ValueError where *criterion* needs averaged weights, which it tells by its ``ema_flag``, and there are none,
+    or they would stand still: in half precision an update's share of 1 - β is less than the spacing of the weights."""
     flag = getattr(criterion, "ema_flag", None)
-    if flag and not cfg.ema.store_ema:
+    if not flag:
+        return
+    if not cfg.ema.store_ema:
         raise ValueError(f"{flag} needs averages of the weights: add --store-ema, and say with --ema-decay how slow they are")
+    half = [f"--{name}" for name in ("fp16", "bf16") if cfg.common[name]]
+    if half and not cfg.ema.ema_fp32:
+        raise ValueError(f"{flag} needs averages that move, and with {half[0]} rounding holds them: add --ema-fp32")

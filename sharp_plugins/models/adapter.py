@@ -1,7 +1,7 @@
 """``--arch adapter --base-arch roberta_base --adapter-size 64``: bottleneck adapters in any architecture's layers.
 
-The networks are `sharp_plugins.bottleneck`; the model that is built is the base architecture's own, with adapters that follow
-its attentions and feed-forward networks, and all else frozen. Not for TorchScript, which does not see what follows a module.
+The networks are `sharp_plugins.bottleneck`; the model that is built is the base architecture's own, with adapters in its
+layers, and all else frozen. Not for TorchScript, which does not see what is hooked to a module.
 
 Sources: Houlsby et al. 2019, "Parameter-Efficient Transfer Learning for NLP" (arXiv 1902.00751); Pfeiffer et al. 2021,
 "AdapterFusion" (arXiv 2005.00247).
@@ -14,33 +14,49 @@ from typing import Optional
 from fairseq.dataclass.constants import ChoiceEnum
 from fairseq.models import register_model, register_model_architecture
 
-from sharp_plugins.bottleneck import ACTIVATIONS, Bottleneck, adapters, follow, width_of
+from sharp_plugins.bottleneck import ACTIVATIONS, Bottleneck, adapters, close, follow, is_layer, width_of
 from sharp_plugins.models.base_arch import BaseArchConfig, WrappingModel
 from sharp_plugins.module_names import HEADS, accept_plain_checkpoints, check_patterns, choose, train_only, trained_along
 
 logger = logging.getLogger(__name__)
 
-# What an adapter follows by default, in the names of fairseq's Transformer layers.
-PLACEMENTS = {"houlsby": "(self_attn|encoder_attn|fc2)", "pfeiffer": "fc2"}
-# What is trained along by default: Houlsby et al. train the layer norms.
-ALONG = {"houlsby": f"(layer_norm|.*_layer_norm|layernorm_embedding),{HEADS}", "pfeiffer": HEADS}
+PLACEMENTS = ("houlsby", "pfeiffer")
+# What Houlsby et al.'s adapters follow, in the names of fairseq's Transformer layers.
+SUBLAYERS = "(self_attn|encoder_attn|fc2)"
+# m, or d/m.
+SIZE, REDUCTION = 64, 16
+ACTIVATION = {"houlsby": "gelu", "pfeiffer": "relu"}
+# What is trained along by default: Houlsby et al. train the layer norms. That of a language-model head is not among them: a
+# classification does not use it, and DDP waits for the gradient of everything that trains.
+ALONG = {"houlsby": rf"((?<!lm_head\.)layer_norm|.*_layer_norm|layernorm_embedding),{HEADS}", "pfeiffer": HEADS}
 
 
 @dataclass
 class AdapterConfig(BaseArchConfig):
-    adapter_size: int = field(
-        default=64, metadata={"help": "width m of the bottleneck (default: Houlsby et al.'s for all of GLUE)"}
+    adapter_size: Optional[int] = field(
+        default=None,
+        metadata={
+            "help": "width m of the bottleneck (default: 64, Houlsby et al.'s for all of GLUE; with pfeiffer a 16th of the "
+            "layer's width, as in AdapterHub)"
+        },
     )
     adapter_placement: ChoiceEnum(list(PLACEMENTS)) = field(
         default="houlsby",
-        metadata={"help": "houlsby: after the attentions and the feed-forward networks; pfeiffer: after the latter alone"},
+        metadata={"help": "houlsby: after the attentions and the feed-forward networks; pfeiffer: one at a layer's end"},
     )
-    adapter_activation: ChoiceEnum(list(ACTIVATIONS)) = field(
-        default="gelu", metadata={"help": "nonlinearity of the bottleneck (default: Houlsby et al.'s code)"}
+    adapter_activation: Optional[ChoiceEnum(list(ACTIVATIONS))] = field(
+        default=None,
+        metadata={
+            "help": "nonlinearity of the bottleneck: relu, gelu or tanh (default: gelu, as Houlsby et al.'s code; with "
+            "pfeiffer relu, as AdapterHub)"
+        },
     )
     adapter_target: Optional[str] = field(
         default=None,
-        metadata={"help": "modules that an adapter follows, named as for --lora-target (default: those of the placement)"},
+        metadata={
+            "help": "modules whose output goes through an adapter, named as for --lora-target (default: none but those of "
+            "the placement)"
+        },
     )
     adapter_also_train: Optional[str] = field(
         default=None,
@@ -61,7 +77,7 @@ class Adapter(WrappingModel):
     def check(cls, args) -> None:
         super().check(args)
         own = cls.own(args)
-        if own["adapter_size"] < 1:
+        if own["adapter_size"] is not None and own["adapter_size"] < 1:
             raise ValueError(f"--adapter-size must be 1 or larger, and is {own['adapter_size']}")
         for flag in ("adapter_target", "adapter_also_train"):
             check_patterns(f"--{flag.replace('_', '-')}", own[flag] or "")
@@ -69,15 +85,27 @@ class Adapter(WrappingModel):
     @classmethod
     def change(cls, model, args) -> None:
         own = cls.own(args)
-        candidates = {name: module for name, module in model.named_modules() if name and width_of(module)}
-        target = own["adapter_target"] or PLACEMENTS[own["adapter_placement"]]
-        chosen = choose("--adapter-target", target, candidates, "layers")
-        for name in chosen:
-            module = candidates[name]
-            follow(module, Bottleneck(width_of(module), own["adapter_size"], own["adapter_activation"]))
+        placement, target = own["adapter_placement"], own["adapter_target"]
+
+        def new(module):
+            width = width_of(module)
+            size = own["adapter_size"] or (SIZE if placement == "houlsby" else max(1, width // REDUCTION))
+            return Bottleneck(width, size, own["adapter_activation"] or ACTIVATION[placement])
+
+        if placement == "pfeiffer" and not target:
+            layers = [module for module in model.modules() if is_layer(module)]
+            if not layers:
+                raise ValueError("--adapter-placement pfeiffer: no layers with fc2 and final_layer_norm; use --adapter-target")
+            for layer in layers:
+                close(layer, new(layer.fc2))
+        else:
+            candidates = {name: module for name, module in model.named_modules() if name and width_of(module)}
+            for name in choose("--adapter-target", target or SUBLAYERS, candidates, "layers"):
+                follow(candidates[name], new(candidates[name]))
         accept_plain_checkpoints(model, r".*\.adapter\.(down|up)\.(weight|bias)")
         trained, total = cls._freeze(model, own, strict=False)
-        logger.info(f"{len(chosen)} adapters of size {own['adapter_size']}: {trained:,} of {total:,} weights train")
+        sizes = sorted({adapter.down.out_features for adapter in adapters(model)})
+        logger.info(f"{len(adapters(model))} adapters of size {sizes}: {trained:,} of {total:,} weights train")
 
     @classmethod
     def finish(cls, model, args) -> None:

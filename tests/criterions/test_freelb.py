@@ -7,6 +7,8 @@ import pytest
 import sentences
 import torch
 
+from sharp_plugins.criterions.freelb import initial_perturbation_
+
 NAME = "freelb_sentence_prediction"
 
 
@@ -75,23 +77,28 @@ def test_regression(sentence_data):
 
 def test_the_start_has_the_magnitude_that_was_asked_for(sentence_data):
     """E ‖δ₀‖² is init²/3, whatever the length of the sentence; padding is not moved."""
-    _, model, sample = sentences.parts(sentence_data, NAME, sentences=40)
-    starts = [algorithm_1(model, sample, 1, 0.1, 0.6, 0, seed=seed)[2][0] for seed in range(10)]
+    _, _, sample = sentences.parts(sentence_data, NAME, sentences=40)
+    real = sample["net_input"]["src_tokens"].ne(1).unsqueeze(-1).float()
+    assert 0 < real.mean() < 1
+    torch.manual_seed(0)
+    starts = [initial_perturbation_(torch.empty(*real.shape[:2], sentences.DIMENSION), real, 0.6) for _ in range(10)]
     squares = torch.stack([start.square().sum((1, 2)) for start in starts])
     assert squares.mean().item() == pytest.approx(0.36 / 3, rel=0.02)
+    assert all(((start == 0).all(2) == (real[:, :, 0] == 0)).all() for start in starts)
 
 
 def test_one_step_from_the_sentence_itself_is_the_stock_criterion(sentence_data):
     sentences.assert_is_stock(sentence_data, NAME, "sentence_prediction", *flags(1, 0.1, 0, 0.3))
 
 
-def test_matched_passes_see_the_same_masks(sentence_data):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_matched_passes_see_the_same_masks(sentence_data, dtype):
     """At steps of nearly no length all points are one, and so are the predictions, if the masks are."""
     for mode, same in (("matched", True), ("independent", False)):
         criterion, model, sample = sentences.parts(
             sentence_data, NAME, *flags(3, 1e-9, 0, 0), "--freelb-dropout", mode, dropout="0.3"
         )
-        outputs = [output[0] for output in criterion.pieces(model, sample).outputs]
+        outputs = [output[0] for output in criterion.pieces(model.to(dtype), sample).outputs]
         spread = max((output - outputs[0]).abs().max().item() for output in outputs[1:])
         assert (spread < 1e-6) == same
 

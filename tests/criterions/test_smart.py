@@ -78,10 +78,11 @@ def test_a_small_ball_leaves_the_stock_loss(sentence_data):
     sentences.assert_same_loss_and_gradient(criterion, model, sample, expected)
 
 
-def test_dropout_is_matched_or_independent(sentence_data):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_dropout_is_matched_or_independent(sentence_data, dtype):
     for mode, same in (("matched", True), ("independent", False)):
         criterion, model, sample = sentences.parts(sentence_data, NAME, "--smart-dropout", mode, dropout="0.3")
-        assert (criterion(model, sample)[2]["smart_divergence"] < 1e-4) == same
+        assert (criterion(model.to(dtype), sample)[2]["smart_divergence"] < 1e-2) == same
 
 
 def test_without_gradients_the_losses_are_the_same(sentence_data):
@@ -169,6 +170,33 @@ def test_the_average_is_of_the_updates_weights(sentence_data, optimizer):
 def test_mu_needs_averaged_weights(sentence_data):
     with pytest.raises(ValueError, match="--smart-mu above 0 needs .* --store-ema"):
         sentences.trainer(sentence_data, NAME, "--smart-mu", "1")
+
+
+@pytest.mark.parametrize("precision", ["--fp16", "--bf16"])
+def test_averages_that_would_stand_still_are_refused(sentence_data, precision):
+    flags = ["--smart-mu", "1", "--store-ema", precision, "--fp16-no-flatten-grads"]
+    with pytest.raises(ValueError, match=f"--smart-mu above 0 needs .* {precision} .* add --ema-fp32"):
+        sentences.trainer(sentence_data, NAME, *flags)
+    assert sentences.trainer(sentence_data, NAME, *flags, "--ema-fp32")
+    assert sentences.trainer(sentence_data, NAME, *flags[2:])  # μ = 0
+
+
+@pytest.mark.parametrize("precision", ["--fp16", "--bf16"])
+def test_the_average_in_half_precision(sentence_data, precision):
+    """θ̃ is kept in fp32, and predicts in the model's precision: at β = 0.999 it follows steps far below its spacing."""
+    built = sentences.trainer(
+        sentence_data, NAME, "--optimizer", "sgd", "--lr", "0.5", "--smart-lambda", "0", "--smart-mu", "1", "--store-ema",
+        "--ema-decay", "0.999", "--ema-fp32", precision, "--fp16-no-flatten-grads", "--fp16-init-scale", "4",
+    )
+    name = "classification_heads.sentence_classification_head.out_proj.weight"
+    average = built.get_model().get_parameter(name).detach().float()
+    for sample in toy.batches(built, [6, 6, 6, 6]):
+        log = built.train_step([sample])
+        average = 0.999 * average + 0.001 * built.get_model().get_parameter(name).detach().float()
+    assert log["smart_bregman"] > 0
+    found, served = built.ema.fp32_params[name], built.ema.get_model().get_parameter(name)
+    torch.testing.assert_close(found, average, rtol=1e-5, atol=1e-7)
+    assert not torch.equal(found.to(served.dtype).float(), found) and torch.equal(served, found.to(served.dtype))
 
 
 @pytest.mark.parametrize("flag", ["lambda", "mu", "eps", "noise", "step-size", "steps"])

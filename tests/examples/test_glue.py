@@ -138,7 +138,13 @@ def test_a_table_is_of_one_backbone_data_and_settings(start, bert, data, tmp_pat
     assert not (tmp_path / "out" / "data" / "CoLA").exists()
 
 
-@pytest.mark.parametrize("setting", ["optimizer.unknown=1", "optimizer.bar_alhpa=1", "optimization.max_updates=3", "task.clases=2"])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "optimizer.unknown=1", "optimizer.bar_alhpa=1", "optimization.max_updates=3", "task.clases=2",
+        "criterion.rdrop_beta=1", "criterion.unknown=1", "model.lora_rnak=4", "model.adapter_sizes=4", "model.unknown=1",
+    ],
+)
 def test_settings_that_fairseq_does_not_know_are_told_before_training(start, capsys, setting):
     assert start(*"--tasks RTE --methods base sam --seeds 1".split(), "--set", setting) == 1
     shown = capsys.readouterr().err

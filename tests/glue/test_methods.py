@@ -247,6 +247,27 @@ def test_each_method_takes_of_the_optimizers_changes_what_it_has_use_for(parts, 
         check_config(made, method)
 
 
+@pytest.mark.parametrize(
+    "name, section, kept",
+    [
+        ("base", "criterion", {}),
+        ("dsam-rdrop", "criterion", {"rdrop_alpha": 0.5}),
+        ("freelb", "criterion", {"freelb_steps": 2}),
+        ("sam", "model", {"dropout": 0.3}),
+        ("lora-sam", "model", {"lora_rank": 4, "dropout": 0.3}),
+        ("pfeiffer", "model", {"adapter_size": 9, "dropout": 0.3}),
+    ],
+)
+def test_changes_to_a_parts_own_settings_are_for_methods_with_it(parts, tmp_path, name, section, kept):
+    changes = [
+        "criterion.rdrop_alpha=0.5", "criterion.freelb_steps=2", "model.lora_rank=4", "model.adapter_size=9", "model.dropout=0.3"
+    ]
+    result = make(parts, tmp_path, name, changes=changes)
+    check_config(result, name)
+    changed = {change.split("=")[0].split(".")[1] for change in changes}
+    assert {key: value for key, value in result[section].items() if key in changed} == kept
+
+
 def test_a_sample_of_the_training_set_gets_its_share_of_the_updates(parts, tmp_path):
     backbone, prepared = parts["bert"]
     rows = TASKS["MNLI"].splits["train"].rows // 100

@@ -3,6 +3,7 @@
 import copy
 
 import pytest
+import sentences
 import toy
 import torch
 import torch.nn.functional as F
@@ -67,6 +68,56 @@ def test_the_model_begins_as_it_was_and_trains_its_adapters(translation_data, pl
     others = {name for name in trained if ".adapter." not in name}
     norms = {name for name, _ in model.named_parameters() if "layer_norm" in name and ".adapter." not in name}
     assert others == (norms if placement == "houlsby" else set())
+
+
+@pytest.mark.parametrize("is_pre_norm", [False, True], ids=["post-norm", "pre-norm"])
+def test_pfeiffers_place_is_the_end_of_a_layer(translation_data, is_pre_norm):
+    """An encoder and a decoder layer, the former computed by hand: LN(z + f(LN(z))), or without layer norm z + f(z)."""
+    flags = ["--adapter-placement", "pfeiffer", *(["--encoder-normalize-before"] if is_pre_norm else [])]
+    trainer = toy.build_trainer(translation_data, *ADAM, "--dropout", "0", model=[*ADAPTER[:-2], *flags])
+    layer = trainer.get_model().encoder.layers[0].eval()
+    (adapter,) = adapters(layer)
+    assert (adapter.down.out_features, adapter.activation) == (1, "relu")  # a 16th of 16
+    for p in adapter.parameters():
+        nn.init.normal_(p)
+
+    def f(h):
+        return torch.relu(h @ adapter.down.weight.T + adapter.down.bias) @ adapter.up.weight.T + adapter.up.bias
+
+    def norm(module, h):
+        return F.layer_norm(h, (16,), module.weight, module.bias)
+
+    x = torch.randn(5, 2, 16)
+    if is_pre_norm:
+        y = norm(layer.self_attn_layer_norm, x)
+        h = x + layer.self_attn(y, y, y, need_weights=False)[0]
+        z = h + layer.fc2(F.relu(layer.fc1(norm(layer.final_layer_norm, h))))
+        expected = z + f(z)
+    else:
+        h = norm(layer.self_attn_layer_norm, x + layer.self_attn(x, x, x, need_weights=False)[0])
+        z = h + layer.fc2(F.relu(layer.fc1(h)))
+        expected = norm(layer.final_layer_norm, z + f(norm(layer.final_layer_norm, z)))
+    torch.testing.assert_close(layer(x, None), expected)
+    clone = copy.deepcopy(layer)
+    nn.init.zeros_(adapters(clone)[0].up.weight)
+    assert not torch.allclose(clone(x, None), expected)
+    torch.testing.assert_close(layer(x, None), expected)
+
+
+@pytest.mark.parametrize("placement", ["houlsby", "pfeiffer"])
+def test_what_trains_in_a_classification_has_a_gradient(sentence_data, placement):
+    """And so DDP needs no --find-unused-parameters: the language-model head, which RoBERTa keeps, has no part in it."""
+    flags = ["--arch", "adapter", "--base-arch", *sentences.MODEL[1:], "--adapter-placement", placement]
+    trainer = toy.build_trainer(
+        sentence_data / "classes", *ADAM, task="sentence_prediction", criterion=["--criterion", "sentence_prediction"],
+        model=[*flags, "--num-classes", str(sentences.CLASSES)],
+    )
+    model, (sample,) = trainer.get_model(), toy.batches(trainer, [6])
+    trainer.get_criterion()(model, sample)[0].backward()
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert trained == {name for name, p in model.named_parameters() if p.grad is not None}
+    assert any(name.startswith("classification_heads.") for name in trained)
+    assert ("encoder.sentence_encoder.layers.0.final_layer_norm.weight" in trained) == (placement == "houlsby")
 
 
 def test_houlsbys_places_are_after_attention_and_feed_forward_before_the_residual(translation_data):
