@@ -1,7 +1,7 @@
 """Sharpness-aware training for fairseq: ``fairseq-train --user-dir sharp_plugins --optimizer dsam ...``.
 
 Importing the package registers its optimizers, criterions and models with fairseq, where there is a
-fairseq. `sharp_plugins.perturbation`, `guardedness`, `balancedness`, `pairs` and `lora` need torch alone.
+fairseq. `sharp_plugins.perturbation`, `guardedness`, `balancedness`, `pairs` and `lora` need torch and NumPy alone.
 """
 
 import importlib.util

@@ -1,4 +1,4 @@
-"""LoRA on any torch model: layers, which layers get it, and its files. Needs torch alone (and safetensors for PEFT's).
+"""LoRA on any torch model: layers, which layers get it, and its files. Needs torch and NumPy alone (and safetensors for PEFT's).
 
     layer.py        a linear layer with a low-rank update, W + s B A
     model.py        give it to the layers of a model by name, and freeze the rest
