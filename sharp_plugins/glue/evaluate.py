@@ -100,13 +100,19 @@ class Checkpoint:
         return any((self.prepared.directory / "label" / f"{split}.{ending}").is_file() for ending in ("idx", "label"))
 
     def write_submissions(self, directory) -> List[Path]:
-        """Write what gluebenchmark.com takes for each test set, and return the files' paths."""
+        """Write what gluebenchmark.com takes for each test set, and return the files' paths.
+
+        Raises:
+            ValueError: there is no test set.
+        """
         written = []
         for split in self.prepared.rows:
             if split.startswith("test"):
                 index = (self.prepared.directory / "index" / f"{split}.txt").read_text(encoding="utf-8").splitlines()
                 predictions = self.predict(split)
                 written.append(write_submission(directory, self.glue_task, split, index, predictions.values))
+        if not written:
+            raise ValueError(f"--submission: {self.prepared.directory} has no test set")
         return written
 
 

@@ -103,6 +103,14 @@ def test_sets_without_labels_are_not_predicted_for_a_score(bert, tmp_path, monke
     assert list(checkpoint.score()) == ["valid"] == predicted
 
 
+def test_a_submission_without_a_test_set(bert, tmp_path):
+    path, prepared, _ = train_a_little(tmp_path, bert, "RTE")
+    rows = {split: count for split, count in prepared.rows.items() if not split.startswith("test")}
+    with pytest.raises(ValueError, match="--submission: .* has no test set"):
+        Checkpoint(path, prepared._replace(rows=rows)).write_submissions(tmp_path / "submission")
+    assert not (tmp_path / "submission").exists()
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_device_that_is_not_there(bert, tmp_path):
     path, prepared, _ = train_a_little(tmp_path, bert, "RTE")
