@@ -8,8 +8,8 @@ from pathlib import Path
 from sharp_plugins.command import run_command
 from sharp_plugins.convert.checkpoint import Converted, convert
 
-# How the stock task puts a sentence or a pair together: [CLS] a [SEP] b [SEP], and <s> a </s></s> b </s>.
-TASK = {"bert": ["--init-token", "0"], "roberta": ["--init-token", "0", "--separator-token", "2"]}
+# How the stock task puts a sentence or a pair together: [CLS] a [SEP] b [SEP], or <s> a </s></s> b </s>.
+TASK = {1: ["--init-token", "0"], 2: ["--init-token", "0", "--separator-token", "2"]}
 
 
 def message(converted: Converted, out: Path) -> str:
@@ -23,7 +23,7 @@ def message(converted: Converted, out: Path) -> str:
     if converted.left_out:
         lines.append(f"left out: {', '.join(converted.left_out)}")
     flags = ["--user-dir", "sharp_plugins", "--task", "sentence_prediction", "--criterion", "sentence_prediction"]
-    flags += [*TASK[converted.type], *converted.flags, "--restore-file", str(out / "model.pt")]
+    flags += [*TASK[converted.pairs.separators], *converted.flags, "--restore-file", str(out / "model.pt")]
     flags += ["--reset-optimizer", "--reset-dataloader", "--reset-meters"]
     lines.append("fairseq-train DATA --num-classes N " + shlex.join(flags))
     return "\n".join(lines)

@@ -15,8 +15,8 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from sharp_plugins.convert.settings import Settings, read_settings
-from sharp_plugins.convert.tokenizer import Tokenizer
-from sharp_plugins.convert.weights import fairseq_weights, read_weights
+from sharp_plugins.convert.tokenizer import PairFormat, Tokenizer
+from sharp_plugins.convert.weights import TOKEN_TYPES, fairseq_weights, read_weights
 from sharp_plugins.files import unfinished_in
 from sharp_plugins.models import bert  # noqa: F401  sharp_bert
 
@@ -37,6 +37,7 @@ class Converted(NamedTuple):
     weights: int  # numbers in the model
     has_lm_head: bool  # whether the language-model head is the published one
     left_out: List[str]  # names of published weights without a place in fairseq's model
+    pairs: PairFormat  # how the published tokenizer puts two sentences together
 
 
 def convert(directory, out) -> Converted:
@@ -55,7 +56,12 @@ def convert(directory, out) -> Converted:
     settings = read_settings(directory / "config.json")
     tokenizer = Tokenizer.load(directory)
     check_vocabulary(directory, tokenizer, settings.vocabulary)
+    pairs = pair_format(directory, tokenizer, settings)
     published, left_out = fairseq_weights(read_weights(directory), settings, tokenizer.published_ids, where=directory)
+    if settings.type == "bert" and not pairs.has_types:
+        # The tokenizer marks no second sentence, and so the model has never seen another type than the first.
+        published[TOKEN_TYPES] = published[TOKEN_TYPES][:1].clone()
+        settings.model["token_types"] = 1
     flags = architecture_flags(settings)
     cfg = build_config(flags, settings)
     state = complete_state(directory, published, cfg, tokenizer)
@@ -73,7 +79,19 @@ def convert(directory, out) -> Converted:
         weights=sum(numbers.values()),
         has_lm_head="encoder.lm_head.bias" in published,
         left_out=left_out,
+        pairs=pairs,
     )
+
+
+def pair_format(directory: Path, tokenizer: Tokenizer, settings: Settings) -> PairFormat:
+    """`Tokenizer.pair_format`, with a ValueError where the model has no place for it."""
+    try:
+        pairs = tokenizer.pair_format()
+    except ValueError as error:
+        raise ValueError(f"{directory}: {error}") from error
+    if settings.type == "roberta" and settings.token_types > 1 and pairs.has_types:
+        raise ValueError(f"{directory}: its tokenizer tells sentences apart by token types, which fairseq's roberta has not")
+    return pairs
 
 
 def check_vocabulary(directory: Path, tokenizer: Tokenizer, rows: int) -> None:

@@ -27,6 +27,7 @@ class Settings(NamedTuple):
     type: str  # "bert" or "roberta"
     vocabulary: int  # rows of the table of words
     model: Dict[str, object]  # fairseq's settings
+    token_types: int  # rows of the table of token types
 
 
 def read_settings(path: Path) -> Settings:
@@ -55,7 +56,7 @@ def read_settings(path: Path) -> Settings:
         model.update(token_types=config["type_vocab_size"], layer_norm_eps=config["layer_norm_eps"])
     else:
         model["max_positions"] -= ROBERTA_OFFSET
-    return Settings(kind, config["vocab_size"], model)
+    return Settings(kind, config["vocab_size"], model, config.get("type_vocab_size", 1))
 
 
 def _check_values(path: Path, kind: str, config: Dict) -> None:
@@ -79,7 +80,7 @@ def _check_variant(path: Path, kind: str, config: Dict) -> None:
     if kind == "roberta":
         needed.update(layer_norm_eps=ROBERTA_EPS, pad_token_id=ROBERTA_OFFSET - 1)  # as fairseq's roberta has them
     for name, value in needed.items():
-        if config.get(name, value) != value:
+        if config.get(name) not in (value, None):
             raise ValueError(f"{path}: {name} is {config[name]!r}; in a {kind} to convert it must be {value!r}")
     if config["hidden_act"] not in ACTIVATIONS:
         raise ValueError(f"{path}: hidden_act is {config['hidden_act']!r}; fairseq has {', '.join(ACTIVATIONS)}")

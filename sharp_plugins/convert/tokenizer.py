@@ -8,11 +8,14 @@ The work is the `tokenizers` library's, on local files. Here is only how a publi
   a line of a ``dict.txt`` could not hold them: with white space in them, or spelled as one of fairseq's symbols.
 
 Text that spells a special token is taken for it, as the published tokenizers do: data should not hold ``[SEP]``.
+
+How two sentences are put together is the tokenizer's too, and not the model's: there are BERTs with RoBERTa's way
+(multilingual MiniLM) and RoBERTas with BERT's.
 """
 
 import json
 from pathlib import Path
-from typing import Dict, Iterable, List
+from typing import Dict, Iterable, List, NamedTuple
 
 from fairseq.data import Dictionary
 
@@ -22,6 +25,25 @@ BERT_TOKENS = dict(zip(SYMBOLS, ("[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]")))
 ROBERTA_TOKENS = SYMBOLS
 
 FILES = "tokenizer.json; vocab.txt and tokenizer_config.json (WordPiece); vocab.json and merges.txt (byte-level BPE)"
+
+
+# Tokenizers that `FILES` without a tokenizer.json are enough for; their names may end in Fast.
+CLASSES = ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer", "RobertaTokenizer")
+# What tokenizer_config.json calls the settings of a BertNormalizer.
+NORMALIZER = {
+    "lowercase": "do_lower_case", "strip_accents": "strip_accents", "handle_chinese_chars": "tokenize_chinese_chars"
+}
+
+
+class PairFormat(NamedTuple):
+    """What stands between two sentences.
+
+    separators: how many: ``[CLS] a [SEP] b [SEP]`` has 1, ``<s> a </s></s> b </s>`` 2.
+    has_types: whether token types tell the second from the first.
+    """
+
+    separators: int
+    has_types: bool
 
 
 class Tokenizer:
@@ -60,9 +82,12 @@ class Tokenizer:
         directory = Path(directory)
         config = _read_json(directory / "tokenizer_config.json")
         backend = _read_backend(directory, config)
+        _add_tokens(backend, directory, config)
         names = {**config, **_read_json(directory / "special_tokens_map.json")}
         special = _special_tokens(names, backend.get_vocab(), directory)
         _mark_special(backend, special)
+        if backend.post_processor is None:
+            backend.post_processor = _usual_pairs(backend, special)
         backend.no_truncation()
         backend.no_padding()
         return cls(backend, special)
@@ -81,6 +106,24 @@ class Tokenizer:
         for symbol in self.symbols[dictionary.nspecial :]:
             dictionary.add_symbol(symbol)
         return dictionary
+
+    def pair_format(self) -> PairFormat:
+        """How the tokenizer puts a pair together.
+
+        Raises:
+            ValueError: in a way that fairseq's ``sentence_prediction`` has not.
+        """
+        pair = self.backend.encode("x", "x")
+        cls, sep = (self.special_tokens[role] for role in ("cls_token", "sep_token"))
+        parts = [token if side is None else side for token, side in zip(pair.tokens, pair.sequence_ids)]
+        once = [part for i, part in enumerate(parts) if part not in (0, 1) or part != parts[i - 1]]
+        for separators in (1, 2):
+            if once == [cls, 0, *separators * [sep], 1, sep]:
+                return PairFormat(separators, has_types=any(pair.type_ids))
+        raise ValueError(
+            f"its tokenizer writes a pair as {' '.join(map(str, once))}, with 0 and 1 for the sentences; fairseq's "
+            f"sentence_prediction has {cls} 0 {sep} 1 {sep} and {cls} 0 {sep} {sep} 1 {sep}"
+        )
 
     def encode(self, text: str) -> List[str]:
         """The symbols of a text, without those that a task puts around it (fairseq-preprocess wants spaces between)."""
@@ -119,7 +162,11 @@ def _read_backend(directory: Path, config: Dict):
     whole, words, pieces, merges = (directory / f for f in ("tokenizer.json", "vocab.txt", "vocab.json", "merges.txt"))
     try:
         if whole.is_file():
-            return Backend.from_file(str(whole))
+            backend = Backend.from_file(str(whole))
+            _apply(backend, config)
+            return backend
+        if words.is_file() or pieces.is_file():
+            _check_class(config)
         if words.is_file():
             if "do_lower_case" not in config:
                 raise ValueError("without tokenizer.json, tokenizer_config.json must say do_lower_case, true or false")
@@ -138,6 +185,70 @@ def _read_backend(directory: Path, config: Dict):
     except Exception as error:  # the library raises bare Exceptions
         raise ValueError(f"{directory}: its tokenizer cannot be read: {error}") from error
     raise FileNotFoundError(f"{directory}: no tokenizer there. Expected is one of {FILES}")
+
+
+def _apply(backend, config: Dict) -> None:
+    """Settings of ``tokenizer_config.json`` go before those in ``tokenizer.json``, as in transformers; where it does not
+    say any, the latter stay (transformers would take its own default)."""
+    from tokenizers import normalizers, pre_tokenizers
+
+    if isinstance(backend.normalizer, normalizers.BertNormalizer):
+        state = json.loads(backend.normalizer.__getstate__())
+        state.pop("type")
+        given = {own: config[theirs] for own, theirs in NORMALIZER.items() if theirs in config}
+        backend.normalizer = normalizers.BertNormalizer(**{**state, **given})
+    if isinstance(backend.pre_tokenizer, pre_tokenizers.ByteLevel) and "add_prefix_space" in config:
+        state = json.loads(backend.pre_tokenizer.__getstate__())
+        given = {"add_prefix_space": config["add_prefix_space"], "use_regex": state.get("use_regex", True)}
+        backend.pre_tokenizer = pre_tokenizers.ByteLevel(**given)
+
+
+def _check_class(config: Dict) -> None:
+    """Raise ValueError where the vocabulary alone is not the whole tokenizer."""
+    name = config.get("tokenizer_class") or CLASSES[0]
+    other = [key for key in ("word_tokenizer_type", "subword_tokenizer_type") if config.get(key)]
+    if name.removesuffix("Fast") not in CLASSES or other:
+        raise ValueError(
+            f"without tokenizer.json, {' and '.join([name, *other])} in tokenizer_config.json cannot be followed; save it "
+            "with transformers as a fast tokenizer"
+        )
+
+
+def _add_tokens(backend, directory: Path, config: Dict) -> None:
+    """Add the tokens that ``tokenizer_config.json`` and ``added_tokens.json`` have beside the vocabulary.
+
+    Raises:
+        ValueError: one is not of this form, or would get another id than the files say.
+    """
+    from tokenizers import AddedToken
+
+    tokens: Dict[int, AddedToken] = {}
+    try:
+        for token, index in _read_json(directory / "added_tokens.json").items():
+            tokens[int(index)] = AddedToken(token, normalized=True)
+        for index, token in (config.get("added_tokens_decoder") or {}).items():
+            flags = {name: token[name] for name in ("single_word", "lstrip", "rstrip", "normalized", "special") if name in token}
+            tokens[int(index)] = AddedToken(token["content"], **flags)
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise ValueError(f"{directory}: its added tokens cannot be read: {error}") from error
+    for index, token in sorted(tokens.items()):
+        if index not in backend.get_added_tokens_decoder():
+            (backend.add_special_tokens if token.special else backend.add_tokens)([token])
+        if backend.token_to_id(token.content) != index:
+            raise ValueError(
+                f"{directory}: the vocabulary does not fit: the added token {token.content!r} should be number {index}, and "
+                f"is {backend.token_to_id(token.content)}"
+            )
+
+
+def _usual_pairs(backend, special: Dict[str, str]):
+    """BERT's way to put a pair together for WordPieces, and RoBERTa's for others."""
+    from tokenizers import models, processors
+
+    sep, cls = ((special[role], backend.token_to_id(special[role])) for role in ("sep_token", "cls_token"))
+    if isinstance(backend.model, models.WordPiece):
+        return processors.BertProcessing(sep, cls)
+    return processors.RobertaProcessing(sep, cls, trim_offsets=False, add_prefix_space=False)
 
 
 def _token(names: Dict, role: str):

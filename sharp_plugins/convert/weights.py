@@ -9,6 +9,7 @@ from torch import Tensor
 from sharp_plugins.convert.settings import ROBERTA_OFFSET, Settings
 
 INSIDE = "encoder.sentence_encoder"
+TOKEN_TYPES = f"{INSIDE}.embed_token_types.weight"
 
 # Parts of fairseq's model -> their published names.
 EMBEDDINGS = {
@@ -66,7 +67,9 @@ def read_weights(directory: Path) -> Dict[str, Tensor]:
         weights = dict(load())
     except Exception as error:  # zip, pickle and safetensors raise errors of many types
         raise ValueError(f"{path}: cannot be read: {' '.join(str(error).split())[:300]}") from error
-    return {_new_name(name): value for name, value in weights.items()}
+    return {
+        _new_name(name): value for name, value in weights.items() if isinstance(name, str) and isinstance(value, Tensor)
+    }
 
 
 def _new_name(name: str) -> str:
@@ -117,7 +120,9 @@ def fairseq_weights(
 
     names = published_names(settings.type, settings.model["encoder_layers"], prefixes[0])
     decoder = f"{LM_HEAD[settings.type]['encoder.lm_head']}.decoder."  # the table again, and the bias, in some files
-    if _has_lm_head(weights, names, table, decoder):
+    # RoBERTa's head has gelu always; in fairseq's it is the layers' activation.
+    is_computed = settings.type == "bert" or settings.model["activation_fn"] == "gelu"
+    if is_computed and _has_lm_head(weights, names, table, decoder):
         used = {decoder + "weight", decoder + "bias"}
     else:
         names = {own: theirs for own, theirs in names.items() if not own.startswith("encoder.lm_head.")}
@@ -149,7 +154,7 @@ def _has_lm_head(weights: Dict[str, Tensor], names: Dict[str, str], table: Tenso
 def _add_token_type_to_positions(state: Dict[str, Tensor]) -> None:
     """transformers adds the row of token type 0 to each token of a RoBERTa; fairseq's has no token types, so here each
     position gets it."""
-    types = state.pop(f"{INSIDE}.embed_token_types.weight", None)
+    types = state.pop(TOKEN_TYPES, None)
     positions = state.get(f"{INSIDE}.embed_positions.weight")
     if types is not None and positions is not None:
         after = positions[ROBERTA_OFFSET:] + types[0]

@@ -89,7 +89,7 @@ def load_backbone(directory) -> Backbone:
         sizes={name: args[name] for name in SIZES if name in args},
         max_positions=args["max_positions"],
         init_token=dictionary.bos(),
-        separator_token=dictionary.eos() if family == "roberta" else None,
+        separator_token=dictionary.eos() if tokenizer.pair_format().separators == 2 else None,
         dictionary=dictionary,
         tokenizer=tokenizer,
         checksums={name: sha256(directory / name) for name in FILES},

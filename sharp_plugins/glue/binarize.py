@@ -24,7 +24,7 @@ from sharp_plugins.glue.tasks import MOST, Task
 
 STAMP = "prepared.json"
 # Changed with what is written, so that data of an earlier version are made anew.
-FORMAT = 1
+FORMAT = 2
 # What may be in the directory.
 OWN = {"input0", "input1", "label", "index", STAMP}
 

@@ -11,7 +11,7 @@ import shutil
 import urllib.request
 import zipfile
 from pathlib import Path
-from typing import Callable, Dict, List, NamedTuple
+from typing import Callable, Dict, List, NamedTuple, Optional
 
 from sharp_plugins.files import replacing, sha256, write_text
 from sharp_plugins.glue.reader import ENDINGS
@@ -110,10 +110,19 @@ def fetch(source: Source, path: Path) -> None:
         request = urllib.request.Request(source.url, headers={"Range": f"bytes={there}-"} if there else {})
         try:
             with urllib.request.urlopen(request, timeout=SECONDS) as answer:
+                whole = _whole_size(answer)
+                if whole not in (None, source.size):
+                    part.unlink(missing_ok=True)
+                    raise ValueError(
+                        f"{source.url}: not the published file: it has {whole} bytes, and published are {source.size}"
+                    )
                 # A server may ignore the range and send all of it.
                 with open(part, "ab" if answer.status == 206 else "wb") as file:
                     shutil.copyfileobj(answer, file, BLOCK)
         except (OSError, http.client.HTTPException) as error:
+            if getattr(error, "code", None) == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+                part.unlink()  # the server's file ends before ours
+                raise OSError(f"{source.url}: {error}; what was there was deleted; run this again") from error
             raise OSError(f"{source.url}: {error}; run this again to go on") from error
     size = part.stat().st_size
     if size < source.size:
@@ -126,6 +135,13 @@ def fetch(source: Source, path: Path) -> None:
             f"and should be {source.sha256}; it was deleted"
         )
     part.rename(path)
+
+
+def _whole_size(answer) -> Optional[int]:
+    """The size of the whole file, as the server says; None where it does not."""
+    part = answer.headers.get("Content-Range", "").rpartition("/")[2]
+    size = part if answer.status == 206 else answer.headers.get("Content-Length", "")
+    return int(size) if size.isdigit() else None
 
 
 def unpack(archive: Path, task: Task, directory: Path) -> None:

@@ -35,14 +35,15 @@ class Checkpoint:
 
         Raises:
             FileNotFoundError: the checkpoint is not there.
-            ValueError: it cannot be read, or is no classifier of the task's classes.
+            OSError: it cannot be read by torch's safe loader.
+            ValueError: it is cut off, or is no classifier of the task's classes.
         """
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"{path}: not there")
         state = read_checkpoint(path)
         if state is None:
-            raise ValueError(f"{path}: torch's safe loader cannot read it")
+            raise ValueError(f"{path}: cut off, or no checkpoint")
         self.glue_task: Task = TASKS[prepared.task]
         self.prepared = prepared
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -63,7 +64,11 @@ class Checkpoint:
 
     @torch.no_grad()
     def predict(self, split: str) -> Predictions:
-        """Predict for all rows of one of fairseq's splits."""
+        """Predict for all rows of one of fairseq's splits.
+
+        Raises:
+            ValueError: an output is NaN or infinite.
+        """
         dataset = self.task.load_dataset(split)
         by_length = sorted(range(len(dataset)), key=dataset.num_tokens, reverse=True)
         values: List = [None] * len(dataset)
@@ -73,6 +78,8 @@ class Checkpoint:
             sample = dataset.collater([dataset[row] for row in rows])
             inputs = {name: value.to(self.device) for name, value in sample["net_input"].items()}
             logits = self.model(**inputs, features_only=True, classification_head_name=self.head)[0]
+            if not logits.isfinite().all():
+                raise ValueError(f"{split}: the model's outputs are no finite numbers; its training diverged")
             _put(values, rows, self._names(logits))
             if "target" in sample:
                 targets = targets or [None] * len(dataset)

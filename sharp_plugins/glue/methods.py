@@ -167,6 +167,8 @@ def config(
         result["ema"] = {"store_ema": True, "ema_decay": 0.999, "ema_fp32": True, **result.get("ema", {})}
     result["model"] = {**result.get("model", {}), **backbone.sizes, **_arch(method.network, backbone.arch)}
     result["task"].update(max_positions=backbone.max_positions, init_token=backbone.init_token)
+    # The tokenizer's, whatever the family.
+    result["task"].pop("separator_token", None)
     if backbone.separator_token is not None:
         result["task"]["separator_token"] = backbone.separator_token
     _fit_to_stand_in(result, prepared)

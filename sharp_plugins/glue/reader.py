@@ -18,7 +18,7 @@ class Row(NamedTuple):
     """One instance.
 
     index: as the file numbers it, or its number from 0.
-    sentences: one or two.
+    sentences: one or two, without white space around them.
     label: as the file has it; None in a test file without labels.
     """
 
@@ -86,17 +86,17 @@ def read(path: Path, task: Task, split: str, skip_malformed: bool = False) -> Ta
     if not columns.in_file:
         lines = _again(number, first, lines)
     rows, skipped, ends_with_break = [], [], True
-    for number, line in lines:
+    for index, (number, line) in enumerate(lines):
         ends_with_break = line.endswith(b"\n")
         try:
-            rows.append(_row(path, number, line, columns, task, split, index=len(rows)))
+            rows.append(_row(path, number, line, columns, task, split, index))
         except RowError as error:
             if not skip_malformed:
                 cut = "" if ends_with_break else "; the file ends there without a line break: it seems to be cut off"
                 raise ValueError(f"{error}{cut} (--skip-malformed leaves such rows out)") from None
             skipped.append(error)
     if not rows:
-        raise ValueError(f"{path}: it has no rows")
+        raise ValueError(f"{path}: it has no rows" + (f" that can be read; the first: {skipped[0]}" if skipped else ""))
     if any(row.label is None for row in rows):
         rows = [row._replace(label=None) for row in rows]
 
@@ -104,7 +104,7 @@ def read(path: Path, task: Task, split: str, skip_malformed: bool = False) -> Ta
     if skipped:
         warnings.append(f"{path}: {len(skipped)} malformed rows left out, the first of them: {skipped[0]}")
     if not ends_with_break:
-        warnings.append(f"{path}: the last line has no line break; the file may be cut off")
+        warnings.append(f"{path}:{number}: the last line has no line break; the file may be cut off")
     official = task.splits[split]
     if not is_stand_in(path, task, split) and len(rows) != official.rows:
         warnings.append(f"{path}: {len(rows)} rows, and GLUE's {task.name} has {official.rows}")
@@ -174,8 +174,9 @@ def _row(path: Path, number: int, line: bytes, columns: _Columns, task: Task, sp
     if len(fields) != columns.count:
         where = "the first line" if columns.in_file else "a row of this task"
         raise RowError(f"{path}:{number}: {len(fields)} fields, and {where} has {columns.count}")
-    sentences = tuple(fields[position] for position in columns.sentences)
-    if not any(sentence.strip() for sentence in sentences):
+    # Some published sentences (SST-2's) end in a space, which byte-level BPE would make a token of.
+    sentences = tuple(fields[position].strip() for position in columns.sentences)
+    if not any(sentences):
         raise RowError(f"{path}:{number}: no text")
     label = None if columns.label is None else fields[columns.label]
     if split.startswith("test") and label == UNKNOWN:

@@ -192,7 +192,7 @@ def do(runs: Sequence[Run], args) -> List[str]:
                     finally:
                         progress.end()
                     print(describe(finish(run, args.keep_checkpoints, args.submission), start), flush=True)
-        except (RunFailed, RunBusy) as error:
+        except (RunFailed, RunBusy, OSError) as error:
             print(f"error: {error}", file=sys.stderr, flush=True)
         report(args)
     return [run.name for run in runs if not run.is_finished]

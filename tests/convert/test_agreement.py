@@ -22,7 +22,7 @@ class Both:
     """The published model in `transformers` and the converted one in fairseq."""
 
     def __init__(self, directory, out, auto=transformers.AutoModel):
-        convert(directory, out)
+        self.separators = convert(directory, out).pairs.separators
         self.theirs = auto.from_pretrained(str(directory)).eval()
         self.their_tokenizer = transformers.AutoTokenizer.from_pretrained(str(directory))
         ensemble, _, self.task = checkpoint_utils.load_model_ensemble_and_task(
@@ -30,7 +30,6 @@ class Both:
         )
         self.ours, self.out = ensemble[0].eval(), out
         self.tokenizer = Tokenizer.load(out)
-        self.separators = 2 if self.theirs.config.model_type == "roberta" else 1
 
     def our_ids(self, text):
         """Indices in our dictionary, put together as the stock task does it."""
@@ -58,6 +57,8 @@ class Both:
         """The model's output for a padded batch of sentences or of pairs, and the number of tokens of each."""
         columns = [list(texts)] if isinstance(texts[0], str) else [list(column) for column in zip(*texts)]
         inputs = self.their_tokenizer(*columns, padding=True, return_tensors="pt")
+        if self.theirs.config.type_vocab_size == 1:
+            inputs.pop("token_type_ids", None)
         with torch.no_grad():
             return self.theirs(**inputs), inputs["attention_mask"].sum(1).tolist()
 
@@ -124,6 +125,34 @@ def test_small_bert(tmp_path, size):
 def test_small_roberta(tmp_path):
     both = Both(published.write_roberta(tmp_path / "published"), tmp_path / "out")
     assert type(both.ours) is RobertaModel  # fairseq's own
+    both.assert_same_tokens()
+    both.assert_agree(SENTENCES)
+    both.assert_agree(PAIRS)
+
+
+def test_a_bert_whose_tokenizer_is_robertas(tmp_path):
+    """As multilingual MiniLM's is: pairs have two separators, and their sentences one token type."""
+    directory = tmp_path / "published"
+    published.write_byte_level(directory)
+    config = published.config("bert", len(published.byte_level_vocabulary()), pad_token_id=1)
+    published.write(directory, config, published.weights(config))
+    (directory / "tokenizer_config.json").write_text('{"tokenizer_class": "RobertaTokenizer"}')
+    both = Both(directory, tmp_path / "out")
+    assert both.separators == 2
+    both.assert_same_tokens()
+    both.assert_agree(SENTENCES)
+    both.assert_agree(PAIRS)
+
+
+def test_a_roberta_whose_tokenizer_is_berts(tmp_path):
+    directory = tmp_path / "published"
+    words = ["[unused1]", "[PAD]", *(word for word in published.WORDPIECES if word != "[PAD]")]  # the padding is number 1
+    published.write_wordpiece(directory, words)
+    config = published.config("roberta", len(words))
+    published.write(directory, config, published.weights(config))
+    (directory / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer", "do_lower_case": true}')
+    both = Both(directory, tmp_path / "out")
+    assert both.separators == 1
     both.assert_same_tokens()
     both.assert_agree(SENTENCES)
     both.assert_agree(PAIRS)

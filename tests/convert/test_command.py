@@ -142,16 +142,16 @@ def test_the_closest_architecture_is_named(model, flags):
     sizes = ("encoder_layers", "encoder_embed_dim", "encoder_ffn_embed_dim", "encoder_attention_heads")
     others = dict(activation_fn="gelu", dropout=0.1, attention_dropout=0.1, max_positions=512)
     others.update(token_types=2, layer_norm_eps=1e-12)
-    settings = Settings("bert", 100, {**dict(zip(sizes, model)), **others})
+    settings = Settings("bert", 100, {**dict(zip(sizes, model)), **others}, 2)
     assert " ".join(architecture_flags(settings)) == flags
 
 
 def test_roberta_keeps_its_architectures():
     sizes = dict(encoder_layers=24, encoder_embed_dim=1024, encoder_ffn_embed_dim=4096, encoder_attention_heads=16)
     others = dict(activation_fn="gelu", dropout=0.1, attention_dropout=0.1, max_positions=512)
-    assert architecture_flags(Settings("roberta", 50265, {**sizes, **others})) == ["--arch", "roberta_large"]
+    assert architecture_flags(Settings("roberta", 50265, {**sizes, **others}, 1)) == ["--arch", "roberta_large"]
     others["max_positions"] = 256
-    flags = architecture_flags(Settings("roberta", 50265, {**sizes, **others}))
+    flags = architecture_flags(Settings("roberta", 50265, {**sizes, **others}, 1))
     assert flags == ["--arch", "roberta_large", "--max-positions", "256"]
 
 

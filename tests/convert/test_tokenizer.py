@@ -170,6 +170,130 @@ def test_two_roles_for_one_token(tmp_path, library):
         Tokenizer.load(tmp_path)
 
 
+# ---------------------------------------------------------------------- pairs
+
+
+@pytest.mark.parametrize("write, expected", [(published.write_wordpiece, (1, True)), (published.write_byte_level, (2, False))])
+def test_pairs_are_berts_or_robertas(tmp_path, library, write, expected):
+    write(tmp_path)
+    tokenizer = Tokenizer.load(tmp_path)
+    assert tokenizer.pair_format() == expected
+    tokenizer.save(tmp_path)
+    assert Tokenizer.load(tmp_path).pair_format() == expected
+
+
+def with_template(directory, pair):
+    """A tokenizer.json that puts pairs together so."""
+    published.write_wordpiece(directory)
+    backend = Tokenizer.load(directory).backend
+    special = [(name, backend.token_to_id(name)) for name in ("[CLS]", "[SEP]", "[MASK]")]
+    backend.post_processor = processors().TemplateProcessing(single="[CLS] $A [SEP]", pair=pair, special_tokens=special)
+    backend.save(str(directory / "tokenizer.json"))
+    return Tokenizer.load(directory)
+
+
+def processors():
+    from tokenizers import processors
+
+    return processors
+
+
+@pytest.mark.parametrize(
+    "pair, expected",
+    [
+        ("[CLS] $A [SEP] $B:1 [SEP]:1", (1, True)),
+        ("[CLS] $A [SEP] $B [SEP]", (1, False)),
+        ("[CLS] $A [SEP] [SEP] $B [SEP]", (2, False)),
+    ],
+)
+def test_pairs_are_the_files(tmp_path, library, pair, expected):
+    assert with_template(tmp_path, pair).pair_format() == expected
+
+
+@pytest.mark.parametrize("pair", ["[CLS] $A [MASK] $B [SEP]", "[CLS] $B [SEP] $A [SEP]", "$A [SEP] $B [SEP]", "[CLS] $A $B [SEP]"])
+def test_pairs_that_fairseqs_task_cannot_make(tmp_path, library, pair):
+    with pytest.raises(ValueError, match="its tokenizer writes a pair as .*; fairseq's sentence_prediction has "):
+        with_template(tmp_path, pair).pair_format()
+
+
+# ---------------------------------------------------------------------- what tokenizer_config.json adds
+
+
+def saved(directory, config, lower=True):
+    """A tokenizer.json of WordPieces, and a tokenizer_config.json beside it."""
+    published.write_wordpiece(directory, [*published.WORDPIECES, "The"], lower=lower)
+    Tokenizer.load(directory).save(directory)
+    (directory / "tokenizer_config.json").write_text(json.dumps(config))
+    return Tokenizer.load(directory)
+
+
+@pytest.mark.parametrize(
+    "lower, config, expected",
+    [
+        (False, {"do_lower_case": True}, ["the", "cat"]),
+        (True, {"do_lower_case": False}, ["The", "cat"]),
+        (False, {}, ["The", "cat"]),
+        (True, {}, ["the", "cat"]),
+    ],
+)
+def test_the_config_goes_before_the_tokenizers_file(tmp_path, library, lower, config, expected):
+    assert saved(tmp_path, config, lower).encode("The cat") == expected
+
+
+def test_the_configs_accents_and_spaces(tmp_path, library):
+    tokenizer = saved(tmp_path / "wordpiece", {"do_lower_case": True, "strip_accents": False})
+    assert tokenizer.encode("cát") == ["<unk>"] and saved(tmp_path / "other", {}).encode("cát") == ["cat"]
+    published.write_byte_level(tmp_path)
+    Tokenizer.load(tmp_path).save(tmp_path)
+    assert Tokenizer.load(tmp_path).encode("the") == ["t", "he"]
+    (tmp_path / "tokenizer_config.json").write_text('{"add_prefix_space": true}')
+    assert Tokenizer.load(tmp_path).encode("the") == ["Ġthe"]
+
+
+FLAGS = {"lstrip": False, "rstrip": False, "normalized": False, "single_word": False, "special": False}
+
+
+@pytest.mark.parametrize("where", ["added_tokens.json", "tokenizer_config.json"])
+def test_tokens_beside_the_vocabulary(tmp_path, library, where):
+    published.write_wordpiece(tmp_path)
+    count = len(published.WORDPIECES)
+    if where == "added_tokens.json":
+        (tmp_path / where).write_text(json.dumps({"[e2]": count + 1, "[e1]": count}))
+    else:
+        added = {str(count + i): {"content": f"[e{i + 1}]", **FLAGS} for i in range(2)}
+        (tmp_path / where).write_text(json.dumps({"do_lower_case": True, "added_tokens_decoder": added}))
+    tokenizer = Tokenizer.load(tmp_path)
+    assert tokenizer.encode("the [e2] cat[e1]") == ["the", "[e2]", "cat", "[e1]"]
+    assert tokenizer.published_ids[-2:] == [count, count + 1] and tokenizer.symbols[-2:] == ["[e1]", "[e2]"]
+    tokenizer.save(tmp_path)
+    assert Tokenizer.load(tmp_path).encode("the [e2] cat[e1]") == ["the", "[e2]", "cat", "[e1]"]
+
+
+@pytest.mark.parametrize(
+    "content, words", [({"[e1]": 3}, "'.e1.' should be number 3, and is 98"), ({"[e1]": "x"}, "cannot be read")]
+)
+def test_added_tokens_that_do_not_fit(tmp_path, library, content, words):
+    published.write_wordpiece(tmp_path)
+    (tmp_path / "added_tokens.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=f"added token.* {words}"):
+        Tokenizer.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "config, named",
+    [
+        ({"tokenizer_class": "BertJapaneseTokenizer"}, "BertJapaneseTokenizer"),
+        ({"tokenizer_class": "BertTokenizer", "word_tokenizer_type": "mecab"}, "BertTokenizer and word_tokenizer_type"),
+        ({"tokenizer_class": "XLNetTokenizer"}, "XLNetTokenizer"),
+    ],
+)
+def test_a_vocabulary_that_is_not_the_whole_tokenizer(tmp_path, library, config, named):
+    published.write_wordpiece(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": False, **config}))
+    with pytest.raises(ValueError, match=f"without tokenizer.json, {named} in tokenizer_config.json cannot be followed"):
+        Tokenizer.load(tmp_path)
+
+
 @pytest.mark.parametrize("kind", ["lower case", "cased", "byte-level BPE"])
 def test_tokens_are_those_of_transformers(tmp_path, library, kind):
     transformers = pytest.importorskip("transformers")

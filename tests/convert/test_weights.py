@@ -171,6 +171,21 @@ def test_an_untied_or_partial_language_model_head_is_left_out(bert):
         assert [name for name in left_out] == sorted(name for name in given if name.startswith("cls."))
 
 
+def test_a_roberta_with_another_activation_has_no_head_of_fairseqs(tmp_path):
+    """In transformers RoBERTa's head has gelu whatever the layers have, in fairseq their activation."""
+    for activation, has_head in (("gelu", True), ("relu", False), ("gelu_new", False)):
+        config = published.config("roberta", 9, hidden_act=activation)
+        state, left_out = fairseq_weights(published.weights(config, lm_head=True), settings_of(tmp_path, config), list(range(9)))
+        assert ("encoder.lm_head.dense.weight" in state) == has_head
+        assert ("lm_head.dense.weight" in left_out) == (not has_head)
+
+
+def test_entries_that_are_no_weights_are_passed_over(tmp_path):
+    weights = {"bert.pooler.dense.bias": torch.zeros(3), "bert.pooler.dense.weight": None, 7: torch.zeros(2), "step": 4}
+    torch.save(weights, tmp_path / "pytorch_model.bin")
+    assert list(read_weights(tmp_path)) == ["bert.pooler.dense.bias"]
+
+
 def test_half_precision_becomes_fp32(bert):
     settings, weights = bert
     half = {name: value.half() for name, value in weights.items()}

@@ -225,6 +225,20 @@ def test_a_run_that_fails_does_not_stop_the_others(start, tmp_path, monkeypatch,
     assert "RTE sam seed 1: accuracy 50.00" in shown.out and "| sam " in (tmp_path / "out" / "table.md").read_text()
 
 
+def test_a_file_that_cannot_be_read_does_not_stop_the_others(start, monkeypatch, capsys):
+    def train(run, show, lock):
+        if run.method.name == "base":
+            raise OSError("checkpoint_last.pt: cannot be read: Cannot allocate memory")
+        start.trained.append(run.name)
+        raise runs.RunFailed("enough")
+
+    monkeypatch.setattr(runs, "train", train)
+    assert start(*"--tasks RTE --methods base sam --seeds 1".split()) == 1
+    shown = capsys.readouterr().err
+    assert start.trained == ["RTE sam seed 1"] and "error: checkpoint_last.pt: cannot be read" in shown
+    assert "error: 2 of 2 runs are not finished" in shown
+
+
 def test_what_another_call_has_done_is_not_a_failure(start, tmp_path, monkeypatch, capsys):
     """The other call is at the second run while this one passes it, and has finished it before this one ends."""
     import fcntl

@@ -32,6 +32,9 @@ class Server:
                 start = 0
                 if self.headers.get("Range") and outer.knows_ranges:
                     start = int(self.headers["Range"].split("=")[1].rstrip("-"))
+                    if start >= len(content):
+                        self.send_error(416)
+                        return
                     self.send_response(206)
                     self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
                 else:
@@ -100,9 +103,32 @@ def test_a_part_that_is_complete_is_not_fetched_again(server, tmp_path):
     assert server.ranges == [] and (tmp_path / "a.zip").read_bytes() == CONTENT
 
 
-@pytest.mark.parametrize("content", [CONTENT[:-1] + b"x", CONTENT + b"x"], ids=["another", "longer"])
-def test_something_else_is_refused_and_deleted(server, tmp_path, content):
+@pytest.mark.parametrize("there", [0, 500], ids=["at once", "in parts"])
+@pytest.mark.parametrize("content", [CONTENT[:900], CONTENT + b"x"], ids=["shorter", "longer"])
+def test_a_file_of_another_size_is_refused_and_deleted(server, tmp_path, content, there):
     source = server.source("a.zip", CONTENT)
+    server.files["a.zip"] = content
+    if there:
+        (tmp_path / "a.zip.part").write_bytes(CONTENT[:there])
+    words = rf"a\.zip: not the published file: it has {len(content)} bytes, and published are {len(CONTENT)}"
+    with pytest.raises(ValueError, match=words):
+        fetch(source, tmp_path / "a.zip")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_part_beyond_the_servers_file_is_deleted(server, tmp_path):
+    source = server.source("a.zip", CONTENT)
+    server.files["a.zip"] = CONTENT[:900]
+    (tmp_path / "a.zip.part").write_bytes(CONTENT[:1000])
+    with pytest.raises(OSError, match="416.*what was there was deleted; run this again"):
+        fetch(source, tmp_path / "a.zip")
+    server.files["a.zip"] = CONTENT
+    fetch(source, tmp_path / "a.zip")
+    assert (tmp_path / "a.zip").read_bytes() == CONTENT and server.ranges == ["bytes=1000-", None]
+
+
+def test_something_else_is_refused_and_deleted(server, tmp_path):
+    source, content = server.source("a.zip", CONTENT), CONTENT[:-1] + b"x"
     server.files["a.zip"] = content
     found = hashlib.sha256(content).hexdigest()
     with pytest.raises(ValueError, match=rf"a\.zip: not the published file.*{found}.*{source.sha256}"):

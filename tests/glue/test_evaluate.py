@@ -103,6 +103,15 @@ def test_sets_without_labels_are_not_predicted_for_a_score(bert, tmp_path, monke
     assert list(checkpoint.score()) == ["valid"] == predicted
 
 
+def test_outputs_that_are_no_numbers_are_no_predictions(bert, tmp_path):
+    path, prepared, _ = train_a_little(tmp_path, bert, "RTE")
+    state = torch.load(path, weights_only=True)
+    state["model"]["classification_heads.sentence_classification_head.out_proj.bias"].fill_(float("nan"))
+    torch.save(state, path)
+    with pytest.raises(ValueError, match="no finite numbers"):
+        Checkpoint(path, prepared).score()
+
+
 def test_a_submission_without_a_test_set(bert, tmp_path):
     path, prepared, _ = train_a_little(tmp_path, bert, "RTE")
     rows = {split: count for split, count in prepared.rows.items() if not split.startswith("test")}
@@ -124,8 +133,12 @@ def test_what_cannot_be_evaluated(bert, tmp_path, capsys):
         Checkpoint(tmp_path / "nowhere.pt", prepared)
     half = tmp_path / "half.pt"
     half.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(ValueError, match="safe loader"):
+    with pytest.raises(ValueError, match=r"half\.pt: cut off"):
         Checkpoint(half, prepared)
+    unsafe = tmp_path / "unsafe.pt"
+    torch.save({"path": tmp_path}, unsafe)
+    with pytest.raises(OSError, match=r"unsafe\.pt: cannot be read: .*[Ww]eights.only"):
+        Checkpoint(unsafe, prepared)
     glue_files.write_task(tmp_path / "data", "MNLI", layouts=glue_files.PLAIN)
     mnli = prepare(tmp_path / "data", load_backbone(bert), TASKS["MNLI"], tmp_path / "mnli", max_positions=256)
     with pytest.raises(ValueError, match="no classifier with 3 outputs"):

@@ -138,7 +138,25 @@ def test_a_whole_last_row_without_a_line_break_is_kept_with_a_warning(tmp_path):
     path.write_text(HEAD + GOOD + "1\tx\ty\tnot_entailment")
     table = read(path, RTE, "train")
     assert table.rows[-1].label == "not_entailment"
-    assert any("no line break" in warning for warning in table.warnings)
+    assert any("train.tsv:3: the last line has no line break" in warning for warning in table.warnings)
+
+
+def test_sentences_are_without_the_white_space_around_them(tmp_path):
+    """As SST-2's published ones are not: a byte-level BPE makes a token of the last space."""
+    path = tmp_path / "train.tsv"
+    path.write_text("sentence\tlabel\nhide new secretions from the parental units \t0\n")
+    (row,) = read(path, TASKS["SST-2"], "train").rows
+    assert row.sentences == ("hide new secretions from the parental units",)
+
+
+def test_rows_left_out_keep_their_numbers(tmp_path):
+    """A test file without a column of numbers: the rows after a bad one are those that the server counts."""
+    path = tmp_path / "test.tsv"
+    path.write_text("sentence1\tsentence2\na\tb\nbad\nc\td\n")
+    assert [row.index for row in read(path, RTE, "test", skip_malformed=True).rows] == ["0", "2"]
+    path.write_text("sentence1\tsentence2\nbad\n")
+    with pytest.raises(ValueError, match=r"no rows that can be read; the first: .*test\.tsv:2: "):
+        read(path, RTE, "test", skip_malformed=True)
 
 
 def test_skip_malformed_leaves_bad_rows_out_and_counts_them(tmp_path):

@@ -96,6 +96,21 @@ def test_half_a_last_checkpoint_becomes_the_best_one(tmp_path):
     mend_last_checkpoint(tmp_path)  # nothing there at all
 
 
+@pytest.mark.parametrize("error", [RuntimeError("unable to mmap: Cannot allocate memory"), OSError(5, "I/O error")], ids=str)
+def test_a_whole_checkpoint_that_cannot_be_read_now_is_kept(tmp_path, monkeypatch, error):
+    best, last = save(tmp_path / "checkpoint_best.pt", number=1.0), save(tmp_path / "checkpoint_last.pt", number=2.0)
+    before = best.read_bytes(), last.read_bytes()
+
+    def load(*args, **how):
+        raise error
+
+    monkeypatch.setattr(torch, "load", load)
+    with pytest.raises(OSError, match=r"checkpoint_last\.pt: cannot be read: .*(memory|I/O)"):
+        read_checkpoint(last)
+    mend_last_checkpoint(tmp_path)  # needs not read them to know that they are whole
+    assert (best.read_bytes(), last.read_bytes()) == before
+
+
 @pytest.mark.parametrize(
     "limits, updates, epoch, expected",
     [
