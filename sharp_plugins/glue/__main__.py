@@ -9,14 +9,19 @@ from sharp_plugins.glue.arguments import add_data_arguments, be_quiet, message
 from sharp_plugins.glue.backbone import load_backbone
 from sharp_plugins.glue.binarize import prepare, read_prepared
 from sharp_plugins.glue.download import download
+from sharp_plugins.glue.reader import find_files
 from sharp_plugins.glue.tasks import TASKS, find_task
 
 
-def run_prepare(args) -> str:
-    backbone, task = load_backbone(args.backbone), find_task(args.task)
-    if args.download:
-        download(task, args.data)
-    return message(prepare(args.data, backbone, task, args.out, args.max_positions, args.skip_malformed))
+def run_prepare(args) -> None:
+    tasks, backbone = [find_task(name) for name in args.tasks], load_backbone(args.backbone)
+    for task in tasks:  # before any is written
+        if args.download:
+            download(task, args.data)
+        find_files(args.data, task)
+    how = args.max_positions, args.skip_malformed
+    for task in tasks:
+        print(message(prepare(args.data, backbone, task, args.out / task.name, *how)), flush=True)
 
 
 def run_evaluate(args) -> str:
@@ -37,12 +42,13 @@ def main(argv=None) -> int:
     parser = argparse.ArgumentParser(prog="python -m sharp_plugins.glue", description=main.__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="prepare | evaluate")
 
-    words = "Write a task's data as --task sentence_prediction reads them. Where they are already, nothing is done."
-    command = commands.add_parser("prepare", help="binarize a task's files", description=words)
+    words = "Write the tasks' data as --task sentence_prediction reads them. Where they are already, nothing is done."
+    command = commands.add_parser("prepare", help="binarize the tasks' files", description=words)
     command.set_defaults(run=run_prepare)
     add_data_arguments(command)
-    command.add_argument("--task", required=True, choices=TASKS)
-    command.add_argument("--out", metavar="OUT", type=Path, required=True, help="directory to write to")
+    words = f"of {', '.join(TASKS)} (default: all)"
+    command.add_argument("--tasks", nargs="+", default=list(TASKS), metavar="TASK", help=words)
+    command.add_argument("--out", metavar="OUT", type=Path, required=True, help="each task's go to OUT/TASK")
 
     words = "Print GLUE's metrics of a fine-tuned checkpoint, on every set that has labels but the training set."
     command = commands.add_parser("evaluate", help="metrics and predictions of a checkpoint", description=words)

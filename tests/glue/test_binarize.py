@@ -263,12 +263,12 @@ def test_a_checkpoint_of_another_architecture(bert, tmp_path):
 
 def test_the_command(bert, tmp_path, capsys):
     glue_files.write_task(tmp_path / "data", "RTE")
-    line = ["prepare", "--data", tmp_path / "data", "--backbone", bert, "--task", "RTE", "--out", tmp_path / "out"]
+    line = ["prepare", "--data", tmp_path / "data", "--backbone", bert, "--tasks", "RTE", "--out", tmp_path / "out"]
     line = [str(part) for part in [*line, "--max-positions", 6]]
     assert main(line) == 0
     printed = capsys.readouterr().out
-    assert "train: 32 rows of train.tsv, shortened" in printed and "warning:" in printed and "out: written" in printed
-    stamp = json.loads((tmp_path / "out" / binarize.STAMP).read_text())
+    assert "train: 32 rows of train.tsv, shortened" in printed and "warning:" in printed and "out/RTE: written" in printed
+    stamp = json.loads((tmp_path / "out" / "RTE" / binarize.STAMP).read_text())
     assert stamp["rows"] == {"train": 32, "valid": 8, "test": 4}
     assert main(line) == 0
     assert "nothing to do" in capsys.readouterr().out
@@ -276,6 +276,23 @@ def test_the_command(bert, tmp_path, capsys):
     assert main(line) == 1
     shown = capsys.readouterr().err
     assert shown.startswith("error: ") and "train.tsv: empty" in shown and "Traceback" not in shown
+
+
+def test_the_command_on_several_tasks(bert, tmp_path, capsys):
+    for task in list(TASKS)[:-1]:
+        glue_files.write_task(tmp_path / "data", task)
+    line = [str(part) for part in ["prepare", "--data", tmp_path / "data", "--backbone", bert, "--out", tmp_path / "out"]]
+    line += ["--max-positions", "256"]
+    assert main(line) == 1  # by default all: one is missing, and nothing is begun
+    assert "RTE/train.tsv: not there" in capsys.readouterr().err and not (tmp_path / "out").exists()
+    assert main([*line, "--tasks", "CoLA", "WNLI"]) == 1
+    assert "--tasks WNLI: there is no such task" in capsys.readouterr().err and not (tmp_path / "out").exists()
+    glue_files.write_task(tmp_path / "data", "RTE")
+    assert main(line) == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(TASKS)
+    printed = capsys.readouterr().out
+    assert all(f"out/{task}: written" in printed for task in TASKS)
+    assert all(read_prepared(tmp_path / "out" / task).rows["train"] == 32 for task in TASKS)
 
 
 def test_it_trains(bert, tmp_path):
