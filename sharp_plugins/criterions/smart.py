@@ -13,7 +13,8 @@ for the update flow through both predictions, and not through x̃. λ = 0 leaves
 The third is the Bregman proximal point method with momentum: θ̃ ← β θ̃ + (1 - β) θ after each update, which is fairseq's
 ``--store-ema --ema-decay β``, saved in its checkpoints; in half precision with ``--ema-fp32``, without which rounding
 keeps θ̃ where it is. No gradient flows to θ̃, and its predictions are without dropout (the paper does not say). The
-paper's β is 0.99 in the first tenth of the updates and 0.999 then; fairseq's is constant. μ = 0 leaves it out, as the δ-SAM paper's words on SMART do (appendix A); λ = μ = 0 is the stock criterion.
+paper's β is 0.99 in the first tenth of the updates and 0.999 then; fairseq's is constant. μ = 0 leaves it out, as the
+δ-SAM paper's words on SMART do (appendix A); λ = μ = 0 is the stock criterion.
 
 Source: Jiang et al. 2020, "SMART: Robust and Efficient Fine-Tuning for Pre-trained Natural Language Models through
 Principled Regularized Optimization", sections 3.1 (the regularization) and 3.2 (the proximal point method), and
@@ -54,7 +55,8 @@ class SMARTConfig(SentencePredictionConfig):
         default=0.0,
         metadata={
             "help": "μ, the weight of the divergence from the averaged weights, which --store-ema keeps (in half precision "
-            "with --ema-fp32; the paper: 1, with --ema-decay 0.999; default: without it, as it costs a copy of the weights and a pass)"
+            "with --ema-fp32; the paper: 1, with --ema-decay 0.999; default: without it, as it costs a copy of the weights "
+            "and a pass)"
         },
     )
     smart_eps: float = field(
