@@ -73,6 +73,11 @@ class Both:
                 torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
         return max(float((a - b).abs().max()) for ours in (alone, together) for a, b in zip(ours, theirs))
 
+    def assert_all(self):
+        self.assert_same_tokens()
+        self.assert_agree(SENTENCES)
+        self.assert_agree(PAIRS)
+
     def assert_same_tokens(self):
         rows = self.tokenizer.published_ids
         for text in INPUTS:
@@ -117,17 +122,13 @@ def test_minilms_pooler_is_the_first_half_of_a_new_head(minilm):
 )
 def test_small_bert(tmp_path, size):
     both = Both(published.write_bert(tmp_path / "published", **size), tmp_path / "out")
-    both.assert_same_tokens()
-    both.assert_agree(SENTENCES)
-    both.assert_agree(PAIRS)
+    both.assert_all()
 
 
 def test_small_roberta(tmp_path):
     both = Both(published.write_roberta(tmp_path / "published"), tmp_path / "out")
     assert type(both.ours) is RobertaModel  # fairseq's own
-    both.assert_same_tokens()
-    both.assert_agree(SENTENCES)
-    both.assert_agree(PAIRS)
+    both.assert_all()
 
 
 def test_a_bert_whose_tokenizer_is_robertas(tmp_path):
@@ -139,9 +140,7 @@ def test_a_bert_whose_tokenizer_is_robertas(tmp_path):
     (directory / "tokenizer_config.json").write_text('{"tokenizer_class": "RobertaTokenizer"}')
     both = Both(directory, tmp_path / "out")
     assert both.separators == 2
-    both.assert_same_tokens()
-    both.assert_agree(SENTENCES)
-    both.assert_agree(PAIRS)
+    both.assert_all()
 
 
 def test_a_roberta_whose_tokenizer_is_berts(tmp_path):
@@ -153,9 +152,7 @@ def test_a_roberta_whose_tokenizer_is_berts(tmp_path):
     (directory / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer", "do_lower_case": true}')
     both = Both(directory, tmp_path / "out")
     assert both.separators == 1
-    both.assert_same_tokens()
-    both.assert_agree(SENTENCES)
-    both.assert_agree(PAIRS)
+    both.assert_all()
 
 
 @pytest.mark.parametrize("write", [published.write_bert, published.write_roberta])
