@@ -58,11 +58,13 @@ def obar_sign(x_squared: Tensor, y_squared: Tensor) -> Tensor:
 
 
 def nbar_sign(gx_squared: Tensor, gy_squared: Tensor) -> Tensor:
-    """nBAR's decision from the gradients' squared norms: (P,), +1 where X shrinks, −1 where Y does.
+    """nBAR's decision from the gradients' squared norms: (P,), +1 where X shrinks, −1 where Y does, 0 where neither has a
+    gradient: such a pair had no part in the loss.
 
     A common factor of both gradients (loss scale, clipping) does not change it.
     """
-    return torch.where(gx_squared < gy_squared, 1.0, -1.0).to(gx_squared.dtype)
+    sign = torch.where(gx_squared < gy_squared, 1.0, -1.0)
+    return torch.where(gx_squared + gy_squared > 0, sign, torch.zeros_like(sign)).to(gx_squared.dtype)
 
 
 def factors(sign: Tensor, eta_x: float, eta_y: float, alpha: float) -> Tuple[Tensor, Tensor]:

@@ -67,8 +67,8 @@ def follow(module: nn.Module, adapter: Bottleneck) -> None:
 
 def close(layer: nn.Module, adapter: Bottleneck) -> None:
     """Put *adapter* at the end of a Transformer layer of fairseq, as Pfeiffer et al. do: as the part ``adapter`` of its
-    ``final_layer_norm``, or of the layer itself where the norm comes first (``normalize_before``)."""
-    if getattr(layer, "normalize_before", False):
+    ``final_layer_norm``, or of the layer itself where the norm comes first."""
+    if getattr(layer, "normalize_before", getattr(layer, "layer_norm_first", False)):  # the latter in wav2vec 2.0
         follow(layer, adapter)
     else:
         _take(layer.final_layer_norm, adapter)

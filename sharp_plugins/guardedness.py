@@ -59,7 +59,7 @@ def sums(a: Tensor) -> Sums:
     a = a.double()
     magnitude = a.abs()
     return Sums(
-        n=magnitude.new_tensor(float(a.numel())),
+        n=torch.full((), float(a.numel()), dtype=a.dtype, device=a.device),  # new_tensor would wait for the device
         abs_a=magnitude.sum(),
         a=a.sum(),
         abs_a_times_a=(magnitude * a).sum(),

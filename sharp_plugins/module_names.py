@@ -50,7 +50,7 @@ def check_patterns(flag: str, names: str) -> None:
     """Raise ValueError where *names* is no regular expression."""
     for pattern in patterns(names):
         try:
-            re.compile(pattern)
+            matches(pattern, "")
         except re.error as error:
             raise ValueError(f"{flag} {names}: {error}") from error
 
@@ -103,4 +103,6 @@ def accept_plain_checkpoints(model: nn.Module, added: str) -> None:
 def _fill_in(model: nn.Module, state_dict, prefix: str, *_) -> None:
     added = re.compile(model._added_parameters)
     if not any(added.fullmatch(key) for key in state_dict):
-        state_dict.update({prefix + name: p.detach() for name, p in model.named_parameters() if added.fullmatch(name)})
+        # With every name that a shared module has.
+        named = model.named_parameters(remove_duplicate=False)
+        state_dict.update({prefix + name: p.detach() for name, p in named if added.fullmatch(name)})

@@ -88,6 +88,13 @@ def test_no_strength_changes_nothing():
             assert factor.tolist() == [1, 1]
 
 
+def test_nbar_leaves_pairs_without_gradients_alone():
+    gx, gy = torch.tensor([0.0, 0.0, 1.0]), torch.tensor([0.0, 1.0, 0.0])
+    sign = nbar_sign(gx, gy)
+    assert sign.tolist() == [0, 1, -1]
+    assert [by.tolist() for by in factors(sign, 0.5, 0.5, 0.5)] == [[1, 0.75, 1.25], [1, 1.25, 0.75]]
+
+
 def test_factors_bring_unequal_sides_to_balance():
     x, y = pairs(torch.float64)[0]
     x = 3 * x

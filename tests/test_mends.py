@@ -149,6 +149,33 @@ def test_shared_weights_are_averaged_as_all_others(dtype, fp32):
         torch.testing.assert_close(average, before[name] + 0.6875, rtol=0, atol=1e-6 if dtype == torch.float32 else 2e-3)
 
 
+@pytest.mark.skipif(not hasattr(torch.amp, "GradScaler"), reason="this torch has no GradScaler for a CPU")
+@pytest.mark.parametrize("optimizer", [["sgd"], ["sam", "--base-optimizer", "sgd", "--sam-rho", "0.5"]], ids=["sgd", "sam"])
+def test_amp_unscales_gradients_once(translation_data, optimizer):
+    """The scale is no part of the update; and an overflow skips it and lowers the scale."""
+    flags = ["--optimizer", *optimizer, *toy.SGD, "--dropout", "0"]
+    plain = toy.build_trainer(translation_data, *flags)
+    amp = toy.build_trainer(translation_data, *flags, "--amp")
+    scaler = amp.optimizer._grad_scaler = torch.amp.GradScaler("cpu", init_scale=128.0)
+    start = toy.weights(plain)
+    for trainer in (plain, amp):
+        for sample in toy.batches(trainer, [4, 4]):
+            trainer.train_step([sample])
+    now = toy.weights(plain)
+    assert any(not torch.equal(now[name], start[name]) for name in now)
+    for name, value in toy.weights(amp).items():
+        torch.testing.assert_close(value, now[name], rtol=1e-4, atol=1e-6)
+
+    before = toy.weights(amp)
+    for p in amp.get_model().parameters():
+        p.grad = torch.full_like(p, float("inf"))
+    scaler.scale(torch.ones(1))
+    assert not amp.optimizer.clip_grad_norm(0.0).isfinite()
+    amp.optimizer.step()
+    toy.assert_same(toy.weights(amp), before)
+    assert scaler.get_scale() == 64
+
+
 def test_installing_again_changes_nothing():
     from fairseq.trainer import Trainer
 

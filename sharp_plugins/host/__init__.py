@@ -1,10 +1,11 @@
 """The only code that reaches into fairseq's insides.
 
-    mends.py     repairs of fairseq on today's torch and NumPy, each with its reason
-    flags.py     the base optimizer's own flags on the command line
-    refusals.py  what cannot be combined with the plugin's optimizers, refused by name at start-up
-    passes.py    extra passes over an update's samples, as fairseq would make them
-    trainer.py   the wrapper around Trainer.train_step in which they are made
+    mends.py         repairs of fairseq on today's torch and NumPy, each with its reason
+    flags.py         the base optimizer's own flags on the command line
+    refusals.py      what cannot be combined with the plugin's optimizers, refused by name at start-up
+    passes.py        extra passes over an update's samples, as fairseq would make them
+    random_state.py  the generators that a pass draws from
+    trainer.py       the wrapper around Trainer.train_step in which they are made
 """
 
 from sharp_plugins.host import flags, mends, trainer

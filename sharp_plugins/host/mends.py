@@ -16,6 +16,7 @@ from fairseq.logging import meters
 from fairseq.models import distributed_fairseq_model
 from fairseq.models.ema.ema import EMA
 from fairseq.modules import dynamic_crf_layer
+from fairseq.optim import AMPOptimizer
 from fairseq.tasks import FairseqTask
 from omegaconf import open_dict
 
@@ -152,6 +153,25 @@ def average_tied_weights_once() -> None:
     wrap(EMA, "_step_internal", make)
 
 
+def unscale_gradients_once_with_amp() -> None:
+    """``--amp`` divides the gradients by the loss scale twice: `AMPOptimizer.clip_grad_norm` on behalf of the torch optimizer, and
+    its `step` again on behalf of fairseq's, as the scaler keeps what it has done by object. SGD then trains at its learning
+    rate over the scale. Here both are fairseq's."""
+
+    def make(clip_grad_norm):
+        def clip_unscaled_once(self, *args, **kwargs):
+            unscale = self.scaler.unscale_
+            self.scaler.unscale_ = lambda optimizer: unscale(self.fp32_optimizer)
+            try:
+                return clip_grad_norm(self, *args, **kwargs)
+            finally:
+                del self.scaler.unscale_  # the method is there again
+
+        return clip_unscaled_once
+
+    wrap(AMPOptimizer, "clip_grad_norm", make)
+
+
 def install() -> None:
     allow_namespaces_in_checkpoints()
     let_pytorch_ddp_run_on_cpu()
@@ -160,6 +180,7 @@ def install() -> None:
     keep_the_last_batch()
     keep_numpy_out_of_checkpoints()
     average_tied_weights_once()
+    unscale_gradients_once_with_amp()
 
 
 def start_averages_from_a_plain_checkpoint(load_checkpoint):

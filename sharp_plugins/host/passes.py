@@ -15,6 +15,7 @@ from fairseq.optim import AMPOptimizer
 from torch import Tensor
 
 from sharp_plugins.criterions import sentence_losses_of
+from sharp_plugins.host.random_state import HostRandomState
 from sharp_plugins.noise import mix
 from sharp_plugins.tape import Tape
 
@@ -40,7 +41,7 @@ class Passes:
         self.device = trainer.device
         self.seed = mix(trainer.cfg.common.seed, trainer.get_num_updates())
         self.out_of_memory = 0
-        self.tape = Tape()
+        self.tape, self.host_random = Tape(), HostRandomState(trainer.cfg)
         prepared = [trainer._prepare_sample(sample) for sample in samples]
         self.batches = [sample for sample, _ in prepared]
         self.is_dummy = [dummy for _, dummy in prepared]
@@ -66,12 +67,12 @@ class Passes:
             the sum of the losses, 0-dimensional fp32, without the dummies.
         """
         trainer = self.trainer
-        trainer._set_seed()
+        self._draw_as_before()
         total = torch.zeros((), device=self.device)
-        for sample, dummy in zip(self.batches, self.is_dummy):
+        for i, dummy in enumerate(self.is_dummy):
             with self._surviving_oom(), self._no_sync():
                 loss, _, _ = trainer.task.train_step(
-                    sample=sample,
+                    sample=self._sample(i),
                     model=trainer.model,
                     criterion=trainer.criterion,
                     optimizer=trainer.optimizer,
@@ -80,7 +81,8 @@ class Passes:
                     **self.extra,
                 )
                 if not dummy:
-                    total += loss.detach().float().sum()
+                    # Some tasks (multilingual_translation) return a plain number.
+                    total += loss.detach().float().sum() if torch.is_tensor(loss) else loss
                 del loss
         self._share_gradients()
         return total
@@ -91,7 +93,7 @@ class Passes:
         if independent_dropout:
             utils.set_torch_seed(mix(self.seed, 1) % 2**32)
             return [self._losses(i) for i in range(len(self.batches))]
-        self.trainer._set_seed()
+        self._draw_as_before()
         # On a GPU masks cost nothing; those of many micro-batches would cost memory.
         if self.device.type != "cpu" or len(self.batches) > 1:
             return [self._losses(i) for i in range(len(self.batches))]
@@ -100,7 +102,7 @@ class Passes:
 
     def sentence_losses(self) -> List[Optional[Tensor]]:
         """As above, and with the graph of the last micro-batch."""
-        self.trainer._set_seed()
+        self._draw_as_before()
         if self.tape.draws:
             with self.tape.replay():
                 losses = [self._losses(0)]
@@ -122,7 +124,7 @@ class Passes:
         last = len(losses) - 1
         self._weighted_backward(losses[last], weights[last])
         if last > 0:
-            self.trainer._set_seed()
+            self._draw_as_before()
             for i in range(last):
                 self._weighted_backward(self._losses(i), weights[i])
         self._share_gradients()
@@ -135,13 +137,22 @@ class Passes:
         with self._surviving_oom():
             self.trainer.optimizer.backward((weights.detach() * losses.float()).sum())
 
+    def _draw_as_before(self) -> None:
+        """Each pass draws what the others draw, and what fairseq's own will."""
+        self.trainer._set_seed()
+        self.host_random.restore()
+
+    def _sample(self, i: int):
+        """A copy of a micro-batch: what a task or a criterion writes into it is not for the passes that follow."""
+        return utils.apply_to_sample(torch.clone, self.batches[i])
+
     def _losses(self, i: int) -> Optional[Tensor]:
         trainer = self.trainer
         amp = isinstance(trainer.optimizer, AMPOptimizer)
         with self._surviving_oom(), self._no_sync():
             trainer.model.set_num_updates(trainer.get_num_updates())
             with torch.autocast("cuda", enabled=amp and trainer.cuda):
-                return sentence_losses_of(trainer.get_criterion())(trainer.model, self.batches[i])
+                return sentence_losses_of(trainer.get_criterion())(trainer.model, self._sample(i))
         return None
 
     # ------------------------------------------------------------------ between workers

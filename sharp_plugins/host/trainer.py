@@ -10,22 +10,22 @@ What the method measured travels in fairseq's own logging outputs, so that worke
 import argparse
 import logging
 import os
-import random
 from typing import Dict
 
-import numpy
 import torch
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.logging import metrics
 from fairseq.optim import OPTIMIZER_REGISTRY, AMPOptimizer, FP16Optimizer, MemoryEfficientFP16Optimizer
 from fairseq.trainer import Trainer
 from torch import Tensor
+from torch.nn.modules.batchnorm import _NormBase
 
 from sharp_plugins.host import mends, refusals
 from sharp_plugins.host.masters import master_copies, registered_optimizer
 from sharp_plugins.host.passes import LostToMemory, Passes
 from sharp_plugins.host.pairs import balancedness_due, log_balancedness, prepare_balancing
 from sharp_plugins.host.patching import wrap
+from sharp_plugins.host.random_state import RandomState
 from sharp_plugins.models.base_arch import wrapper_of
 from sharp_plugins.optim.bar import BAR
 from sharp_plugins.optim.base import STATE_KEY, WrappingOptimizer
@@ -59,19 +59,20 @@ def build_perturbation(trainer, method: SAM) -> Perturbation:
 # ---------------------------------------------------------------------- one update
 
 
-class RandomState:
-    """The states of all random generators that an update may use."""
+class RunningStatistics:
+    """The statistics of a model's batch norms, which every pass in training mode moves: those of an update are the descent's,
+    as the base optimizer's has one pass, and those of an update that is not made are none."""
 
-    def __init__(self):
-        self.python, self.numpy, self.torch = random.getstate(), numpy.random.get_state(), torch.get_rng_state()
-        self.cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() and torch.cuda.is_initialized() else None
+    def __init__(self, model):
+        norms = [module for module in model.modules() if isinstance(module, _NormBase)]
+        self.buffers = [buffer for norm in norms for buffer in norm.buffers(recurse=False)]
+
+    def save(self) -> None:
+        self.saved = [buffer.clone() for buffer in self.buffers]
 
     def restore(self) -> None:
-        random.setstate(self.python)
-        numpy.random.set_state(self.numpy)
-        torch.set_rng_state(self.torch)
-        if self.cuda is not None:
-            torch.cuda.set_rng_state(self.cuda)
+        for buffer, saved in zip(self.buffers, self.saved):
+            buffer.copy_(saved)
 
 
 def _wrap_train_step(train_step):
@@ -100,9 +101,11 @@ def _with_ascent(train_step):
             return train_step(self, samples, raise_oom)
         if method.perturbation is None:
             method.perturbation = build_perturbation(self, method)
+            method.statistics = RunningStatistics(self.model)
         # AMP repeats an overflowed update by calling train_step from within itself, at w + ε.
         method.perturbation.descend()
-        updates, state = self.get_num_updates(), RandomState()
+        updates, state = self.get_num_updates(), RandomState(self.cfg)
+        method.statistics.save()
         try:
             if method.is_due(updates):
                 passes = Passes(self, samples, method.is_global, raise_oom)
@@ -119,12 +122,14 @@ def _with_ascent(train_step):
                     self.save_checkpoint(os.path.join(self.cfg.checkpoint.save_dir, "crash.pt"), {})
                     raise
                 samples = passes.samples
+                method.statistics.restore()
                 state.restore()  # the descent draws what the base optimizer's update would have drawn
             return train_step(self, samples, raise_oom)
         finally:
             method.perturbation.descend()
             self._sharp_stats = None
             if self.get_num_updates() == updates:
+                method.statistics.restore()
                 state.restore()
 
     return train_step_with_ascent
@@ -240,20 +245,35 @@ def _wrap_state_dict(state_dict):
     return state_dict_with_precision
 
 
+OTHER_WEIGHTS = (
+    "the checkpoint's optimizer state is not one of this model's trained weights: to start from a pretrained checkpoint use "
+    "--finetune-from-model, or --restore-file with --reset-optimizer, --reset-dataloader and --reset-meters"
+)
+
+
+def _state_fits(optimizer) -> bool:
+    """Whether the state of flattened weights, which torch takes for one parameter, has their length."""
+    return all(
+        value.shape == p.shape
+        for p, state in getattr(optimizer.optimizer, "state", {}).items()
+        for value in state.values()
+        if p.dim() == 1 and isinstance(value, Tensor) and value.dim() == 1
+    )
+
+
 def _wrap_load(load):
     load = mends.start_averages_from_a_plain_checkpoint(load)
 
     def load_checkpoint(self, *args, **kwargs):
+        is_wrapped = wrapper_of(self.cfg.model) is not None
         try:
             extra_state = load(self, *args, **kwargs)
         except ValueError as error:
-            if wrapper_of(self.cfg.model) is not None and "parameter group" in str(error):
-                raise ValueError(
-                    "the checkpoint's optimizer state is not one of this model's trained weights: to start from a pretrained checkpoint "
-                    "use --finetune-from-model, or --restore-file with --reset-optimizer, --reset-dataloader and "
-                    "--reset-meters"
-                ) from error
+            if is_wrapped and "parameter group" in str(error):
+                raise ValueError(OTHER_WEIGHTS) from error
             raise
+        if is_wrapped and self._optimizer is not None and not _state_fits(self._optimizer):
+            raise ValueError(OTHER_WEIGHTS)
         method = registered_optimizer(self)
         own = getattr(method, "restored_state", None) if isinstance(method, WrappingOptimizer) else None
         if own:
@@ -263,7 +283,8 @@ def _wrap_load(load):
                         master_copies(self.optimizer), [m.to(self.device) for m in own["fp32_params"]]
                     )
             if "scaler" in own and isinstance(self.optimizer, AMPOptimizer):
-                self.optimizer.scaler.load_state_dict(own["scaler"])
+                if own["scaler"]:  # empty where it was saved on a CPU
+                    self.optimizer.scaler.load_state_dict(own["scaler"])
             elif "scaler" in own and getattr(self.optimizer, "scaler", None) is not None:
                 # The window and the limits are this run's flags, the history is the checkpoint's.
                 history = ("_iter", "_last_overflow_iter", "_last_rescale_iter", "_overflows_since_rescale")
@@ -272,6 +293,26 @@ def _wrap_load(load):
         return extra_state
 
     return load_checkpoint
+
+
+def _wrap_amp_state_dict(state_dict):
+    """`AMPOptimizer` saves and loads the torch optimizer, past the optimizer that it wraps: with the plugin's, that one."""
+
+    def state_dict_of_wrapped(self):
+        is_own = isinstance(self.fp32_optimizer, WrappingOptimizer)
+        return self.fp32_optimizer.state_dict() if is_own else state_dict(self)
+
+    return state_dict_of_wrapped
+
+
+def _wrap_amp_load_state_dict(load_state_dict):
+    def load_state_dict_of_wrapped(self, state, optimizer_overrides=None):
+        if isinstance(self.fp32_optimizer, WrappingOptimizer):
+            self.fp32_optimizer.load_state_dict(state, optimizer_overrides)
+        else:
+            load_state_dict(self, state, optimizer_overrides)
+
+    return load_state_dict_of_wrapped
 
 
 # ---------------------------------------------------------------------- start-up, and a mend
@@ -325,3 +366,5 @@ def install() -> None:
     wrap(Trainer, "save_checkpoint", _wrap_save)
     wrap(Trainer, "state_dict", _wrap_state_dict)
     wrap(Trainer, "load_checkpoint", _wrap_load)
+    wrap(AMPOptimizer, "state_dict", _wrap_amp_state_dict)
+    wrap(AMPOptimizer, "load_state_dict", _wrap_amp_load_state_dict)

@@ -84,6 +84,13 @@ def _without_dispatch(function):
 _attention = _without_dispatch(F.multi_head_attention_forward)
 
 
+def is_plain(module: nn.Module) -> bool:
+    """Whether *module* is a linear layer as torch makes it: its forward is torch's, and its weight a parameter of its own
+    (with ``weight_norm`` it is computed from others)."""
+    is_linear = isinstance(module, nn.Linear) and type(module).forward is nn.Linear.forward
+    return is_linear and module._parameters.get("weight") is not None
+
+
 class LoRALinear(nn.Linear):
     """`nn.Linear` plus a low-rank update. Made by `convert`.
 
@@ -108,7 +115,7 @@ class LoRALinear(nn.Linear):
             ValueError: an argument is out of range.
             TypeError: *layer* is no plain `nn.Linear`.
         """
-        if type(layer).forward is not nn.Linear.forward:
+        if not is_plain(layer):
             raise TypeError(f"{type(layer).__name__} is not a plain nn.Linear")
         if not 1 <= rank <= min(layer.in_features, layer.out_features):
             raise ValueError(

@@ -5,7 +5,7 @@ from typing import Dict, List, Optional, Tuple
 
 from torch import nn
 
-from sharp_plugins.lora.layer import LoRALinear
+from sharp_plugins.lora.layer import LoRALinear, is_plain
 from sharp_plugins.module_names import (
     HEADS,
     accept_plain_checkpoints,
@@ -69,7 +69,7 @@ def add_lora(model: nn.Module, settings: LoRASettings) -> List[str]:
     linear = {
         name: module
         for name, module in model.named_modules()
-        if name and isinstance(module, nn.Linear) and type(module).forward is nn.Linear.forward
+        if name and is_plain(module)
     }
     chosen = choose("--lora-target", settings.target, linear, "linear layers")
     too_small = [name for name in chosen if settings.rank > min(linear[name].weight.shape)]

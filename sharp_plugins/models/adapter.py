@@ -15,8 +15,16 @@ from fairseq.dataclass.constants import ChoiceEnum
 from fairseq.models import register_model, register_model_architecture
 
 from sharp_plugins.bottleneck import ACTIVATIONS, Bottleneck, adapters, close, follow, is_layer, width_of
-from sharp_plugins.models.base_arch import BaseArchConfig, WrappingModel
-from sharp_plugins.module_names import HEADS, accept_plain_checkpoints, check_patterns, choose, train_only, trained_along
+from sharp_plugins.models.base_arch import BaseArchConfig, WrappingModel, train_through_checkpointed_layers
+from sharp_plugins.module_names import (
+    HEADS,
+    accept_plain_checkpoints,
+    check_patterns,
+    choose,
+    patterns,
+    train_only,
+    trained_along,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +89,8 @@ class Adapter(WrappingModel):
             raise ValueError(f"--adapter-size must be 1 or larger, and is {own['adapter_size']}")
         for flag in ("adapter_target", "adapter_also_train"):
             check_patterns(f"--{flag.replace('_', '-')}", own[flag] or "")
+        if own["adapter_target"] is not None and not patterns(own["adapter_target"]):
+            raise ValueError("--adapter-target names no module")
 
     @classmethod
     def change(cls, model, args) -> None:
@@ -94,8 +104,12 @@ class Adapter(WrappingModel):
 
         if placement == "pfeiffer" and not target:
             layers = [module for module in model.modules() if is_layer(module)]
-            if not layers:
-                raise ValueError("--adapter-placement pfeiffer: no layers with fc2 and final_layer_norm; use --adapter-target")
+            others = [name for name, module in model.named_modules() if hasattr(module, "fc2") and not is_layer(module)]
+            if others or not layers:
+                raise ValueError(
+                    "--adapter-placement pfeiffer knows layers with fc2 and final_layer_norm, which "
+                    f"{others[0] if others else 'this model'} has not; name modules with --adapter-target"
+                )
             for layer in layers:
                 close(layer, new(layer.fc2))
         else:
@@ -110,6 +124,7 @@ class Adapter(WrappingModel):
     @classmethod
     def finish(cls, model, args) -> None:
         cls._freeze(model, cls.own(args), strict=True)
+        train_through_checkpointed_layers(model)
 
     @staticmethod
     def _freeze(model, own, strict: bool):

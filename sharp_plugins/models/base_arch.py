@@ -12,6 +12,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Dict, Optional
 
+import torch
 from fairseq import models
 from fairseq.dataclass import FairseqDataclass
 from fairseq.dataclass.utils import gen_parser_from_dataclass
@@ -111,6 +112,25 @@ class WrappingModel(BaseFairseqModel):
         if base_arch in ARCH_CONFIG_REGISTRY:
             with open_dict(args) if OmegaConf.is_config(args) else nullcontext():
                 ARCH_CONFIG_REGISTRY[base_arch](args)
+
+
+def train_through_checkpointed_layers(model) -> None:
+    """Let what trains inside layers with ``--checkpoint-activations`` train, where all before them is frozen.
+
+    A layer that fairseq checkpoints has a gradient only if one of its inputs asks for one. Behind frozen embeddings none
+    does: a classification would train its head alone, without a word.
+    """
+    for module in model.modules():
+        if hasattr(module, "precheckpoint_forward") and any(p.requires_grad for p in module.parameters()):
+            module.register_forward_pre_hook(_ask_for_gradient, with_kwargs=True)
+
+
+def _ask_for_gradient(module, args, kwargs):
+    tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)]
+    if args and torch.is_grad_enabled() and not any(value.requires_grad for value in tensors):
+        x, *rest = args  # fairseq's layers take their input first
+        return (x.detach().requires_grad_(), *rest), kwargs
+    return None
 
 
 def wrapper_of(args) -> Optional[type]:

@@ -15,7 +15,7 @@ from fairseq.models import register_model, register_model_architecture
 
 from sharp_plugins.lora import layer
 from sharp_plugins.lora.model import BIASES, DEFAULT_TARGET, LoRASettings, add_lora, freeze
-from sharp_plugins.models.base_arch import BaseArchConfig, WrappingModel, wrapper_of
+from sharp_plugins.models.base_arch import BaseArchConfig, WrappingModel, train_through_checkpointed_layers, wrapper_of
 from sharp_plugins.pairs import MONITORS
 
 logger = logging.getLogger(__name__)
@@ -87,6 +87,7 @@ class LoRA(WrappingModel):
     @classmethod
     def finish(cls, model, args) -> None:
         freeze(model, cls.settings(args))
+        train_through_checkpointed_layers(model)
 
 
 register_model_architecture("lora", "lora")(LoRA.apply_defaults)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from sharp_plugins.lora import LoRASettings, add_lora, freeze, lora_layers
+from sharp_plugins.lora import LoRALinear, LoRASettings, add_lora, freeze, lora_layers
 
 
 def model():
@@ -155,3 +155,28 @@ def test_a_copy_of_a_model_loads_into_itself():
     clone.load_state_dict(plain)
     assert all((layer.lora_B == 1).all() for layer in lora_layers(clone).values())
     assert all((layer.lora_B == 0).all() for layer in lora_layers(net).values())
+
+
+def test_a_plain_checkpoint_of_modules_that_are_shared():
+    """As multilingual models share encoders: their weights have two names in a checkpoint."""
+    shared = nn.Linear(8, 8)
+    net, plain = (nn.ModuleDict({"a": nn.ModuleDict({"q_proj": layer}), "b": nn.ModuleDict({"q_proj": layer})})
+                  for layer in (shared, nn.Linear(8, 8)))
+    add_lora(net, LoRASettings(rank=2, target="q_proj"))
+    lora_a = net["a"]["q_proj"].lora_A.detach().clone()
+    net.load_state_dict(plain.state_dict())
+    assert torch.equal(net["b"]["q_proj"].base_weight, plain["a"]["q_proj"].weight)
+    assert torch.equal(net["b"]["q_proj"].lora_A, lora_a)
+
+
+def test_linear_layers_whose_weight_is_computed_are_none():
+    net = nn.ModuleDict({"fc1": nn.utils.weight_norm(nn.Linear(8, 8)), "fc2": nn.Linear(8, 8)})
+    with pytest.raises(ValueError, match="nothing matches 'fc1'; the model's linear layers are fc2"):
+        add_lora(net, LoRASettings(rank=2, target="fc1"))
+    with pytest.raises(TypeError, match="no plain|not a plain"):
+        LoRALinear.convert(net["fc1"], 2, 16.0)
+
+
+def test_an_expression_that_cannot_be_part_of_another_is_refused():
+    with pytest.raises(ValueError, match=r"--lora-target \(\?i\)q_proj: "):
+        LoRASettings(target="(?i)q_proj").check()

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from fairseq.modules import MultiheadAttention
 from torch import nn
 
-from sharp_plugins.bottleneck import Bottleneck, adapters, follow
+from sharp_plugins.bottleneck import Bottleneck, adapters, close, follow
 
 ADAPTER = ["--arch", "adapter", "--base-arch", *toy.MODEL[1:], "--adapter-size", "4"]
 ADAM = "--optimizer adam --lr 0.01".split()
@@ -135,6 +135,25 @@ def test_houlsbys_places_are_after_attention_and_feed_forward_before_the_residua
     torch.testing.assert_close(layer(x, None), expected)
 
 
+def test_the_end_of_a_layer_of_wav2vecs():
+    """Its flag for a layer norm that comes first has another name; by hand, as above."""
+    wav2vec2 = pytest.importorskip("fairseq.models.wav2vec.wav2vec2")
+    sizes = dict(embedding_dim=16, ffn_embedding_dim=32, num_attention_heads=2)
+    torch.manual_seed(0)
+    layer = wav2vec2.TransformerSentenceEncoderLayer(**sizes, layer_norm_first=True).eval()
+    plain, x = copy.deepcopy(layer), torch.randn(5, 2, 16)
+    close(layer, Bottleneck(16, 4))
+    nn.init.normal_(layer.adapter.up.weight)
+    torch.testing.assert_close(layer(x)[0], layer.adapter(plain(x)[0]))
+
+
+def test_layers_with_another_end_are_refused(translation_data):
+    flags = ["--arch", "adapter", "--base-arch", "lightconv", *toy.MODEL[2:], "--adapter-placement", "pfeiffer"]
+    flags += ["--encoder-layers", "7", "--decoder-layers", "6", "--encoder-conv-dim", "16", "--decoder-conv-dim", "16"]
+    with pytest.raises(ValueError, match="--adapter-placement pfeiffer knows .* encoder.layers.0 has not; .*--adapter-target"):
+        toy.build_trainer(translation_data, *ADAM, model=flags)
+
+
 @pytest.mark.parametrize("precision", ["--fp16", "--bf16"])
 def test_half_precision_and_sam(translation_data, precision):
     flags = ["--optimizer", "sam", "--lr", "0.01", precision, "--fp16-no-flatten-grads", "--fp16-init-scale", "4"]
@@ -152,6 +171,8 @@ def test_half_precision_and_sam(translation_data, precision):
         ([*ADAPTER, "--adapter-size", "0"], ["--adapter-size"]),
         ([*ADAPTER, "--adapter-placement", "everywhere"], ["--adapter-placement"]),
         ([*ADAPTER, "--adapter-target", "(fc"], ["--adapter-target"]),
+        ([*ADAPTER, "--adapter-target", ","], ["--adapter-target names no module"]),
+        ([*ADAPTER, "--adapter-target", "(?i)FC2"], ["--adapter-target"]),
         ([*toy.MODEL, "--adapter-size", "8"], ["--adapter-size", "--arch adapter --base-arch transformer"]),
         (["--arch", "adapter", "--base-arch", "lora"], ["--base-arch lora"]),
     ],
