@@ -10,7 +10,7 @@ What the method measured travels in fairseq's own logging outputs, so that worke
 import argparse
 import logging
 import os
-from typing import Dict
+from typing import Dict, List
 
 import torch
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
@@ -67,12 +67,12 @@ class RunningStatistics:
         norms = [module for module in model.modules() if isinstance(module, _NormBase)]
         self.buffers = [buffer for norm in norms for buffer in norm.buffers(recurse=False)]
 
-    def save(self) -> None:
-        self.saved = [buffer.clone() for buffer in self.buffers]
+    def now(self) -> List[Tensor]:
+        return [buffer.clone() for buffer in self.buffers]
 
-    def restore(self) -> None:
-        for buffer, saved in zip(self.buffers, self.saved):
-            buffer.copy_(saved)
+    def restore(self, values: List[Tensor]) -> None:
+        for buffer, value in zip(self.buffers, values):
+            buffer.copy_(value)
 
 
 def _wrap_train_step(train_step):
@@ -105,7 +105,7 @@ def _with_ascent(train_step):
         # AMP repeats an overflowed update by calling train_step from within itself, at w + ε.
         method.perturbation.descend()
         updates, state = self.get_num_updates(), RandomState(self.cfg)
-        method.statistics.save()
+        statistics = method.statistics.now()
         try:
             if method.is_due(updates):
                 passes = Passes(self, samples, method.is_global, raise_oom)
@@ -122,14 +122,14 @@ def _with_ascent(train_step):
                     self.save_checkpoint(os.path.join(self.cfg.checkpoint.save_dir, "crash.pt"), {})
                     raise
                 samples = passes.samples
-                method.statistics.restore()
+                method.statistics.restore(statistics)
                 state.restore()  # the descent draws what the base optimizer's update would have drawn
             return train_step(self, samples, raise_oom)
         finally:
             method.perturbation.descend()
             self._sharp_stats = None
             if self.get_num_updates() == updates:
-                method.statistics.restore()
+                method.statistics.restore(statistics)
                 state.restore()
 
     return train_step_with_ascent
