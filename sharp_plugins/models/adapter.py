@@ -118,7 +118,7 @@ class Adapter(WrappingModel):
                 follow(candidates[name], new(candidates[name]))
         accept_plain_checkpoints(model, r".*\.adapter\.(down|up)\.(weight|bias)")
         trained, total = cls._freeze(model, own, strict=False)
-        sizes = sorted({adapter.down.out_features for adapter in adapters(model)})
+        sizes = ", ".join(map(str, sorted({adapter.down.out_features for adapter in adapters(model)})))
         logger.info(f"{len(adapters(model))} adapters of size {sizes}: {trained:,} of {total:,} weights train")
 
     @classmethod
