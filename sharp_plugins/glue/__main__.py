@@ -10,7 +10,7 @@ from sharp_plugins.glue.backbone import load_backbone
 from sharp_plugins.glue.binarize import prepare, read_prepared
 from sharp_plugins.glue.download import download
 from sharp_plugins.glue.reader import find_files
-from sharp_plugins.glue.tasks import TASKS, find_task
+from sharp_plugins.glue.tasks import find_task
 
 
 def run_prepare(args) -> None:
@@ -46,8 +46,6 @@ def main(argv=None) -> int:
     command = commands.add_parser("prepare", help="binarize the tasks' files", description=words)
     command.set_defaults(run=run_prepare)
     add_data_arguments(command)
-    words = f"of {', '.join(TASKS)} (default: all)"
-    command.add_argument("--tasks", nargs="+", default=list(TASKS), metavar="TASK", help=words)
     command.add_argument("--out", metavar="OUT", type=Path, required=True, help="each task's go to OUT/TASK")
 
     words = "Print GLUE's metrics of a fine-tuned checkpoint, on every set that has labels but the training set."

@@ -5,10 +5,13 @@ import warnings
 from pathlib import Path
 
 from sharp_plugins.glue.binarize import Prepared
+from sharp_plugins.glue.tasks import TASKS
 
 
 def add_data_arguments(parser) -> None:
     """The flags that the data are made with."""
+    words = f"of {', '.join(TASKS)} (default: all)"
+    parser.add_argument("--tasks", nargs="+", default=list(TASKS), metavar="TASK", help=words)
     parser.add_argument(
         "--data", metavar="DIR", type=Path, required=True,
         help="directory with GLUE's files: RTE/train.tsv, RTE/dev.tsv and so on, as published, or gzip-compressed",

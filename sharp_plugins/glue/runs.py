@@ -43,8 +43,6 @@ def parse_arguments(argv, configs):
     words = "Fine-tune an encoder on GLUE with several methods and seeds, and compare."
     parser = argparse.ArgumentParser(description=words)
     add_data_arguments(parser)
-    words = f"of {', '.join(TASKS)} (default: all)"
-    parser.add_argument("--tasks", nargs="+", default=list(TASKS), metavar="TASK", help=words)
     parser.add_argument(
         "--methods", nargs="+", default=["base", "sam", "dsam"], metavar="METHOD",
         help="base; or parts with hyphens between them: one of lora, houlsby, pfeiffer, one of sam, dsam, obar, nbar, "
