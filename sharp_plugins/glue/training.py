@@ -2,6 +2,7 @@
 
     RUN/run.yaml          the whole config; also by hand: cd RUN; fairseq-hydra-train --config-dir . --config-name run
     RUN/made_of.json      checksums of the backbone and of the data
+    RUN/threads.json      how many CPU threads it has, and how they wait, see `sharp_plugins.threads`
     RUN/train.log         what fairseq printed
     RUN/checkpoint_*.pt   until the run is finished, unless they are to be kept
     RUN/result.json       when it is finished
@@ -20,6 +21,7 @@ from typing import Callable, Dict, NamedTuple, Optional, Sequence
 
 from omegaconf import OmegaConf
 
+from sharp_plugins import threads
 from sharp_plugins.files import write_text
 from sharp_plugins.glue.backbone import Backbone
 from sharp_plugins.glue.binarize import Prepared
@@ -29,7 +31,7 @@ from sharp_plugins.glue.methods import Method, differences
 from sharp_plugins.glue.results import RESULT, Result
 from sharp_plugins.glue.tasks import Task
 
-CONFIG, MADE_OF, LOG, SUBMISSION = "run.yaml", "made_of.json", "train.log", "submission"
+CONFIG, MADE_OF, LOG, SUBMISSION, THREADS = "run.yaml", "made_of.json", "train.log", "submission", "threads.json"
 # The config's name must not be that of fairseq's own, "config".
 COMMAND = ["-m", "fairseq_cli.hydra_train", "--config-dir", ".", "--config-name", "run"]
 COMMAND += ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=stdout"]
@@ -143,12 +145,13 @@ def train(run: Run, show: Callable[[Dict], None], lock) -> None:
 
 def _run_process(run: Run, show: Callable[[Dict], None], lock) -> None:
     log = run.directory / LOG
+    environment = {**os.environ, **threads.for_run(run.directory / THREADS)}
     with open(log, "a") as output:
         start = output.tell()
         # The process holds the lock too: it keeps others away should it outlive this one.
         process = subprocess.Popen(
             [sys.executable, *COMMAND], cwd=run.directory, pass_fds=[lock.fileno()],
-            stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=environment,
         )
     try:
         follow(process, log, start, show)
