@@ -241,8 +241,8 @@ def test_autocast():
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        (dict(rank=0, alpha=1.0), "--lora-rank 0"),
-        (dict(rank=6, alpha=1.0), "--lora-rank 6"),
+        (dict(rank=0, alpha=1.0), "^rank 0"),
+        (dict(rank=6, alpha=1.0), "^rank 6"),
         (dict(rank=2, alpha=0.0), "--lora-alpha"),
         (dict(rank=2, alpha=float("nan")), "--lora-alpha"),
         (dict(rank=2, alpha=1.0, dropout=1.0), "--lora-dropout"),
