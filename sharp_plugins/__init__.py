@@ -37,8 +37,7 @@ class _Path(list):
     """The package's ``__path__``, which notices that fairseq wants the package as its ``--user-dir``.
 
     fairseq imports the package and then every file in its models/, where `sharp_plugins.models.register` waits. But if the
-    package has been imported before, by the program or by a config that was sent to a process of its own, fairseq imports
-    nothing: it only looks whether the directory is in ``__path__``.
+    program has imported the package before, fairseq imports nothing: it only looks whether the directory is in ``__path__``.
     """
 
     def __contains__(self, directory):

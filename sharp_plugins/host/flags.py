@@ -19,10 +19,11 @@ import sys
 from typing import List, Optional
 
 from fairseq import optim, options
+from fairseq.dataclass.configs import FairseqConfig
 from fairseq.dataclass.utils import gen_parser_from_dataclass
 from fairseq.models import ARCH_MODEL_REGISTRY
 
-from sharp_plugins.host import refusals
+from sharp_plugins.host import frozen, refusals
 from sharp_plugins.host.patching import wrap
 from sharp_plugins.models.base_arch import WrappingModel, wrapper_of
 from sharp_plugins.optim.base import BaseOptimizerConfig, WrappingOptimizer, check_base_optimizer, legacy_settings
@@ -111,6 +112,7 @@ def _check_parsed(args: argparse.Namespace) -> None:
     wrapper, optimizer = wrapper_of(args), _wrapping_optimizer(getattr(args, "optimizer", None))
     if wrapper is not None and hasattr(args, "base_arch"):
         wrapper.check(args)
+        frozen.check_flags(vars(args).get, args.arch)
     if optimizer is not None and hasattr(args, "base_optimizer"):
         args.base = _collect_base_settings(args, args.base_optimizer)
         optimizer.check(args)
@@ -172,16 +174,21 @@ def _wrap_parsing(parse):
             except ValueError as error:
                 parser.error(str(error))
         if getattr(args, "bf16", False) and not _names(sys.argv[1:] if input_args is None else input_args).tpu:
-            args.tpu = args.tpu and has_xla()
+            args.tpu = args.tpu and _has_xla()
         return result
 
     return parse_args_and_arch
 
 
-def has_xla() -> bool:
-    """Whether there can be a TPU. fairseq takes ``--bf16`` for a TPU run and dies on a missing torch_xla; GPUs and CPUs have
-    bf16 too."""
+def _has_xla() -> bool:
     return importlib.util.find_spec("torch_xla") is not None
+
+
+def take_back_tpu(cfg: FairseqConfig) -> None:
+    """fairseq's flags take ``--bf16`` for a TPU run, which dies on a missing torch_xla; GPUs and CPUs have bf16 too. For configs
+    from flags that were parsed before the plugin was loaded."""
+    if cfg.common.bf16 and cfg.common.tpu and not _has_xla():
+        cfg.common.tpu = False
 
 
 def install() -> None:

@@ -125,7 +125,10 @@ class BAR(WrappingOptimizer):
         super().check(cfg)
         rates = getattr(cfg, "lr", None) or [0.0]
         with as_flags("bar"):
-            check_strength(cfg.bar_alpha, max(float(rate) for rate in rates))
+            rate = max(float(rate) for rate in rates)
+            if cfg.bar_alpha * rate >= 1:
+                raise SettingError("alpha", f"{cfg.bar_alpha:g} times --lr {rate:g} must be below 1: lower --bar-alpha or --lr")
+            check_strength(cfg.bar_alpha, rate)
             if str(cfg.bar_schedule) != "constant" and not cls.total_updates(cfg) > 0:
                 raise SettingError(
                     "schedule", f"{cfg.bar_schedule} needs the length of the run: give --max-update or --bar-total-updates"
