@@ -41,9 +41,9 @@ def load(file, map_location=None, mmap=False):
     try:
         if torch.__version__ >= (2, 6):
             torch.serialization.add_safe_globals([argparse.Namespace])
-            return torch.load(file, map_location=map_location, mmap=mmap, weights_only=True)
+            return torch.serialization.load(file, map_location=map_location, mmap=mmap, weights_only=True)
         _refuse_code(file)
-        return torch.load(file, map_location=map_location, mmap=mmap, weights_only=False, pickle_module=_pickle)
+        return torch.serialization.load(file, map_location=map_location, mmap=mmap, weights_only=False, pickle_module=_pickle)
     except Exception as error:
         found = _what_is_refused(error)
         if found is not None:
@@ -52,6 +52,11 @@ def load(file, map_location=None, mmap=False):
         if isinstance(error, pickle.UnpicklingError):
             raise pickle.UnpicklingError(_without_advice(str(error))) from None
         raise
+
+
+def torch_load(f, map_location=None, pickle_module=None, *, weights_only=None, mmap=None, **pickle_load_args):
+    """In torch.load's place: `load`, whatever the caller says of safety."""
+    return load(f, map_location, mmap=bool(mmap))
 
 
 def _what_is_refused(error: Exception):

@@ -1,7 +1,5 @@
 """Files of the kind that torch.save writes, which run code when they are loaded: each leaves a mark on the disk."""
 
-import argparse
-import collections
 import io
 import os
 import pickle
@@ -70,13 +68,6 @@ def old_tar(path: Path, mark: Path) -> None:
             entry = tarfile.TarInfo(name)
             entry.size = len(data)
             archive.addfile(entry, io.BytesIO(data))
-
-
-class Set:
-    """Unpickled, it sets an attribute of a class that a loader knows."""
-
-    def __reduce__(self):
-        return argparse.Namespace, (), (None, {"__class__": collections.OrderedDict})
 
 
 KINDS = (zipped, legacy, bare_pickle, newest_pickle, torchscript, old_tar)

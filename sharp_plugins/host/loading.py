@@ -7,6 +7,7 @@ stay as they are for everybody else.
 """
 
 import importlib
+import os
 import tarfile
 import types
 
@@ -34,11 +35,6 @@ EVAL = (
 )
 
 
-def _load(file, map_location=None, *_, mmap=False, **__):
-    """torch.load, whatever its caller says of safety."""
-    return safe_load.load(file, map_location, mmap=bool(mmap))
-
-
 class _View(types.ModuleType):
     """A module as another one sees it: all of it, but for what is given here."""
 
@@ -63,7 +59,7 @@ def load_checkpoints_safely() -> None:
     """Give fairseq's modules that load files a torch which does so safely."""
     for module in _modules(TORCH_LOAD):
         if module.torch is torch:
-            module.torch = _View(torch, load=_load)
+            module.torch = _View(torch, load=safe_load.torch_load)
 
 
 def evaluate_no_code() -> None:
@@ -72,8 +68,12 @@ def evaluate_no_code() -> None:
         module.eval = literals.evaluate
 
 
-def _open_archive(*args, **kwargs):
-    archive = tarfile.open(*args, **kwargs)
+def _open_archive(name, *args, **kwargs):
+    archive = tarfile.open(name, *args, **kwargs)
+    # fairseq also moves the part that all names begin with: it must be below the directory that was extracted to.
+    outside = [entry for entry in archive.getnames() if os.path.isabs(entry) or ".." in entry.split("/")]
+    if outside:
+        raise ValueError(f"{name}: it would write outside of its own directory, to {outside[0]}")
     if not hasattr(tarfile, "data_filter"):
         raise ValueError(
             "this Python extracts archives wherever they say; extract it by hand and give the directory, or use Python "

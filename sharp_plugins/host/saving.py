@@ -5,6 +5,7 @@ over the old ones. Here the copies are written beside and renamed too. They are 
 must not change the others.
 """
 
+import io
 import os
 import shutil
 import zipfile
@@ -37,7 +38,8 @@ def _wrap_copy(copy):
 
 
 def _wrap_persistent_save(save):
-    """``--write-checkpoints-asynchronously`` writes into the file itself; here it is written beside too."""
+    """``--write-checkpoints-asynchronously`` writes into the file itself; here it is written beside too. And torch.save hands
+    iopath's file its own memory, which is other data by the time it is written: what is read back is no checkpoint."""
 
     def save_beside(obj, filename, async_write=False):
         if not async_write or file_io.IOPathManager is None or not PathManager.supports_rename(filename):
@@ -48,7 +50,9 @@ def _wrap_persistent_save(save):
             os.replace(unfinished, filename)
 
         with file_io.IOPathManager.opena(unfinished, "wb", callback_after_file_close=rename) as file:
-            checkpoint_utils._torch_persistent_save(obj, file)
+            whole = io.BytesIO()
+            checkpoint_utils._torch_persistent_save(obj, whole)
+            file.write(whole.getbuffer())
 
     return save_beside
 
