@@ -6,6 +6,7 @@ from typing import Dict, List, Tuple
 import torch
 from torch import Tensor
 
+from sharp_plugins import safe_load
 from sharp_plugins.convert.settings import ROBERTA_OFFSET, Settings
 
 INSIDE = "encoder.sentence_encoder"
@@ -60,11 +61,13 @@ def read_weights(directory: Path) -> Dict[str, Tensor]:
             raise ImportError(f"{safe} is read with safetensors: pip install safetensors") from error
         path, load = safe, lambda: load_file(str(safe))
     elif pickled.is_file():
-        path, load = pickled, lambda: torch.load(pickled, map_location="cpu", weights_only=True)
+        path, load = pickled, lambda: safe_load.load(pickled, map_location="cpu")
     else:
         raise FileNotFoundError(f"{directory}: neither {safe.name} nor {pickled.name} is there (shards are not read)")
     try:
         weights = dict(load())
+    except safe_load.Refused:
+        raise
     except Exception as error:  # zip, pickle and safetensors raise errors of many types
         raise ValueError(f"{path}: cannot be read: {' '.join(str(error).split())[:300]}") from error
     return {

@@ -4,9 +4,9 @@ import pickle
 from pathlib import Path
 from typing import Dict, NamedTuple, Optional
 
-import torch
 from fairseq.data import Dictionary
 
+from sharp_plugins import safe_load
 from sharp_plugins.convert.tokenizer import Tokenizer
 from sharp_plugins.files import sha256
 from sharp_plugins.glue.checkpoints import config_of
@@ -99,7 +99,7 @@ def load_backbone(directory) -> Backbone:
 def _read_checkpoint(path: Path):
     """The architecture's settings, and the rows of its table of words."""
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        state = safe_load.load(path, map_location="cpu", mmap=True)
         args = config_of(state, "model")
         return {**args, "arch": args.get("arch") or args["_name"]}, len(state["model"][WORDS])
     except (KeyError, TypeError, RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:

@@ -1,6 +1,5 @@
 """Files of fairseq checkpoints: read with torch's safe loader, and under their names when they are complete."""
 
-import argparse
 import contextlib
 import warnings
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any, Dict, Iterator
 
 import torch
 
+from sharp_plugins import safe_load
 from sharp_plugins.files import replacing
 
 Checkpoint = Dict[str, Any]
@@ -20,17 +20,13 @@ def read(path: Path) -> Checkpoint:
         OSError: the file cannot be opened.
         ValueError: it cannot be loaded safely or is no fairseq checkpoint.
     """
-    allow = getattr(torch.serialization, "add_safe_globals", None)
-    if allow is not None:
-        allow([argparse.Namespace])  # fairseq keeps flags in them; they run no code
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
+        checkpoint = safe_load.load(path, map_location="cpu")
+    except (OSError, safe_load.Refused):
         raise
     except Exception as error:  # zip and pickle raise errors of many types
-        hint = "" if allow is not None else " (torch 2.4 and later can read checkpoints with a Namespace safely)"
         words = " ".join(str(error).split())[:300]
-        raise ValueError(f"{path}: cannot be read as a checkpoint: {words}{hint}") from error
+        raise ValueError(f"{path}: cannot be read as a checkpoint: {words}") from error
     with about(path):
         model = checkpoint.get("model") if isinstance(checkpoint, dict) else None
         if not isinstance(model, dict) or not all(map(torch.is_tensor, model.values())):
