@@ -12,7 +12,7 @@ import zlib
 from pathlib import Path
 from typing import Dict, Iterator, Optional, Sequence, Tuple
 
-from sharp_plugins.unreadable import cause, what_it_is
+from sharp_plugins.unreadable import what_it_is
 
 BOM = b"\xef\xbb\xbf"
 UTF16 = (b"\xff\xfe", b"\xfe\xff")
@@ -109,14 +109,14 @@ def read_json(path) -> Dict:
         TextError: it holds no JSON object.
     """
     path = Path(path)
+    content = path.read_bytes()
     try:
-        value = parse_json(path.read_bytes().decode("utf-8-sig"), str(path))
-    except ValueError as error:
-        if what_it_is(path, is_text=True) or isinstance(error, UnicodeDecodeError):
-            raise TextError(f"{path}: cannot be read: not a JSON object: {cause(path, error, is_text=True)}") from None
-        raise
+        value = parse_json(content.decode("utf-8-sig"), f"{path}: cannot be read")
+    except ValueError as error:  # UnicodeDecodeErrors among them
+        other = what_it_is(path, is_text=True) or (None if isinstance(error, TextError) else str(error))
+        raise TextError(f"{path}: cannot be read: {other}" if other else str(error)) from None
     if not isinstance(value, dict):
-        raise TextError(f"{path}: a JSON object is expected, not {type(value).__name__}")
+        raise TextError(f"{path}: cannot be read: not a JSON object but a {type(value).__name__}")
     return value
 
 

@@ -31,8 +31,8 @@ WORDS = 300
 
 # Names of objects that torch's safe loader does not know, in the words of torch 2.1 to 2.13.
 FOREIGN = re.compile(
-    r"GLOBAL (\S+) (?:was not|whose module)|Unsupported (?:class|global:?) (\S+)|unrecognized function <?(?:class |function )?'?([^\s'>]+)"
-    r"|but got <class '([^']+)'>"
+    r"GLOBAL (\S+) (?:was not|whose module)|Unsupported class (\S+)|but got <class '([^']+)'>"
+    r"|unrecognized function <?(?:class |function )?'?([^\s'>]+)"
 )
 ADVICE = re.compile(r"weights[_ ]only|safe_globals|allowlist|trust|torch\.load|documentation|file an issue", re.IGNORECASE)
 

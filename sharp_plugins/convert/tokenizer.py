@@ -19,6 +19,9 @@ from typing import Dict, Iterable, List, NamedTuple
 
 from fairseq.data import Dictionary
 
+from sharp_plugins.text_files import read_json
+from sharp_plugins.unreadable import what_it_is
+
 # Published role -> fairseq's symbol, in the order of fairseq's dictionaries.
 SYMBOLS = {"cls_token": "<s>", "pad_token": "<pad>", "sep_token": "</s>", "unk_token": "<unk>", "mask_token": "<mask>"}
 BERT_TOKENS = dict(zip(SYMBOLS, ("[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]")))
@@ -141,15 +144,7 @@ def _as_symbol(token: str, index: int) -> str:
 
 def _read_json(path: Path) -> Dict:
     """The object in a file; empty where there is no file."""
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: cannot be read: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: a JSON object is expected, not {type(content).__name__}")
-    return content
+    return read_json(path) if path.is_file() else {}
 
 
 def _read_backend(directory: Path, config: Dict):
@@ -160,6 +155,10 @@ def _read_backend(directory: Path, config: Dict):
     except ImportError as error:
         raise ImportError(f"{directory}: its tokenizer is read with tokenizers: pip install tokenizers") from error
     whole, words, pieces, merges = (directory / f for f in ("tokenizer.json", "vocab.txt", "vocab.json", "merges.txt"))
+    for path in [whole] if whole.is_file() else filter(Path.is_file, (words, pieces, merges)):
+        other = what_it_is(path, is_text=True)  # the library would take its lines for a vocabulary
+        if other:
+            raise ValueError(f"{path}: cannot be read: {other}")
     try:
         if whole.is_file():
             backend = Backend.from_file(str(whole))

@@ -9,6 +9,7 @@ from sharp_plugins.convert.tokenizer import Tokenizer
 from sharp_plugins.files import sha256
 from sharp_plugins.glue.checkpoints import config_of
 from sharp_plugins.tensor_files import read_torch
+from sharp_plugins.unreadable import what_it_is
 
 FILES = ("model.pt", "dict.txt", "tokenizer.json")
 WORDS = "encoder.sentence_encoder.embed_tokens.weight"
@@ -68,7 +69,7 @@ def load_backbone(directory) -> Backbone:
     if family is None:
         raise ValueError(f"{directory / 'model.pt'}: its architecture, {args['arch']}, is none of a BERT or RoBERTa")
 
-    dictionary = Dictionary.load(str(directory / "dict.txt"))
+    dictionary = read_dictionary(directory / "dict.txt")
     tokenizer = Tokenizer.load(directory)
     unknown = [symbol for symbol in tokenizer.symbols if symbol not in dictionary]
     if unknown:
@@ -93,6 +94,23 @@ def load_backbone(directory) -> Backbone:
         tokenizer=tokenizer,
         checksums={name: sha256(directory / name) for name in FILES},
     )
+
+
+def read_dictionary(path: Path) -> Dictionary:
+    """fairseq's dictionary of a ``dict.txt``.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    other = what_it_is(path, is_text=True)
+    if other:
+        raise ValueError(f"{path}: cannot be read: {other}")
+    try:
+        return Dictionary.load(str(path))
+    except OSError:
+        raise
+    except Exception as error:  # fairseq raises RuntimeErrors and bare ones too
+        raise ValueError(f"{path}: cannot be read: {error}") from error
 
 
 def _read_checkpoint(path: Path):

@@ -21,7 +21,7 @@ from sharp_plugins.lora.model import LoRASettings
 from sharp_plugins.lora.peft_config import CONFIG, check_kind, from_config, to_config
 from sharp_plugins.module_names import HEADS, matches, patterns
 from sharp_plugins.tensor_files import read_safetensors, read_torch
-from sharp_plugins.unreadable import cause
+from sharp_plugins.text_files import read_json
 
 WEIGHTS = "adapter_model.safetensors"
 PICKLED = "adapter_model.bin"  # of older PEFT; read, and never written
@@ -202,12 +202,7 @@ def read_adapter(directory: Path) -> Adapter:
     for path in (directory / CONFIG, weights):
         if not path.is_file():
             raise FileNotFoundError(f"{path}: not there; an adapter is a directory with {CONFIG} and {WEIGHTS}")
-    try:
-        config = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
-        if not isinstance(config, dict):
-            raise ValueError("a JSON object is expected")
-    except ValueError as error:
-        raise ValueError(f"{directory / CONFIG}: cannot be read: {cause(directory / CONFIG, error, is_text=True)}") from error
+    config = read_json(directory / CONFIG)
     tensors = read_torch(weights) if weights == pickled else read_safetensors(weights)[0]
     if not isinstance(tensors, dict) or not all(isinstance(k, str) and torch.is_tensor(v) for k, v in tensors.items()):
         raise ValueError(f"{weights}: cannot be read: it holds something else than tensors by their names")

@@ -76,7 +76,7 @@ def test_incomplete_configurations_are_refused(tmp_path):
         read_settings(tmp_path / "elsewhere" / "config.json")
     for text in ("{", "[]"):
         (tmp_path / "config.json").write_text(text)
-        with pytest.raises(ValueError, match="config.json: not a JSON object"):
+        with pytest.raises(ValueError, match="config.json: cannot be read: not a JSON object"):
             read_settings(tmp_path / "config.json")
 
 
