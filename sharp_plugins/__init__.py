@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 
 if importlib.util.find_spec("fairseq") is not None:
     from sharp_plugins import criterions  # noqa: F401  dsam_* criterions
+    from sharp_plugins.convert import bpe as _bpe  # noqa: F401  --bpe sharp_tokenizer
     from sharp_plugins import optim  # noqa: F401  sam, dsam, bar
     from sharp_plugins.models import adapter as _adapter, bert as _bert, lora as _lora  # noqa: F401  --arch adapter, sharp_bert, lora
     from sharp_plugins import host

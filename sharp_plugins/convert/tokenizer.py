@@ -26,6 +26,7 @@ from sharp_plugins.unreadable import what_it_is
 SYMBOLS = {"cls_token": "<s>", "pad_token": "<pad>", "sep_token": "</s>", "unk_token": "<unk>", "mask_token": "<mask>"}
 BERT_TOKENS = dict(zip(SYMBOLS, ("[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]")))
 ROBERTA_TOKENS = SYMBOLS
+AROUND = ("<s>", "<pad>", "</s>")  # a sentence
 
 FILES = "tokenizer.json; vocab.txt and tokenizer_config.json (WordPiece); vocab.json and merges.txt (byte-level BPE)"
 
@@ -72,6 +73,7 @@ class Tokenizer:
         self.published_ids: List[int] = first + sorted(token_of.keys() - set(first))
         self._symbol_of = {i: special.get(i) or _as_symbol(token_of[i], i) for i in self.published_ids}
         self.symbols: List[str] = [self._symbol_of[i] for i in self.published_ids]
+        self._id_of = dict(zip(self.symbols, self.published_ids))
 
     @classmethod
     def load(cls, directory) -> "Tokenizer":
@@ -91,6 +93,8 @@ class Tokenizer:
         _mark_special(backend, special)
         if backend.post_processor is None:
             backend.post_processor = _usual_pairs(backend, special)
+        if backend.decoder is None:
+            backend.decoder = _usual_decoder(backend)
         backend.no_truncation()
         backend.no_padding()
         return cls(backend, special)
@@ -136,6 +140,23 @@ class Tokenizer:
         """The symbols of each text; faster than one call for each."""
         encodings = self.backend.encode_batch(list(texts), add_special_tokens=False)
         return [[self._symbol_of[i] for i in encoding.ids] for encoding in encodings]
+
+
+    def decode(self, symbols: Iterable[str]) -> str:
+        """The text of symbols, as the published tokenizer writes it; special ones stay, but for those around a sentence."""
+        ids = [self._id_of[symbol] for symbol in symbols if symbol in self._id_of and symbol not in AROUND]
+        return self.backend.decode(ids, skip_special_tokens=False)
+
+    def begins_a_word(self, symbol: str) -> bool:
+        """Whether a word begins with a symbol: with WordPieces one without ``##``, with byte-level BPE one with a space."""
+        token = self.backend.id_to_token(self._id_of[symbol]) if symbol in self._id_of else symbol
+        if symbol in SYMBOLS.values() or symbol not in self._id_of:
+            return True
+        return not token.startswith("##") if _is_wordpiece(self.backend) else token.startswith("\u0120")
+
+
+def _is_wordpiece(backend) -> bool:
+    return type(backend.model).__name__ == "WordPiece"
 
 
 def _as_symbol(token: str, index: int) -> str:
@@ -240,12 +261,18 @@ def _add_tokens(backend, directory: Path, config: Dict) -> None:
             )
 
 
+def _usual_decoder(backend):
+    from tokenizers import decoders
+
+    return decoders.WordPiece() if _is_wordpiece(backend) else decoders.ByteLevel()
+
+
 def _usual_pairs(backend, special: Dict[str, str]):
     """BERT's way to put a pair together for WordPieces, and RoBERTa's for others."""
-    from tokenizers import models, processors
+    from tokenizers import processors
 
     sep, cls = ((special[role], backend.token_to_id(special[role])) for role in ("sep_token", "cls_token"))
-    if isinstance(backend.model, models.WordPiece):
+    if _is_wordpiece(backend):
         return processors.BertProcessing(sep, cls)
     return processors.RobertaProcessing(sep, cls, trim_offsets=False, add_prefix_space=False)
 

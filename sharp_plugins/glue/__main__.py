@@ -4,13 +4,17 @@ import argparse
 import sys
 from pathlib import Path
 
-from sharp_plugins.command import run_command
-from sharp_plugins.glue.arguments import add_data_arguments, be_quiet, message
-from sharp_plugins.glue.backbone import load_backbone
-from sharp_plugins.glue.binarize import prepare, read_prepared
-from sharp_plugins.glue.download import download
-from sharp_plugins.glue.reader import find_files
-from sharp_plugins.glue.tasks import find_task
+from sharp_plugins.command import be_quiet, run_command
+
+if __name__ == "__main__":
+    be_quiet()
+
+from sharp_plugins.glue.arguments import add_data_arguments, message  # noqa: E402
+from sharp_plugins.glue.backbone import load_backbone  # noqa: E402
+from sharp_plugins.glue.binarize import prepare, read_prepared  # noqa: E402
+from sharp_plugins.glue.download import download  # noqa: E402
+from sharp_plugins.glue.reader import find_files  # noqa: E402
+from sharp_plugins.glue.tasks import find_task  # noqa: E402
 
 
 def run_prepare(args) -> None:
@@ -58,7 +62,6 @@ def main(argv=None) -> int:
     command.add_argument("--device", help="cpu or cuda (default: cuda where there is a GPU)")
 
     args = parser.parse_args(argv)
-    be_quiet()
     return run_command(lambda: args.run(args))
 
 
