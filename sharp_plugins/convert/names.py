@@ -45,10 +45,12 @@ def model_names(content, shared: Optional[Mapping[str, str]] = None) -> Dict[str
         if name not in weights and kept in weights:
             weights[name] = weights[kept]
     weights = _renamed(weights, _without_wrappers)
-    fronts = _fronts(weights, WORDS) or _fronts(weights, POSITIONS)
+    fronts = sorted(_fronts(weights, WORDS) or _fronts(weights, POSITIONS), key=len)
     for double in [front for front in fronts[1:] if _is_copy(weights, front, fronts[0])]:
         fronts.remove(double)
+        around = double[: -len(double.split(".")[-2]) - 1]
         weights = {name: value for name, value in weights.items() if not name.startswith(double)}
+        weights = _renamed(weights, lambda name: name.removeprefix(around))  # a head may be there alone
     if len(fronts) == 1:  # others are refused where the encoder is looked up
         weights = _renamed(weights, lambda name: _without_front(name, fronts[0]))
         _tie(weights, fronts[0].rpartition(".")[0].rpartition(".")[2])

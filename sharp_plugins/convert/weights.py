@@ -109,6 +109,10 @@ def fairseq_weights(
     else:
         names = {own: theirs for own, theirs in names.items() if not own.startswith("encoder.lm_head.")}
         used = set()
+    for name in filter(weights.__contains__, names.values()):
+        if not weights[name].is_floating_point() or weights[name].layout != torch.strided:  # quantized, say
+            kind = f"{weights[name].dtype}, {weights[name].layout}".replace("torch.", "")
+            raise ValueError(f"{where}: {name} is {kind}; plain floating-point weights are expected")
     state = {own: weights[theirs].float() for own, theirs in names.items() if theirs in weights}
     used.update(names.values())
 
