@@ -4,21 +4,19 @@ import argparse
 import shlex
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from sharp_plugins.command import be_quiet, run_command
+from sharp_plugins.command import run_command
 
-if __name__ == "__main__":
-    be_quiet()
-
-from sharp_plugins.convert import bpe  # noqa: E402
-from sharp_plugins.convert.checkpoint import Converted, convert  # noqa: E402
-from sharp_plugins.convert.encode import Encoded, encode_file  # noqa: E402
+if TYPE_CHECKING:
+    from sharp_plugins.convert.checkpoint import Converted
+    from sharp_plugins.convert.encode import Encoded
 
 # How the stock task puts a sentence or a pair together: [CLS] a [SEP] b [SEP], or <s> a </s></s> b </s>.
 TASK = {1: ["--init-token", "0"], 2: ["--init-token", "0", "--separator-token", "2"]}
 
 
-def message(converted: Converted, out: Path) -> str:
+def message(converted: "Converted", out: Path) -> str:
     """What there is now, and how to use it."""
     lines = [
         f"{out}: model.pt ({converted.weights / 1e6:.1f} million weights), dict.txt ({converted.symbols} symbols), "
@@ -31,12 +29,12 @@ def message(converted: Converted, out: Path) -> str:
     flags = ["--user-dir", "sharp_plugins", "--task", "sentence_prediction", "--criterion", "sentence_prediction"]
     flags += [*TASK[converted.pairs.separators], *converted.flags, "--restore-file", str(out / "model.pt")]
     flags += ["--reset-optimizer", "--reset-dataloader", "--reset-meters"]
-    flags += ["--bpe", bpe.NAME, "--bpe-tokenizer", str(out)]  # for the text that the trained model will be given
+    flags += ["--bpe", "sharp_tokenizer", "--bpe-tokenizer", str(out)]  # for the text that the trained model will be given
     lines.append("fairseq-train DATA --num-classes N " + shlex.join(flags))
     return "\n".join(lines)
 
 
-def encoded_message(encoded: Encoded, directory: Path, out: Path) -> str:
+def encoded_message(encoded: "Encoded", directory: Path, out: Path) -> str:
     """What was written, and what to do with it."""
     share = encoded.unknown / max(1, encoded.symbols)
     dictionary = shlex.quote(str(directory / "dict.txt"))
@@ -66,9 +64,17 @@ def parse_arguments(arguments) -> argparse.Namespace:
 def main(argv=None) -> int:
     """Convert a published encoder (BERT or any of its shape, RoBERTa) to a fairseq checkpoint."""
     args = parse_arguments(sys.argv[1:] if argv is None else argv)
-    if "text" in args:
-        return run_command(lambda: encoded_message(encode_file(args.directory, args.text, args.out), args.directory, args.out))
-    return run_command(lambda: message(convert(args.directory, args.out), args.out))
+
+    def work() -> str:  # imports here, so that --help imports no fairseq
+        if "text" in args:
+            from sharp_plugins.convert.encode import encode_file
+
+            return encoded_message(encode_file(args.directory, args.text, args.out), args.directory, args.out)
+        from sharp_plugins.convert.checkpoint import convert
+
+        return message(convert(args.directory, args.out), args.out)
+
+    return run_command(work)
 
 
 if __name__ == "__main__":

@@ -4,20 +4,17 @@ import argparse
 import sys
 from pathlib import Path
 
-from sharp_plugins.command import be_quiet, run_command
-
-if __name__ == "__main__":
-    be_quiet()
-
-from sharp_plugins.glue.arguments import add_data_arguments, message  # noqa: E402
-from sharp_plugins.glue.backbone import load_backbone  # noqa: E402
-from sharp_plugins.glue.binarize import prepare, read_prepared  # noqa: E402
-from sharp_plugins.glue.download import download  # noqa: E402
-from sharp_plugins.glue.reader import find_files  # noqa: E402
-from sharp_plugins.glue.tasks import find_task  # noqa: E402
+from sharp_plugins.command import run_command
+from sharp_plugins.glue.arguments import add_data_arguments, message
+from sharp_plugins.glue.tasks import find_task
 
 
 def run_prepare(args) -> None:
+    from sharp_plugins.glue.backbone import load_backbone  # here and below, so that --help imports no fairseq
+    from sharp_plugins.glue.binarize import prepare
+    from sharp_plugins.glue.download import download
+    from sharp_plugins.glue.reader import find_files
+
     tasks, backbone = [find_task(name) for name in args.tasks], load_backbone(args.backbone)
     for task in tasks:  # before any is written
         if args.download:
@@ -29,6 +26,7 @@ def run_prepare(args) -> None:
 
 
 def run_evaluate(args) -> str:
+    from sharp_plugins.glue.binarize import read_prepared
     from sharp_plugins.glue.evaluate import Checkpoint
 
     checkpoint = Checkpoint(args.checkpoint, read_prepared(args.prepared), args.device)
