@@ -4,14 +4,14 @@ import zipfile
 from pathlib import Path
 from typing import Any, Dict, Iterator, Tuple
 
-import torch
 from torch import Tensor
 
+from sharp_plugins import safe_load
 from sharp_plugins.unreadable import ZIP, cause, words_of
 
 
 def read_torch(path, mmap: bool = False) -> Any:
-    """What is in a file of ``torch.save``, on the CPU, by torch's safe loader.
+    """What is in a file of ``torch.save``, on the CPU, by `safe_load.load`.
 
     Args:
         mmap: read tensors when they are used, where the file's format allows it.
@@ -30,7 +30,9 @@ def read_torch(path, mmap: bool = False) -> Any:
     try:
         if is_zip:
             _check_archive(path)
-        content = torch.load(path, map_location="cpu", weights_only=True, **({"mmap": True} if mmap and is_zip else {}))
+        content = safe_load.load(path, map_location="cpu", mmap=mmap and is_zip)
+    except safe_load.Refused:
+        raise
     except OSError as error:
         raise OSError(f"{path}: cannot be read: {error}") from error
     except Exception as error:  # zip and pickle raise errors of many types

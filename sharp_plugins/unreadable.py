@@ -29,11 +29,6 @@ ZIP = b"PK\x03\x04"
 # The most of a reader's words that are shown; longer ones lose their end.
 WORDS = 300
 
-# Names of objects that torch's safe loader does not know, in the words of torch 2.1 to 2.13.
-FOREIGN = re.compile(
-    r"GLOBAL (\S+) (?:was not|whose module)|Unsupported class (\S+)|but got <class '([^']+)'>"
-    r"|unrecognized function <?(?:class |function )?'?([^\s'>]+)"
-)
 ADVICE = re.compile(r"weights[_ ]only|safe_globals|allowlist|trust|torch\.load|documentation|file an issue", re.IGNORECASE)
 
 
@@ -84,13 +79,6 @@ def what_it_is(path: Path, is_text: bool = False) -> Optional[str]:
 def words_of(error: Exception) -> str:
     """The words of an error of torch's, safetensors' or Python's that tell its cause, on one line."""
     text = " ".join(re.sub(r"\x1b\[\d*m", "", str(error)).split()).rpartition("WeightsUnpickler error:")[2].strip()
-    foreign = FOREIGN.search(text)
-    if foreign:
-        name = next(filter(None, foreign.groups())).rstrip(".,")
-        return (
-            f"it holds an object beside tensors, {name}, and to build that could run code of the file's author; none of it "
-            "was loaded. Have the weights alone saved: torch.save(model.state_dict(), FILE)"
-        )
     kept = " ".join(part for part in re.split(r"(?<=[.!?])\s+", text) if not ADVICE.search(part))
     if isinstance(error, EOFError):
         return f"it is cut off {f'({kept})' if kept else ''}".strip()

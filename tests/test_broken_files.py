@@ -95,9 +95,9 @@ PICKLED = {
     "half of an old one": (
         lambda path: (torch.save(TENSORS, path, _use_new_zipfile_serialization=False), os.truncate(path, 100)), ": cannot be read: ."
     ),
-    "foreign class": (saved({"w": Foreign()}), r"an object beside tensors, [\w.]*Foreign"),
+    "foreign class": (saved({"w": Foreign()}), r"it holds an object of [\w.]*Foreign, which could run code"),
     "foreign class, as torch saved before": (saved({"w": Foreign()}, _use_new_zipfile_serialization=False), "[\\w.]*Foreign"),
-    "code": (lambda path: torch.save({"w": Harmful(path.parent / "mark")}, path), "an object beside tensors, posix.mkdir"),
+    "code": (lambda path: torch.save({"w": Harmful(path.parent / "mark")}, path), "posix.mkdir"),
     "code in an old one": (
         lambda path: torch.save({"w": Harmful(path.parent / "mark")}, path, _use_new_zipfile_serialization=False), "posix.mkdir"
     ),

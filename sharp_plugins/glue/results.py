@@ -22,6 +22,7 @@ class Result(NamedTuple):
 
     metrics: in percent, of the best epoch, by split and name.
     minutes: of training and validation, by fairseq's own clock, which goes on where an interrupted run does.
+    checkpoints: "kept", or "deleted", which may have been interrupted; None in files of older versions.
     """
 
     task: str
@@ -32,6 +33,7 @@ class Result(NamedTuple):
     best_epoch: int
     updates: int
     files: Dict[str, str]
+    checkpoints: Optional[str] = None
 
     def save(self, directory) -> None:
         write_text(Path(directory) / RESULT, json.dumps(self._asdict(), indent=2) + "\n")

@@ -30,6 +30,7 @@ from sharp_plugins.glue.training import (
     RunFailed,
     check,
     check_made_of,
+    clean_up,
     finish,
     locked,
     train,
@@ -178,6 +179,8 @@ def do(runs: Sequence[Run], args) -> List[str]:
     """Do what is missing; returns the runs that are not finished then."""
     for number, run in enumerate(runs, start=1):
         if run.is_finished:
+            if not args.keep_checkpoints:
+                clean_up(run)
             continue
         start = f"[{number}/{len(runs)}] {run.name}"
         print(f"{start}: log in {run.directory / 'train.log'}", flush=True)
@@ -189,7 +192,7 @@ def do(runs: Sequence[Run], args) -> List[str]:
                         train(run, progress, lock)
                     finally:
                         progress.end()
-                    print(describe(finish(run, args.keep_checkpoints, args.submission), start), flush=True)
+                    print(describe(finish(run, lock, args.keep_checkpoints, args.submission), start), flush=True)
         except (RunFailed, RunBusy, OSError) as error:
             print(f"error: {error}", file=sys.stderr, flush=True)
         report(args)

@@ -1,6 +1,5 @@
-"""Files of fairseq checkpoints: read with torch's safe loader, and under their names when they are complete."""
+"""Files of fairseq checkpoints: read without running code, and under their names when they are complete."""
 
-import argparse
 import contextlib
 import warnings
 from pathlib import Path
@@ -21,15 +20,7 @@ def read(path: Path) -> Checkpoint:
         OSError: the file cannot be opened.
         ValueError: it cannot be loaded safely or is no fairseq checkpoint.
     """
-    allow = getattr(torch.serialization, "add_safe_globals", None)
-    if allow is not None:
-        allow([argparse.Namespace])  # fairseq keeps flags in them; they run no code
-    try:
-        checkpoint = read_torch(path)
-    except ValueError as error:
-        if allow is None and "argparse.Namespace" in str(error):
-            raise ValueError(f"{error} (torch 2.4 and later read that Namespace safely)") from None
-        raise
+    checkpoint = read_torch(path)
     with about(path):
         model = checkpoint.get("model") if isinstance(checkpoint, dict) else None
         if not isinstance(model, dict) or not all(map(torch.is_tensor, model.values())):

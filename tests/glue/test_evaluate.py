@@ -137,7 +137,7 @@ def test_what_cannot_be_evaluated(bert, tmp_path, capsys):
         Checkpoint(half, prepared)
     unsafe = tmp_path / "unsafe.pt"
     torch.save({"path": tmp_path}, unsafe)
-    with pytest.raises(ValueError, match=r"unsafe\.pt: cannot be read: it holds an object beside tensors, pathlib"):
+    with pytest.raises(ValueError, match=r"unsafe\.pt: cannot be read safely: it holds an object of pathlib"):
         Checkpoint(unsafe, prepared)
     glue_files.write_task(tmp_path / "data", "MNLI", layouts=glue_files.PLAIN)
     mnli = prepare(tmp_path / "data", load_backbone(bert), TASKS["MNLI"], tmp_path / "mnli", max_positions=256)
