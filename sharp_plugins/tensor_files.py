@@ -7,7 +7,7 @@ from typing import Any, Dict, Iterator, Tuple
 from torch import Tensor
 
 from sharp_plugins import safe_load
-from sharp_plugins.unreadable import ZIP, cause, words_of
+from sharp_plugins.unreadable import ZIP, cause, what_it_is, words_of
 
 
 def read_torch(path, mmap: bool = False) -> Any:
@@ -31,8 +31,9 @@ def read_torch(path, mmap: bool = False) -> Any:
         if is_zip:
             _check_archive(path)
         content = safe_load.load(path, map_location="cpu", mmap=mmap and is_zip)
-    except safe_load.Refused:
-        raise
+    except safe_load.Refused as error:
+        other = what_it_is(path)  # torch takes zeros for a tar file
+        raise ValueError(f"{path}: cannot be read: {other}" if other else str(error)) from None
     except OSError as error:
         raise OSError(f"{path}: cannot be read: {error}") from error
     except Exception as error:  # zip and pickle raise errors of many types
