@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sharp_plugins.command import run_command
 from sharp_plugins.files import write_text
-from sharp_plugins.glue.arguments import add_data_arguments, be_quiet, message
+from sharp_plugins.glue.arguments import add_data_arguments, message
 from sharp_plugins.glue.tasks import find_task
 
 
@@ -17,7 +17,6 @@ def run_prepare(args) -> None:
     from sharp_plugins.glue.download import download
     from sharp_plugins.glue.reader import find_files
 
-    be_quiet()
     tasks, backbone = [find_task(name) for name in args.tasks], load_backbone(args.backbone)
     for task in tasks:  # before any is written
         if args.download:
@@ -32,7 +31,6 @@ def run_evaluate(args) -> str:
     from sharp_plugins.glue.binarize import read_prepared
     from sharp_plugins.glue.evaluate import Checkpoint
 
-    be_quiet()
     try:
         checkpoint = Checkpoint(args.checkpoint, read_prepared(args.prepared), args.device)
         scores = checkpoint.score()

@@ -1,12 +1,11 @@
 """The checkpoints of a run, as fairseq leaves them."""
 
 import math
-import pickle
 import zipfile
 from pathlib import Path
 from typing import Dict, Optional
 
-from sharp_plugins import safe_load
+from sharp_plugins.tensor_files import read_torch
 
 BEST, LAST = "checkpoint_best.pt", "checkpoint_last.pt"
 
@@ -20,11 +19,9 @@ def read_checkpoint(path: Path) -> Optional[Dict]:
     if not zipfile.is_zipfile(path):
         return None
     try:
-        return safe_load.load(path, map_location="cpu", mmap=True)
-    except safe_load.Refused as error:
-        raise OSError(str(error)) from error
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise OSError(f"{path}: cannot be read: {' '.join(str(error).split())[:300]}") from error
+        return read_torch(path, mmap=True)
+    except ValueError as error:
+        raise OSError(str(error)) from None
 
 
 def config_of(state, part: str) -> Dict:

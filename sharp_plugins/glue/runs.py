@@ -15,8 +15,8 @@ from typing import Dict, Iterator, List, Sequence, Tuple
 
 import torch
 
-from sharp_plugins.command import MENDABLE
-from sharp_plugins.glue.arguments import add_data_arguments, be_quiet, message
+from sharp_plugins.command import MENDABLE, be_quiet
+from sharp_plugins.glue.arguments import add_data_arguments, message
 from sharp_plugins.glue.backbone import load_backbone
 from sharp_plugins.glue.binarize import prepare, source_of
 from sharp_plugins.glue.download import download

@@ -29,6 +29,7 @@ from sharp_plugins.glue.checkpoints import BEST, LAST, is_trained, read_checkpoi
 from sharp_plugins.glue.methods import Method, differences
 from sharp_plugins.glue.results import RESULT, Result
 from sharp_plugins.glue.tasks import Task
+from sharp_plugins.text_files import read_json
 
 CONFIG, MADE_OF, LOG, SUBMISSION, THREADS = "run.yaml", "made_of.json", "train.log", "submission", "threads.json"
 # The config's name must not be that of fairseq's own, "config".
@@ -93,11 +94,11 @@ def check_made_of(directory: Path, backbone: Dict, data: Optional[Dict]) -> None
     path = directory / MADE_OF
     if path.is_file():
         try:
-            before = json.loads(path.read_text(encoding="utf-8"))
+            before = read_json(path)
             now = {"backbone": backbone, "data": before.get("data") if data is None else data}
             different = [f"the {part}" for part in now if before.get(part) != now[part]]
-        except (ValueError, AttributeError) as error:
-            raise ValueError(f"{path}: cannot be read: {error}; delete {directory} to run it again") from error
+        except ValueError as error:
+            raise ValueError(f"{error}; delete {directory} to run it again") from error
         _refuse(directory, different)
 
 

@@ -1,4 +1,4 @@
-"""Files of fairseq checkpoints: read with torch's safe loader, and under their names when they are complete."""
+"""Files of fairseq checkpoints: read without running code, and under their names when they are complete."""
 
 import contextlib
 import warnings
@@ -7,8 +7,8 @@ from typing import Any, Dict, Iterator
 
 import torch
 
-from sharp_plugins import safe_load
 from sharp_plugins.files import replacing
+from sharp_plugins.tensor_files import read_torch
 
 Checkpoint = Dict[str, Any]
 
@@ -20,13 +20,7 @@ def read(path: Path) -> Checkpoint:
         OSError: the file cannot be opened.
         ValueError: it cannot be loaded safely or is no fairseq checkpoint.
     """
-    try:
-        checkpoint = safe_load.load(path, map_location="cpu")
-    except (OSError, safe_load.Refused):
-        raise
-    except Exception as error:  # zip and pickle raise errors of many types
-        words = " ".join(str(error).split())[:300]
-        raise ValueError(f"{path}: cannot be read as a checkpoint: {words}") from error
+    checkpoint = read_torch(path)
     with about(path):
         model = checkpoint.get("model") if isinstance(checkpoint, dict) else None
         if not isinstance(model, dict) or not all(map(torch.is_tensor, model.values())):
