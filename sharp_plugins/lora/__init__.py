@@ -1,6 +1,7 @@
 """LoRA on any torch model: layers, which layers get it, and its files. Needs torch and NumPy alone (and safetensors for PEFT's).
 
     layer.py        a linear layer with a low-rank update, W + s B A
+    read_only.py    that sum as others read it, which refuses what is written to it
     model.py        give it to the layers of a model by name, and freeze the rest
     merge.py        W + s B A as plain weights
     peft.py         the update alone, in the files of Hugging Face PEFT; peft_config.py has their settings

@@ -33,10 +33,11 @@ def load(args) -> str:
 
 
 def merge(args) -> str:
-    done = checkpoint.merge_checkpoint(args.checkpoint, args.out, DTYPES.get(args.dtype))
+    done = checkpoint.merge_checkpoints(args.checkpoints, args.out, DTYPES.get(args.dtype))
     agreement, (least, most) = done.agreement, done.agreement.survived
     lines = [
-        f"{args.out}: {done.base_arch}, {agreement.layers} layers merged ({', '.join(done.dtypes)})",
+        f"{args.out}: {done.base_arch}, {agreement.layers} layers merged ({', '.join(done.dtypes)})"
+        + (f", the mean of {done.averaged} checkpoints" if done.averaged > 1 else ""),
         f"outputs differ from the unmerged layers' by at most {agreement.difference:.1e} of their norm "
         f"({agreement.name}; tolerance {agreement.tolerance:.1e}); {least:.1%} to {most:.1%} of the updates "
         "survived rounding",
@@ -82,10 +83,11 @@ def build_parser() -> argparse.ArgumentParser:
     description = (
         "Write a plain fairseq checkpoint with W + (alpha/r) B A as its weights, which needs no plugin. Sums are "
         "computed in fp64 and rounded once. On random inputs each merged layer must agree with the unmerged one up to "
-        "the dtype's epsilon (1.2e-07, 9.8e-04 and 7.8e-03 in fp32, fp16 and bf16), twice the largest change by rounding."
+        "the dtype's epsilon (1.2e-07, 9.8e-04 and 7.8e-03 in fp32, fp16 and bf16), twice the largest change by rounding. "
+        "Of several checkpoints it writes the mean of these weights, which is not what the averages of A and of B make."
     )
-    added = command(merge, "a LoRA checkpoint as a plain one", description)
-    added.add_argument("checkpoint", **trained)
+    added = command(merge, "a LoRA checkpoint, or the mean of several, as a plain one", description)
+    added.add_argument("checkpoints", nargs="+", **trained)
     added.add_argument("out", metavar="OUT.pt", type=Path, help="plain checkpoint to write")
     added.add_argument("--dtype", choices=DTYPES, help="of all weights that are written (default: each weight's own)")
     return parser

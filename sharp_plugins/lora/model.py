@@ -1,16 +1,18 @@
 """LoRA for the layers of a model that a name or a regular expression picks; all else is frozen."""
 
 from dataclasses import dataclass
-from typing import Dict, List, Optional, Tuple
+from typing import Dict, Iterable, List, Optional, Set, Tuple
 
 from torch import nn
 
 from sharp_plugins.lora.layer import LoRALinear, is_plain
 from sharp_plugins.module_names import (
     HEADS,
+    above,
     accept_plain_checkpoints,
     check_patterns,
     choose,
+    matches,
     patterns,
     train_only,
     trained_along,
@@ -49,6 +51,17 @@ class LoRASettings:
         check_patterns("--lora-also-train", self.also_train or "")
         if not patterns(self.target):
             raise ValueError("--lora-target names no layer")
+
+
+def names_trained_along(names: Iterable[str], settings: LoRASettings) -> Set[str]:
+    """Those of a model's parameters, by name, that `freeze` lets train because of ``settings.also_train``."""
+    chosen = patterns(HEADS if settings.also_train is None else settings.also_train)
+    return {
+        name
+        for name in names
+        if not name.endswith((".lora_A", ".lora_B"))
+        and any(matches(pattern, part) for pattern in chosen for part in (*above(name), name))
+    }
 
 
 def lora_layers(model: nn.Module) -> Dict[str, LoRALinear]:

@@ -17,9 +17,9 @@ from typing import Any, Dict, Iterable, List, NamedTuple, Set, Tuple
 import torch
 
 from sharp_plugins.lora.merge import NO_UPDATES, State, check_finite, lora_names, shape, tied_to
-from sharp_plugins.lora.model import LoRASettings
+from sharp_plugins.lora.model import LoRASettings, names_trained_along
 from sharp_plugins.lora.peft_config import CONFIG, check_kind, from_config, to_config
-from sharp_plugins.module_names import HEADS, matches, patterns
+from sharp_plugins.module_names import HEADS, above, matches
 
 WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."
@@ -35,15 +35,9 @@ class Adapter(NamedTuple):
 # ---------------------------------------------------------------------- names of modules
 
 
-def _above(key: str) -> List[str]:
-    """Names of the modules that hold the tensor *key*, the outermost first."""
-    parts = key.split(".")
-    return [".".join(parts[:n]) for n in range(1, len(parts))]
-
-
 def _outermost(modules: Set[str]) -> List[str]:
     """*modules* without those that are parts of others."""
-    return sorted(module for module in modules if not modules.intersection(_above(module)))
+    return sorted(module for module in modules if not modules.intersection(above(module)))
 
 
 def names_for_flag(chosen: Iterable[str], candidates: Iterable[str]) -> str:
@@ -73,7 +67,7 @@ def to_peft(state: State, settings: LoRASettings) -> Adapter:
         module, _, part = key.rpartition(".")
         if part in ("lora_A", "lora_B"):
             tensors[f"{key}.weight"] = value
-        elif not set(along).isdisjoint(_above(key)):
+        elif not set(along).isdisjoint(above(key)):
             tensors[key] = value
         elif part == "bias" and module in layers and settings.bias != "none":
             tensors[f"{module}.base_layer.bias"] = value
@@ -90,17 +84,11 @@ def _trained_along(state: State, settings: LoRASettings, layers: List[str]) -> L
     They are the innermost ones, since PEFT takes no lists and dicts of modules (``classification_heads``) among them;
     and all that share a weight, since it gives each module that it trains a copy.
     """
-    chosen = patterns(HEADS if settings.also_train is None else settings.also_train)
-    keys = {
-        key
-        for key in state
-        if not key.endswith((".lora_A", ".lora_B"))
-        and any(matches(pattern, name) for pattern in chosen for name in (*_above(key), key))
-    }
+    keys = names_trained_along(state, settings)
     keys |= {other for key in keys for other in tied_to(state, key)}
     modules = _outermost({key.rpartition(".")[0] for key in keys})
     for module in modules:
-        both = [layer for layer in layers if module in (layer, *_above(layer))]
+        both = [layer for layer in layers if module in (layer, *above(layer))]
         if both or not module:
             what = f"{both[0]}, which has an update" if both else "a weight that is in no module"
             raise ValueError(f"--lora-also-train names {what}: PEFT's files have no place for that")
@@ -156,8 +144,8 @@ def from_peft(adapter: Adapter, plain: State) -> Tuple[State, LoRASettings]:
         raise ValueError(f"{WEIGHTS} holds no lora_A and lora_B")
     whole = tuple(adapter.config.get("modules_to_save") or ())
     tables = {key[: -len(".weight")] for key, value in state.items() if key.endswith(".weight") and value.dim() == 2}
-    along = _outermost({module for key in replaced for module in _above(key) if module.endswith(whole)})
-    every = {module for key in state for module in _above(key)}
+    along = _outermost({module for key in replaced for module in above(key) if module.endswith(whole)})
+    every = {module for key in state for module in above(key)}
     settings = from_config(adapter.config, names_for_flag(layers, tables), names_for_flag(along, every))
     for layer in layers:
         rank = len(state[f"{layer}.lora_A"])
@@ -176,10 +164,10 @@ def _check_complete(config: Dict[str, Any], plain: State, layers: List[str], rep
         if not any(matches(re.escape(name), layer) for layer in layers):
             raise ValueError(f"{WEIGHTS} holds no update for {name}, which {CONFIG} names among target_modules")
     for name in whole:
-        if not any(module.endswith(name) for key in replaced for module in _above(key)):
+        if not any(module.endswith(name) for key in replaced for module in above(key)):
             raise ValueError(f"{WEIGHTS} holds nothing of {name}, which {CONFIG} names among modules_to_save")
     for key in plain:
-        if key not in replaced and any(module.endswith(tuple(whole)) for module in _above(key)):
+        if key not in replaced and any(module.endswith(tuple(whole)) for module in above(key)):
             raise ValueError(f"{WEIGHTS} holds no {key}, whose module {CONFIG} names among modules_to_save")
 
 
