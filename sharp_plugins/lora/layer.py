@@ -138,9 +138,10 @@ class LoRALinear(nn.Linear):
         return self._parameters["weight"]
 
     @property
-    def weight(self) -> LowRankSum:
+    def weight(self) -> Tensor:
         """W + s B A, for reading."""
-        return LowRankSum.of(self)
+        weight = LowRankSum.of(self)
+        return weight.plain() if torch.compiler.is_compiling() else weight  # torch.compile would take it for W
 
     def forward(self, input: Tensor) -> Tensor:
         """(..., in) to (..., out)."""

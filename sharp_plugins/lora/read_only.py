@@ -50,8 +50,11 @@ def _mark(result: Any, sources: Iterable[Tensor]) -> Any:
 
 
 def _memory(tensor: Tensor) -> object:
-    """What is equal for tensors that share memory."""
-    return tensor.untyped_storage()._cdata if tensor.layout == torch.strided else id(tensor)
+    """What is equal for tensors that share memory; of sparse ones, and inside torch.func, it is not known."""
+    try:
+        return tensor.untyped_storage()._cdata
+    except NotImplementedError:
+        return id(tensor)
 
 
 class ReadOnly(Tensor):
