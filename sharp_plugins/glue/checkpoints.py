@@ -2,14 +2,12 @@
 
 import math
 import os
-import pickle
 import shutil
 from pathlib import Path
 from typing import Dict, Optional
 
-import torch
-
 from sharp_plugins.files import replacing
+from sharp_plugins.tensor_files import read_torch
 
 BEST, LAST = "checkpoint_best.pt", "checkpoint_last.pt"
 # A zip file's last record: its mark, and the bytes after it where there is no comment.
@@ -43,9 +41,9 @@ def read_checkpoint(path: Path) -> Optional[Dict]:
     if not (path.exists() and is_whole(path)):
         return None
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise OSError(f"{path}: cannot be read: {' '.join(str(error).split())[:300]}") from error
+        return read_torch(path, mmap=True)
+    except ValueError as error:
+        raise OSError(str(error)) from None
 
 
 def is_whole(path: Path) -> bool:

@@ -11,6 +11,7 @@ from sharp_plugins.glue.checkpoints import config_of, read_checkpoint
 from sharp_plugins.glue.metrics import scores
 from sharp_plugins.glue.submission import write_submission
 from sharp_plugins.glue.tasks import TASKS, Task
+from sharp_plugins.unreadable import what_it_is
 
 BATCH = 64
 
@@ -43,7 +44,7 @@ class Checkpoint:
             raise FileNotFoundError(f"{path}: not there")
         state = read_checkpoint(path)
         if state is None:
-            raise ValueError(f"{path}: cut off, or no checkpoint")
+            raise ValueError(f"{path}: cannot be read: {what_it_is(path) or 'it is cut off'}")
         self.glue_task: Task = TASKS[prepared.task]
         self.prepared = prepared
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")

@@ -119,7 +119,7 @@ def load_adapter(directory: Path, path: Path, out: Path) -> Loaded:
         ValueError: one cannot be read, *path* is no plain checkpoint, *out* is an input, or as for `peft.from_peft`.
         ImportError: safetensors is not installed.
     """
-    _check_output(out, path, directory / peft.WEIGHTS, directory / peft.CONFIG)
+    _check_output(out, path, *(directory / name for name in (peft.WEIGHTS, peft.PICKLED, peft.CONFIG)))
     adapter = peft.read_adapter(directory)
     plain = read(path)
     with about(path):

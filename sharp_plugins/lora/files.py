@@ -9,6 +9,7 @@ from typing import Any, Dict, Iterator
 import torch
 
 from sharp_plugins.files import replacing
+from sharp_plugins.tensor_files import read_torch
 
 Checkpoint = Dict[str, Any]
 
@@ -24,13 +25,11 @@ def read(path: Path) -> Checkpoint:
     if allow is not None:
         allow([argparse.Namespace])  # fairseq keeps flags in them; they run no code
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
+        checkpoint = read_torch(path)
+    except ValueError as error:
+        if allow is None and "argparse.Namespace" in str(error):
+            raise ValueError(f"{error} (torch 2.4 and later read that Namespace safely)") from None
         raise
-    except Exception as error:  # zip and pickle raise errors of many types
-        hint = "" if allow is not None else " (torch 2.4 and later can read checkpoints with a Namespace safely)"
-        words = " ".join(str(error).split())[:300]
-        raise ValueError(f"{path}: cannot be read as a checkpoint: {words}{hint}") from error
     with about(path):
         model = checkpoint.get("model") if isinstance(checkpoint, dict) else None
         if not isinstance(model, dict) or not all(map(torch.is_tensor, model.values())):

@@ -20,8 +20,11 @@ from sharp_plugins.lora.merge import NO_UPDATES, State, check_finite, lora_names
 from sharp_plugins.lora.model import LoRASettings, names_trained_along
 from sharp_plugins.lora.peft_config import CONFIG, check_kind, from_config, to_config
 from sharp_plugins.module_names import HEADS, above, matches
+from sharp_plugins.tensor_files import read_safetensors, read_torch
+from sharp_plugins.unreadable import cause
 
 WEIGHTS = "adapter_model.safetensors"
+PICKLED = "adapter_model.bin"  # of older PEFT; read, and never written
 PREFIX = "base_model.model."
 
 
@@ -175,27 +178,28 @@ def _check_complete(config: Dict[str, Any], plain: State, layers: List[str], rep
 
 
 def read_adapter(directory: Path) -> Adapter:
-    """The two files in *directory*.
+    """The two files in *directory*; the weights may be pickled ones.
 
     Raises:
         FileNotFoundError: one of them is not there.
         ValueError: one of them cannot be read.
         ImportError: safetensors is not installed.
     """
-    for path in (directory / CONFIG, directory / WEIGHTS):
+    pickled = directory / PICKLED
+    weights = pickled if pickled.is_file() and not (directory / WEIGHTS).is_file() else directory / WEIGHTS
+    for path in (directory / CONFIG, weights):
         if not path.is_file():
             raise FileNotFoundError(f"{path}: not there; an adapter is a directory with {CONFIG} and {WEIGHTS}")
-    load_file = _safetensors().load_file
     try:
         config = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
         if not isinstance(config, dict):
             raise ValueError("a JSON object is expected")
     except ValueError as error:
-        raise ValueError(f"{directory / CONFIG}: cannot be read: {error}") from error
-    try:
-        return Adapter(load_file(str(directory / WEIGHTS)), config)
-    except Exception as error:  # safetensors' own error, which is none of Python's
-        raise ValueError(f"{directory / WEIGHTS}: cannot be read: {error}") from error
+        raise ValueError(f"{directory / CONFIG}: cannot be read: {cause(directory / CONFIG, error, is_text=True)}") from error
+    tensors = read_torch(weights) if weights == pickled else read_safetensors(weights)[0]
+    if not isinstance(tensors, dict) or not all(isinstance(k, str) and torch.is_tensor(v) for k, v in tensors.items()):
+        raise ValueError(f"{weights}: cannot be read: it holds something else than tensors by their names")
+    return Adapter(tensors, config)
 
 
 def write_adapter(adapter: Adapter, directory: Path) -> None:
