@@ -18,6 +18,7 @@ from sharp_plugins.lora.config import flags_of, lora_config, lora_settings, mode
 from sharp_plugins.lora.files import Checkpoint, about, read, write
 from sharp_plugins.lora.merge import NO_UPDATES, Agreement, State, lora_names, merge
 from sharp_plugins.lora.model import LoRASettings
+from sharp_plugins.lora.peft_names import without_front
 
 # What training goes on with, and merged weights do not fit: in the checkpoint itself, and in its extra_state.
 TRAINING_STATE = {"last_optimizer_state": "the optimizer's state"}
@@ -127,7 +128,7 @@ def load_adapter(directory: Path, path: Path, out: Path) -> Loaded:
         if model.get("base_arch") or lora_names(plain["model"]):
             raise ValueError(f"its architecture is {model['_name']}, and the checkpoint of a plain one is expected")
     with about(directory):
-        state, settings = peft.from_peft(adapter, current_names(plain["model"], peft.layers_of(adapter)))
+        state, settings = peft.from_peft(adapter, current_names(plain["model"], peft.layers_in(adapter)))
     start = {
         "args": None,
         "cfg": lora_config(plain["cfg"], settings),
@@ -148,6 +149,7 @@ def load_adapter(directory: Path, path: Path, out: Path) -> Loaded:
 def current_names(state: State, layers: List[str]) -> State:
     """A plain state dict in which *layers* have today's names. fairseq changes older ones when a model loads them:
     query, key and value were one weight, and RoBERTa's encoder was a decoder."""
+    state = without_front(state)
     if any(key.startswith("decoder.sentence_encoder.") for key in state):
         state = {re.sub(r"^decoder\.", "encoder.", key): value for key, value in state.items()}
         state = {key.replace(".emb_layer_norm.", ".layernorm_embedding."): value for key, value in state.items()}
@@ -164,6 +166,7 @@ def current_names(state: State, layers: List[str]) -> State:
 def _read_lora(path: Path) -> Tuple[Checkpoint, str, LoRASettings]:
     """A LoRA checkpoint, its base architecture's name and its settings."""
     checkpoint = read(path)
+    checkpoint["model"] = without_front(checkpoint["model"])
     with about(path):
         names = lora_names(checkpoint["model"])
         if not names:
