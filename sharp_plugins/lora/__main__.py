@@ -16,7 +16,7 @@ LOST = 0.9
 
 
 def save(args) -> str:
-    done = checkpoint.save_adapter(args.checkpoint, args.directory)
+    done = checkpoint.save_adapter(args.checkpoint, args.directory, args.names)
     along = f", and {', '.join(done.modules)}" if done.modules else ""
     return (
         f"{args.directory}: {peft.WEIGHTS} ({done.size / 1e6:.2f} MB), {peft.CONFIG}\n"
@@ -69,14 +69,15 @@ def build_parser() -> argparse.ArgumentParser:
     added = command(save, "a LoRA checkpoint's updates alone, as PEFT's files", description)
     added.add_argument("checkpoint", **trained)
     added.add_argument("directory", metavar="DIR", type=Path, help="directory to write to")
+    words = "names of modules: fairseq's own, or transformers', for a BERT or RoBERTa that was converted (default: fairseq)"
+    added.add_argument("--names", choices=("fairseq", "transformers"), default="fairseq", help=words)
 
     description = (
         "Write a LoRA checkpoint from a plain one and an adapter, to train on from, to generate with or to merge."
     )
     added = command(load, "PEFT's files and a plain checkpoint as a LoRA checkpoint", description)
-    added.add_argument(
-        "directory", metavar="DIR", type=Path, help="adapter of a fairseq model, written by save or by PEFT"
-    )
+    words = "adapter, written by save or by PEFT, of a fairseq model or of the published BERT or RoBERTa that it was converted from"
+    added.add_argument("directory", metavar="DIR", type=Path, help=words)
     added.add_argument("plain", metavar="PLAIN.pt", type=Path, help="fairseq checkpoint of the adapter's base model")
     added.add_argument("out", metavar="OUT.pt", type=Path, help="LoRA checkpoint to write")
 

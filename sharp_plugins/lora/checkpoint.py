@@ -19,6 +19,7 @@ from sharp_plugins.lora.files import Checkpoint, about, read, write
 from sharp_plugins.lora.merge import NO_UPDATES, Agreement, State, lora_names, merge
 from sharp_plugins.lora.model import LoRASettings
 from sharp_plugins.lora.peft_names import without_front
+from sharp_plugins.lora.to_transformers import to_transformers
 
 # What training goes on with, and merged weights do not fit: in the checkpoint itself, and in its extra_state.
 TRAINING_STATE = {"last_optimizer_state": "the optimizer's state"}
@@ -92,8 +93,11 @@ def merge_checkpoints(paths: List[Path], out: Path, dtype: Optional[torch.dtype]
     return Merged(base_arch, len(paths), sorted(dtypes), agreement, left_out, isinstance(cfg["model"], argparse.Namespace))
 
 
-def save_adapter(path: Path, directory: Path) -> Saved:
+def save_adapter(path: Path, directory: Path, names: str = "fairseq") -> Saved:
     """Write the update in the LoRA checkpoint *path*, and what was trained with it, into *directory* as PEFT's files.
+
+    Args:
+        names: of modules, "fairseq" or "transformers" (see `to_transformers`).
 
     Raises:
         FileNotFoundError: *path* is not there.
@@ -103,6 +107,10 @@ def save_adapter(path: Path, directory: Path) -> Saved:
     checkpoint, _, settings = _read_lora(path)
     with about(path):
         adapter = peft.to_peft(checkpoint["model"], settings)
+        if names == "transformers":
+            activation = model_settings(checkpoint["cfg"]).get("pooler_activation_fn") or "tanh"
+            tensors = to_transformers(adapter.tensors, adapter.config, checkpoint["model"], activation)
+            adapter = adapter._replace(tensors=tensors)
     with unfinished_in(directory) as unfinished:
         peft.write_adapter(adapter, unfinished)
         size = (unfinished / peft.WEIGHTS).stat().st_size

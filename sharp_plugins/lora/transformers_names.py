@@ -61,12 +61,8 @@ def names_of(plain: State, prefix: str) -> Names:
 
 
 def fit(plain: State, layers: List[str]) -> bool:
-    """Whether *layers* are some of transformers' names for the layers of a converted model."""
-    prefix = _prefix(layers)
-    if kind_of(plain) is None or prefix is None or prefix not in ("", "bert.", "roberta."):
-        return False
-    names = names_of(plain, prefix)
-    return all(not layer.startswith(f"{prefix}encoder.") or f"{layer}.weight" in names.ours for layer in layers)
+    """Whether *layers*, by their names, are some of transformers' encoder, and *plain* may be its converted model."""
+    return kind_of(plain) is not None and _prefix(layers) in ("", "bert.", "roberta.")
 
 
 def _prefix(layers: List[str]) -> Optional[str]:
@@ -87,6 +83,8 @@ def to_fairseq(given: State, plain: State, config: Dict[str, Any]) -> Tuple[Stat
         ValueError: a tensor has no counterpart in a converted model.
     """
     names = names_of(plain, _prefix(layers_of(given)))
+    if names.prefix not in ("", f"{names.kind}."):
+        raise ValueError(f"it is an adapter of a {names.prefix[:-1]}, and the model is a converted {names.kind}")
     state: State = {}
     for key, value in given.items():
         layer, update, part = key.rpartition(".lora_")
