@@ -11,7 +11,9 @@ from fairseq.logging import metrics
 from fairseq.trainer import Trainer
 from fairseq_cli import preprocess
 
-import sharp_plugins  # noqa: F401  fairseq-train imports --user-dir before it parses flags; here that is done by hand
+import sharp_plugins
+
+sharp_plugins.register()  # which fairseq-train does when it loads --user-dir
 
 PLUGIN = str(Path(__file__).resolve().parents[1] / "sharp_plugins")
 

@@ -4,15 +4,18 @@ import argparse
 import shlex
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sharp_plugins.command import run_command
-from sharp_plugins.convert.checkpoint import Converted, convert
+
+if TYPE_CHECKING:
+    from sharp_plugins.convert.checkpoint import Converted
 
 # How the stock task puts a sentence or a pair together: [CLS] a [SEP] b [SEP], or <s> a </s></s> b </s>.
 TASK = {1: ["--init-token", "0"], 2: ["--init-token", "0", "--separator-token", "2"]}
 
 
-def message(converted: Converted, out: Path) -> str:
+def message(converted: "Converted", out: Path) -> str:
     """What there is now, and how to use it."""
     lines = [
         f"{out}: model.pt ({converted.weights / 1e6:.1f} million weights), dict.txt ({converted.symbols} symbols), "
@@ -36,7 +39,13 @@ def main(argv=None) -> int:
     parser.add_argument("directory", metavar="DIRECTORY", help=f"published checkpoint: a directory {published}")
     parser.add_argument("out", metavar="OUT", type=Path, help="directory to write model.pt, dict.txt and tokenizer to")
     args = parser.parse_args(argv)
-    return run_command(lambda: message(convert(args.directory, args.out), args.out))
+
+    def work() -> str:
+        from sharp_plugins.convert.checkpoint import convert  # here, so that --help imports no fairseq
+
+        return message(convert(args.directory, args.out), args.out)
+
+    return run_command(work)
 
 
 if __name__ == "__main__":

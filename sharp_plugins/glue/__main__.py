@@ -6,14 +6,16 @@ from pathlib import Path
 
 from sharp_plugins.command import run_command
 from sharp_plugins.glue.arguments import add_data_arguments, be_quiet, message
-from sharp_plugins.glue.backbone import load_backbone
-from sharp_plugins.glue.binarize import prepare, read_prepared
-from sharp_plugins.glue.download import download
-from sharp_plugins.glue.reader import find_files
 from sharp_plugins.glue.tasks import find_task
 
 
 def run_prepare(args) -> None:
+    from sharp_plugins.glue.backbone import load_backbone  # here and below, so that --help imports no fairseq
+    from sharp_plugins.glue.binarize import prepare
+    from sharp_plugins.glue.download import download
+    from sharp_plugins.glue.reader import find_files
+
+    be_quiet()
     tasks, backbone = [find_task(name) for name in args.tasks], load_backbone(args.backbone)
     for task in tasks:  # before any is written
         if args.download:
@@ -25,8 +27,10 @@ def run_prepare(args) -> None:
 
 
 def run_evaluate(args) -> str:
+    from sharp_plugins.glue.binarize import read_prepared
     from sharp_plugins.glue.evaluate import Checkpoint
 
+    be_quiet()
     checkpoint = Checkpoint(args.checkpoint, read_prepared(args.prepared), args.device)
     lines = [
         f"{split}: " + ", ".join(f"{name} {value:.2f}" for name, value in metrics.items())
@@ -58,7 +62,6 @@ def main(argv=None) -> int:
     command.add_argument("--device", help="cpu or cuda (default: cuda where there is a GPU)")
 
     args = parser.parse_args(argv)
-    be_quiet()
     return run_command(lambda: args.run(args))
 
 

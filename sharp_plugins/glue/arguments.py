@@ -3,9 +3,12 @@
 import logging
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from sharp_plugins.glue.binarize import Prepared
 from sharp_plugins.glue.tasks import TASKS
+
+if TYPE_CHECKING:  # the commands say how they are called without importing fairseq
+    from sharp_plugins.glue.binarize import Prepared
 
 
 def add_data_arguments(parser) -> None:
@@ -27,7 +30,7 @@ def add_data_arguments(parser) -> None:
     parser.add_argument("--download", action="store_true", help="fetch the published files that are missing in --data")
 
 
-def message(prepared: Prepared) -> str:
+def message(prepared: "Prepared") -> str:
     """What `prepare` did, for the user."""
     lines = [f"warning: {warning}" for warning in prepared.warnings]
     for split, rows in prepared.rows.items():

@@ -6,6 +6,7 @@ from typing import Dict, List, NamedTuple, Optional, Sequence
 import torch
 from fairseq import checkpoint_utils
 
+import sharp_plugins
 from sharp_plugins.glue.binarize import Prepared
 from sharp_plugins.glue.checkpoints import config_of, read_checkpoint
 from sharp_plugins.glue.metrics import scores
@@ -42,6 +43,7 @@ class Checkpoint:
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"{path}: not there")
+        sharp_plugins.register()  # the architectures, and what fairseq needs to load them
         state = read_checkpoint(path)
         if state is None:
             raise ValueError(f"{path}: cannot be read: {what_it_is(path) or 'it is cut off'}")

@@ -3,6 +3,8 @@
     mends.py         repairs of fairseq on today's torch and NumPy, each with its reason
     flags.py         the base optimizer's own flags on the command line
     refusals.py      what cannot be combined with the plugin's optimizers, refused by name at start-up
+    effective.py     a part that would be built and then ignored is refused too
+    frozen.py        nothing else in a run changes the weights that LoRA and adapters leave as they are
     passes.py        extra passes over an update's samples, as fairseq would make them
     random_state.py  the generators that a pass draws from
     trainer.py       the wrapper around Trainer.train_step in which they are made

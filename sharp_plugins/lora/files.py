@@ -46,8 +46,8 @@ def _with_config(checkpoint: Checkpoint) -> Checkpoint:
     try:
         from fairseq.checkpoint_utils import _upgrade_state_dict
         from omegaconf import OmegaConf
-    except ImportError as error:
-        raise ValueError("it is of an older fairseq: install fairseq, which reads its config") from error
+    except Exception as error:  # missing, or broken: then it raises what it likes
+        raise ValueError("it is of an older fairseq: install one that can be imported, which reads its config") from error
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # today's hydra complains of the way in which fairseq calls it

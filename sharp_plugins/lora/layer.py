@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from sharp_plugins.lora.read_only import ReadOnly
 from sharp_plugins.pairs import declare_pair
+from sharp_plugins.settings import SettingError
 
 INITS = ("kaiming", "gaussian")
 
@@ -109,16 +110,17 @@ class LoRALinear(nn.Linear):
         if not is_plain(layer):
             raise TypeError(f"{type(layer).__name__} is not a plain nn.Linear")
         if not 1 <= rank <= min(layer.in_features, layer.out_features):
-            raise ValueError(
-                f"--lora-rank {rank} does not fit a layer with {layer.in_features} inputs and {layer.out_features} outputs: "
-                f"it must be from 1 to {min(layer.in_features, layer.out_features)}"
+            raise SettingError(
+                "rank",
+                f"{rank} does not fit a layer with {layer.in_features} inputs and {layer.out_features} outputs: "
+                f"it must be from 1 to {min(layer.in_features, layer.out_features)}",
             )
         if not (math.isfinite(alpha) and alpha > 0):
-            raise ValueError(f"--lora-alpha must be a positive finite number, and is {alpha}")
+            raise SettingError("alpha", f"must be a positive finite number, and is {alpha}")
         if not 0 <= dropout < 1:
-            raise ValueError(f"--lora-dropout must be from 0 to below 1, and is {dropout}")
+            raise SettingError("dropout", f"must be from 0 to below 1, and is {dropout}")
         if init not in INITS:
-            raise ValueError(f"--lora-init {init}: choose one of {', '.join(INITS)}")
+            raise SettingError("init", f"{init}: choose one of {', '.join(INITS)}")
         weight = layer.weight
         layer.__class__ = cls
         layer.lora_A = nn.Parameter(torch.empty(rank, layer.in_features, dtype=weight.dtype, device=weight.device))

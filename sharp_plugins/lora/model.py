@@ -17,40 +17,40 @@ from sharp_plugins.module_names import (
     train_only,
     trained_along,
 )
+from sharp_plugins.settings import SettingError
 
 BIASES = ("none", "all", "lora_only")
-DEFAULT_TARGET = "q_proj,v_proj"
 
 
 @dataclass
 class LoRASettings:
-    """What `add_lora` and `freeze` need; the flags of the same names (``--lora-rank`` and so on) say more.
+    """What `add_lora` and `freeze` need; the flags of `sharp_plugins.models.lora` say more.
 
     Raises:
-        ValueError: by `check`, if a setting is out of range whatever the model.
+        SettingError: by `check`, if a setting is out of range whatever the model.
     """
 
     rank: int = 8
     alpha: float = 16.0
     dropout: float = 0.0
-    target: str = DEFAULT_TARGET
+    target: str = "q_proj,v_proj"
     init: str = "kaiming"
     bias: str = "none"
     also_train: Optional[str] = None
 
     def check(self) -> None:
         if self.rank < 1:
-            raise ValueError(f"--lora-rank must be 1 or larger, and is {self.rank}")
+            raise SettingError("rank", f"must be 1 or larger, and is {self.rank}")
         if not 0 < self.alpha < float("inf"):
-            raise ValueError(f"--lora-alpha must be a positive finite number, and is {self.alpha}")
+            raise SettingError("alpha", f"must be a positive finite number, and is {self.alpha}")
         if not 0 <= self.dropout < 1:
-            raise ValueError(f"--lora-dropout must be from 0 to below 1, and is {self.dropout}")
+            raise SettingError("dropout", f"must be from 0 to below 1, and is {self.dropout}")
         if self.bias not in BIASES:
-            raise ValueError(f"--lora-bias {self.bias}: choose one of {', '.join(BIASES)}")
-        check_patterns("--lora-target", self.target)
-        check_patterns("--lora-also-train", self.also_train or "")
+            raise SettingError("bias", f"{self.bias}: choose one of {', '.join(BIASES)}")
+        check_patterns("target", self.target)
+        check_patterns("also_train", self.also_train or "")
         if not patterns(self.target):
-            raise ValueError("--lora-target names no layer")
+            raise SettingError("target", "names no layer")
 
 
 def names_trained_along(names: Iterable[str], settings: LoRASettings) -> Set[str]:
@@ -84,11 +84,11 @@ def add_lora(model: nn.Module, settings: LoRASettings) -> List[str]:
         for name, module in model.named_modules()
         if name and is_plain(module)
     }
-    chosen = choose("--lora-target", settings.target, linear, "linear layers")
+    chosen = choose("target", settings.target, linear, "linear layers")
     too_small = [name for name in chosen if settings.rank > min(linear[name].weight.shape)]
     if too_small:
         shape = tuple(linear[too_small[0]].weight.shape)
-        raise ValueError(f"--lora-rank {settings.rank} is larger than {too_small[0]}, which is {shape[0]} x {shape[1]}")
+        raise SettingError("rank", f"{settings.rank} is larger than {too_small[0]}, which is {shape[0]} x {shape[1]}")
     for name in chosen:
         LoRALinear.convert(linear[name], settings.rank, settings.alpha, settings.dropout, settings.init)
     accept_plain_checkpoints(model, r".*\.lora_[AB]")
@@ -108,7 +108,7 @@ def freeze(model: nn.Module, settings: LoRASettings, strict: bool = True) -> Tup
     Raises:
         ValueError: a name matches nothing.
     """
-    train = trained_along("--lora-also-train", model, settings.also_train, HEADS, strict)
+    train = trained_along("also_train", model, settings.also_train, HEADS, strict)
     for layer in lora_layers(model).values():
         train += [layer.lora_A, layer.lora_B]
         if settings.bias == "lora_only" and layer.bias is not None:

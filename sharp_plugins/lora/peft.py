@@ -46,7 +46,7 @@ def _outermost(modules: Set[str]) -> List[str]:
 
 
 def names_for_flag(chosen: Iterable[str], candidates: Iterable[str]) -> str:
-    """*chosen* as ``--lora-target`` takes them: the ends of the names, where these choose none else of *candidates*."""
+    """*chosen* as the target of `LoRASettings`: the ends of the names, where these choose none else of *candidates*."""
     chosen = sorted(chosen)
     ends = sorted({name.rsplit(".", 1)[-1] for name in chosen})
     names = ends if chosen == sorted(name for name in set(candidates) if name.rsplit(".", 1)[-1] in ends) else chosen
@@ -96,7 +96,7 @@ def _trained_along(state: State, settings: LoRASettings, layers: List[str]) -> L
         both = [layer for layer in layers if module in (layer, *above(layer))]
         if both or not module:
             what = f"{both[0]}, which has an update" if both else "a weight that is in no module"
-            raise ValueError(f"--lora-also-train names {what}: PEFT's files have no place for that")
+            raise ValueError(f"also_train names {what}: PEFT's files have no place for that")
     return modules
 
 

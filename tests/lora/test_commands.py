@@ -429,7 +429,7 @@ def test_rounding_that_loses_the_update_gets_a_word_of_advice(tmp_path, capsys):
     (dict(model=None), "it has no model"),
     (dict(model={"fc.weight": 1}), "it has no model with tensors"),
     (dict(cfg={"model": {"_name": "lora", "base_arch": "x", "lora_rank": 4}}), "rank 2, and the config says lora_rank"),
-    (dict(cfg={"model": {"_name": "lora", "base_arch": "x", "lora_rank": 2, "lora_alpha": -1.0}}), "--lora-alpha"),
+    (dict(cfg={"model": {"_name": "lora", "base_arch": "x", "lora_rank": 2, "lora_alpha": -1.0}}), "alpha must be"),
     (dict(args=argparse.Namespace(arch="nosuch"), cfg=None), "fairseq cannot read the config"),
     (dict(model={"fc.lora_A": torch.ones(2, 2)}), "there is no fc.weight"),
 ])

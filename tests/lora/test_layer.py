@@ -241,12 +241,12 @@ def test_autocast():
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        (dict(rank=0, alpha=1.0), "--lora-rank 0"),
-        (dict(rank=6, alpha=1.0), "--lora-rank 6"),
-        (dict(rank=2, alpha=0.0), "--lora-alpha"),
-        (dict(rank=2, alpha=float("nan")), "--lora-alpha"),
-        (dict(rank=2, alpha=1.0, dropout=1.0), "--lora-dropout"),
-        (dict(rank=2, alpha=1.0, init="zeros"), "--lora-init"),
+        (dict(rank=0, alpha=1.0), "^rank 0"),
+        (dict(rank=6, alpha=1.0), "^rank 6"),
+        (dict(rank=2, alpha=0.0), "^alpha"),
+        (dict(rank=2, alpha=float("nan")), "^alpha"),
+        (dict(rank=2, alpha=1.0, dropout=1.0), "^dropout"),
+        (dict(rank=2, alpha=1.0, init="zeros"), "^init"),
     ],
 )
 def test_bad_arguments(arguments, words):

@@ -51,7 +51,7 @@ def test_targets(target, expected):
 
 @pytest.mark.parametrize("target", ["proj", "q_proj,nosuch", "embed", "norm", r".*\.fc7"])
 def test_a_target_that_matches_no_linear_layer_says_what_there_is(target):
-    with pytest.raises(ValueError, match="--lora-target") as error:
+    with pytest.raises(ValueError, match="^target") as error:
         add_lora(model(), LoRASettings(rank=2, target=target))
     for name in ("q_proj", "fc1", "layers.0.self_attn.q_proj"):
         assert name in str(error.value)
@@ -60,14 +60,14 @@ def test_a_target_that_matches_no_linear_layer_says_what_there_is(target):
 @pytest.mark.parametrize(
     "settings, words",
     [
-        (dict(rank=0), "--lora-rank"),
-        (dict(rank=9), "--lora-rank 9 is larger than layers.0.self_attn.q_proj, which is 8 x 8"),
-        (dict(alpha=0.0), "--lora-alpha"),
-        (dict(alpha=-1.0), "--lora-alpha"),
-        (dict(dropout=1.0), "--lora-dropout"),
-        (dict(target=""), "--lora-target"),
-        (dict(target="(q"), "--lora-target"),
-        (dict(bias="some"), "--lora-bias"),
+        (dict(rank=0), "^rank must be 1 or larger, and is 0$"),
+        (dict(rank=9), "^rank 9 is larger than layers.0.self_attn.q_proj, which is 8 x 8"),
+        (dict(alpha=0.0), "^alpha"),
+        (dict(alpha=-1.0), "^alpha"),
+        (dict(dropout=1.0), "^dropout"),
+        (dict(target=""), "^target"),
+        (dict(target="(q"), "^target"),
+        (dict(bias="some"), "^bias"),
     ],
 )
 def test_bad_settings_leave_the_model_as_it_was(settings, words):
@@ -114,7 +114,7 @@ def test_a_name_to_train_along_that_matches_nothing():
     net = model()
     settings = LoRASettings(rank=2, also_train="lm_head")
     add_lora(net, settings)
-    with pytest.raises(ValueError, match="--lora-also-train lm_head.*classification_heads"):
+    with pytest.raises(ValueError, match="^also_train lm_head.*classification_heads"):
         freeze(net, settings)
     freeze(net, settings, strict=False)  # a task may add it later
 
@@ -178,5 +178,5 @@ def test_linear_layers_whose_weight_is_computed_are_none():
 
 
 def test_an_expression_that_cannot_be_part_of_another_is_refused():
-    with pytest.raises(ValueError, match=r"--lora-target \(\?i\)q_proj: "):
+    with pytest.raises(ValueError, match=r"^target \(\?i\)q_proj: "):
         LoRASettings(target="(?i)q_proj").check()
