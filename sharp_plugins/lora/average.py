@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from sharp_plugins.lora.merge import State, lora_names, shape, tied_to
-from sharp_plugins.lora.model import LoRASettings, names_trained_along
+from sharp_plugins.lora.model import LoRASettings
+from sharp_plugins.lora.trained import names_trained_along
 
 # What moves in training without being trained.
 STATISTICS = (".running_mean", ".running_var", ".num_batches_tracked")
@@ -63,7 +64,7 @@ class Mean:
             if value.shape != first.shape:
                 raise ValueError(f"{name} is {shape(value)}, and {shape(first)} in the first")
             if name in self.factors:
-                self.factors[name].append(value)
+                self.factors[name].append(value.clone())  # the file's memory goes
             elif name in self.sums:
                 self.sums[name] += value
             elif not name.endswith((UNUSED, *STATISTICS)) and not torch.equal(value, first):
@@ -85,7 +86,7 @@ class Mean:
     def _trained(self) -> List[str]:
         """Names of what is averaged as it is: what was trained beside the factors, and statistics."""
         trained = {name for name in self.first if name.endswith(STATISTICS)}
-        along = names_trained_along(self.first, self.settings)
+        along = names_trained_along(self.first, self.settings.also_train)
         trained |= along | {other for name in along for other in tied_to(self.first, name)}
         for name in self.first:
             layer, _, part = name.rpartition(".")

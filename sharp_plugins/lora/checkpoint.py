@@ -80,7 +80,7 @@ def merge_checkpoints(paths: List[Path], out: Path, dtype: Optional[torch.dtype]
     left_out += [words for key, words in EMA_STATE.items() if extra_state.pop(key, None) is not None]
     mean = Mean(checkpoint["model"], settings)
     for path in paths[1:]:
-        other, other_arch, others = _read_lora(path)
+        other, other_arch, others = _read_lora(path, mmap=True)
         with about(path):
             _check_settings_agree((other_arch, others), (base_arch, settings), paths[0])
             mean.add(other["model"])
@@ -171,9 +171,9 @@ def current_names(state: State, layers: List[str]) -> State:
     return state
 
 
-def _read_lora(path: Path) -> Tuple[Checkpoint, str, LoRASettings]:
+def _read_lora(path: Path, mmap: bool = False) -> Tuple[Checkpoint, str, LoRASettings]:
     """A LoRA checkpoint, its base architecture's name and its settings."""
-    checkpoint = read(path)
+    checkpoint = read(path, mmap)
     checkpoint["model"] = without_front(checkpoint["model"])
     with about(path):
         names = lora_names(checkpoint["model"])
@@ -200,7 +200,7 @@ def _check_settings_agree(other: Tuple[str, LoRASettings], first: Tuple[str, LoR
 def _check_replaced(out: Path) -> None:
     """Raise ValueError if *out* is a LoRA checkpoint: the name to write to was forgotten, after several to read."""
     try:
-        names = lora_names(read(out)["model"]) if out.is_file() else []
+        names = lora_names(read(out, mmap=True)["model"]) if out.is_file() else []
     except (OSError, ValueError):
         return
     if names:

@@ -14,8 +14,11 @@ from sharp_plugins.tensor_files import read_torch
 Checkpoint = Dict[str, Any]
 
 
-def read(path: Path) -> Checkpoint:
+def read(path: Path, mmap: bool = False) -> Checkpoint:
     """A fairseq checkpoint on the CPU, with a config of today's form.
+
+    Args:
+        mmap: tensors come into memory when they are used (the optimizer's state, and averages, seldom are).
 
     Raises:
         OSError: the file cannot be opened.
@@ -25,7 +28,7 @@ def read(path: Path) -> Checkpoint:
     if allow is not None:
         allow([argparse.Namespace])  # fairseq keeps flags in them; they run no code
     try:
-        checkpoint = read_torch(path)
+        checkpoint = read_torch(path, mmap)
     except ValueError as error:
         if allow is None and "argparse.Namespace" in str(error):
             raise ValueError(f"{error} (torch 2.4 and later read that Namespace safely)") from None

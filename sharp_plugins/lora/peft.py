@@ -18,10 +18,11 @@ import torch
 
 from sharp_plugins.lora import transformers_names
 from sharp_plugins.lora.merge import NO_UPDATES, State, check_finite, lora_names, shape, tied_to
-from sharp_plugins.lora.model import LoRASettings, names_trained_along
+from sharp_plugins.lora.model import LoRASettings
 from sharp_plugins.lora.peft_config import CONFIG, check_kind, from_config, to_config
 from sharp_plugins.lora.peft_names import PREFIX, layers_of, plain_names
 from sharp_plugins.lora.promises import check_promises
+from sharp_plugins.lora.trained import names_trained_along
 from sharp_plugins.module_names import HEADS, above
 from sharp_plugins.tensor_files import read_safetensors, read_torch
 from sharp_plugins.unreadable import cause
@@ -89,7 +90,7 @@ def _trained_along(state: State, settings: LoRASettings, layers: List[str]) -> L
     They are the innermost ones, since PEFT takes no lists and dicts of modules (``classification_heads``) among them;
     and all that share a weight, since it gives each module that it trains a copy.
     """
-    keys = names_trained_along(state, settings)
+    keys = names_trained_along(state, settings.also_train)
     keys |= {other for key in keys for other in tied_to(state, key)}
     modules = _outermost({key.rpartition(".")[0] for key in keys})
     for module in modules:

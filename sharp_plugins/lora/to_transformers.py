@@ -27,17 +27,17 @@ def to_transformers(tensors: State, config: Dict[str, Any], state: State, pooler
     """
     kind = kind_of(state)
     if kind is None:
-        raise ValueError("--names transformers: it is no BERT or RoBERTa as `python -m sharp_plugins.convert` makes them")
+        raise ValueError("names of transformers: it is no BERT or RoBERTa as `python -m sharp_plugins.convert` makes them")
     whole = config["modules_to_save"] or []
     heads = {key.split(".")[1] for key in state if key.startswith(f"{HEADS}.")}
     has_words = any(name.startswith(LM_HEAD) for name in (*config["target_modules"], *whole))
     if len(heads) + has_words > 1:
         raise ValueError(
-            f"--names transformers: no model of transformers has several heads, and this has {', '.join(sorted(heads))}"
+            f"names of transformers: none of its models has several heads, and this has {', '.join(sorted(heads))}"
             + (" and a language-model head with an update" if has_words else "")
         )
     if heads and pooler_activation != "tanh":
-        raise ValueError(f"--names transformers: the head's activation there is tanh, and here {pooler_activation}")
+        raise ValueError(f"names of transformers: the head's activation there is tanh, and here {pooler_activation}")
     names = names_of(state, f"{kind}." if heads or has_words else "").theirs()
     if kind == "bert":
         names.update({f"{HEAD}.dense.{end}": f"{kind}.pooler.dense.{end}" for end in ("weight", "bias")})
@@ -53,7 +53,7 @@ def to_transformers(tensors: State, config: Dict[str, Any], state: State, pooler
     def theirs(key: str) -> str:
         name = names.get(key)
         if name is None or key in BY_WORD or key == POSITIONS:
-            raise ValueError(f"--names transformers: {key} was trained, and has no counterpart in the published {kind}")
+            raise ValueError(f"names of transformers: {key} was trained, and has no counterpart in the published {kind}")
         return name
 
     result: State = {}

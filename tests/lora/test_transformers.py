@@ -204,7 +204,7 @@ WORDS = "word_embeddings"
     (CLASSIFIES, dict(task_type="SEQ_CLS"), "classifier", "nothing of classifier, .* modules_to_save"),
     (CLASSIFIES, dict(task_type="SEQ_CLS"), "layer.1.attention.self.value",
      "no update for bert.encoder.layer.1.attention.self.value, .* target_modules"),
-    (CLASSIFIES, dict(bias="lora_only", task_type="SEQ_CLS"), "layer.0.*bias", "no bert.encoder.layer.0.*(query|value).bias, .* lora_only"),
+    (CLASSIFIES, dict(bias="lora_only", task_type="SEQ_CLS"), "layer.0.*bias", "no bert.encoder.layer.0.*(query|value).bias, .* 'lora_only'"),
     (CLASSIFIES, dict(bias="all", task_type="SEQ_CLS"), "embeddings.*bias", "no bert.embeddings.LayerNorm.bias, .* bias 'all'"),
 ])
 def test_what_has_no_counterpart_or_is_missing_is_refused_by_name(tmp_path, request, base, config, removed, words):
@@ -245,7 +245,7 @@ def test_what_has_no_place_in_transformers_is_not_saved(tmp_path, roberta):
     one = {key: value for key, value in heads.items() if ".a." in key}
     for words, weights, settings in [
         ("embed_tokens.weight was trained, and has no counterpart", {}, {"lora_also_train": "embed_tokens"}),
-        ("no model of transformers has several heads, and this has a, b", heads, {}),
+        ("none of its models has several heads, and this has a, b", heads, {}),
         ("the head's activation there is tanh, and here relu", one, {"pooler_activation_fn": "relu"}),
     ]:
         model = state["cfg"]["model"]
