@@ -63,6 +63,9 @@ class LowRankSum(ReadOnly):
         return super().__torch_function__(func, types, args, kwargs)
 
 
+_is_compiling = getattr(torch.compiler, "is_compiling", lambda: False)  # torch 2.1 has none
+
+
 def _without_dispatch(function):
     """torch's own *function* without the line that hands calls with tensor-likes over to `__torch_function__`: the linear
     products inside it then reach `LowRankSum` one by one."""
@@ -143,7 +146,7 @@ class LoRALinear(nn.Linear):
     def weight(self) -> Tensor:
         """W + s B A, for reading."""
         weight = LowRankSum.of(self)
-        return weight.plain() if torch.compiler.is_compiling() else weight  # torch.compile would take it for W
+        return weight.plain() if _is_compiling() else weight  # torch.compile would take it for W
 
     def forward(self, input: Tensor) -> Tensor:
         """(..., in) to (..., out)."""
