@@ -6,6 +6,7 @@
 #   bash tests/run.sh -n 0 -k closed_form any pytest options; -n 0 runs in one process
 set -euo pipefail
 cd "$(dirname "$0")/.."
+set_up_for=tests
 source examples/environment.sh
 
 # Two tests at a time, each on one thread: more would only share the same cores.
