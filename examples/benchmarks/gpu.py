@@ -62,12 +62,13 @@ def plan(args, scratch: Path) -> List[List[Stage]]:
 
     def script(name: str, file: str, limit: float, log: str, *flags) -> Stage:
         found = scratch / f"{name}.md"
-        command = [python, HERE / file, "--device", device, "--out", found, *flags]
+        command = [python, f"examples/benchmarks/{file}", "--device", device, *flags, "--out", found]
         return Stage(name, command, limit, log, environment, lambda: read(found))
 
     def tests(name: str, folder: str, limit: float, **more: str) -> Stage:
         log = f"{name}.log"
-        command = [python, "-m", "pytest", folder, "-n", args.workers, "-v", "-rs", "--tb=short", "-p", "no:cacheprovider"]
+        command = [python, "-m", "pytest", folder, "-n", args.workers, "-v", "-rs"]
+        command += ["--tb=short", "--show-capture=no", "--disable-warnings", "-p", "no:cacheprovider"]
         # cuBLAS repeats itself bit for bit only with a workspace of its own.
         own = {**environment, "CUBLAS_WORKSPACE_CONFIG": ":4096:8", "OMP_NUM_THREADS": "1", **more}
         return Stage(name, command, limit, log, own, lambda: tests_table(name, read(args.out / log)))
@@ -84,10 +85,10 @@ def plan(args, scratch: Path) -> List[List[Stage]]:
         install += ["--disable-pip-version-check", "--target", site, *sorted(args.wheels.glob("*.whl"))]
         groups.append([Stage("set-up", install, 60, "set-up.log")])
     found = scratch / "machine.md"
-    machine = [python, HERE / "machine.py", device, found]
+    machine = [python, "examples/benchmarks/machine.py", device, found]
     groups.append([Stage("machine", machine, 60, "set-up.log", environment, lambda: read(found))])
     groups.append([tests("tests", "tests/gpu", 150)])
-    groups.append([script("waits", "synchronisations.py", 60, "time.log", *(["--rounds", 1] if args.quick else []))])
+    groups.append([script("waits", "synchronisations.py", 60, "time.log", *(["--precisions", "bf16"] if args.quick else []))])
     if device == "cuda" and (ROOT / "tests" / "contract").is_dir():  # on a CPU it is one of the tests
         groups.append([tests("contract", "tests/contract", 120, SHARP_TEST_DEVICE=device)])
     for file in ("step_time", "adapters"):

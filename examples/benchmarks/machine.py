@@ -56,8 +56,11 @@ def details(device: str) -> str:
 
 
 def command() -> str:
-    """The command line of this process, from the script's name on."""
-    return "python " + " ".join(shlex.quote(part) for part in sys.argv)
+    """The command line of this process, from the script's name on; without the place that its output goes to."""
+    parts = list(sys.argv)
+    if "--out" in parts:
+        del parts[parts.index("--out") : parts.index("--out") + 2]
+    return "python " + " ".join(shlex.quote(part) for part in parts)
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -10,6 +10,7 @@ import torch
 from fairseq import utils
 
 from sharp_plugins.host.masters import registered_optimizer
+from sharp_plugins.optim import SAM
 
 DEVICE = "cuda"
 # A loss times this has gradients that no fp16 number holds.
@@ -70,21 +71,21 @@ def on_device(samples):
 
 
 def everything(trainer):
-    """All that an update may change, but for what the loss scale's changes leave behind."""
+    """All that an update may change, but for the loss scale; the random numbers where they are the plugin's to keep."""
     optimizer = trainer.optimizer.state_dict()
     optimizer.pop("loss_scale", None)
     masters = getattr(trainer.optimizer, "fp32_params", [])
     masters = masters.values() if isinstance(masters, dict) else masters
     gpu = torch.cuda.get_rng_state() if DEVICE == "cuda" else None
-    return copy.deepcopy(
-        {
-            "weights": toy.weights(trainer),
-            "optimizer": optimizer,
-            "masters": [p.detach() for p in masters],
-            "updates": trainer.get_num_updates(),
-            "random": (random.getstate(), numpy.random.get_state()[1].tolist(), torch.get_rng_state(), gpu),
-        }
-    )
+    state = {
+        "weights": toy.weights(trainer),
+        "optimizer": optimizer,
+        "masters": [p.detach() for p in masters],
+        "updates": trainer.get_num_updates(),
+    }
+    if isinstance(registered_optimizer(trainer), SAM):  # fairseq itself draws, and leaves it there
+        state["random"] = (random.getstate(), numpy.random.get_state()[1].tolist(), torch.get_rng_state(), gpu)
+    return copy.deepcopy(state)
 
 
 def scale_of(trainer) -> float:
