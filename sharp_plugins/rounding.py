@@ -17,8 +17,11 @@ _FP16_SMALLEST_NORMAL = 2.0**-14
 def round_stochastically_(x: Tensor, dtype: torch.dtype, generator: torch.Generator) -> Tensor:
     """Round *x* in place to values of *dtype*, up or down at random so that the expectation is *x*.
 
+    Values that *dtype* has stay as they are. Finite values stay finite: those beyond its largest one (65504 in fp16) become
+    that, where the expectation cannot be exact. Infinities stay infinite, and NaN stays NaN.
+
     Args:
-        x: fp32 tensor of any shape; overwritten. NaN and infinities stay what they are.
+        x: fp32 tensor of any shape; overwritten.
         dtype: ``torch.float16`` or ``torch.bfloat16``; another dtype leaves *x* as it is.
         generator: a generator on the device of *x*.
 
@@ -28,17 +31,20 @@ def round_stochastically_(x: Tensor, dtype: torch.dtype, generator: torch.Genera
     bits = _DROPPED_BITS.get(dtype)
     if bits is None:
         return x
+    largest = torch.finfo(dtype).max
+    # NaN and infinities, put back by addition at the end. Adding -0 changes nothing, while adding 0 would turn -0 into 0.
+    special = torch.where(x.isfinite(), torch.full((), -0.0, device=x.device), x)
+    x.clamp_(-largest, largest)
     shift = None
     if dtype == torch.float16:
         # Lift subnormal values into the binade [2^-14, 2^-13), whose fp16 spacing is the subnormal one, and back.
-        lift = torch.full_like(x, _FP16_SMALLEST_NORMAL).copysign_(x)
-        shift = torch.where(x.abs() < _FP16_SMALLEST_NORMAL, lift, torch.zeros_like(x))
+        shift = torch.full_like(x, _FP16_SMALLEST_NORMAL).copysign_(x).mul_(x.abs() < _FP16_SMALLEST_NORMAL)
         x.add_(shift)
-    finite = x.isfinite()
     pattern = x.view(torch.int32)
     random = torch.empty_like(pattern).random_(0, 2**bits, generator=generator)
-    # Adding to the bit pattern carries into the kept bits with probability (dropped part) / 2^bits. Not for NaN and
-    # infinity, whose patterns would turn into other values.
-    pattern.add_(random.mul_(finite))
+    # Adding to the bit pattern carries into the kept bits with probability (dropped part) / 2^bits.
+    pattern.add_(random)
     pattern.bitwise_and_(-(2**bits))
-    return x if shift is None else x.sub_(shift)
+    if shift is not None:
+        x.sub_(shift).copysign_(shift)  # 0 keeps its sign
+    return x.add_(special)
