@@ -4,7 +4,8 @@
 torch's generator for CPUs takes a fifth as long for that as a small model's forward pass on one thread, and drawing from
 the global one would change the dropout masks of everything that follows. Here
 
-- the tensors are cut into fixed pieces, each with a generator of its own, and the global state is untouched;
+- the tensors are cut into fixed pieces, each with a generator of its own, and the global state is untouched (`draw_seed`
+  takes one number from it, where a caller has no seed of its own);
 - on a CPU an entry is the normal quantile of one of 65,536 equally likely probabilities, looked up by 16 random bits,
   which is more than twice as fast. The entries are independent and symmetric, with variance 1, and their distribution function is
   nowhere further than 2^-17 from the normal one (bf16 would round a Gaussian more coarsely).
@@ -34,6 +35,12 @@ def mix(*numbers: int) -> int:
         state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & (2**64 - 1)
         state ^= state >> 31
     return state >> 1
+
+
+def draw_seed() -> int:
+    """A seed from torch's global generator, which decides it and is moved by one draw: ``torch.manual_seed`` repeats what follows
+    from it, and so does a generator's state that is put back, as in a run that goes on from a checkpoint."""
+    return int(torch.empty((), dtype=torch.int64).random_())
 
 
 @lru_cache(maxsize=None)
@@ -76,21 +83,23 @@ def fill_normal_(tensors: Sequence[Tensor], seed: int) -> None:
     """Fill *tensors* in place with independent N(0, 1) draws that depend on *seed* and on the shapes alone.
 
     Args:
-        tensors: contiguous floating-point tensors of one device, of any shapes and dtypes. Half-precision tensors get the
+        tensors: floating-point tensors of one device, of any shapes, strides and dtypes. Half-precision tensors get the
             numbers of fp32 ones, rounded. The numbers differ between devices.
         seed: any integer; the same seed gives the same numbers.
     """
     if not tensors:
         return
-    device = tensors[0].device
-    if device.type != "cpu":
-        generator = seeded_generator(device, mix(seed))
-        for tensor in tensors:  # torch has no _foreach_normal_
-            for piece in tensor.view(-1).split(_GPU_PIECE):
+    device, index = tensors[0].device, 0
+    generator = None if device.type == "cpu" else seeded_generator(device, mix(seed))
+    for tensor in tensors:  # torch has no _foreach_normal_
+        contiguous = tensor if tensor.is_contiguous() else torch.empty_like(tensor, memory_format=torch.contiguous_format)
+        for piece in contiguous.view(-1).split(PIECE if generator is None else _GPU_PIECE):
+            if generator is None:
+                # On one thread: a pool of Python threads halves this on a quiet machine, and loses ten times as much waiting for
+                # the interpreter's lock where fairseq's data loading has a thread of its own (measured: 164 ms an update, not 105).
+                _draw_on_cpu(piece, mix(seed, index))
+            else:
                 _draw_on_device(piece, generator)
-        return
-    # On one thread: a pool of Python threads halves this on a quiet machine, and loses ten times as much waiting for the
-    # interpreter's lock where fairseq's data loading has a thread of its own (measured: 164 ms an update instead of 105).
-    pieces = [piece for tensor in tensors for piece in tensor.view(-1).split(PIECE)]
-    for index, piece in enumerate(pieces):
-        _draw_on_cpu(piece, mix(seed, index))
+            index += 1
+        if contiguous is not tensor:
+            tensor.copy_(contiguous)

@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from sharp_plugins.noise import PIECE, fill_normal_, mix
@@ -45,3 +46,13 @@ def test_mixed_seeds_do_not_collide():
     seeds = {mix(seed, index) for seed in range(200) for index in range(-2, 200)}
     assert len(seeds) == 200 * 202
     assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_noise_does_not_depend_on_strides(dtype):
+    contiguous, transposed = torch.empty(300, 2 * PIECE // 300, dtype=dtype), torch.empty(2 * PIECE // 300, 300, dtype=dtype).t()
+    strided, after = torch.empty(7, 2, dtype=dtype)[:, 0], torch.empty(5, dtype=dtype)
+    fill_normal_([contiguous, torch.empty(7, dtype=dtype), after], seed=2)
+    expected = after.clone()
+    fill_normal_([transposed, strided, after], seed=2)
+    assert torch.equal(transposed, contiguous) and torch.equal(after, expected)

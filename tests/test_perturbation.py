@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from sharp_plugins import perturbation
 from sharp_plugins.perturbation import Perturbation
 
 HALF = [torch.float16, torch.bfloat16]
@@ -222,13 +223,6 @@ def test_long_and_non_contiguous_parameters(monkeypatch):
     assert_home(params, w)
 
 
-def test_no_gradient_at_all_off_the_cpu():
-    """A worker that lost its whole ascent to memory: the _foreach_ functions of a GPU take no empty lists."""
-    from sharp_plugins.perturbation import _add_scaled
-
-    _add_scaled([], [], torch.zeros((), device="meta"), [])
-
-
 def test_stochastic_rounding_starts_from_what_the_model_sees():
     """A master copy off the half-precision grid: rounding it at random would move weights by far more than ε does."""
     generator = torch.Generator().manual_seed(0)
@@ -245,3 +239,191 @@ def test_stochastic_rounding_starts_from_what_the_model_sees():
     with twin.climb(measure=True):
         pass
     assert ball.ascent.radius.item() == pytest.approx(twin.ascent.radius.item(), rel=0.05)
+
+
+# ---------------------------------------------------------------------- unusual tensors
+
+
+@pytest.fixture
+def off_the_cpu(monkeypatch):
+    """Fp32 and fp64 weights go the way that they go on a GPU."""
+
+    def at_once(w, direction, out, scale, in_place):
+        assert len(w) > 0  # the _foreach_ functions of a GPU take no empty lists
+        perturbation._add_scaled_at_once(w, direction, out, scale, in_place)
+
+    monkeypatch.setattr(perturbation, "_add_scaled", at_once)
+
+
+def test_no_gradient_at_all_off_the_cpu(off_the_cpu):
+    """As on a worker that lost its whole ascent to memory."""
+    params = parameters()
+    w = copies(params)
+    with Perturbation(params, 1.0).climb():
+        assert_home(params, w)
+
+
+@pytest.mark.parametrize("with_masters", [False, True])
+def test_empty_tensors_wherever_they_are(off_the_cpu, with_masters):
+    """All empty tensors lie at address 0, which says nothing about the tensors after them."""
+    params = [torch.nn.Parameter(torch.empty(0, 3)), *parameters(), torch.nn.Parameter(torch.empty(0))]
+    masters = [p.detach().clone() for p in params] if with_masters else None
+    w, g = copies(params), flat(give_gradients(params))
+    ball = Perturbation(params, 0.3, masters)
+    with ball.climb():
+        torch.testing.assert_close(flat(params) - flat(w), 0.3 * g / g.norm(), rtol=1e-4, atol=1e-7)
+    with ball.perturb_randomly(0):
+        assert (flat(params) - flat(w)).norm().item() == pytest.approx(0.3, rel=1e-4)
+    assert_home(params, w)
+    with Perturbation([torch.nn.Parameter(torch.empty(0))], 0.3).perturb_randomly(0):
+        pass
+
+
+def test_gradients_without_memory_of_their_own(off_the_cpu):
+    """An expanded gradient, and a sparse one in which an entry occurs twice."""
+    embedding = torch.nn.Embedding(5, 3, sparse=True)
+    params = [torch.nn.Parameter(torch.zeros(4, 2)), embedding.weight]
+    w = copies(params)
+    params[0].grad = torch.ones(()).expand(4, 2)
+    embedding(torch.tensor([1, 1, 4])).sum().backward()
+    rows = torch.tensor([0.0, 2.0, 0.0, 0.0, 1.0])
+    g = torch.cat([torch.ones(8), rows.repeat_interleave(3)]).double()
+    with Perturbation(params, 0.3).climb():
+        torch.testing.assert_close(flat(params) - flat(w), 0.3 * g / g.norm(), rtol=1e-5, atol=1e-7)
+    assert_home(params, w)
+
+
+@pytest.mark.parametrize("with_masters", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, *HALF])
+def test_transposed_parameters_get_the_noise_of_contiguous_ones(dtype, with_masters):
+    points = []
+    for transposed in (False, True):
+        values = torch.randn(40, 30, generator=torch.Generator().manual_seed(0)).to(dtype)
+        p = torch.nn.Parameter(values.t().contiguous().t() if transposed else values)
+        assert p.is_contiguous() != transposed
+        masters = [p.detach().float().clone()] if with_masters else None
+        with Perturbation([p], 0.5, masters).perturb_randomly(3):
+            points.append(p.detach().clone())
+        assert torch.equal(p, values)
+    torch.testing.assert_close(*points)  # the norm adds up in the order of the memory
+
+
+@pytest.mark.parametrize("path", ["one sweep", "off the CPU", "chunks"])
+def test_fp64_weights_are_perturbed_in_fp64(path, request):
+    if path == "off the CPU":
+        request.getfixturevalue("off_the_cpu")
+    params = parameters(torch.float64)
+    w, g = copies(params), give_gradients(params)
+    for each, p in zip(g, params):  # entries with a zero gradient have ε = 0
+        p.grad.view(-1)[::3] = each.view(-1)[::3] = 0
+    ball = Perturbation(params, 0.3)
+    with ball.climb(measure=path == "chunks"):
+        torch.testing.assert_close(flat(params) - flat(w), 0.3 * flat(g) / flat(g).norm(), rtol=0, atol=1e-15)
+        assert all(torch.equal(p[each == 0], home[each == 0]) for p, each, home in zip(params, g, w))
+    if path == "chunks":
+        assert ball.ascent.radius.item() == pytest.approx(0.3, rel=1e-13)
+    with ball.perturb_randomly(0):
+        assert (flat(params) - flat(w)).norm().item() == pytest.approx(0.3, rel=1e-13)
+    assert_home(params, w)
+
+
+def test_fp64_weights_beside_fp32_ones():
+    params = [torch.nn.Parameter(torch.randn(50)), torch.nn.Parameter(torch.randn(60, dtype=torch.float64))]
+    w, g = copies(params), flat(give_gradients(params))
+    for measure in (False, True):
+        give_gradients(params)
+        with Perturbation(params, 0.3).climb(measure=measure):
+            torch.testing.assert_close(flat(params) - flat(w), 0.3 * g / g.norm(), rtol=1e-4, atol=1e-7)
+        assert_home(params, w)
+
+
+def test_a_parameter_that_is_named_twice_counts_once():
+    """As in [*encoder.parameters(), *decoder.parameters()] with tied embeddings."""
+    params = parameters()
+    w, g = copies(params), flat(give_gradients(params))
+    with Perturbation([*params, params[0]], 0.3).climb():
+        torch.testing.assert_close(flat(params) - flat(w), 0.3 * g / g.norm(), rtol=1e-4, atol=1e-7)
+    assert_home(params, w)
+
+
+def test_parameters_and_masters_of_other_kinds_are_refused():
+    with pytest.raises(ValueError, match="complex64"):
+        Perturbation([torch.nn.Parameter(torch.zeros(2, dtype=torch.complex64))], 1.0)
+    params = parameters(torch.float16)
+    with pytest.raises(ValueError, match="masters must be fp32"):
+        Perturbation(params, 1.0, [p.detach().double() for p in params])
+    params = parameters()
+    with pytest.raises(ValueError, match="memory of their own"):  # coming back would find w + ε
+        Perturbation(params, 1.0, [p.detach().float() for p in params])
+
+
+@pytest.mark.parametrize("move", ["climb", "perturb_randomly"])
+def test_a_move_that_fails_half_way_comes_back(monkeypatch, move):
+    """The with statement has not begun then: nothing else would."""
+    monkeypatch.setattr(perturbation, "_CHUNK", 100)
+    params = parameters(torch.float16)
+    w = copies(params)
+    give_gradients(params)
+    ball = Perturbation(params, 1.0, [p.detach().float() for p in params])
+    load, loaded = ball._load, []
+
+    def fail_at_the_end(name, chunk):
+        if name == "weights":
+            loaded.append(torch.equal(params[0], w[0]))
+        if len(loaded) == 5:
+            raise RuntimeError("out of memory")
+        return load(name, chunk)
+
+    monkeypatch.setattr(ball, "_load", fail_at_the_end)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        getattr(ball, move)()
+    assert not loaded[-1]  # some weights had been written
+    assert_home(params, w)
+    assert not ball.climbed
+
+
+# ---------------------------------------------------------------------- whose random numbers
+
+
+def noise_of(ball, params, w, **arguments):
+    with ball.perturb_randomly(**arguments):
+        return flat(params) - flat(w)
+
+
+def test_the_noise_follows_the_users_seed():
+    params = parameters()
+    w, ball = copies(params), Perturbation(params, 1.0)
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    first, second = noise_of(ball, params, w), noise_of(ball, params, w)
+    assert not torch.equal(first, second)
+    torch.manual_seed(2)
+    assert not torch.equal(noise_of(ball, params, w), first)
+    torch.manual_seed(1)  # in the middle of a run
+    assert torch.equal(noise_of(ball, params, w), first)
+    torch.set_rng_state(state)  # and a new process that goes on from a checkpoint
+    assert torch.equal(noise_of(Perturbation(params, 1.0), params, w), first)
+
+
+def test_stochastic_rounding_follows_the_users_seed():
+    params = parameters(torch.bfloat16)
+    w, ball, points = copies(params), Perturbation(params, 0.05), []
+    for seed in (1, 2, 1):
+        torch.manual_seed(seed)
+        give_gradients(params)
+        with ball.climb():
+            points.append(flat(params))
+        assert_home(params, w)
+    assert torch.equal(points[0], points[2]) and not torch.equal(points[0], points[1])
+
+
+def test_a_seed_of_the_callers_and_what_needs_none_leave_the_global_generator_alone():
+    """Else the dropout masks of what follows would be others."""
+    before = torch.get_rng_state()
+    for dtype, rounding, seed in [(torch.float32, "stochastic", None), (HALF[0], "nearest", None), (HALF[1], "stochastic", 5)]:
+        params = parameters(dtype)
+        give_gradients(params)
+        with Perturbation(params, 1.0, rounding=rounding).climb(seed=seed):
+            pass
+    noise_of(Perturbation(params, 1.0), params, copies(params), seed=3)
+    assert torch.equal(torch.get_rng_state(), before)
