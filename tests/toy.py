@@ -1,5 +1,6 @@
 """A tiny world for the tests: data sets of a few sentences, and fairseq trainers on them in this process."""
 
+import os
 import random
 from pathlib import Path
 
@@ -14,6 +15,11 @@ from fairseq_cli import preprocess
 import sharp_plugins
 
 sharp_plugins.register()  # which fairseq-train does when it loads --user-dir
+
+# Where trainers of `config` train: "cpu", or "cuda" with SHARP_TEST_DEVICE=cuda in the environment.
+DEVICE = os.environ.get("SHARP_TEST_DEVICE", "cpu")
+if DEVICE not in ("cpu", "cuda") or (DEVICE == "cuda" and not torch.cuda.is_available()):
+    raise RuntimeError(f"SHARP_TEST_DEVICE={DEVICE}: it is cpu, or cuda where torch.cuda.is_available()")
 
 PLUGIN = str(Path(__file__).resolve().parents[1] / "sharp_plugins")
 
@@ -46,7 +52,7 @@ def write_translation_data(directory: Path, sentences: int = 64) -> Path:
 
 def skip_without_fp16(flags) -> None:
     """torch learnt fp16 on a CPU with 2.3."""
-    if {"--fp16", "--memory-efficient-fp16"} & set(flags):
+    if DEVICE == "cpu" and {"--fp16", "--memory-efficient-fp16"} & set(flags):
         try:
             torch.nn.LayerNorm(2).half()(torch.zeros(1, 2).half())
         except RuntimeError as error:
@@ -60,7 +66,8 @@ def config(data, *flags, model=MODEL, criterion=CRITERION, task="translation"):
     if "--update-freq" not in flags:
         flags += ["--update-freq", "1"]
     save = [] if "--save-dir" in flags else ["--save-dir", str(Path(data).parent / "checkpoints")]
-    line = [str(data), "--user-dir", PLUGIN, "--task", task, *model, *criterion, "--cpu", "--log-interval", "1"]
+    place = ["--cpu"] if DEVICE == "cpu" else []
+    line = [str(data), "--user-dir", PLUGIN, "--task", task, *model, *criterion, *place, "--log-interval", "1"]
     line += ["--required-batch-size-multiple", "1", "--seed", "7", *save, *flags]
     parser = options.get_training_parser()
     args = options.parse_args_and_arch(parser, line)

@@ -10,7 +10,7 @@ What the method measured travels in fairseq's own logging outputs, so that worke
 import argparse
 import logging
 import os
-from typing import Dict, List
+from typing import Dict
 
 import torch
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
@@ -18,14 +18,13 @@ from fairseq.logging import metrics
 from fairseq.optim import OPTIMIZER_REGISTRY, AMPOptimizer, FP16Optimizer, MemoryEfficientFP16Optimizer
 from fairseq.trainer import Trainer
 from torch import Tensor
-from torch.nn.modules.batchnorm import _NormBase
 
 from sharp_plugins.host import effective, flags, frozen, mends, refusals
+from sharp_plugins.host.beginning import as_if_not_begun
 from sharp_plugins.host.masters import master_copies, registered_optimizer
 from sharp_plugins.host.passes import LostToMemory, Passes
 from sharp_plugins.host.pairs import balancedness_due, log_balancedness, prepare_balancing
 from sharp_plugins.host.patching import wrap
-from sharp_plugins.host.random_state import RandomState
 from sharp_plugins.models.base_arch import wrapper_of
 from sharp_plugins.optim.bar import BAR
 from sharp_plugins.optim.base import STATE_KEY, WrappingOptimizer
@@ -59,24 +58,8 @@ def build_perturbation(trainer, method: SAM) -> Perturbation:
 # ---------------------------------------------------------------------- one update
 
 
-class RunningStatistics:
-    """The statistics of a model's batch norms, which every pass in training mode moves: those of an update are the descent's,
-    as the base optimizer's has one pass, and those of an update that is not made are none."""
-
-    def __init__(self, model):
-        norms = [module for module in model.modules() if isinstance(module, _NormBase)]
-        self.buffers = [buffer for norm in norms for buffer in norm.buffers(recurse=False)]
-
-    def now(self) -> List[Tensor]:
-        return [buffer.clone() for buffer in self.buffers]
-
-    def restore(self, values: List[Tensor]) -> None:
-        for buffer, value in zip(self.buffers, values):
-            buffer.copy_(value)
-
-
 def _wrap_train_step(train_step):
-    train_step = _with_ascent(mend_overflow_on_cpu(train_step))
+    train_step = as_if_not_begun(_with_ascent(mend_overflow_on_cpu(train_step)))
 
     def train_step_with_method(self, samples, raise_oom=False):
         method, updates = registered_optimizer(self), self.get_num_updates()
@@ -102,13 +85,10 @@ def _with_ascent(train_step):
             return train_step(self, samples, raise_oom)
         if method.perturbation is None:
             method.perturbation = build_perturbation(self, method)
-            method.statistics = RunningStatistics(self.model)
         # AMP repeats an overflowed update by calling train_step from within itself, at w + ε.
         method.perturbation.descend()
-        updates, state = self.get_num_updates(), RandomState(self.cfg)
-        statistics = method.statistics.now()
         try:
-            if method.is_due(updates):
+            if method.is_due(self.get_num_updates()):
                 passes = Passes(self, samples, method.is_global, raise_oom)
                 try:
                     self._sharp_stats = climb(self, method, passes)
@@ -123,15 +103,11 @@ def _with_ascent(train_step):
                     self.save_checkpoint(os.path.join(self.cfg.checkpoint.save_dir, "crash.pt"), {})
                     raise
                 samples = passes.samples
-                method.statistics.restore(statistics)
-                state.restore()  # the descent draws what the base optimizer's update would have drawn
+                self._sharp_beginning.restore()  # the descent draws, and counts, what the base optimizer's update would have
             return train_step(self, samples, raise_oom)
         finally:
             method.perturbation.descend()
             self._sharp_stats = None
-            if self.get_num_updates() == updates:
-                method.statistics.restore(statistics)
-                state.restore()
 
     return train_step_with_ascent
 
@@ -219,10 +195,12 @@ def log_stats(stats: Dict[str, Tensor], logging_outputs, sample_size, is_global:
 
 def _wrap_save(save):
     def save_checkpoint(self, filename, extra_state):
-        # fairseq saves crash.pt from within a failing train_step: no file may hold w + ε.
+        # fairseq saves crash.pt from within a failing train_step: no file may hold w + ε, or what a failed pass has counted.
         method = registered_optimizer(self)
         if isinstance(method, SAM) and method.perturbation is not None:
             method.perturbation.descend()
+        if getattr(self, "_sharp_beginning", None) is not None:
+            self._sharp_beginning.restore()
         frozen.check(self, filename)
         return save(self, filename, extra_state)
 

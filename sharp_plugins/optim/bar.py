@@ -8,6 +8,7 @@ Before each update of the base optimizer, for every scale-invariant pair (X, Y) 
 
 The rule is `sharp_plugins.balancedness`. It is applied like decoupled weight decay, to the weights that the base optimizer
 updates (the fp32 master copies under mixed precision), after the all-reduce: all workers decide alike without communication.
+Where step 3 fails, step 2 is taken back, from a copy of the pairs' weights that is kept for as long as the update takes.
 
 Source: "Implicit Regularization of Sharpness-Aware Minimization for Scale-Invariant Problems" (arXiv 2410.14802), section 4.
 """
@@ -117,6 +118,7 @@ class BAR(WrappingOptimizer):
         self.pairs: Sequence[Pairs] = ()  # set by the host, which knows what the base optimizer updates
         self.num_updates, self.seed = 0, 0  # set by the host before every update
         self.measure = False  # set by the host: whether to compute as_norms
+        self._multiplied: List[Tuple[Side, Tensor, int]] = []  # the arguments of multiply_, in this update
         # Of the last update: α_t; the signs, (all pairs,); the share of the pairs with the sign that their norms ask for.
         self.alpha, self.signs, self.as_norms = 0.0, None, None
 
@@ -161,16 +163,25 @@ class BAR(WrappingOptimizer):
         return scheduled_alpha(cfg.bar_alpha, str(cfg.bar_schedule), num_updates, cls.total_updates(cfg))
 
     def step(self, closure=None, scale=1.0, groups=None):
-        """Balance the pairs, then let the base optimizer update."""
+        """Balance the pairs, then let the base optimizer update. Where either fails, what is balanced only is as it was."""
         self.alpha = self.alpha_at(self.cfg, self.num_updates)
         self.signs = None
-        if self.alpha > 0 and self.pairs:
+        if not (self.alpha > 0 and self.pairs):
+            super().step(closure, scale=scale, groups=groups)
+            return
+        weights = list({id(w): w for pairs in self.pairs for side in (pairs.x, pairs.y) for w in side.weights}.values())
+        before = torch.cat([w.detach().reshape(-1) for w in weights])
+        self._multiplied = []
+        try:
             if self.measure:
                 by_norms = torch.cat([sign_by_norms(pairs) for pairs in self.pairs])
             self.signs = torch.cat([self.balance(pairs, index) for index, pairs in enumerate(self.pairs)])
             if self.measure:
                 self.as_norms = (self.signs == by_norms).float().mean()
-        super().step(closure, scale=scale, groups=groups)
+            super().step(closure, scale=scale, groups=groups)
+        except BaseException:
+            self.take_back(weights, before)
+            raise
 
     @torch.no_grad()
     def balance(self, pairs: Pairs, index: int) -> Tensor:
@@ -186,10 +197,26 @@ class BAR(WrappingOptimizer):
             sign = sign * has_gradient(gx, pairs.x.lengths, sign) * has_gradient(gy, pairs.y.lengths, sign)
         eta_x, eta_y = (self.param_groups[side.group]["lr"] for side in (pairs.x, pairs.y))
         with as_flags("bar"):  # the learning rate may have grown
-            by_x, by_y = factors(sign, eta_x, eta_y, self.alpha)
-        multiply_(pairs.x, by_x, mix(self.seed, self.num_updates, index, 0))
-        multiply_(pairs.y, by_y, mix(self.seed, self.num_updates, index, 1))
+            by = factors(sign, eta_x, eta_y, self.alpha)
+        for number, side in enumerate((pairs.x, pairs.y)):
+            self._multiplied.append((side, by[number], mix(self.seed, self.num_updates, index, number)))  # first: see take_back
+            multiply_(*self._multiplied[-1])
         return sign
+
+    @torch.no_grad()
+    def take_back(self, weights: List[Tensor], before: Tensor) -> None:
+        """Give *weights* their values *before* the balancing, bit for bit; but leave those that the base optimizer has updated
+        since as it left them: a base optimizer that fails half-way leaves what it leaves without BAR too.
+
+        It has updated a weight where that is no longer what balancing makes of its value before, which is computed once more.
+        """
+        values = [part.view(w.shape) for part, w in zip(before.split([w.numel() for w in weights]), weights)]
+        left = [w.clone() for w in weights]
+        torch._foreach_copy_(weights, values)
+        for arguments in self._multiplied:
+            multiply_(*arguments)
+        for w, value, found in zip(weights, values, left):
+            w.copy_(value if torch.equal(w, found) else found)
 
 
 @torch.no_grad()

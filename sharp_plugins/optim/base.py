@@ -110,6 +110,7 @@ class WrappingOptimizer(FairseqOptimizer):
     def __init__(self, cfg: DictConfig, params):
         super().__init__(cfg)
         self.base = build_base_optimizer(cfg, list(params))
+        self.statistics = None  # those of the model's batch norms; set by the host
 
     @classmethod
     def add_args(cls, parser):

@@ -67,7 +67,6 @@ class SAM(WrappingOptimizer):
         self.check(cfg)
         super().__init__(cfg, params)
         self.perturbation = None  # set by the host, which knows the tensors that the forward reads
-        self.statistics = None  # likewise: those of batch norms
 
     @classmethod
     def check(cls, cfg) -> None:
