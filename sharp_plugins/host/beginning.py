@@ -40,7 +40,7 @@ class Beginning:
     def restore(self) -> None:
         self.statistics.restore(self.values)
         self.random.restore()
-        if isinstance(self.optimizer, AMPOptimizer):
+        if isinstance(self.optimizer, AMPOptimizer) and self.optimizer.scaler.is_enabled():  # fairseq's is off on a CPU
             # The scaler notes whose gradients it has unscaled until the update is made, and refuses to do so twice. It has no
             # public function that forgets it and nothing else.
             self.optimizer.scaler._per_optimizer_states.clear()
