@@ -20,7 +20,7 @@ NAME = "decoder.embed_tokens.weight"
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.bool, torch.int8])
 def test_one_changed_number_changes_the_sum(monkeypatch, dtype):
-    monkeypatch.setattr(frozen, "CHUNK", 4)
+    monkeypatch.setattr(frozen, "CHUNK", 8)
     torch.manual_seed(0)
     tensor = torch.randint(0, 2, (3, 7)).to(dtype)
     before = frozen.checksums([tensor])
@@ -32,17 +32,17 @@ def test_one_changed_number_changes_the_sum(monkeypatch, dtype):
 
 
 def test_moved_numbers_and_signs_of_zero_change_the_sum(monkeypatch):
-    monkeypatch.setattr(frozen, "CHUNK", 4)
-    tensor = torch.arange(40.0)
+    monkeypatch.setattr(frozen, "CHUNK", 8)
+    tensor = torch.arange(80.0)
     before = frozen.checksums([tensor])
-    for other in (tensor.flip(0), tensor.roll(8), tensor * torch.tensor([-1.0] + [1.0] * 39)):
+    for other in (tensor.flip(0), tensor.roll(16), tensor * torch.tensor([-1.0] + [1.0] * 79)):
         assert frozen.checksums([other]) != before
 
 
 def test_any_layout_and_size_has_a_sum():
     whole = torch.arange(30.0).view(5, 6)
-    parts = [whole, whole.t(), whole[1:, 1:], torch.zeros(()), torch.zeros(0), torch.randn(7).half()[1:], torch.randn(3, dtype=torch.cfloat)]
-    assert frozen.checksums(parts).shape == (7,)
+    numbers = [torch.zeros(()), torch.zeros(0), torch.randn(7).half()[1:], torch.randn(3, dtype=torch.cfloat)]
+    assert frozen.checksums([whole, whole.t(), whole[1:, 1:], *numbers]).shape == (7,)
     assert frozen.checksums([whole[1:, 1:]]) == frozen.checksums([whole[1:, 1:].contiguous()])
 
 
@@ -118,7 +118,7 @@ def test_a_run_that_goes_on_from_a_checkpoint_remembers_that_ones(translation_da
     second = toy.build_trainer(translation_data, *FLAGS, model=LORA)
     samples = toy.batches(second, [4])
     second.train_step(samples)  # with other frozen weights
-    second.load_checkpoint(str(tmp_path / "first.pt"), reset_dataloader=True)
+    second.load_checkpoint(str(tmp_path / "first.pt"))
     second.train_step(samples)
     save(second, tmp_path / "second.pt")
     scribble(second.get_model())
@@ -172,7 +172,7 @@ def test_quantization_is_refused_in_a_config(translation_data, model, name, valu
     cfg = toy.config(translation_data, *FLAGS, model=model)
     section = cfg.common if name == "quantization_config_path" else cfg.model
     setattr(section, name, value if section is cfg.common else float(value))
-    with pytest.raises(ValueError, match=f"--arch {model[1]} does not work with --{name.replace('_', '-')}"):
+    with pytest.raises(ValueError, match=f"--arch .*{model[1]} .*not work with --{name.replace('_', '-')}"):
         toy.trainer_from(cfg)
 
 

@@ -10,11 +10,12 @@
     trainer.py       the wrapper around Trainer.train_step in which they are made
 """
 
-from sharp_plugins.host import flags, mends, trainer
+from sharp_plugins.host import flags, frozen, mends, trainer
 
 
 def install() -> None:
     """Put the plugin into fairseq. Repeated calls change nothing."""
     mends.install()
     flags.install()
+    frozen.install()
     trainer.install()
