@@ -15,6 +15,7 @@ from fairseq.logging import metrics
 from fairseq.models import BaseFairseqModel
 from fairseq.optim.composite import FairseqCompositeOptimizer
 from omegaconf import OmegaConf
+from processes import fork
 
 from sharp_plugins.criterions.regularized import Regularized
 from sharp_plugins.host import effective
@@ -92,6 +93,33 @@ def test_inside_a_composite_optimizer_it_is_refused(translation_data, monkeypatc
     words = f"--optimizer {name} would have no effect as {where}: .*_name: {name}, base_optimizer: composite"
     with pytest.raises(ValueError, match=words):
         trainer_with(translation_data, optimizer, monkeypatch)
+
+
+HYDRA = """
+common: {{user_dir: {plugin}, cpu: true, seed: 7}}
+checkpoint: {{save_dir: {save_dir}, no_save: true}}
+dataset: {{batch_size: 8, num_workers: 0, required_batch_size_multiple: 1, disable_validation: true}}
+optimization: {{max_update: 2, lr: [0.05]}}
+distributed_training: {{distributed_world_size: 1}}
+task: {{_name: translation, data: {data}, source_lang: src, target_lang: tgt}}
+criterion: {{_name: label_smoothed_cross_entropy, label_smoothing: 0.1}}
+lr_scheduler: {{_name: pass_through}}
+optimizer:
+  _name: composite
+  groups:
+    default: {{lr_float: 0.01, optimizer: {{_name: sam, sam_rho: 5.0, base_optimizer: adam}}, lr_scheduler: {{_name: fixed}}}}
+model: {{_name: transformer, encoder: {{layers: 1, embed_dim: 16, ffn_embed_dim: 32, attention_heads: 2}}}}
+"""
+
+
+@pytest.mark.slow
+@old_omegaconf
+def test_fairseq_hydra_train_refuses_it(translation_data, tmp_path):
+    (tmp_path / "toy.yaml").write_text(HYDRA.format(plugin=toy.PLUGIN, save_dir=tmp_path / "save", data=translation_data))
+    arguments = ["x", "--config-dir", str(tmp_path), "--config-name", "toy", f"hydra.run.dir={tmp_path / 'outputs'}"]
+    code = f"import sys\nsys.argv = {arguments!r}\nfrom fairseq_cli.hydra_train import cli_main\ncli_main()"
+    said = fork(code, tmp_path / "log").fail()
+    assert "--optimizer sam would have no effect as optimizer.groups.default.optimizer" in said and "begin training" not in said
 
 
 class Holder(optim.FairseqOptimizer):
