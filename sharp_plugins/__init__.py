@@ -15,7 +15,7 @@ __version__ = "0.1.0"
 
 
 def register() -> None:
-    """Put the plugin into fairseq: its optimizers, criterions and models, the wrappers around fairseq's trainer in which they
+    """Put the plugin into fairseq: its optimizers, criterions, models and tokenizer, the wrappers around fairseq's trainer in which they
     work, and the repairs of fairseq. Repeated calls change nothing.
 
     Raises:
@@ -29,6 +29,7 @@ def register() -> None:
         args = options.parse_args_and_arch(options.get_training_parser(), [..., "--optimizer", "sam"])
     """
     from sharp_plugins import criterions, host, optim  # noqa: F401
+    from sharp_plugins.convert import bpe  # noqa: F401
     from sharp_plugins.models import adapter, bert, lora  # noqa: F401
 
     host.install()

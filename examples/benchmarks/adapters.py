@@ -76,16 +76,16 @@ def trainer_for(method: str, args) -> Trainer:
     if method == "lora-sam":
         flags += ["--sam-rho", args.rho]
     return build_trainer(
-        args.size, *flags, precision=args.precision, dropout=args.dropout, cpu=args.device == "cpu", arch=arch
+        args.size, *flags, precision=args.precision, dropout=args.dropout, device=args.device, arch=arch
     )
 
 
 def losses_with_the_same_updates(args) -> Tuple[float, float]:
     """The mean losses of our LoRA and of PEFT's, with the same random A and B, in fp32 and without dropout."""
-    sample, models = random_sample(args.size, args.batch, args.tokens), []
+    sample, models = random_sample(args.size, args.batch, args.tokens, device=args.device), []
     for method in ("lora", "peft"):
         arch, flags = METHODS[method]
-        models.append(build_trainer(args.size, *flags, "--lr", "1e-5", arch=arch).get_model().eval())
+        models.append(build_trainer(args.size, *flags, "--lr", "1e-5", device=args.device, arch=arch).get_model().eval())
     peft_side.draw_the_same_updates(*models)
     with torch.no_grad():
         logits = [model(**sample["net_input"])[0] for model in models]
@@ -94,7 +94,7 @@ def losses_with_the_same_updates(args) -> Tuple[float, float]:
 
 def measure_time(args) -> Dict[str, List[float]]:
     """Seconds of each step of each method; entry i of all lists is from the same round."""
-    sample = random_sample(args.size, args.batch, args.tokens)
+    sample = random_sample(args.size, args.batch, args.tokens, device=args.device)
     steps = {method: measure.stepper(trainer_for(method, args), sample) for method in args.methods}
     return measure.in_turns(steps, args.rounds, CLOCKS[args.clock])
 
@@ -116,13 +116,14 @@ def memory_of(method: str, args) -> Dict[str, int]:
 
     def make():
         trainer = trainer_for(method, args)
-        return trainer, measure.stepper(trainer, random_sample(args.size, args.batch, args.tokens))
+        return trainer, measure.stepper(trainer, random_sample(args.size, args.batch, args.tokens, device=args.device))
 
     return measure.memory_of(make, args.memory_steps, args.device)
 
 
 def memory_table(args, given: Sequence[str]) -> str:
-    found, mib = measure.memory_in_processes(__file__, given, args.methods), 2.0**20
+    found = measure.memory_of_each(args.methods, lambda method: memory_of(method, args), args.device, __file__, given)
+    mib = 2.0**20
     taken = {method: of["peak"] - of["start"] for method, of in found.items()}
     rows = []
     for method, of in found.items():
@@ -136,7 +137,7 @@ def memory_table(args, given: Sequence[str]) -> str:
 
 def bar_alone_table(args) -> str:
     """What BAR's own code costs in an update, and whether it makes the host wait."""
-    sample, rows = random_sample(args.size, args.batch, args.tokens), []
+    sample, rows = random_sample(args.size, args.batch, args.tokens, device=args.device), []
     for method in ("nbar", "obar"):
         args.log_interval = 10**6  # not within these updates
         plain = bar_alone.own_seconds(trainer_for(method, args), sample, args.rounds)

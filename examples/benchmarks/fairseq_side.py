@@ -96,12 +96,13 @@ def make_sample(tokens: Tensor, target: Tensor, **net_input: Tensor) -> dict:
     }
 
 
-def random_sample(size: str, batch: int, length: int, seed: int = 0) -> dict:
-    """*batch* rows of *length* random tokens in two random classes."""
+def random_sample(size: str, batch: int, length: int, seed: int = 0, device: str = "cpu") -> dict:
+    """*batch* rows of *length* random tokens in two random classes; the same on every *device*."""
     vocabulary = SIZES["minilm" if size == "pretrained-minilm" else size].vocabulary
     generator = torch.Generator().manual_seed(seed)
     tokens = torch.randint(1, vocabulary, (batch, length), generator=generator)
-    return make_sample(tokens, torch.randint(0, 2, (batch,), generator=generator))
+    target = torch.randint(0, 2, (batch,), generator=generator)
+    return make_sample(tokens.to(device), target.to(device))
 
 
 def build_trainer(
@@ -109,7 +110,7 @@ def build_trainer(
     *flags,
     precision: str = "fp32",
     dropout: float = 0.1,
-    cpu: bool = True,
+    device: str = "cpu",
     arch: Sequence = ("benchmark_encoder",),
 ) -> Trainer:
     """A trainer as ``fairseq-train`` makes it.
@@ -119,17 +120,19 @@ def build_trainer(
         flags: any more of fairseq-train's flags; ``--optimizer`` and ``--lr`` among them.
         precision: a key of `PRECISIONS`.
         dropout: its probability.
-        cpu: whether to stay on the CPU where there is a GPU.
+        device: "cpu" or "cuda".
         arch: the architecture, and flags of its own: `LORA`, for example.
     """
     line = ["--user-dir", PLUGIN, "--task", "samples_from_memory", "--criterion", "sentence_prediction"]
     line += ["--arch", *arch, "--size", size, "--dropout", dropout, "--update-freq", 1, "--seed", 1]
-    line += [*PRECISIONS[precision], *(["--cpu"] if cpu else []), *flags]
-    if cpu and precision in ("fp16", "bf16"):
+    line += [*PRECISIONS[precision], *(["--cpu"] if device == "cpu" else []), *flags]
+    if device == "cpu" and precision in ("fp16", "bf16"):
         line += ["--fp16-no-flatten-grads"]
     parser = options.get_training_parser()
     args = options.parse_args_and_arch(parser, [str(part) for part in line])
     cfg = convert_namespace_to_omegaconf(args)
     torch.manual_seed(cfg.common.seed)
     task = tasks.setup_task(cfg.task)
-    return Trainer(cfg, task, task.build_model(cfg.model), task.build_criterion(cfg.criterion))
+    with torch.device(device):  # a CPU takes seconds to draw the weights of a large model
+        model = task.build_model(cfg.model)
+    return Trainer(cfg, task, model, task.build_criterion(cfg.criterion))

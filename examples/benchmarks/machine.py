@@ -2,6 +2,7 @@
 
 import datetime
 import logging
+import os
 import platform
 import shlex
 import statistics
@@ -31,7 +32,7 @@ def circumstances(device: str = "cpu") -> str:
     if device != "cpu":
         hardware = torch.cuda.get_device_name()
     found = [f"Python {platform.python_version()}", f"torch {torch.__version__}"]
-    for name in ("fairseq", "fairseq-fixed"):
+    for name in ("fairseq", "ve-fairseq", "fairseq-fixed"):
         try:
             found.append(f"{name} {version(name)}")
         except PackageNotFoundError:
@@ -39,9 +40,27 @@ def circumstances(device: str = "cpu") -> str:
     return f"{datetime.date.today()}, {hardware}, {', '.join(found)}"
 
 
+def details(device: str) -> str:
+    """A table of what `circumstances` has no room for: the GPU's driver and memory, versions that matter to fairseq."""
+    rows = [("processor", f"{processor()}, {os.cpu_count()} cores")]
+    if device != "cpu":
+        found = torch.cuda.get_device_properties(0)
+        rows.append(("GPU", f"{found.name}, {found.total_memory / 2**30:.0f} GiB, {found.multi_processor_count} multiprocessors"))
+        rows.append(("CUDA, cuDNN", f"{torch.version.cuda}, {torch.backends.cudnn.version()}"))
+    for name in ("numpy", "hydra-core", "omegaconf", "transformers", "peft", "safetensors", "pytest"):
+        try:
+            rows.append((name, version(name)))
+        except PackageNotFoundError:
+            rows.append((name, "not installed"))
+    return table(("what", "which"), rows)
+
+
 def command() -> str:
-    """The command line of this process, from the script's name on."""
-    return "python " + " ".join(shlex.quote(part) for part in sys.argv)
+    """The command line of this process, from the script's name on; without the place that its output goes to."""
+    parts = list(sys.argv)
+    if "--out" in parts:
+        del parts[parts.index("--out") : parts.index("--out") + 2]
+    return "python " + " ".join(shlex.quote(part) for part in parts)
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -72,3 +91,7 @@ def quiet() -> None:
     warnings.filterwarnings("ignore")
     logging.basicConfig(level=logging.ERROR)
     logging.disable(logging.WARNING)
+
+
+if __name__ == "__main__":
+    report("Machine", details(sys.argv[1]), *sys.argv[1:])

@@ -4,10 +4,12 @@ Time: the methods take turns in one process and each turn is compared with the t
 is slower for a while slows all of them alike; the tables give the median of these ratios and their quartiles. The order
 of the turns is a Williams square: each method follows each other one equally often.
 
-Memory: its peak, in a process for each method.
+Memory: its peak. A CPU's is counted by process, so each method gets one; a GPU's is counted by torch, here.
 """
 
 import argparse
+import contextlib
+import gc
 import json
 import os
 import statistics
@@ -162,24 +164,52 @@ def memory_of(make: Callable[[], Tuple[Trainer, Step]], steps: int, device: str)
     trainer, step = make()
     weights = sum(p.numel() * p.element_size() for p in trainer.model.parameters() if p.requires_grad)
     peaks, after = [], []
-    if trainer.cuda:
-        reset = torch.cuda.reset_peak_memory_stats  # fairseq calls it in every step
-
-        def note_and_reset(*given):
-            peaks.append(torch.cuda.max_memory_allocated())
-            reset(*given)
-
-        torch.cuda.reset_peak_memory_stats = note_and_reset
-    for _ in range(steps):
-        step()
+    with contextlib.ExitStack() as stack:
         if trainer.cuda:
-            peaks.append(torch.cuda.max_memory_allocated())
-            after.append(torch.cuda.memory_allocated())
-        else:
-            peaks.append(resident("VmHWM"))
-            after.append(resident("VmRSS"))
+            stack.enter_context(_peaks_before_resets(peaks))
+        for _ in range(steps):
+            step()
+            if trainer.cuda:
+                peaks.append(torch.cuda.max_memory_allocated())
+                after.append(torch.cuda.memory_allocated())
+            else:
+                peaks.append(resident("VmHWM"))
+                after.append(resident("VmRSS"))
     settled = min(4, len(after) - 1)  # Adam's state and the buffer come with the first step
     return {"start": start, "peak": max(peaks), "growth": after[-1] - after[settled], "weights": weights}
+
+
+@contextlib.contextmanager
+def _peaks_before_resets(peaks: List[int]):
+    """Note in *peaks* what fairseq forgets in every step, when it resets torch's peak of the GPU's memory."""
+    reset = torch.cuda.reset_peak_memory_stats
+    reset()
+
+    def note_and_reset(*given):
+        peaks.append(torch.cuda.max_memory_allocated())
+        reset(*given)
+
+    torch.cuda.reset_peak_memory_stats = note_and_reset
+    try:
+        yield
+    finally:
+        torch.cuda.reset_peak_memory_stats = reset
+
+
+def memory_of_each(
+    methods: Iterable[str], memory_of_method: Callable[[str], Dict[str, int]], device: str, script: str, given: Sequence[str]
+) -> Dict[str, Dict[str, int]]:
+    """What `memory_of` finds for each method: on a CPU in a process for each (`memory_in_processes`), on a GPU here, one after
+    the other, where what an earlier method left behind is not counted."""
+    if device == "cpu":
+        return memory_in_processes(script, given, methods)
+    found = {}
+    for method in methods:
+        of = memory_of_method(method)
+        found[method] = {**of, "start": 0, "peak": of["peak"] - of["start"]}
+        gc.collect()  # fairseq's trainer and its optimizer hold each other
+        torch.cuda.empty_cache()
+    return found
 
 
 def memory_in_processes(script: str, given: Sequence[str], methods: Iterable[str]) -> Dict[str, Dict[str, int]]:

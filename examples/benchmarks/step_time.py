@@ -53,9 +53,7 @@ def trainer_for(method: str, args) -> Trainer:
     flags = ["--optimizer", "adam", "--lr", "1e-5", "--log-interval", args.log_interval]
     if method in ("sam", "dsam"):
         flags += ["--optimizer", method, "--sam-rho", args.rho]
-    return build_trainer(
-        args.size, *flags, precision=args.precision, dropout=args.dropout, cpu=args.device == "cpu"
-    )
+    return build_trainer(args.size, *flags, precision=args.precision, dropout=args.dropout, device=args.device)
 
 
 def stepper(method: str, trainer: Trainer, sample: dict) -> measure.Step:
@@ -79,7 +77,7 @@ def stepper(method: str, trainer: Trainer, sample: dict) -> measure.Step:
 
 def measure_time(args) -> Dict[str, List[float]]:
     """Seconds of each step of each method; entry i of all lists is from the same round."""
-    sample = random_sample(args.size, args.batch, args.tokens)
+    sample = random_sample(args.size, args.batch, args.tokens, device=args.device)
     trainers = {"base": trainer_for("base", args), "sam": trainer_for("sam", args), "dsam": trainer_for("dsam", args)}
     trainers["limit"] = trainers["base"]
     steps = {method: stepper(method, trainers[method], sample) for method in METHODS}
@@ -95,13 +93,14 @@ def memory_of(method: str, args) -> Dict[str, int]:
 
     def make():
         trainer = trainer_for(method, args)
-        return trainer, stepper(method, trainer, random_sample(args.size, args.batch, args.tokens))
+        return trainer, stepper(method, trainer, random_sample(args.size, args.batch, args.tokens, device=args.device))
 
     return measure.memory_of(make, args.memory_steps, args.device)
 
 
 def memory_table(args, given: List[str]) -> str:
-    found, mib = measure.memory_in_processes(__file__, given, METHODS), 2.0**20
+    found = measure.memory_of_each(METHODS, lambda method: memory_of(method, args), args.device, __file__, given)
+    mib = 2.0**20
     rows = [
         (
             method,
@@ -155,7 +154,7 @@ def profile(args) -> str:
     timed(Perturbation, "_write", "&nbsp; writing w + ε, both times")
     timed(host, "climb", "ascent in all")
     trainer = trainer_for("dsam", args)
-    step = stepper("dsam", trainer, random_sample(args.size, args.batch, args.tokens))
+    step = stepper("dsam", trainer, random_sample(args.size, args.batch, args.tokens, device=args.device))
     step(), step()
     for _ in range(args.rounds):
         spent.clear()

@@ -1,7 +1,5 @@
 """What the commands have in common."""
 
-import logging
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,9 +37,3 @@ def message(prepared: "Prepared") -> str:
         lines.append(f"{split}: {rows} rows of {prepared.files[split]}" + "".join(f", {note}" for note in notes))
     done = "nothing to do, all was there" if prepared.done_before else "written"
     return "\n".join([*lines, f"{prepared.directory}: {done}"])
-
-
-def be_quiet() -> None:
-    """Keep other libraries' log lines from the terminal; a module of fairseq lets all of them out as it is imported."""
-    logging.getLogger().setLevel(logging.ERROR)
-    warnings.simplefilter("ignore")

@@ -1,0 +1,176 @@
+"""Run and measure what wants a GPU, the most important first, and keep what was found however it ends.
+
+    bash examples/benchmarks/gpu.sh --wheels WHEELS --out OUT              # on a machine with a GPU and without a network
+    bash examples/benchmarks/gpu.sh --device cpu --quick --out OUT         # a dry run: a tiny model, the tests skip
+
+OUT gets ``summary.md``, with a table of the stages and the tables of each, and the stages' logs. The exit status is 1 where
+a stage failed or was not finished.
+"""
+
+import argparse
+import os
+import re
+import shutil
+import signal
+import sys
+import tempfile
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import List, Sequence
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+sys.path[:0] = [str(HERE)]
+
+from stages import Runner, Stage  # noqa: E402
+
+PRECISIONS = ("bf16", "fp32", "fp16")
+GLUE_METHODS = ("base", "sam", "dsam", "lora-nbar")
+GLUE_TASKS = ("RTE", "CoLA")
+
+
+def arguments(given=None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--wheels", type=Path, metavar="DIR", help="what gpu_wheels.sh made; without it fairseq is there")
+    parser.add_argument("--out", type=Path, metavar="DIR", default=ROOT / "runs" / "gpu", help="default: runs/gpu")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--quick", action="store_true", help="a tiny model and few steps: do the stages run at all?")
+    parser.add_argument("--minutes", type=float, default=9.0, help="for everything (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=6, help="processes that the tests share (default: %(default)s)")
+    parser.add_argument("--minilm", type=Path, metavar="DIR", help="MiniLM as published: config, weights, tokenizer; for GLUE")
+    parser.add_argument("--glue", type=Path, metavar="DIR", help="GLUE's files; for GLUE")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="stages whose names begin so")
+    args = parser.parse_args(given)
+    if (args.minilm is None) != (args.glue is None):
+        parser.error("the runs on GLUE want both --minilm and --glue")
+    for name in ("wheels", "out", "minilm", "glue"):
+        if getattr(args, name) is not None:
+            setattr(args, name, getattr(args, name).resolve())  # before main goes to the repository's root
+    return args
+
+
+# ---------------------------------------------------------------------- the stages
+
+
+def plan(args, scratch: Path) -> List[List[Stage]]:
+    """The stages in their order; those of one list run side by side. *scratch* is a directory for what is not kept."""
+    python, device = sys.executable, args.device
+    # What a stage imports: the wheels, and nothing of this is written beside the machine's own packages.
+    site = scratch / "site"
+    path = os.pathsep.join(filter(None, [str(site) if args.wheels else "", os.environ.get("PYTHONPATH", "")]))
+    environment = {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "4")}
+
+    def script(name: str, file: str, limit: float, log: str, *flags) -> Stage:
+        found = scratch / f"{name}.md"
+        command = [python, f"examples/benchmarks/{file}", "--device", device, *flags, "--out", found]
+        return Stage(name, command, limit, log, environment, lambda: read(found))
+
+    def tests(name: str, folder: str, limit: float, **more: str) -> Stage:
+        log = f"{name}.log"
+        command = [python, "-m", "pytest", folder, "-n", args.workers, "-v", "-rs"]
+        command += ["--tb=short", "--show-capture=no", "--disable-warnings", "-p", "no:cacheprovider"]
+        # cuBLAS repeats itself bit for bit only with a workspace of its own.
+        own = {**environment, "CUBLAS_WORKSPACE_CONFIG": ":4096:8", "OMP_NUM_THREADS": "1", **more}
+        return Stage(name, command, limit, log, own, lambda: tests_table(name, read(args.out / log)))
+
+    shape = ["--size", "roberta-large", "--batch", 16, "--tokens", 128]
+    rounds, steps = ["--rounds", 24], ["--rounds", 0, "--memory-steps", 6]
+    if args.quick:
+        shape, rounds, steps = ["--size", "tiny", "--batch", 2, "--tokens", 4], ["--rounds", 2], [*steps[:-1], 2]
+    time = [*shape, *rounds, "--memory-steps", 0]
+
+    groups = []
+    if args.wheels:
+        install = [python, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-compile", "--no-cache-dir"]
+        install += ["--disable-pip-version-check", "--target", site, *sorted(args.wheels.glob("*.whl"))]
+        groups.append([Stage("set-up", install, 60, "set-up.log")])
+    found = scratch / "machine.md"
+    machine = [python, "examples/benchmarks/machine.py", device, found]
+    groups.append([Stage("machine", machine, 60, "set-up.log", environment, lambda: read(found))])
+    groups.append([tests("tests", "tests/gpu", 150)])
+    groups.append([script("waits", "synchronisations.py", 60, "time.log", *(["--precisions", "bf16"] if args.quick else []))])
+    if device == "cuda" and (ROOT / "tests" / "contract").is_dir():  # on a CPU it is one of the tests
+        groups.append([tests("contract", "tests/contract", 120, SHARP_TEST_DEVICE=device)])
+    for file in ("step_time", "adapters"):
+        for one in PRECISIONS[:1] if args.quick else PRECISIONS:
+            groups.append([script(f"{file} {one}", f"{file}.py", 75, "time.log", "--precision", one, *time)])
+    groups.append([script("bar alone", "adapters.py", 45, "time.log", "--bar-alone", "--precision", "bf16", *shape, *rounds)])
+    groups.append(
+        [
+            script(f"memory, {file} {one}", f"{file}.py", 90, "memory.log", "--precision", one, *shape, *steps)
+            for one in (PRECISIONS[:1] if args.quick else PRECISIONS)
+            for file in ("step_time", "adapters")
+        ]
+    )
+    if args.glue:
+        groups += glue_stages(args, scratch, environment)
+    return groups
+
+
+def glue_stages(args, scratch: Path, environment) -> List[List[Stage]]:
+    """Short runs of MiniLM, a process for each method, and the table of all."""
+    python, log, backbone, out = sys.executable, "glue.log", scratch / "minilm", scratch / "glue"
+    updates, place = 4 if args.quick else 200, ["--cpu"] if args.device == "cpu" else []
+    data = ["--data", args.glue, "--backbone", backbone, "--tasks", *GLUE_TASKS]
+    settings = ["--set", f"optimization.max_update={updates}", "--set", f"lr_scheduler.warmup_updates={updates // 10}"]
+    run = [python, ROOT / "examples" / "glue" / "run.py", *data, "--out", out, "--seeds", 1, *settings, *place]
+
+    def stage(name: str, command: Sequence, limit: float, **more) -> Stage:
+        return Stage(f"glue, {name}", command, limit, log, environment, **more)
+
+    convert = [python, "-m", "sharp_plugins.convert", args.minilm, backbone]
+    prepare = [python, "-m", "sharp_plugins.glue", "prepare", *data, "--out", out / "data"]
+    table = out / "table.md"
+    return [
+        [stage("convert", convert, 45)],
+        [stage("prepare", prepare, 45)],
+        [stage(method, [*run, "--methods", method], 150) for method in GLUE_METHODS],
+        [stage("table", ["cat", table], 5, tables=lambda: f"### GLUE: {updates} updates of MiniLM\n\n{read(table)}")],
+    ]
+
+
+def read(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+
+
+# ---------------------------------------------------------------------- what the tests said
+
+# A line of pytest -v with -n: [gw0] [ 12%] PASSED tests/gpu/test_x.py::test_y[z]
+RESULT = re.compile(r"^\[gw\d+\] \[ *\d+%\] (PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS) (\S+?)::(.*?) *$", re.M)
+REASON = re.compile(r"^SKIPPED \[(\d+)\] [^:]+(?::\d+)?: (.*)$", re.M)
+
+
+def tests_table(title: str, log: str) -> str:
+    """How many tests of each file passed, which did not, and why some were skipped; also of a log that breaks off."""
+    results = RESULT.findall(log)
+    files = defaultdict(Counter)
+    for outcome, file, _ in results:
+        files[file][outcome] += 1
+    lines = [f"### {title}", "", "| file | passed | failed | skipped |", "| --- | --- | --- | --- |"]
+    for file, counts in sorted(files.items()):
+        lines.append(f"| {file} | {counts['PASSED']} | {counts['FAILED'] + counts['ERROR']} | {counts['SKIPPED']} |")
+    lines.append("")
+    lines += [f"* {outcome}: `{file}::{test}`" for outcome, file, test in results if outcome in ("FAILED", "ERROR", "XPASS")]
+    lines += [f"* skipped {count}: {reason}" for count, reason in REASON.findall(log)]
+    return "\n".join(lines)
+
+
+def main(given=None) -> int:
+    args = arguments(given)
+    os.chdir(ROOT)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    scratch = Path(tempfile.mkdtemp(prefix="sharp-gpu-"))
+    try:
+        runner = Runner(args.out, args.minutes * 60, "What was run on a GPU" if args.device == "cuda" else "A dry run")
+        for group in plan(args, scratch):
+            chosen = [stage for stage in group if not args.only or stage.name.startswith(("set-up", *args.only))]
+            if chosen:
+                runner.run(chosen)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    print(f"{args.out / 'summary.md'}: {len(runner.outcomes)} stages, not done: {', '.join(runner.failed) or 'none'}")
+    return 1 if runner.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

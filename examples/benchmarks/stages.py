@@ -1,0 +1,127 @@
+"""Commands with time limits, whose results are kept as they come: what `gpu.sh` is made of. Needs Python alone.
+
+A stage that fails or runs out of its time stops no other. What its command has written by then is kept: its output in a
+log, its tables in a summary that is written anew after every stage, so that an early end loses the stage that it ends.
+"""
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Callable, Dict, List, NamedTuple, Sequence
+
+DONE, LATE, ENDED, LEFT_OUT = "done", "out of time", "ended from outside", "left out: no time left"
+# Seconds that a command gets to stop, and those under which none is begun.
+PATIENCE, LEAST = 3.0, 5.0
+
+
+def nothing() -> str:
+    return ""
+
+
+class Stage(NamedTuple):
+    """A command.
+
+    limit: the seconds that it may take.
+    log: name of the file in the output directory that its output is appended to.
+    environment: what is set for it beside what is set already.
+    tables: returns the Markdown of what the command has found so far.
+    """
+
+    name: str
+    command: Sequence[str]
+    limit: float
+    log: str
+    environment: Dict[str, str] = {}
+    tables: Callable[[], str] = nothing
+
+
+class Outcome(NamedTuple):
+    stage: Stage
+    status: str  # `DONE`, `LATE`, `ENDED`, `LEFT_OUT` or "failed: exit status N"
+    seconds: float
+
+
+class Runner:
+    """Runs stages within *seconds* altogether; their logs and ``summary.md`` go to the directory *out*."""
+
+    def __init__(self, out: Path, seconds: float, title: str):
+        self.out, self.title = Path(out), title
+        self.out.mkdir(parents=True, exist_ok=True)
+        self.end = time.monotonic() + seconds
+        self.outcomes: List[Outcome] = []
+
+    @property
+    def failed(self) -> List[str]:
+        """Names of the stages that were not done."""
+        return [outcome.stage.name for outcome in self.outcomes if outcome.status != DONE]
+
+    def run(self, stages: Sequence[Stage]) -> None:
+        """Run *stages* side by side."""
+        left = self.end - time.monotonic()
+        if left < LEAST:
+            self._note([Outcome(stage, LEFT_OUT, 0.0) for stage in stages])
+            return
+        start, before, running = time.monotonic(), len(self.outcomes), {}
+        try:
+            for stage in stages:
+                running[stage.name] = self._begin(stage)
+            for stage in stages:
+                status = self._wait(running[stage.name], start + min(stage.limit, left))
+                self._note([Outcome(stage, status, time.monotonic() - start)])
+        except BaseException:
+            self._note([Outcome(stage, ENDED, time.monotonic() - start) for stage in stages[len(self.outcomes) - before :]])
+            raise
+        finally:
+            for process in running.values():
+                stop(process)
+
+    def _begin(self, stage: Stage) -> subprocess.Popen:
+        with open(self.out / stage.log, "a") as log:
+            log.write(f"\n=== {stage.name}: {' '.join(map(str, stage.command))}\n")
+            log.flush()
+            return subprocess.Popen(
+                [str(part) for part in stage.command],
+                env={**os.environ, **stage.environment},
+                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+            )
+
+    @staticmethod
+    def _wait(process: subprocess.Popen, end: float) -> str:
+        try:
+            code = process.wait(max(end - time.monotonic(), 0.0))
+        except subprocess.TimeoutExpired:
+            stop(process)
+            return LATE
+        return DONE if code == 0 else f"failed: exit status {code}"
+
+    def _note(self, outcomes: Sequence[Outcome]) -> None:
+        self.outcomes += outcomes
+        for stage, status, seconds in outcomes:
+            print(f"{stage.name}: {status} ({seconds:.0f} s)\n\n{stage.tables()}", flush=True)
+        unfinished = self.out / "summary.md.tmp"
+        unfinished.write_text(self.summary(), encoding="utf-8")
+        unfinished.replace(self.out / "summary.md")
+
+    def summary(self) -> str:
+        """What became of each stage, and their tables."""
+        rows = [(stage.name, status, f"{seconds:.0f}", stage.log) for stage, status, seconds in self.outcomes]
+        head = [("stage", "outcome", "seconds", "log"), ("---",) * 4]
+        lines = ["| " + " | ".join(row) + " |" for row in (*head, *rows)]
+        tables = [text for text in (stage.tables().strip() for stage, *_ in self.outcomes) if text]
+        return "\n".join([f"# {self.title}", "", *lines, "", "\n\n".join(tables), ""])
+
+
+def stop(process: subprocess.Popen) -> None:
+    """End a command and what it has started."""
+    for number, patience in ((signal.SIGTERM, PATIENCE), (signal.SIGKILL, None)):
+        try:
+            os.killpg(process.pid, number)
+        except ProcessLookupError:  # all have ended
+            break
+        try:
+            process.wait(patience)
+        except subprocess.TimeoutExpired:
+            pass
+    process.wait()
