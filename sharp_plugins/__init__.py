@@ -8,6 +8,7 @@ Importing the package imports nothing else and changes nothing. It is put into f
 `sharp_plugins.perturbation`, `guardedness`, `balancedness`, `pairs` and `lora` need torch and NumPy alone.
 """
 
+import os
 import sys
 
 __version__ = "0.1.0"
@@ -39,11 +40,14 @@ class _Path(list):
 
     fairseq imports the package and then every file in its models/, where `sharp_plugins.models.register` waits. But if the
     program has imported the package before, fairseq imports nothing: it only looks whether the directory is in ``__path__``.
+    It may be there under another name: fairseq calls a directory beside its own ``fairseq/../sharp_plugins``.
     """
 
     def __contains__(self, directory):
-        found = super().__contains__(directory)
-        if found and sys._getframe(1).f_code.co_name == "import_user_module":
+        if sys._getframe(1).f_code.co_name != "import_user_module":
+            return super().__contains__(directory)
+        found = os.path.realpath(directory) in map(os.path.realpath, self)
+        if found:
             register()
         return found
 

@@ -105,6 +105,13 @@ def test_what_registers(tmp_path, then):
     fork(f"{before}{CLEAN}\n{then}\nassert is_registered()", tmp_path / "log").succeed()
 
 
+def test_a_user_dir_that_was_imported_under_another_name(tmp_path):
+    (tmp_path / "sharp_plugins").symlink_to(toy.PLUGIN)
+    then = f"import sharp_plugins\nutils.import_user_module(Namespace(user_dir={str(tmp_path / 'sharp_plugins')!r}))"
+    before = f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n"
+    fork(f"{before}{CLEAN}\n{then}\nassert is_registered()", tmp_path / "log").succeed()
+
+
 def test_fairseqs_hub_loads_a_model_of_the_plugins(translation_data, tmp_path):
     lora = ["--arch", "lora", "--base-arch", *toy.MODEL[1:], "--lora-rank", "2"]
     trainer = toy.build_trainer(translation_data, "--optimizer", "adam", "--lr", "0.1", model=lora)

@@ -12,7 +12,7 @@
     trainer.py       the wrapper around Trainer.train_step in which they are made
 """
 
-from sharp_plugins.host import flags, loading, mends, saving, trainer
+from sharp_plugins.host import flags, frozen, loading, mends, saving, trainer
 
 
 def install() -> None:
@@ -21,4 +21,5 @@ def install() -> None:
     loading.install()
     saving.install()
     flags.install()
+    frozen.install()
     trainer.install()

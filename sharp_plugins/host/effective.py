@@ -99,7 +99,7 @@ def check_optimizer(trainer) -> None:
     own = registered_optimizer(trainer)
     for part in _parts(trainer.optimizer, (FairseqOptimizer, torch.optim.Optimizer)):
         if isinstance(part, WrappingOptimizer) and part is not own:
-            _refuse_optimizer(part.cfg._name, f"a part of {type(trainer.optimizer).__name__}")
+            _refuse_optimizer(part.cfg._name, f"a part of {type(own).__name__}")
 
 
 def check_criterion(criterion: nn.Module) -> None:

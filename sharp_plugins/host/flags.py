@@ -22,6 +22,7 @@ from fairseq import optim, options
 from fairseq.dataclass.configs import FairseqConfig
 from fairseq.dataclass.utils import gen_parser_from_dataclass
 from fairseq.models import ARCH_MODEL_REGISTRY
+from omegaconf import DictConfig
 
 from sharp_plugins.host import frozen, refusals
 from sharp_plugins.host.patching import wrap
@@ -188,7 +189,10 @@ def take_back_tpu(cfg: FairseqConfig) -> None:
     """fairseq's flags take ``--bf16`` for a TPU run, which dies on a missing torch_xla; GPUs and CPUs have bf16 too. For configs
     from flags that were parsed before the plugin was loaded."""
     if cfg.common.bf16 and cfg.common.tpu and not _has_xla():
-        cfg.common.tpu = False
+        for name in cfg:
+            section = cfg[name]
+            if isinstance(section, (argparse.Namespace, DictConfig)) and getattr(section, "tpu", False):
+                section.tpu = False
 
 
 def install() -> None:

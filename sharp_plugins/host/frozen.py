@@ -9,9 +9,11 @@ import os
 from typing import Any, Callable, Dict, List, Optional
 
 import torch
+from fairseq import quantization_utils
 from torch import Tensor, nn
 
 from sharp_plugins.bottleneck import Bottleneck
+from sharp_plugins.host.patching import wrap
 from sharp_plugins.lora.layer import LoRALinear
 
 logger = logging.getLogger(__name__)
@@ -128,5 +130,18 @@ def check_writers(arch: str, cfg, model: nn.Module) -> None:
         hooks = module._forward_pre_hooks.values()
         if any(getattr(hook, "__module__", None) == "fairseq.modules.quant_noise" for hook in hooks):
             raise ValueError(f"--arch {arch} does not work with --quant-noise-pq (here in {name}), which {_WHY}")
-        if type(module).__module__.startswith("fairseq.modules.quantization."):
-            raise ValueError(f"--arch {arch} does not work with --quant-noise-scalar (here in {name}), which {_WHY}")
+
+
+def _wrap_quantize_scalar(quantize):
+    """Tasks call it when they have built the model, with the model's config. It knows no LoRA layers."""
+
+    def quantize_model_scalar(model, model_cfg):
+        if trains_beside_frozen_weights(model) and getattr(model_cfg, "quant_noise_scalar", 0):
+            raise ValueError(f"--arch lora and adapter do not work with --quant-noise-scalar, which {_WHY}")
+        return quantize(model, model_cfg)
+
+    return quantize_model_scalar
+
+
+def install() -> None:
+    wrap(quantization_utils, "quantize_model_scalar", _wrap_quantize_scalar)

@@ -32,7 +32,7 @@ def _what_is_updated(trainer) -> Tuple[Dict[int, int], List[Tensor], Callable[[]
 
 def _groups(trainer, weights: Sequence[Tensor]) -> List[int]:
     """Index of the base optimizer's parameter group for each weight."""
-    groups = registered_optimizer(trainer).param_groups
+    groups = list(registered_optimizer(trainer).param_groups)  # the composite optimizer's is a generator
     if len(groups) == 1:
         return [0] * len(weights)
     by_memory = {p.data_ptr(): index for index, group in enumerate(groups) for p in group["params"]}

@@ -12,6 +12,7 @@ import logging
 import os
 from typing import Dict
 
+import fairseq.trainer
 import torch
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.logging import metrics
@@ -323,6 +324,17 @@ def _wrap_init(init):
     return __init__
 
 
+def _wrap_get_module_by_path(get):
+    """fairseq looks up a parameter that modules share, to share it again: of a LoRA layer it wants W, not W + s B A."""
+
+    def get_parameter(module, path):
+        owner, _, name = path.rpartition(".")
+        parameter = module.get_submodule(owner)._parameters.get(name)
+        return get(module, path) if parameter is None else parameter
+
+    return get_parameter
+
+
 def _wrap_build_optimizer(build):
     def build_optimizer(self):
         build(self)
@@ -353,6 +365,7 @@ def mend_overflow_on_cpu(train_step):
 
 
 def install() -> None:
+    wrap(fairseq.trainer, "_get_module_by_path", _wrap_get_module_by_path)
     wrap(Trainer, "__init__", _wrap_init)
     wrap(Trainer, "_build_optimizer", _wrap_build_optimizer)
     wrap(Trainer, "train_step", _wrap_train_step)

@@ -95,7 +95,7 @@ class LoRALinear(nn.Linear):
     __jit_unused_properties__ = ["weight", "base_weight"]  # torch.jit.script sees the parameter W under its name
 
     @classmethod
-    def convert(cls, layer: nn.Linear, rank: int, alpha: float, dropout: float = 0.0, init: str = "kaiming") -> None:
+    def convert(cls, layer: nn.Linear, rank: int, alpha: float, dropout: float = 0.0, init: str = INITS[0]) -> None:
         """Turn *layer* into a `LoRALinear` that computes what it computed: B is 0.
 
         Args:

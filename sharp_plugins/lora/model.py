@@ -7,7 +7,7 @@ from typing import Dict, List, Optional, Tuple
 from torch import nn
 
 from sharp_plugins.lora.foresight import warnings_for
-from sharp_plugins.lora.layer import LoRALinear, is_plain
+from sharp_plugins.lora.layer import INITS, LoRALinear, is_plain
 from sharp_plugins.module_names import (
     HEADS,
     accept_plain_checkpoints,
@@ -36,8 +36,8 @@ class LoRASettings:
     alpha: float = 16.0
     dropout: float = 0.0
     target: str = "q_proj,v_proj"
-    init: str = "kaiming"
-    bias: str = "none"
+    init: str = INITS[0]
+    bias: str = BIASES[0]
     also_train: Optional[str] = None
 
     def check(self) -> None:

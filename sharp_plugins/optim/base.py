@@ -153,7 +153,8 @@ class WrappingOptimizer(FairseqOptimizer):
 
     @property
     def param_groups(self):
-        return self.base.param_groups
+        groups = self.base.param_groups
+        return groups if isinstance(groups, list) else list(groups)  # the composite optimizer's is a generator
 
     @property
     def lr_scheduler(self):

@@ -16,7 +16,8 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from sharp_plugins.host import trainer
-from sharp_plugins.lora import lora_layers
+from sharp_plugins.lora import LoRASettings, lora_layers
+from sharp_plugins.models.lora import LoRAConfig
 
 SMALL = dict(
     encoder_layers=2, decoder_layers=2, encoder_embed_dim=16, decoder_embed_dim=16, encoder_ffn_embed_dim=32,
@@ -237,6 +238,11 @@ def test_the_state_of_other_flattened_weights_is_told():
     for length, fits in ((6, True), (9, False)):
         state = {p: {"step": torch.tensor(3.0), "exp_avg": torch.zeros(length)}}
         assert trainer._state_fits(types.SimpleNamespace(optimizer=types.SimpleNamespace(state=state))) == fits
+
+
+def test_a_flags_default_is_the_settings():
+    for name, value in vars(LoRASettings()).items():
+        assert getattr(LoRAConfig(), f"lora_{name}") == value, name
 
 
 @pytest.mark.parametrize("flags, words", [
