@@ -38,7 +38,7 @@ class Checkpoint:
         Raises:
             FileNotFoundError: the checkpoint is not there.
             OSError: it cannot be read now, for want of memory, say.
-            ValueError: it is cut off or refused by torch's safe loader, or is no classifier of the task's classes.
+            ValueError: it is cut off, cannot be read safely, or is no classifier of the task's classes.
         """
         path = Path(path)
         if not path.is_file():
