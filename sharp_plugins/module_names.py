@@ -23,6 +23,12 @@ def matches(pattern: str, name: str) -> bool:
     return re.fullmatch(rf"(.*\.)?(?:{pattern})", name) is not None
 
 
+def above(name: str) -> List[str]:
+    """Names of the modules that hold the parameter or module *name*, the outermost first."""
+    parts = name.split(".")
+    return [".".join(parts[:n]) for n in range(1, len(parts))]
+
+
 def choose(setting: str, names: str, candidates: Dict[str, object], kind: str) -> List[str]:
     """The names among *candidates* that *names* matches.
 

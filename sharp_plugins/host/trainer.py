@@ -331,6 +331,7 @@ def _wrap_init(init):
         wrapper = wrapper_of(cfg.model)
         if wrapper is not None:
             wrapper.finish(model, cfg.model)
+            wrapper.foresee(cfg)
             frozen.check_writers(cfg.model._name, cfg, model)
         name = getattr(cfg.optimizer, "_name", None)
         method = OPTIMIZER_REGISTRY.get(name)

@@ -17,14 +17,17 @@ Checkpoint = Dict[str, Any]
 READS_ENVIRONMENT = re.compile(r"\$\{\s*oc\.env\b")
 
 
-def read(path: Path) -> Checkpoint:
+def read(path: Path, mmap: bool = False) -> Checkpoint:
     """A fairseq checkpoint on the CPU, with a config of today's form.
+
+    Args:
+        mmap: tensors come into memory when they are used (the optimizer's state, and averages, seldom are).
 
     Raises:
         OSError: the file cannot be opened.
         ValueError: it cannot be loaded safely or is no fairseq checkpoint.
     """
-    checkpoint = read_torch(path)
+    checkpoint = read_torch(path, mmap)
     with about(path):
         model = checkpoint.get("model") if isinstance(checkpoint, dict) else None
         if not isinstance(model, dict) or not all(map(torch.is_tensor, model.values())):

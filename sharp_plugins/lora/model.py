@@ -1,10 +1,12 @@
 """LoRA for the layers of a model that a name or a regular expression picks; all else is frozen."""
 
+import logging
 from dataclasses import dataclass
 from typing import Dict, List, Optional, Tuple
 
 from torch import nn
 
+from sharp_plugins.lora.foresight import warnings_for
 from sharp_plugins.lora.layer import LoRALinear, is_plain
 from sharp_plugins.module_names import (
     HEADS,
@@ -16,6 +18,8 @@ from sharp_plugins.module_names import (
     trained_along,
 )
 from sharp_plugins.settings import SettingError
+
+logger = logging.getLogger(__name__)
 
 BIASES = ("none", "all", "lora_only")
 
@@ -58,6 +62,7 @@ def lora_layers(model: nn.Module) -> Dict[str, LoRALinear]:
 
 def add_lora(model: nn.Module, settings: LoRASettings) -> List[str]:
     """Give an update to every linear layer of *model* that ``settings.target`` matches; the model computes what it computed.
+    Where the trained model could not be merged, or not be saved as PEFT's files, the log has a warning.
 
     Returns:
         the names of these layers.
@@ -79,6 +84,8 @@ def add_lora(model: nn.Module, settings: LoRASettings) -> List[str]:
     for name in chosen:
         LoRALinear.convert(linear[name], settings.rank, settings.alpha, settings.dropout, settings.init)
     accept_plain_checkpoints(model, r".*\.lora_[AB]")
+    for words in warnings_for(model, settings.also_train, chosen):
+        logger.warning(words)
     return chosen
 
 

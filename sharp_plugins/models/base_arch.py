@@ -113,6 +113,10 @@ class WrappingModel(BaseFairseqModel):
         """Called when training starts: a task may have added heads since the model was built."""
 
     @classmethod
+    def foresee(cls, cfg) -> None:
+        """Called with the whole config when training starts: warn of what will not be as the user may expect."""
+
+    @classmethod
     def apply_defaults(cls, args) -> None:
         """Apply the base architecture's defaults to *args*, as fairseq does for ``--arch``."""
         cls.check_base_arch(args)

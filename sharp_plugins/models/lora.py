@@ -95,6 +95,15 @@ class LoRA(WrappingModel):
         freeze(model, cls.settings(args))
         train_through_checkpointed_layers(model)
 
+    @classmethod
+    def foresee(cls, cfg) -> None:
+        if cfg.ema.store_ema:
+            logger.warning(
+                "--store-ema averages A and B apart, and the product of their averages is not the average of the updates B A. To "
+                "average LoRA, keep several checkpoints (--save-interval-updates) and average their merged weights: "
+                "`python -m sharp_plugins.lora merge A.pt B.pt ... OUT.pt`"
+            )
+
 
 register_model_architecture("lora", "lora")(LoRA.apply_defaults)
 

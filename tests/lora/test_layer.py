@@ -215,6 +215,16 @@ def test_scripted_attention_sees_the_update_and_leaves_the_original_as_it_was(ta
     assert len(lora_layers(module)) > 0
 
 
+def test_compiled_attention_sees_the_update():
+    module = attention().eval()
+    add_lora(module, LoRASettings(rank=2, alpha=2.0, target="q_proj,out_proj"))
+    for layer in lora_layers(module).values():
+        nn.init.normal_(layer.lora_B, std=0.3)
+    x = torch.randn(5, 3, 16)
+    ours = torch.compile(module, backend="eager")(x, x, x)[0]
+    torch.testing.assert_close(ours, merged(module)(x, x, x)[0], rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_other_precisions(dtype):
     module = attention()

@@ -1,12 +1,15 @@
 """Choosing layers by name, freezing the rest, and loading plain checkpoints."""
 
 import copy
+import re
 
 import pytest
 import torch
 from torch import nn
 
 from sharp_plugins.lora import LoRALinear, LoRASettings, add_lora, freeze, lora_layers
+from sharp_plugins.lora.merge import merge
+from sharp_plugins.lora.peft import to_peft
 
 
 def model():
@@ -180,3 +183,47 @@ def test_linear_layers_whose_weight_is_computed_are_none():
 def test_an_expression_that_cannot_be_part_of_another_is_refused():
     with pytest.raises(ValueError, match=r"^target \(\?i\)q_proj: "):
         LoRASettings(target="(?i)q_proj").check()
+
+
+# ---------------------------------------------------------------------- what is said at the start
+
+
+def with_tied_output():
+    net = model()
+    net["out"] = nn.Linear(8, 10, bias=False)
+    net["out"].weight = net["embed"].weight
+    return net
+
+
+@pytest.mark.parametrize("settings, words", [
+    (dict(target="out,q_proj"), "out.weight and embed.weight are one weight.*merge. will refuse this model. Leave out out of the target"),
+    (dict(target="q_proj", also_train="layers.1"), "layers.1.self_attn.q_proj .*trained as a whole.*save. will refuse this model"),
+    (dict(target="q_proj", also_train="q_proj"), "layers.0.self_attn.q_proj .*trained as a whole.*save. will refuse this model"),
+])
+def test_what_merging_or_saving_will_refuse_is_said_when_updates_are_added(settings, words, caplog):
+    """And it is refused, of this model."""
+    net, settings = with_tied_output(), LoRASettings(rank=2, **settings)
+    chosen = add_lora(net, settings)
+    (said,) = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert re.search(words, said.getMessage())
+    for layer in lora_layers(net).values():
+        nn.init.normal_(layer.lora_B)
+    refused = (lambda: merge(net.state_dict(), 2.0)) if "merge" in words else (lambda: to_peft(net.state_dict(), settings))
+    with pytest.raises(ValueError, match="are one weight|which has an update"):
+        refused()
+    assert chosen
+
+
+def test_nothing_is_said_where_nothing_will_be_refused(caplog):
+    """Among these models is one whose layers share a weight under two names, which is merged under both."""
+    shared = model()["layers"][0]
+    for net, settings in (
+        (with_tied_output(), dict(target="q_proj,fc1", also_train="norm,embed")),
+        (model(), dict(target="out", also_train=None)),
+        (nn.ModuleDict({"a": shared, "b": shared}), dict(target="q_proj")),
+    ):
+        settings = LoRASettings(rank=2, **settings)
+        add_lora(net, settings)
+        merge(net.state_dict(), 2.0)
+        to_peft(net.state_dict(), settings)
+    assert not caplog.records
