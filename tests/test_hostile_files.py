@@ -89,9 +89,8 @@ def test_special_tokens_of_other_types(tmp_path, capsys):
 
 def test_a_tokenizers_padding_and_ids_take_no_memory(bert, tmp_path, capsys):
     shutil.copytree(bert, tmp_path / "bert")
-    padding = {
-        "strategy": {"Fixed": 10**12}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0, "pad_type_id": 0, "pad_token": "[PAD]"
-    }
+    padding = {"strategy": {"Fixed": 10**12}, "direction": "Right", "pad_to_multiple_of": None}
+    padding.update(pad_id=0, pad_type_id=0, pad_token="[PAD]")
     truncation = {"direction": "Right", "max_length": 1, "strategy": "LongestFirst", "stride": 0}
     change(tmp_path / "bert" / "tokenizer.json", lambda content: content.update(padding=padding, truncation=truncation))
     assert Tokenizer.load(tmp_path / "bert").encode("the cat") == ["the", "cat"]
@@ -121,7 +120,9 @@ def test_other_content_of_prepared_json(prepared, capsys, content):
     assert str(prepared.directory) in error and len(error.splitlines()) == 1
 
 
-@pytest.mark.parametrize("spoil", [dict(metrics=3), dict(metrics={"valid": {"accuracy": "high"}}), dict(minutes="x"), dict(seed=None)], ids=str)
+@pytest.mark.parametrize(
+    "spoil", [dict(metrics=3), dict(metrics={"valid": {"accuracy": "high"}}), dict(minutes="x"), dict(seed=None)], ids=str
+)
 def test_results_of_other_types(tmp_path, spoil):
     path = tmp_path / "RTE" / "sam" / "seed1" / "result.json"
     path.parent.mkdir(parents=True)

@@ -57,7 +57,8 @@ WAYS = {
     "names of the first BERTs": first_berts_names,
     "two names for all": lambda weights: {**weights, **before_all("model.")(weights)},
     "two names for all but the head": lambda weights: {
-        **{name: value for name, value in weights.items() if not name.startswith(("cls.", "lm_head."))}, **before_all("model.")(weights)
+        **{name: value for name, value in weights.items() if not name.startswith(("cls.", "lm_head."))},
+        **before_all("model.")(weights),
     },
     "parameters": lambda weights: {name: nn.Parameter(value) for name, value in weights.items()},
 }
