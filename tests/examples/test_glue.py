@@ -239,6 +239,20 @@ def test_a_file_that_cannot_be_read_does_not_stop_the_others(start, monkeypatch,
     assert "error: 2 of 2 runs are not finished" in shown
 
 
+def test_what_a_killed_call_left_of_finished_runs_goes(start, tmp_path, monkeypatch):
+    def finish(run, *rest):
+        finished(run, 50.0)._replace(checkpoints="deleted").save(run.directory)
+        (run.directory / "checkpoint_best.pt").touch()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runs, "finish", finish)
+    line = "--tasks RTE --methods base --seeds 1".split()
+    left = tmp_path / "out" / "RTE" / "base" / "seed1" / "checkpoint_best.pt"
+    assert start(*line) == runs.INTERRUPTED
+    assert start(*line, "--keep-checkpoints") == 0 and left.exists()
+    assert start(*line) == 0 and not left.exists()
+
+
 def test_what_another_call_has_done_is_not_a_failure(start, tmp_path, monkeypatch, capsys):
     """The other call is at the second run while this one passes it, and has finished it before this one ends."""
     import fcntl
