@@ -282,13 +282,11 @@ def test_an_error_in_the_evaluation_does_not_stop_the_others(start, tmp_path, mo
              "extra_state": {"train_iterator": {"epoch": 1, "iterations_in_epoch": 1}, "previous_training_time": 1.0}}
     monkeypatch.setattr(training, "read_checkpoint", lambda path: state)
 
-    def broken(*arguments):
-        raise RuntimeError("CUDA out of memory")
-
-    monkeypatch.setattr(training, "Checkpoint", broken)
+    monkeypatch.setattr(training, "EVALUATE", "import sys; sys.exit('error: CUDA out of memory')")
     assert start(*"--tasks RTE --methods base sam --seeds 1".split()) == 1
     assert start.trained == ["RTE base seed 1", "RTE sam seed 1"]
-    assert "RTE base seed 1: trained, and could not be evaluated: CUDA out of memory" in capsys.readouterr().err
+    shown = capsys.readouterr().err
+    assert shown.count("error: CUDA out of memory") == 2 and "RTE base seed 1: scoring the best epoch ended with 1" in shown
 
 
 def test_an_interruption_says_how_to_go_on(start, monkeypatch, capsys):
