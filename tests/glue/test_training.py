@@ -217,7 +217,10 @@ def test_an_interruption_stops_the_process(tmp_path, monkeypatch):
 # ---------------------------------------------------------------------- scores
 
 # Writes the arguments that it was given, and its own number, as the metrics.
-SCORES = "import json, os, sys; line = sys.argv; json.dump({'line': line, 'process': os.getpid()}, open(line[line.index('--json') + 1], 'w'))"
+SCORES = (
+    "import json, os, sys; line = sys.argv; scores = open(line[line.index('--json') + 1], 'w'); "
+    "json.dump({'line': line, 'process': os.getpid()}, scores)"
+)
 
 
 @pytest.fixture
