@@ -14,6 +14,7 @@ from pathlib import Path
 import crafted
 import fairseq
 import fairseq_cli
+import numpy
 import processes
 import pytest
 import toy
@@ -23,6 +24,7 @@ from fairseq.models import build_model
 from fairseq.models.text_to_speech import vocoder
 from fairseq.models.transformer import TransformerModel
 from fairseq.modules.quantization.pq import em
+from omegaconf import OmegaConf
 
 from sharp_plugins import safe_load
 from sharp_plugins.convert.weights import read_weights
@@ -157,6 +159,29 @@ def test_settings_mean_what_they_did(translation_data):
     assert len(model.encoder.convolutions) == 2 and [c.kernel_size[0] for c in model.decoder.convolutions] == [3, 1]
     assert utils.eval_bool(None, True) is True and utils.eval_bool("False") is False
     assert utils.eval_str_list("[1, 2]") == [1.0, 2.0] and utils.eval_str_list("3") == [3.0]
+
+
+class Meter:
+    """What checkpoints of fairseq's first versions hold."""
+
+
+def test_an_old_checkpoint_is_converted_as_the_readme_says(translation_data, trained, tmp_path, monkeypatch):
+    state = safe_load.load(trained)
+    name = vars(state["cfg"]["model"])["_name"]
+    cfg = OmegaConf.create({**state["cfg"], "model": {"_name": name, **vars(state["cfg"]["model"])}})
+    torch.save({**state, "cfg": cfg, "extra_state": {"train_meters": Meter(), "val_loss": numpy.float64(1)}}, tmp_path / "old.pt")
+    with pytest.raises(safe_load.Refused, match=r"old\.pt: cannot be read safely: it holds an object of .*'Files from elsewhere'"):
+        WAYS["--path"](tmp_path / "old.pt", translation_data)
+    readme = (Path(toy.PLUGIN).parent / "README.md").read_text()
+    (code,) = re.findall(r"```python\n(import torch\nfrom omegaconf.*?)```", readme.split("## Files from elsewhere")[1], re.S)
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+    (model,), _, _ = WAYS["--path"](tmp_path / "new.pt", translation_data)
+    # fairseq 0.12.2 keeps a float of no value in the state, and its encoder other names than it saves.
+    one, other = ({name: value for name, value in part.items() if name.startswith("decoder.") and "float_tensor" not in name}
+                  for part in (model.state_dict(), state["model"]))
+    toy.assert_same(one, other)
+    assert load_with(translation_data, "--finetune-from-model", tmp_path / "new.pt", "--save-dir", tmp_path / "new")
 
 
 def write_archive(path, name, link=None, others=()):

@@ -163,7 +163,7 @@ class Later:
     """Writes when it is closed, as iopath's manager may."""
 
     def __init__(self):
-        self.jobs = []
+        self.jobs, self._path_handlers = [], {}
 
     @contextlib.contextmanager
     def opena(self, path, mode, callback_after_file_close):

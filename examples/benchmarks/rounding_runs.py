@@ -8,15 +8,14 @@ rise of the loss along ε (``sam_gap``, also as a share of fp32's), and the real
 """
 
 import argparse
-import csv
-import gzip
 import statistics
 import sys
 from collections import Counter
 from pathlib import Path
 from typing import Dict, Iterator, List, NamedTuple, Tuple
 
-sys.path[:0] = [str(Path(__file__).resolve().parent)]
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
 import machine  # noqa: E402
 
@@ -26,6 +25,9 @@ import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 from fairseq.logging import metrics  # noqa: E402
 from fairseq_side import build_trainer, make_sample  # noqa: E402
+
+from sharp_plugins.glue import reader  # noqa: E402
+from sharp_plugins.glue.tasks import TASKS  # noqa: E402
 
 VOCABULARY, LONGEST = 8000, 32
 PADDING, UNKNOWN, START = 0, 1, 2
@@ -49,11 +51,10 @@ class Run(NamedTuple):
 def read_sst2(directory, split: str) -> List[Tuple[List[str], int]]:
     """(words, class) of each sentence in DIRECTORY/SST-2/SPLIT.tsv or .tsv.gz."""
     folder = Path(directory) / "SST-2"
-    for path, opener in ((folder / f"{split}.tsv", open), (folder / f"{split}.tsv.gz", gzip.open)):
+    for path in (folder / f"{split}{ending}" for ending in reader.ENDINGS):
         if path.exists():
-            with opener(path, "rt", encoding="utf-8", newline="") as file:
-                rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-                return [(row["sentence"].split(), int(row["label"])) for row in rows]
+            rows = reader.read(path, TASKS["SST-2"], {"dev": "valid"}.get(split, split)).rows
+            return [(row.sentences[0].split(), int(row.label)) for row in rows]
     raise FileNotFoundError(f"{folder}/{split}.tsv is not there: --data wants a directory with GLUE's SST-2")
 
 

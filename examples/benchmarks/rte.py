@@ -1,11 +1,13 @@
 """RTE's sentence pairs from GLUE's files, as tensors for `encoder.Classifier`."""
 
-import csv
 from pathlib import Path
 from typing import List, NamedTuple, Sequence
 
 import torch
 from torch import Tensor
+
+from sharp_plugins.glue import reader
+from sharp_plugins.glue.tasks import TASKS
 
 CLASSES = ("entailment", "not_entailment")
 
@@ -28,13 +30,13 @@ def read(directory, split: str = "train") -> List[Pair]:
 
     Raises:
         FileNotFoundError: the file is not there.
+        ValueError: a row cannot be read.
     """
     path = Path(directory) / "RTE" / f"{split}.tsv"
     if not path.exists():
         raise FileNotFoundError(f"{path} is not there: --data wants a directory with GLUE's RTE/train.tsv and RTE/dev.tsv")
-    with open(path, encoding="utf-8", newline="") as file:
-        rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-        return [Pair(row["sentence1"], row["sentence2"], CLASSES.index(row["label"])) for row in rows]
+    rows = reader.read(path, TASKS["RTE"], {"dev": "valid"}.get(split, split)).rows
+    return [Pair(*row.sentences, CLASSES.index(row.label)) for row in rows]
 
 
 def encode(tokenizer, pairs: Sequence[Pair]) -> Batch:

@@ -9,6 +9,10 @@ from pathlib import Path
 
 import sentencepiece
 
+sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
+
+from sharp_plugins.text_files import TextError, text_lines  # noqa: E402
+
 # One piece each. "▁" is sentencepiece's space; with it inside, no piece is spent on the space before the mark.
 MARKS = ["\u2581<S>", "\u2581<P>", "\u2581<O>"]
 
@@ -32,9 +36,9 @@ def encode(args) -> None:
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     for path in map(Path, args.input):
-        with open(path, encoding="utf-8") as lines, open(out / path.name, "w", encoding="utf-8", newline="\n") as coded:
-            for line in lines:
-                coded.write(" ".join(model.encode(line.rstrip("\n"), out_type=str)) + "\n")
+        with open(out / path.name, "w", encoding="utf-8", newline="\n") as coded:
+            for _, line in text_lines(path):
+                coded.write(" ".join(model.encode(line, out_type=str)) + "\n")
 
 
 def main(argv=None) -> int:
@@ -56,7 +60,11 @@ def main(argv=None) -> int:
         if not Path(path).is_file():
             print(f"error: {path}: no such file", file=sys.stderr)
             return 1
-    args.run(args)
+    try:
+        args.run(args)
+    except (OSError, TextError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -22,7 +22,7 @@ FILE = "tokenizer.json"
 class TokenizerConfig(FairseqDataclass):
     bpe_tokenizer: Optional[str] = field(
         default=None,
-        metadata={"help": "directory that python -m sharp_plugins.convert wrote (default: the data's, or the model's with fairseq's hub)"},
+        metadata={"help": "directory that python -m sharp_plugins.convert wrote (default: the data's; in fairseq's hub the model's)"},
     )
     data: Optional[str] = field(default=None, metadata={"help": "set by fairseq: where to look without bpe_tokenizer"})
 
@@ -32,7 +32,8 @@ class ConvertedTokenizer:
     """Texts to a fairseq dictionary's symbols with spaces between them, and back.
 
     Example:
-        ``ConvertedTokenizer(TokenizerConfig(bpe_tokenizer="OUT")).encode("The cat sat.")`` is ``"the cat sat ."`` for an uncased BERT.
+        ``ConvertedTokenizer(TokenizerConfig(bpe_tokenizer="OUT")).encode("The cat sat.")`` is ``"the cat sat ."`` for a BERT
+        without capitals.
     """
 
     @staticmethod

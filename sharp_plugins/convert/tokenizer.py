@@ -288,7 +288,7 @@ def _special_tokens(names: Dict, vocabulary: Dict[str, int], directory: Path) ->
     usual = BERT_TOKENS if BERT_TOKENS["cls_token"] in vocabulary else ROBERTA_TOKENS
     special = {role: _token(names, role) or usual[role] for role in SYMBOLS}
     for role, token in special.items():
-        if token not in vocabulary:
+        if not isinstance(token, str) or token not in vocabulary:
             raise ValueError(f"{directory}: the vocabulary does not fit a BERT or RoBERTa: it has no {role} {token!r}")
     if len(set(special.values())) < len(special):
         raise ValueError(f"{directory}: each special token must have one role, and they are {special}")

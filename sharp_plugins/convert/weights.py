@@ -49,7 +49,7 @@ def read_weights(directory: Path) -> Dict[str, Tensor]:
 
     Raises:
         FileNotFoundError: neither is there.
-        ValueError: the file cannot be read, or not by torch's safe loader.
+        ValueError: the file cannot be read, or not safely.
         ImportError: safetensors is not installed.
     """
     safe, pickled = directory / "model.safetensors", directory / "pytorch_model.bin"

@@ -145,7 +145,8 @@ def _is_stamp(stamp: Dict) -> bool:
     try:
         splits = TASKS[stamp["source"]["task"]].splits.keys()
         named = [stamp[name] for name in ("rows", "files", "shortened", "stand_ins")]
-        return stamp.keys() == {*Prepared._fields} - {"directory", "task", "done_before"} and all(splits >= set(part) for part in named)
+        fields = {*Prepared._fields} - {"directory", "task", "done_before"}
+        return stamp.keys() == fields and all(splits >= set(part) for part in named)
     except (KeyError, TypeError):
         return False
 

@@ -16,6 +16,7 @@ from typing import Callable, Dict, List, NamedTuple, Optional
 from sharp_plugins.files import replacing, sha256, write_text
 from sharp_plugins.glue.reader import ENDINGS
 from sharp_plugins.glue.tasks import Task
+from sharp_plugins.text_files import text_lines
 
 GLUE = "https://dl.fbaipublicfiles.com/glue/data/"
 SENTEVAL = "https://dl.fbaipublicfiles.com/senteval/senteval_data/"
@@ -118,7 +119,7 @@ def fetch(source: Source, path: Path) -> None:
                     )
                 # A server may ignore the range and send all of it.
                 with open(part, "ab" if answer.status == 206 else "wb") as file:
-                    shutil.copyfileobj(answer, file, BLOCK)
+                    _copy(answer, file, source.size + 1 - file.tell())
         except (OSError, http.client.HTTPException) as error:
             if getattr(error, "code", None) == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
                 part.unlink()  # the server's file ends before ours
@@ -135,6 +136,13 @@ def fetch(source: Source, path: Path) -> None:
             f"and should be {source.sha256}; it was deleted"
         )
     part.rename(path)
+
+
+def _copy(answer, file, most: int) -> None:
+    """Copy no more than *most* bytes: a server that does not say how many there are could fill the disk."""
+    while most > 0 and (block := answer.read(min(BLOCK, most))):
+        file.write(block)
+        most -= len(block)
 
 
 def _whole_size(answer) -> Optional[int]:
@@ -175,5 +183,4 @@ def write_mrpc(train: Path, test: Path, dev_ids: Path, directory: Path) -> None:
 
 
 def _text_lines(path: Path) -> List[str]:
-    text = path.read_bytes().decode("utf-8-sig")
-    return [line.rstrip("\r") for line in text.split("\n") if line.strip()]
+    return [line for _, line in text_lines(path) if line.strip()]

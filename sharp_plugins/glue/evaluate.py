@@ -38,7 +38,7 @@ class Checkpoint:
         Raises:
             FileNotFoundError: the checkpoint is not there.
             OSError: it cannot be read now, for want of memory, say.
-            ValueError: it is cut off or refused by torch's safe loader, or is no classifier of the task's classes.
+            ValueError: it is cut off, cannot be read safely, or is no classifier of the task's classes.
         """
         path = Path(path)
         if not path.is_file():
@@ -52,6 +52,7 @@ class Checkpoint:
         trained_on = config_of(state, "task")
         if trained_on.get("_name") != "sentence_prediction" or trained_on.get("num_classes") != outputs:
             raise ValueError(f"{path}: no classifier with {outputs} outputs, as {prepared.task} wants it")
+        check_sizes(path, config_of(state, "model"), state["model"])
         overrides = {"data": str(prepared.directory)}
         try:
             (model,), cfg, self.task = checkpoint_utils.load_model_ensemble_and_task([str(path)], overrides)
@@ -122,6 +123,27 @@ class Checkpoint:
         if not written:
             raise ValueError(f"--submission: {self.prepared.directory} has no test set")
         return written
+
+
+def check_sizes(path: Path, args: Dict, state: Dict[str, torch.Tensor]) -> None:
+    """Raise ValueError where a checkpoint's config has other sizes than its weights: fairseq builds a model of the former before
+    it looks at the latter, which can take any memory."""
+    inside = "encoder.sentence_encoder."
+    layers = {name[len(inside) :].split(".")[1] for name in state if name.startswith(f"{inside}layers.")}
+    shapes = {
+        "encoder_layers": len(layers),
+        "encoder_embed_dim": _shape(state, f"{inside}embed_tokens.weight", 1),
+        "encoder_ffn_embed_dim": _shape(state, f"{inside}layers.0.fc1.weight", 0),
+        "max_positions": _shape(state, f"{inside}embed_positions.weight", 0),
+    }
+    for name, size in shapes.items():
+        # RoBERTa's table of positions begins after the padding index.
+        if not isinstance(args.get(name), int) or not size - 2 * (name == "max_positions") <= args[name] <= size:
+            raise ValueError(f"{path}: its config says {name} {args.get(name)}, and its weights have {size}")
+
+
+def _shape(state: Dict[str, torch.Tensor], name: str, dimension: int) -> int:
+    return state[name].shape[dimension] if torch.is_tensor(state.get(name)) and state[name].dim() == 2 else 0
 
 
 def _put(into: List, rows: Sequence[int], values: Sequence) -> None:

@@ -26,6 +26,7 @@ import sharp_plugins
 from sharp_plugins.glue.backbone import Backbone
 from sharp_plugins.glue.binarize import Prepared
 from sharp_plugins.glue.tasks import TASKS, Task
+from sharp_plugins.yaml_files import read_yaml
 
 NETWORKS = ("lora", "houlsby", "pfeiffer")
 OPTIMIZERS = ("sam", "dsam", "obar", "nbar")
@@ -33,7 +34,7 @@ CRITERIONS = ("r3f", "rdrop", "freelb", "smart")
 BASE = "base"
 
 # Settings that differ from run to run or machine to machine, and not with --set.
-PLACES = ("common.user_dir", "task.data", "checkpoint.save_dir", "checkpoint.finetune_from_model")
+PLACES = ("common.user_dir", "task.data", "checkpoint.save_dir", "checkpoint.finetune_from_model", "bpe._name", "bpe.bpe_tokenizer")
 # Without these there is no run.
 NEEDED = (
     "task._name", "criterion._name", "dataset.batch_size", "optimizer.sam_rho", "optimizer.dsam_beta",
@@ -121,13 +122,7 @@ def _entry(path: Path, task: Task) -> Dict:
 def _load(path: Path) -> Dict:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: not there; --configs wants a directory with one such file for each task")
-    try:
-        content = OmegaConf.to_container(OmegaConf.load(path))
-    except Exception as error:  # yaml's and OmegaConf's errors have no common parent
-        raise ValueError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: settings by name are expected")
-    return content
+    return read_yaml(path)
 
 
 def config(
@@ -178,6 +173,7 @@ def config(
     result = _change(result, rest)
     result["common"].update(user_dir=str(Path(sharp_plugins.__file__).resolve().parent), seed=seed)
     result["task"]["data"] = str(prepared.directory.resolve())
+    result["bpe"] = {"_name": "sharp_tokenizer", "bpe_tokenizer": str(backbone.directory.resolve())}  # for text in fairseq's hub
     result["dataset"]["valid_subset"] = ",".join(split for split in prepared.rows if split.startswith("valid"))
     checkpoint = {"save_dir": directory.resolve(), "finetune_from_model": (backbone.directory / "model.pt").resolve()}
     result["checkpoint"].update({name: str(path) for name, path in checkpoint.items()})

@@ -30,6 +30,7 @@ from sharp_plugins.glue.methods import Method, differences
 from sharp_plugins.glue.results import RESULT, Result
 from sharp_plugins.glue.tasks import Task
 from sharp_plugins.text_files import read_json
+from sharp_plugins.yaml_files import read_yaml
 
 CONFIG, MADE_OF, LOG, SUBMISSION, THREADS = "run.yaml", "made_of.json", "train.log", "submission", "threads.json"
 # The config's name must not be that of fairseq's own, "config".
@@ -82,10 +83,9 @@ def check(run: Run) -> None:
     path = run.directory / CONFIG
     if path.is_file():
         try:
-            before = OmegaConf.to_container(OmegaConf.load(path))
-        except Exception as error:  # yaml's and OmegaConf's errors have no common parent
-            words = " ".join(str(error).split())
-            raise ValueError(f"{path}: cannot be read: {words}; delete {run.directory} to run it again") from error
+            before = read_yaml(path)
+        except ValueError as error:
+            raise ValueError(f"{error}; delete {run.directory} to run it again") from error
         _refuse(run.directory, differences(before, run.config))
 
 

@@ -12,11 +12,11 @@ import tarfile
 import types
 
 import torch
+from fairseq.distributed import utils as distributed_utils
 
 from sharp_plugins import literals, safe_load
 
-# Modules of fairseq that read files with torch.load. Not among them is fairseq.distributed.utils, which reads what another process
-# of the same run sends.
+# Modules of fairseq that read files with torch.load.
 TORCH_LOAD = (
     "fairseq.checkpoint_utils",
     "fairseq.data.codedataset",
@@ -62,6 +62,19 @@ def load_checkpoints_safely() -> None:
             module.torch = _View(torch, load=safe_load.torch_load)
 
 
+def _load_from_rank(f, **how):
+    how.pop("weights_only", None)
+    return torch.serialization.load(f, weights_only=False, **how)
+
+
+def let_ranks_send_what_they_have() -> None:
+    """On several ranks one reads the checkpoint, safely, and sends it to the others as a pickle with fairseq's and omegaconf's
+    objects. torch from 2.6 on refuses these: no run on several ranks could go on. It is no file: what comes is the run's own, as
+    all that fairseq's ranks send each other with pickle."""
+    if distributed_utils.torch is torch:
+        distributed_utils.torch = _View(torch, load=_load_from_rank)
+
+
 def evaluate_no_code() -> None:
     """Give fairseq's modules that evaluate settings an eval of plain values."""
     for module in _modules(EVAL):
@@ -92,5 +105,6 @@ def extract_archives_in_their_place() -> None:
 
 def install() -> None:
     load_checkpoints_safely()
+    let_ranks_send_what_they_have()
     evaluate_no_code()
     extract_archives_in_their_place()

@@ -1,6 +1,8 @@
 """Files of fairseq checkpoints: read without running code, and under their names when they are complete."""
 
+import argparse
 import contextlib
+import re
 import warnings
 from pathlib import Path
 from typing import Any, Dict, Iterator
@@ -11,6 +13,8 @@ from sharp_plugins.files import replacing
 from sharp_plugins.tensor_files import read_torch
 
 Checkpoint = Dict[str, Any]
+
+READS_ENVIRONMENT = re.compile(r"\$\{\s*oc\.env\b")
 
 
 def read(path: Path, mmap: bool = False) -> Checkpoint:
@@ -42,6 +46,11 @@ def _with_config(checkpoint: Checkpoint) -> Checkpoint:
         from omegaconf import OmegaConf
     except Exception as error:  # missing, or broken: then it raises what it likes
         raise ValueError("it is of an older fairseq: install one that can be imported, which reads its config") from error
+    if not isinstance(checkpoint["args"], argparse.Namespace):
+        raise ValueError(f"no fairseq checkpoint: its args are a {type(checkpoint['args']).__name__}")
+    for name, value in vars(checkpoint["args"]).items():
+        if isinstance(value, str) and READS_ENVIRONMENT.search(value):  # what it says would stand in the file that is written
+            raise ValueError(f"its setting {name} reads an environment variable, {value!r}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # today's hydra complains of the way in which fairseq calls it

@@ -57,7 +57,8 @@ WAYS = {
     "names of the first BERTs": first_berts_names,
     "two names for all": lambda weights: {**weights, **before_all("model.")(weights)},
     "two names for all but the head": lambda weights: {
-        **{name: value for name, value in weights.items() if not name.startswith(("cls.", "lm_head."))}, **before_all("model.")(weights)
+        **{name: value for name, value in weights.items() if not name.startswith(("cls.", "lm_head."))},
+        **before_all("model.")(weights),
     },
     "parameters": lambda weights: {name: nn.Parameter(value) for name, value in weights.items()},
 }
@@ -146,3 +147,15 @@ def test_weights_that_are_no_plain_numbers(model):
     for value in (weights[name].to(torch.int8), weights[name].to_sparse()):
         with pytest.raises(ValueError, match=f"{name} is .*; plain floating-point weights are expected"):
             fairseq_weights({**weights, name: value}, settings, list(range(ROWS)))
+
+
+def test_any_tensor_that_safetensors_stores_once(model, tmp_path):
+    """Layers that share a weight: only the file's metadata tells."""
+    safetensors = pytest.importorskip("safetensors.torch")
+    settings, weights = model
+    one, other = (f"{settings.type}.encoder.layer.{n}.output.dense.weight" for n in (0, 1))
+    shared = {**weights, other: weights[one]}
+    expected = fairseq_weights(shared, settings, list(range(ROWS)))
+    stored = {name: value for name, value in weights.items() if name != other}
+    safetensors.save_file(stored, tmp_path / "model.safetensors", metadata={"format": "pt", other: one})
+    assert_same(fairseq_weights(read_weights(tmp_path), settings, list(range(ROWS))), expected)

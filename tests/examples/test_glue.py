@@ -239,6 +239,20 @@ def test_a_file_that_cannot_be_read_does_not_stop_the_others(start, monkeypatch,
     assert "error: 2 of 2 runs are not finished" in shown
 
 
+def test_what_a_killed_call_left_of_finished_runs_goes(start, tmp_path, monkeypatch):
+    def finish(run, *rest):
+        finished(run, 50.0)._replace(checkpoints="deleted").save(run.directory)
+        (run.directory / "checkpoint_best.pt").touch()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runs, "finish", finish)
+    line = "--tasks RTE --methods base --seeds 1".split()
+    left = tmp_path / "out" / "RTE" / "base" / "seed1" / "checkpoint_best.pt"
+    assert start(*line) == runs.INTERRUPTED
+    assert start(*line, "--keep-checkpoints") == 0 and left.exists()
+    assert start(*line) == 0 and not left.exists()
+
+
 def test_what_another_call_has_done_is_not_a_failure(start, tmp_path, monkeypatch, capsys):
     """The other call is at the second run while this one passes it, and has finished it before this one ends."""
     import fcntl
@@ -268,13 +282,11 @@ def test_an_error_in_the_evaluation_does_not_stop_the_others(start, tmp_path, mo
              "extra_state": {"train_iterator": {"epoch": 1, "iterations_in_epoch": 1}, "previous_training_time": 1.0}}
     monkeypatch.setattr(training, "read_checkpoint", lambda path: state)
 
-    def broken(*arguments):
-        raise RuntimeError("CUDA out of memory")
-
-    monkeypatch.setattr(training, "Checkpoint", broken)
+    monkeypatch.setattr(training, "EVALUATE", "import sys; sys.exit('error: CUDA out of memory')")
     assert start(*"--tasks RTE --methods base sam --seeds 1".split()) == 1
     assert start.trained == ["RTE base seed 1", "RTE sam seed 1"]
-    assert "RTE base seed 1: trained, and could not be evaluated: CUDA out of memory" in capsys.readouterr().err
+    shown = capsys.readouterr().err
+    assert shown.count("error: CUDA out of memory") == 2 and "RTE base seed 1: scoring the best epoch ended with 1" in shown
 
 
 def test_an_interruption_says_how_to_go_on(start, monkeypatch, capsys):

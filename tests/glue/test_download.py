@@ -225,3 +225,37 @@ def test_a_stop_between_files_is_no_complete_task(server, tmp_path, monkeypatch)
     monkeypatch.undo()
     assert download(TASKS["RTE"], tmp_path / "glue", lambda line: None, sources)
     assert len(server.ranges) == 1  # what was fetched is still there
+
+
+def test_an_archive_writes_nowhere_else(server, tmp_path):
+    """Only the task's own files are taken out of it, whatever else it names."""
+    files = {f"RTE/{path.name}": path.read_bytes() for path in _written("RTE", tmp_path / "made")}
+    hostile = {"../evil.tsv": b"x", "/evil.tsv": b"x", "RTE/../../evil.tsv": b"x", "RTE/../train.tsv": b"x", "C:\\evil.tsv": b"x"}
+    source = server.source("RTE.zip", zipped({**hostile, **files}))
+    download(TASKS["RTE"], tmp_path / "deep" / "glue", lambda line: None, {"RTE": [source]})
+    there = {str(path.relative_to(tmp_path / "deep")) for path in (tmp_path / "deep").rglob("*") if path.is_file()}
+    assert there == {f"glue/RTE/{name}.tsv" for name in ("train", "dev", "test")}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["deep", "made"]
+
+
+def _written(task, directory):
+    glue_files.write_task(directory, task)
+    return (directory / task).iterdir()
+
+
+def test_a_server_that_does_not_end_fills_no_disk(server, tmp_path, monkeypatch):
+    """It says no size, and sends on."""
+    source = server.source("a.zip", CONTENT)
+
+    class Answer(io.RawIOBase):
+        status, headers, sent = 200, {}, 0
+
+        def read(self, size):
+            self.sent += size
+            assert self.sent < 2 * len(CONTENT)
+            return bytes(size)
+
+    monkeypatch.setattr(module.urllib.request, "urlopen", lambda request, timeout: Answer())
+    with pytest.raises(ValueError, match=rf"a\.zip: not the published file \({len(CONTENT) + 1} bytes"):
+        fetch(source, tmp_path / "a.zip")
+    assert list(tmp_path.iterdir()) == []

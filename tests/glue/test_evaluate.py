@@ -1,5 +1,6 @@
 """Predictions and metrics of checkpoints, against the model run one row at a time."""
 
+import json
 import shutil
 
 import glue_files
@@ -81,10 +82,14 @@ def test_metrics_of_scores_and_the_command(bert, tmp_path, capsys):
     path, prepared, trainer = train_a_little(tmp_path, bert, "STS-B")
     logits, targets = outputs(trainer, "test")
     line = ["evaluate", path, prepared.directory, "--device", "cpu", "--submission", tmp_path / "submission"]
+    line += ["--json", tmp_path / "scores.json"]
     assert main([str(part) for part in line]) == 0
     printed = capsys.readouterr().out.splitlines()
     values = logits.view(-1).double()
     expected = f"pearson {100 * pearsonr(values, targets)[0]:.2f}, spearman {100 * spearmanr(values, targets)[0]:.2f}"
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    exact = {"pearson": 100 * pearsonr(values, targets)[0], "spearman": 100 * spearmanr(values, targets)[0]}
+    assert scores["test"] == pytest.approx(exact, rel=1e-4) and set(scores) == {"valid", "test"}
     assert f"test: {expected}" in printed and any(line.startswith("valid: ") for line in printed)
     rows = (tmp_path / "submission" / "STS-B.tsv").read_text().splitlines()
     assert rows[0] == "index\tprediction" and len(rows) == 31
@@ -154,3 +159,15 @@ def test_what_cannot_be_evaluated(bert, tmp_path, capsys):
         Checkpoint(path, prepared._replace(directory=tmp_path / "other"))
     assert main(["evaluate", str(path), str(tmp_path / "data")]) == 1
     assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_memory_that_is_not_there_is_told_in_a_line(bert, tmp_path, monkeypatch, capsys):
+    path, prepared, _ = train_a_little(tmp_path, bert, "RTE")
+
+    def predict(self, split):
+        raise RuntimeError("CUDA out of memory")
+
+    monkeypatch.setattr(Checkpoint, "predict", predict)
+    assert main(["evaluate", str(path), str(prepared.directory), "--json", str(tmp_path / "scores.json")]) == 1
+    assert capsys.readouterr().err == f"error: {path}: cannot be evaluated: CUDA out of memory\n"
+    assert not (tmp_path / "scores.json").exists()

@@ -284,6 +284,18 @@ def test_differences_but_for_places(parts, tmp_path):
     assert differences(one, make(parts, tmp_path / "elsewhere", "sam")) == []
 
 
+# Aliases of aliases, of themselves and in brackets; objects that a full YAML loader would build.
+HOSTILE = {
+    "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+        f"{name}: &{name} [{', '.join([f'*{before}'] * 10)}]\n" for before, name in zip("abcdefgh", "bcdefghi")
+    ): r"RTE\.yaml: cannot be read: its aliases stand for 1e\+09 values",
+    "a: &a [*a]": r"RTE\.yaml: cannot be read: an alias stands for what it is in",
+    "[" * 5000: r"RTE\.yaml: cannot be read",
+    "a: !!python/object/apply:os.mkdir [mark]": r"RTE\.yaml: cannot be read: .*os\.mkdir",
+    "a: !!python/name:os.mkdir": r"RTE\.yaml: cannot be read: .*os\.mkdir",
+}
+
+
 def edit(path, old, new):
     text = path.read_text()
     assert old in text
@@ -296,6 +308,7 @@ def edit(path, old, new):
         (lambda d: (d / "bert" / "RTE.yaml").unlink(), r"RTE\.yaml: not there.*--configs"),
         (lambda d: (d / "bert" / "lora.yaml").unlink(), r"lora\.yaml: not there.*--configs"),
         (lambda d: (d / "bert" / "RTE.yaml").write_text("a: [1"), r"RTE\.yaml: cannot be read"),
+        *((lambda d, text=text: (d / "bert" / "RTE.yaml").write_text(text), words) for text, words in HOSTILE.items()),
         (lambda d: (d / "bert" / "RTE.yaml").write_text("- 1\n"), r"RTE\.yaml: settings by name"),
         (lambda d: edit(d / "bert" / "RTE.yaml", "dsam_beta: 70", ""), r"RTE\.yaml: has no optimizer\.dsam_beta;"),
         (lambda d: edit(d / "bert" / "RTE.yaml", "log_format: json", ""), r"RTE\.yaml: has no common\.log_format;"),

@@ -2,9 +2,11 @@
 
 import fcntl
 import json
+import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,7 +17,7 @@ from sharp_plugins import safe_load
 from sharp_plugins.glue.checkpoints import is_trained, read_checkpoint
 from sharp_plugins.glue.methods import find_method
 from sharp_plugins.glue.tasks import TASKS
-from sharp_plugins.glue.training import Run, RunBusy, RunFailed, check, follow, locked, parse, train
+from sharp_plugins.glue.training import Run, RunBusy, RunFailed, check, clean_up, finish, follow, locked, parse, train
 
 CONFIG = {"optimization": {"max_update": 10, "lr": [0.1]}, "task": {"data": "here"}, "common": {"cpu": True}}
 
@@ -25,7 +27,7 @@ class Backbone:
 
 
 class Prepared:
-    source = {"data": {"train": "b"}}
+    source, directory, files = {"data": {"train": "b"}}, Path("prepared"), {"train": "train.tsv"}
 
 
 def make_run(directory, config=CONFIG):
@@ -72,7 +74,7 @@ def test_entries_are_shown_while_the_process_runs(tmp_path, monkeypatch):
 def save(path, updates=10, epoch=2, number=0.0):
     state = {
         "optimizer_history": [{"num_updates": 3}, {"num_updates": updates}],
-        "extra_state": {"train_iterator": {"epoch": epoch}},
+        "extra_state": {"train_iterator": {"epoch": epoch, "iterations_in_epoch": 0}, "previous_training_time": 90.0},
         "model": {"w": torch.full((3000,), number)},
     }
     torch.save(state, path)
@@ -210,3 +212,72 @@ def test_an_interruption_stops_the_process(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt), locked(make_run(tmp_path / "run")) as lock:
         train(make_run(tmp_path / "run"), interrupt, lock)
     assert marker.exists() and time.monotonic() - start < 30
+
+
+# ---------------------------------------------------------------------- scores
+
+# Writes the arguments that it was given, and its own number, as the metrics.
+SCORES = (
+    "import json, os, sys; line = sys.argv; scores = open(line[line.index('--json') + 1], 'w'); "
+    "json.dump({'line': line, 'process': os.getpid()}, scores)"
+)
+
+
+@pytest.fixture
+def trained(tmp_path, monkeypatch):
+    run = make_run(tmp_path / "run")
+    write_traces(run)
+    for name in ("checkpoint_best.pt", "checkpoint_last.pt"):
+        save(run.directory / name)
+    monkeypatch.setattr(training, "EVALUATE", SCORES)
+    return run
+
+
+def checkpoints(run):
+    return sorted(path.name for path in run.directory.glob("*.pt"))
+
+
+def test_scores_come_from_a_process_of_its_own(trained):
+    with locked(trained) as lock:
+        result = finish(trained, lock, submission=True)
+    line = " ".join(result.metrics["line"])
+    assert result.metrics["process"] != os.getpid()
+    assert line.startswith(f"-c evaluate checkpoint_best.pt {Path('prepared').resolve()} --json ")
+    assert line.endswith("--device cpu --submission submission")
+    assert (result.minutes, result.best_epoch, result.updates, result.checkpoints) == (1.5, 1, 10, "deleted")
+    assert sorted(os.listdir(trained.directory)) == ["lock", "made_of.json", "result.json", "run.yaml", "train.log"]
+
+
+def test_a_score_that_fails_is_told_and_tried_again(trained, monkeypatch):
+    monkeypatch.setattr(training, "EVALUATE", "import sys; sys.exit('error: CUDA out of memory')")
+    with locked(trained) as lock, pytest.raises(RunFailed, match="RTE sam seed 1: scoring the best epoch (.|\n)*CUDA out of memory"):
+        finish(trained, lock)
+    assert not trained.is_finished and checkpoints(trained) == ["checkpoint_best.pt", "checkpoint_last.pt"]
+    monkeypatch.setattr(training, "EVALUATE", SCORES)
+    with locked(trained) as lock:
+        finish(trained, lock)
+    assert trained.is_finished
+
+
+def test_checkpoints_that_were_to_go_go_and_others_stay(trained, monkeypatch):
+    def killed(run):
+        raise KeyboardInterrupt
+
+    with locked(trained) as lock:
+        finish(trained, lock, keep_checkpoints=True)
+    clean_up(trained)  # a later call without --keep-checkpoints
+    assert checkpoints(trained) == ["checkpoint_best.pt", "checkpoint_last.pt"]
+    with monkeypatch.context() as patch, locked(trained) as lock, pytest.raises(KeyboardInterrupt):
+        patch.setattr(training, "clean_up", killed)
+        finish(trained, lock)
+    assert trained.is_finished and checkpoints(trained) == ["checkpoint_best.pt", "checkpoint_last.pt"]
+    clean_up(trained)
+    assert checkpoints(trained) == []
+    # Of older versions nobody knows what was wanted.
+    save(trained.directory / "checkpoint_best.pt")
+    result = json.loads((trained.directory / "result.json").read_text())
+    del result["checkpoints"]
+    for text in (json.dumps(result), "{[", "[]"):
+        (trained.directory / "result.json").write_text(text)
+        clean_up(trained)
+        assert checkpoints(trained) == ["checkpoint_best.pt"]

@@ -1,0 +1,51 @@
+"""What all commands have in common: they say what they did, and nothing of other libraries' start-up."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import published
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+HELP = ["sharp_plugins.convert", "sharp_plugins.lora", "sharp_plugins.glue", "sharp_plugins.data_to_text.corpus"]
+
+
+def run(*arguments, status=0, **environment):
+    """(output, errors) of ``python -m`` in a process of its own."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment}
+    command = [sys.executable, "-m", *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900)
+    assert done.returncode == status, done.stderr
+    return done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("module", HELP)
+def test_help_is_help_alone(module):
+    output, errors = run(module, "--help")
+    assert output.startswith("usage: ") and errors == ""
+
+
+def test_a_command_that_imports_fairseq_prints_its_own_lines_alone(tmp_path):
+    """fairseq logs, on import, that tensorboardX is missing, and with it hydra's DEBUG lines come out."""
+    pytest.importorskip("tokenizers")
+    published.write_bert(tmp_path / "published")
+    output, errors = run("sharp_plugins.convert", tmp_path / "published", tmp_path / "out")
+    assert errors == "" and [line.split(":")[0] for line in output.splitlines()] == [
+        str(tmp_path / "out"), "language-model head", output.splitlines()[-1]
+    ] and output.splitlines()[-1].startswith("fairseq-train DATA")
+    (tmp_path / "text").write_text("the cat\n")
+    output, errors = run("sharp_plugins.convert", "encode", tmp_path / "out", tmp_path / "text", tmp_path / "symbols")
+    assert errors == "" and len(output.splitlines()) == 2
+    output, errors = run("sharp_plugins.convert", tmp_path / "nowhere", tmp_path / "out", status=1)
+    assert output == "" and errors.startswith("error: ") and len(errors.splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_loglevel_shows_them(tmp_path):
+    """Else the test above could not fail."""
+    pytest.importorskip("tokenizers")
+    published.write_bert(tmp_path / "published")
+    output, errors = run("sharp_plugins.convert", tmp_path / "published", tmp_path / "out", LOGLEVEL="INFO")
+    assert "tensorboardX" in output + errors

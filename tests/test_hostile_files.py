@@ -1,0 +1,162 @@
+"""What a file from elsewhere could make us do beside running code: read and write other files, take any memory, any disk.
+
+Sizes in config.json are in tests/convert/test_command.py; compressed checkpoints and shapes without values in
+tests/test_broken_files.py; YAML's tags and aliases in tests/glue/test_methods.py; endless lines in tests/glue/test_reader.py."""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent / "glue"))
+
+import glue_files
+import published
+import pytest
+import torch
+
+from sharp_plugins.convert.__main__ import main as convert
+from sharp_plugins.convert.tokenizer import Tokenizer
+from sharp_plugins.glue.__main__ import main as glue
+from sharp_plugins.glue.backbone import load_backbone
+from sharp_plugins.glue.binarize import STAMP, prepare, read_prepared
+from sharp_plugins.glue.evaluate import Checkpoint
+from sharp_plugins.glue.results import load_results
+from sharp_plugins.glue.tasks import TASKS
+from sharp_plugins.lora.__main__ import main as lora
+
+pytest.importorskip("tokenizers")
+SECRET = "the secret of another directory"
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory):
+    return glue_files.convert_small(tmp_path_factory.mktemp("bert"), "bert")
+
+
+@pytest.fixture
+def prepared(bert, tmp_path):
+    glue_files.write_task(tmp_path / "GLUE", "RTE", counts=(4, 4, 2))
+    return prepare(tmp_path / "GLUE", load_backbone(bert), TASKS["RTE"], tmp_path / "data", max_positions=64)
+
+
+def change(path, function):
+    content = json.loads(path.read_text())
+    function(content)
+    path.write_text(json.dumps(content))
+
+
+def test_shards_named_in_an_index_are_not_opened(tmp_path, capsys):
+    directory = published.write_bert(tmp_path / "published")
+    (directory / "model.safetensors").rename(tmp_path / "elsewhere.safetensors")
+    index = {"metadata": {}, "weight_map": {"bert.embeddings.word_embeddings.weight": "../elsewhere.safetensors"}}
+    for name in ("model.safetensors.index.json", "pytorch_model.bin.index.json"):
+        (directory / name).write_text(json.dumps(index))
+    assert convert([str(directory), str(tmp_path / "out")]) == 1
+    assert "neither model.safetensors nor pytorch_model.bin is there (shards are not read)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["tokenizer_config.json", "special_tokens_map.json", "config.json"])
+def test_files_and_code_that_configs_name_are_not_opened(tmp_path, name):
+    """transformers follows some of these names."""
+    directory = published.write_bert(tmp_path / "published")
+    (directory / "special_tokens_map.json").write_text("{}")
+    for place in ("secret.txt", "code.py"):
+        (tmp_path / place).write_text(f"raise SystemExit({SECRET!r})")
+    elsewhere = str(tmp_path / "secret.txt")
+    named = {
+        "tokenizer_file": elsewhere, "vocab_file": elsewhere, "merges_file": elsewhere, "name_or_path": "../..",
+        "_name_or_path": "../..", "auto_map": {"AutoTokenizer": ["../code.Tokenizer", None], "AutoModel": "../code.Model"},
+        "trust_remote_code": True, "special_tokens_map_file": elsewhere,
+    }
+    change(directory / name, lambda content: content.update(named))
+    assert convert([str(directory), str(tmp_path / "out")]) == 0
+    plain = published.write_bert(tmp_path / "plain")
+    assert convert([str(plain), str(tmp_path / "other")]) == 0
+    for file in ("dict.txt", "tokenizer.json", "special_tokens_map.json"):
+        assert (tmp_path / "out" / file).read_text() == (tmp_path / "other" / file).read_text()
+
+
+def test_special_tokens_of_other_types(tmp_path, capsys):
+    directory = published.write_bert(tmp_path / "published")
+    for value in (["[UNK]"], {"content": ["[UNK]"]}, 7, {"content": {}}):
+        (directory / "special_tokens_map.json").write_text(json.dumps({"unk_token": value}))
+        assert convert([str(directory), str(tmp_path / "out")]) == (0 if value == {"content": {}} else 1)
+        assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_tokenizers_padding_and_ids_take_no_memory(bert, tmp_path, capsys):
+    shutil.copytree(bert, tmp_path / "bert")
+    padding = {"strategy": {"Fixed": 10**12}, "direction": "Right", "pad_to_multiple_of": None}
+    padding.update(pad_id=0, pad_type_id=0, pad_token="[PAD]")
+    truncation = {"direction": "Right", "max_length": 1, "strategy": "LongestFirst", "stride": 0}
+    change(tmp_path / "bert" / "tokenizer.json", lambda content: content.update(padding=padding, truncation=truncation))
+    assert Tokenizer.load(tmp_path / "bert").encode("the cat") == ["the", "cat"]
+
+    directory = published.write_bert(tmp_path / "published")
+    shutil.copyfile(bert / "tokenizer.json", directory / "tokenizer.json")
+    change(directory / "tokenizer.json", lambda content: content["model"]["vocab"].update(mat=2**31))
+    assert convert([str(directory), str(tmp_path / "out")]) == 1
+    assert "the vocabulary does not fit the model" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("part", ["rows", "files", "shortened", "stand_ins"])
+def test_splits_in_prepared_json_name_no_other_files(prepared, part):
+    def spoil(content):
+        content[part] = ["../../secret"] if part == "stand_ins" else {**content[part], "../../secret": 1}
+
+    change(prepared.directory / STAMP, spoil)
+    with pytest.raises(FileNotFoundError, match="not written by `python -m sharp_plugins.glue prepare`"):
+        read_prepared(prepared.directory)
+
+
+@pytest.mark.parametrize("content", ["1", '{"source": 1}', '{"source": {"task": "../x"}}', '{"source": {"task": []}}', "{}"])
+def test_other_content_of_prepared_json(prepared, capsys, content):
+    (prepared.directory / STAMP).write_text(content)
+    assert glue(["evaluate", "nowhere.pt", str(prepared.directory)]) == 1
+    error = capsys.readouterr().err
+    assert str(prepared.directory) in error and len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "spoil", [dict(metrics=3), dict(metrics={"valid": {"accuracy": "high"}}), dict(minutes="x"), dict(seed=None)], ids=str
+)
+def test_results_of_other_types(tmp_path, spoil):
+    path = tmp_path / "RTE" / "sam" / "seed1" / "result.json"
+    path.parent.mkdir(parents=True)
+    good = dict(task="RTE", method="sam", seed=1, metrics={"valid": {"accuracy": 1.0}}, minutes=1.0, best_epoch=1, updates=1, files={})
+    path.write_text(json.dumps(good))
+    assert load_results(tmp_path)[0].metrics == good["metrics"]
+    path.write_text(json.dumps({**good, **spoil}))
+    with pytest.raises(ValueError, match="result.json: not a run's result: .*delete it"):
+        load_results(tmp_path)
+
+
+def test_sizes_in_a_fine_tuned_checkpoints_config(bert, prepared, tmp_path):
+    """fairseq builds a model of them before it reads the weights."""
+    state = torch.load(bert / "model.pt", weights_only=True)
+    task = dict(_name="sentence_prediction", num_classes=2)
+    good = vars(state["cfg"]["model"])
+    for name in ("encoder_layers", "encoder_embed_dim", "encoder_ffn_embed_dim", "max_positions"):
+        state["cfg"] = {**state["cfg"], "task": task, "model": argparse.Namespace(**{**good, name: 10**9})}
+        torch.save(state, tmp_path / "checkpoint.pt")
+        with pytest.raises(ValueError, match=f"checkpoint.pt: its config says {name} 1000000000, and its weights have"):
+            Checkpoint(tmp_path / "checkpoint.pt", prepared)
+
+
+def test_environment_variables_get_into_no_file(tmp_path, monkeypatch, capsys):
+    """OmegaConf reads them where an old checkpoint's settings say so, and the merged file would hold them."""
+    monkeypatch.setenv("TOKEN", SECRET)
+    args = argparse.Namespace(
+        arch="lora", base_arch="transformer", task="translation", criterion="cross_entropy", optimizer="sgd", lora_rank=2,
+        lora_alpha=4, lora_target="fc", data="data", source_lang="${oc.env:TOKEN}", lr=[0.1], lr_scheduler="fixed",
+    )
+    model = {"fc.weight": torch.ones(6, 4), "fc.lora_A": torch.ones(2, 4), "fc.lora_B": torch.ones(6, 2)}
+    history = [{"criterion_name": "x", "optimizer_name": "x", "lr_scheduler_state": {}, "num_updates": 1}]
+    old = {"args": args, "model": model, "optimizer_history": history, "extra_state": {"train_iterator": {"epoch": 1}}}
+    torch.save(old, tmp_path / "old.pt")
+    assert lora(["merge", str(tmp_path / "old.pt"), str(tmp_path / "merged.pt")]) == 1
+    assert "its setting source_lang reads an environment variable" in capsys.readouterr().err
+    assert os.listdir(tmp_path) == ["old.pt"]
