@@ -202,6 +202,7 @@ def with_tied_output():
 ])
 def test_what_merging_or_saving_will_refuse_is_said_when_updates_are_added(settings, words, caplog):
     """And it is refused, of this model."""
+    caplog.set_level("WARNING")
     net, settings = with_tied_output(), LoRASettings(rank=2, **settings)
     chosen = add_lora(net, settings)
     (said,) = [record for record in caplog.records if record.levelname == "WARNING"]
@@ -216,6 +217,7 @@ def test_what_merging_or_saving_will_refuse_is_said_when_updates_are_added(setti
 
 def test_nothing_is_said_where_nothing_will_be_refused(caplog):
     """Among these models is one whose layers share a weight under two names, which is merged under both."""
+    caplog.set_level("WARNING")
     shared = model()["layers"][0]
     for net, settings in (
         (with_tied_output(), dict(target="q_proj,fc1", also_train="norm,embed")),

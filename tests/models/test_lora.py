@@ -252,6 +252,7 @@ def test_a_flags_default_is_the_settings():
     ([], None),
 ])
 def test_what_will_not_be_as_expected_is_said_before_training(translation_data, caplog, flags, words):
+    caplog.set_level("WARNING")
     own = [flag for flag in flags if flag != "--store-ema"]
     toy.build_trainer(
         translation_data, *toy.SGD, "--optimizer", "sgd", *(flag for flag in flags if flag not in own), model=lora_flags(*own)
