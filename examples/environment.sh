@@ -80,7 +80,8 @@ PY
 _pip_install() {
   local quiet=--quiet
   if [ -t 1 ]; then quiet=; fi # progress bars for people only
-  python -m pip install ${quiet:+"$quiet"} --constraint "$scratch/pins.txt" "$@"
+  # Without --no-compile half of the time goes into byte code of modules that nobody imports.
+  python -m pip install ${quiet:+"$quiet"} --no-compile --constraint "$scratch/pins.txt" "$@"
 }
 
 _install_fairseq() {
