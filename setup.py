@@ -77,7 +77,7 @@ if __name__ == "__main__":  # examples/environment.sh reads FAIRSEQ
         packages=find_packages(include=["sharp_plugins", "sharp_plugins.*"]),
         install_requires=install_requires,
         extras_require={
-            "examples": ["matplotlib"],  # the pictures of sharp_plugins.report, of GLUE and of examples/
+            "examples": ["matplotlib", "pillow"],  # the pictures of sharp_plugins.report, of GLUE and of examples/
             "test": ["pytest>=7", "pytest-xdist>=3"],
             "compare": ["transformers>=5", "peft>=0.18"],  # other implementations, which tests and benchmarks compare with
         },

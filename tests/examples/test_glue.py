@@ -1,6 +1,5 @@
 """``examples/glue/run.py``: what it refuses before any training, what it goes on with, and what its tables say."""
 
-import importlib.util
 import io
 import json
 import os
@@ -27,9 +26,7 @@ from sharp_plugins.glue import runs  # noqa: E402
 from sharp_plugins.glue.results import Result  # noqa: E402
 from sharp_plugins.glue.training import RunFailed  # noqa: E402
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("tokenizers") is None, reason="backbones are converted with tokenizers"
-)
+pytest.importorskip("tokenizers")  # backbones are converted with it
 
 
 @pytest.fixture(scope="module")
