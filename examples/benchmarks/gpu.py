@@ -16,7 +16,7 @@ import sys
 import tempfile
 from collections import Counter, defaultdict
 from pathlib import Path
-from typing import List, Sequence
+from typing import Dict, List, Sequence
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -112,7 +112,7 @@ def plan(args, scratch: Path) -> List[List[Stage]]:
     return groups
 
 
-def glue_stages(args, scratch: Path, environment) -> List[List[Stage]]:
+def glue_stages(args, scratch: Path, environment: Dict[str, str]) -> List[List[Stage]]:
     """Short runs of MiniLM, a process for each method, and the table of all."""
     python, log, backbone, out = sys.executable, "glue.log", scratch / "minilm", scratch / "glue"
     updates, place = 4 if args.quick else 200, ["--cpu"] if args.device == "cpu" else []
@@ -156,7 +156,10 @@ def tests_table(title: str, log: str) -> str:
         lines.append(f"| {file} | {counts['PASSED']} | {counts['FAILED'] + counts['ERROR']} | {counts['SKIPPED']} |")
     lines.append("")
     lines += [f"* {outcome}: `{file}::{test}`" for outcome, file, test in results if outcome in ("FAILED", "ERROR", "XPASS")]
-    lines += [f"* skipped {count}: {reason}" for count, reason in REASON.findall(log)]
+    skipped = Counter()
+    for count, reason in REASON.findall(log):
+        skipped[reason] += int(count)
+    lines += [f"* skipped {count}: {reason}" for reason, count in skipped.items()]
     return "\n".join(lines)
 
 
