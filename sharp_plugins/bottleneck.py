@@ -19,6 +19,8 @@ from typing import Callable, Dict, List
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sharp_plugins.settings import SettingError
+
 ACTIVATIONS: Dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu, "tanh": F.tanh}
 
 
@@ -37,9 +39,9 @@ class Bottleneck(nn.Module):
     def __init__(self, width: int, size: int, activation: str = "gelu"):
         super().__init__()
         if size < 1:
-            raise ValueError(f"--adapter-size must be 1 or larger, and is {size}")
+            raise SettingError("size", f"must be 1 or larger, and is {size}")
         if activation not in ACTIVATIONS:
-            raise ValueError(f"--adapter-activation {activation}: choose one of {', '.join(ACTIVATIONS)}")
+            raise SettingError("activation", f"{activation}: choose one of {', '.join(ACTIVATIONS)}")
         self.down, self.up = nn.Linear(width, size), nn.Linear(size, width)
         self.activation = activation
         nn.init.normal_(self.down.weight, std=0.02)

@@ -1,10 +1,25 @@
 """What the commands ``python -m sharp_plugins.glue``, ``.lora`` and ``.convert`` have in common."""
 
+import logging
+import os
 import sys
+import warnings
 from typing import Callable, Optional
 
 # What a user can mend; others are defects, and are shown with their traceback.
 MENDABLE = (ValueError, OSError, ImportError)
+
+
+def be_quiet() -> None:
+    """Keep other libraries' log lines and warnings from the terminal; LOGLEVEL=INFO, as fairseq has it, shows them.
+
+    Modules of fairseq set the root logger up as they are imported, and one of them lets all out then, hydra's DEBUG lines too: a
+    program calls this before it imports fairseq.
+    """
+    level = os.environ.get("LOGLEVEL", "ERROR").upper()
+    logging.basicConfig(level=level)
+    logging.getLogger().setLevel(level)
+    warnings.simplefilter("ignore")
 
 
 def run_command(work: Callable[[], Optional[str]]) -> int:
@@ -13,6 +28,7 @@ def run_command(work: Callable[[], Optional[str]]) -> int:
     Returns:
         the command's exit status: 0, or 1 after an error.
     """
+    be_quiet()
     try:
         text = work()
     except MENDABLE as error:

@@ -3,17 +3,25 @@
 import hashlib
 import os
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Iterator
 
 
 @contextmanager
 def unfinished_in(directory: Path) -> Iterator[Path]:
-    """A directory inside *directory*, from which complete files are moved to it; it goes, whatever happens."""
+    """A directory inside *directory*, from which complete files are moved to it; it goes, whatever happens, and after an error so
+    do directories that were made for it."""
+    made = [path for path in (directory, *directory.parents) if not path.exists()]
     directory.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=directory) as unfinished:
-        yield Path(unfinished)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=directory) as unfinished:
+            yield Path(unfinished)
+    except BaseException:
+        with suppress(OSError):  # another process may have put something there
+            for path in made:
+                path.rmdir()
+        raise
 
 
 @contextmanager

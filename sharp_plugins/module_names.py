@@ -5,6 +5,8 @@ from typing import Dict, Iterable, List, Optional, Tuple
 
 from torch import nn
 
+from sharp_plugins.settings import SettingError
+
 # fairseq's models keep the heads of classification tasks here.
 HEADS = "classification_heads"
 
@@ -21,17 +23,23 @@ def matches(pattern: str, name: str) -> bool:
     return re.fullmatch(rf"(.*\.)?(?:{pattern})", name) is not None
 
 
-def choose(flag: str, names: str, candidates: Dict[str, object], kind: str) -> List[str]:
+def above(name: str) -> List[str]:
+    """Names of the modules that hold the parameter or module *name*, the outermost first."""
+    parts = name.split(".")
+    return [".".join(parts[:n]) for n in range(1, len(parts))]
+
+
+def choose(setting: str, names: str, candidates: Dict[str, object], kind: str) -> List[str]:
     """The names among *candidates* that *names* matches.
 
     Args:
-        flag: what *names* was given by, for the message.
+        setting: what *names* was given by, for the message.
         names: names with commas between them, or one regular expression; each stands for a module's whole name or its end.
         candidates: what there is, by name.
         kind: what the candidates are called in the message.
 
     Raises:
-        ValueError: a part of *names* matches nothing.
+        SettingError: a part of *names* matches nothing.
     """
     chosen = []
     for pattern in patterns(names):
@@ -41,21 +49,21 @@ def choose(flag: str, names: str, candidates: Dict[str, object], kind: str) -> L
             for name in candidates:
                 ends.setdefault(name.rsplit(".", 1)[-1], name)
             known = ", ".join(f"{end} (as {name})" if end != name else end for end, name in list(ends.items())[:30])
-            raise ValueError(f"{flag} {names}: nothing matches {pattern!r}; the model's {kind} are {known or '(none)'}")
+            raise SettingError(setting, f"{names}: nothing matches {pattern!r}; the model's {kind} are {known or '(none)'}")
         chosen += found
     return list(dict.fromkeys(chosen))
 
 
-def check_patterns(flag: str, names: str) -> None:
-    """Raise ValueError where *names* is no regular expression."""
+def check_patterns(setting: str, names: str) -> None:
+    """Raise SettingError where *names* is no regular expression."""
     for pattern in patterns(names):
         try:
             matches(pattern, "")
         except re.error as error:
-            raise ValueError(f"{flag} {names}: {error}") from error
+            raise SettingError(setting, f"{names}: {error}") from error
 
 
-def trained_along(flag: str, model: nn.Module, names: Optional[str], default: str, strict: bool) -> List[nn.Parameter]:
+def trained_along(setting: str, model: nn.Module, names: Optional[str], default: str, strict: bool) -> List[nn.Parameter]:
     """The parameters of the modules, and the single ones, that *names* matches.
 
     Args:
@@ -68,7 +76,7 @@ def trained_along(flag: str, model: nn.Module, names: Optional[str], default: st
     chosen = []
     for part in [names] if names is not None else default.split(","):
         try:
-            chosen += choose(flag, part, candidates, "modules")
+            chosen += choose(setting, part, candidates, "modules")
         except ValueError:
             if strict and names is not None:
                 raise

@@ -73,12 +73,28 @@ class Run:
             time.sleep(0.005)
 
 
-def _enter(arguments, log) -> None:
-    """What the console script does, in a fresh fork."""
+def _print_to(log) -> None:
     with open(log, "w") as output:
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)
     torch.set_num_threads(1)
+
+
+def _execute(code, log) -> None:
+    _print_to(log)
+    exec(compile(code, "code", "exec"), {"__name__": "code"})
+
+
+def fork(code: str, log: Path) -> Run:
+    """Run *code* in a fresh fork that has imported fairseq, and nothing of the plugin; its output goes to *log*."""
+    process = _forks.Process(target=_execute, args=(code, str(log)))
+    process.start()
+    return Run(process, log)
+
+
+def _enter(arguments, log) -> None:
+    """What the console script does, in a fresh fork."""
+    _print_to(log)
     sys.argv = ["fairseq-train", *arguments]
     from fairseq_cli.train import cli_main
 

@@ -6,8 +6,10 @@
 #   bash tests/run.sh -n 0 -k closed_form any pytest options; -n 0 runs in one process
 set -euo pipefail
 cd "$(dirname "$0")/.."
+set_up_for=tests
 source examples/environment.sh
 
 # Two tests at a time, each on one thread: more would only share the same cores.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-exec python -m pytest tests -n 2 "$@"
+# At the end pytest lists the slowest tests, and then what failed, and what was skipped and why.
+exec python -m pytest tests -n 2 --durations 15 --durations-min 1 -r fEs "$@"

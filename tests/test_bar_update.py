@@ -142,7 +142,8 @@ def test_flattened_fp16_equals_unflattened(translation_data, monkeypatch):
                 signs += registered_optimizer(trainer).signs.tolist()
             assert len(set(signs)) == 2
             results.append({**toy.weights(trainer), "signs": torch.tensor(signs)})
-        toy.assert_same(*results)
+        toy.assert_same_but_for_rounding(*results)
+        assert torch.equal(results[0]["signs"], results[1]["signs"])
 
 
 @pytest.mark.parametrize("precision", ["memory-efficient-fp16", "memory-efficient-bf16"])

@@ -6,6 +6,7 @@ import plain
 import pytest
 import toy
 import torch
+from fairseq.logging import metrics
 from fairseq.models.ema import build_ema
 
 NO_DROPOUT = ["--dropout", "0"]
@@ -104,10 +105,27 @@ def test_interval_makes_plain_updates_in_between(translation_data):
     assert climbs == [3, 6]  # and update 0, before the spy was there
 
 
+@pytest.mark.parametrize("method", ["sam", "dsam"])
+@pytest.mark.parametrize("interval, expected", [(1, [2, 5]), (2, [2, 4]), (4, [0, 4])])
+def test_the_radius_is_measured_at_the_updates_that_are_logged(translation_data, method, interval, expected):
+    """fairseq logs after updates 3 and 6. Where it logs a plain update, the ascent before it is measured."""
+    flags = ["--optimizer", method, *SGD, "--sam-rho", "0.2", "--sam-interval", interval, "--log-interval", "3"]
+    trainer = toy.build_trainer(translation_data, *flags)
+    measured, climbed = [], []
+    for update in range(6):
+        with metrics.aggregate() as log:
+            trainer.train_step(toy.batches(trainer, [4]))
+        assert ("sam_radius" in log) == ("sam_projection" in log)
+        climbed += [update] * ("sam_gap" in log)
+        if "sam_radius" in log:
+            measured.append(update)
+            assert log["sam_radius"].avg.item() == pytest.approx(0.2, rel=1e-4)
+            assert log["sam_projection"].avg.item() == pytest.approx(1, abs=1e-4)
+    assert climbed == list(range(0, 6, interval)) and measured == expected
+
+
 def test_the_ascent_sees_the_dropout_masks_of_the_descent(translation_data):
     """Then the sharpness gap is the weights' doing alone: at ρ → 0 it vanishes although dropout is on."""
-    from fairseq.logging import metrics
-
     trainer = toy.build_trainer(
         translation_data, "--optimizer", "sam", *SGD, "--sam-rho", "1e-6", "--dropout", "0.5"
     )
@@ -152,7 +170,7 @@ def test_flattened_fp16_equals_unflattened(translation_data, monkeypatch):
         for _ in range(2):
             trainer.train_step(toy.batches(trainer, [6, 2]))
         results.append(toy.weights(trainer))
-    toy.assert_same(*results)
+    toy.assert_same_but_for_rounding(*results)
 
 
 def test_ema_follows_w(translation_data):

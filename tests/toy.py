@@ -11,7 +11,9 @@ from fairseq.logging import metrics
 from fairseq.trainer import Trainer
 from fairseq_cli import preprocess
 
-import sharp_plugins  # noqa: F401  fairseq-train imports --user-dir before it parses flags; here that is done by hand
+import sharp_plugins
+
+sharp_plugins.register()  # which fairseq-train does when it loads --user-dir
 
 PLUGIN = str(Path(__file__).resolve().parents[1] / "sharp_plugins")
 
@@ -98,11 +100,31 @@ def weights(trainer: Trainer):
     return {name: value.clone() for name, value in state.items() if not name.endswith("_float_tensor")}
 
 
+def freeze_alike(base, model):
+    """Freeze in *base* what is frozen in *model*, which has all of *base*'s parameters under their names; returns *base*.
+
+    Where the input is not contiguous, torch multiplies with a frozen weight by another kernel than with one that trains, and the
+    two may round differently. A wrapped model equals its base bit for bit only where the same weights are frozen in both.
+    """
+    named = dict(model.named_parameters())
+    for name, p in base.named_parameters():
+        p.requires_grad_(named[name].requires_grad)
+    return base
+
+
 def assert_same(first, second):
     """Bit for bit."""
     assert first.keys() == second.keys()
     for name in first:
         assert torch.equal(first[name], second[name]), name
+
+
+def assert_same_but_for_rounding(first, second):
+    """fp16 weights after the same updates of one flat fp32 tensor and of many. Only w + α g may differ, which torch computes with
+    one rounding or two, as the entry falls into a vector or behind the last whole one: the next fp16 number, at most."""
+    assert first.keys() == second.keys()
+    for name in first:
+        torch.testing.assert_close(first[name], second[name], rtol=2**-10, atol=1e-6, msg=name)
 
 
 def assert_close(trainer, expected, tolerance=2e-5):

@@ -20,8 +20,10 @@ from torch import Tensor
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
-import sharp_plugins  # noqa: E402,F401  fairseq-train imports --user-dir before it parses flags, this does not
+import sharp_plugins  # noqa: E402
 from encoder import SIZES, Classifier, Size, load_minilm  # noqa: E402
+
+sharp_plugins.register()
 
 PLUGIN = str(HERE.parents[1] / "sharp_plugins")
 HEAD = "sentence_classification_head"

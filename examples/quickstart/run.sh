@@ -19,7 +19,7 @@ usage: examples/quickstart/run.sh [options] [-- flags for fairseq-train]
   --rho R             radius of sam, dsam and lora-sam (default: 0.05)
   --seed N            seed of the training (default: 1); the made corpus is always the same
   --fp16              train in half precision (on a GPU)
-  --threads N         CPU threads (default: $OMP_NUM_THREADS, else all cores)
+  --threads N         CPU threads (default: $OMP_NUM_THREADS, else the cores that are free at the start)
 
 A GPU is used if there is one. Flags after -- go to fairseq-train for every method, after the preset's.
 END
@@ -104,6 +104,10 @@ if [ -f "$OUT/options.txt" ] && [ "$(cat "$OUT/options.txt")" != "$record" ]; th
   fail "--out: $OUT holds a run with other options ($(cat "$OUT/options.txt")); choose another, or delete it"
 fi
 echo "$record" >"$OUT/options.txt"
+
+# Threads, and how they wait: for a machine that may be busy. What you have set stays.
+threads="$(python -m sharp_plugins.threads "$OUT/threads.json")" || fail "the number of threads is unknown; see above"
+eval "$threads"
 
 # ---- helpers
 

@@ -14,6 +14,7 @@ from fairseq.models import ARCH_CONFIG_REGISTRY
 from omegaconf import OmegaConf
 from torch import Tensor
 
+from sharp_plugins.convert import bpe
 from sharp_plugins.convert.settings import Settings, read_settings
 from sharp_plugins.convert.tokenizer import PairFormat, Tokenizer
 from sharp_plugins.convert.weights import TOKEN_TYPES, fairseq_weights, read_weights
@@ -121,7 +122,7 @@ def architecture_flags(settings: Settings) -> List[str]:
 def build_config(flags: List[str], settings: Settings):
     """The config that ``fairseq-train`` keeps in a checkpoint of masked-language-model training with *flags*."""
     positions = str(settings.model["max_positions"])
-    line = ["--task", "masked_lm", "--criterion", "masked_lm", *flags, "--max-positions", positions]
+    line = ["--task", "masked_lm", "--criterion", "masked_lm", *flags, "--max-positions", positions, "--bpe", bpe.NAME]
     line += ["--tokens-per-sample", positions, "."]  # no data yet
     args = options.parse_args_and_arch(options.get_training_parser(), line)
     with warnings.catch_warnings():

@@ -1,8 +1,9 @@
 """A published ``config.json`` as the settings of a fairseq architecture."""
 
-import json
 from pathlib import Path
 from typing import Dict, NamedTuple
+
+from sharp_plugins.text_files import read_json
 
 # fairseq's setting -> the name in config.json
 SIZES = {
@@ -39,11 +40,8 @@ def read_settings(path: Path) -> Settings:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: not there; a published checkpoint is a directory with config.json")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        kind = config.get("model_type")
-    except (ValueError, AttributeError) as error:
-        raise ValueError(f"{path}: not a JSON object: {error}") from error
+    config = read_json(path)
+    kind = config.get("model_type")
     if kind not in ("bert", "roberta"):
         raise ValueError(f"{path}: model_type is {kind!r}; only 'bert' (of any size) and 'roberta' are converted")
     config.setdefault("layer_norm_eps", BERT_EPS)  # the first files do not say it
@@ -66,7 +64,7 @@ def _check_values(path: Path, kind: str, config: Dict) -> None:
     if missing:
         raise ValueError(f"{path}: {', '.join(missing)} missing")
     for name in sizes:
-        if not (isinstance(config[name], int) and config[name] >= 1):
+        if type(config[name]) is not int or config[name] < 1:
             raise ValueError(f"{path}: {name} must be a whole number, 1 or larger, and is {config[name]!r}")
     for name in others:
         if not (isinstance(config[name], (int, float)) and 0 <= config[name] < 1):

@@ -19,10 +19,14 @@ from typing import Dict, Iterable, List, NamedTuple
 
 from fairseq.data import Dictionary
 
+from sharp_plugins.text_files import read_json
+from sharp_plugins.unreadable import what_it_is
+
 # Published role -> fairseq's symbol, in the order of fairseq's dictionaries.
 SYMBOLS = {"cls_token": "<s>", "pad_token": "<pad>", "sep_token": "</s>", "unk_token": "<unk>", "mask_token": "<mask>"}
 BERT_TOKENS = dict(zip(SYMBOLS, ("[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]")))
 ROBERTA_TOKENS = SYMBOLS
+AROUND = ("<s>", "<pad>", "</s>")  # a sentence
 
 FILES = "tokenizer.json; vocab.txt and tokenizer_config.json (WordPiece); vocab.json and merges.txt (byte-level BPE)"
 
@@ -69,6 +73,7 @@ class Tokenizer:
         self.published_ids: List[int] = first + sorted(token_of.keys() - set(first))
         self._symbol_of = {i: special.get(i) or _as_symbol(token_of[i], i) for i in self.published_ids}
         self.symbols: List[str] = [self._symbol_of[i] for i in self.published_ids]
+        self._id_of = dict(zip(self.symbols, self.published_ids))
 
     @classmethod
     def load(cls, directory) -> "Tokenizer":
@@ -88,6 +93,8 @@ class Tokenizer:
         _mark_special(backend, special)
         if backend.post_processor is None:
             backend.post_processor = _usual_pairs(backend, special)
+        if backend.decoder is None:
+            backend.decoder = _usual_decoder(backend)
         backend.no_truncation()
         backend.no_padding()
         return cls(backend, special)
@@ -135,21 +142,30 @@ class Tokenizer:
         return [[self._symbol_of[i] for i in encoding.ids] for encoding in encodings]
 
 
+    def decode(self, symbols: Iterable[str]) -> str:
+        """The text of symbols, as the published tokenizer writes it; special ones stay, but for those around a sentence."""
+        ids = [self._id_of[symbol] for symbol in symbols if symbol in self._id_of and symbol not in AROUND]
+        return self.backend.decode(ids, skip_special_tokens=False)
+
+    def begins_a_word(self, symbol: str) -> bool:
+        """Whether a word begins with a symbol: with WordPieces one without ``##``, with byte-level BPE one with a space."""
+        token = self.backend.id_to_token(self._id_of[symbol]) if symbol in self._id_of else symbol
+        if symbol in SYMBOLS.values() or symbol not in self._id_of:
+            return True
+        return not token.startswith("##") if _is_wordpiece(self.backend) else token.startswith("\u0120")
+
+
+def _is_wordpiece(backend) -> bool:
+    return type(backend.model).__name__ == "WordPiece"
+
+
 def _as_symbol(token: str, index: int) -> str:
     return token if token.split() == [token] and token not in SYMBOLS.values() else f"<token:{index}>"
 
 
 def _read_json(path: Path) -> Dict:
     """The object in a file; empty where there is no file."""
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: cannot be read: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: a JSON object is expected, not {type(content).__name__}")
-    return content
+    return read_json(path) if path.is_file() else {}
 
 
 def _read_backend(directory: Path, config: Dict):
@@ -160,6 +176,10 @@ def _read_backend(directory: Path, config: Dict):
     except ImportError as error:
         raise ImportError(f"{directory}: its tokenizer is read with tokenizers: pip install tokenizers") from error
     whole, words, pieces, merges = (directory / f for f in ("tokenizer.json", "vocab.txt", "vocab.json", "merges.txt"))
+    for path in [whole] if whole.is_file() else filter(Path.is_file, (words, pieces, merges)):
+        other = what_it_is(path, is_text=True)  # the library would take its lines for a vocabulary
+        if other:
+            raise ValueError(f"{path}: cannot be read: {other}")
     try:
         if whole.is_file():
             backend = Backend.from_file(str(whole))
@@ -241,12 +261,18 @@ def _add_tokens(backend, directory: Path, config: Dict) -> None:
             )
 
 
+def _usual_decoder(backend):
+    from tokenizers import decoders
+
+    return decoders.WordPiece() if _is_wordpiece(backend) else decoders.ByteLevel()
+
+
 def _usual_pairs(backend, special: Dict[str, str]):
     """BERT's way to put a pair together for WordPieces, and RoBERTa's for others."""
-    from tokenizers import models, processors
+    from tokenizers import processors
 
     sep, cls = ((special[role], backend.token_to_id(special[role])) for role in ("sep_token", "cls_token"))
-    if isinstance(backend.model, models.WordPiece):
+    if _is_wordpiece(backend):
         return processors.BertProcessing(sep, cls)
     return processors.RobertaProcessing(sep, cls, trim_offsets=False, add_prefix_space=False)
 

@@ -6,7 +6,9 @@ from typing import Dict, List, Tuple
 import torch
 from torch import Tensor
 
+from sharp_plugins.convert.names import WORDS, model_names
 from sharp_plugins.convert.settings import ROBERTA_OFFSET, Settings
+from sharp_plugins.tensor_files import read_safetensors, read_torch
 
 INSIDE = "encoder.sentence_encoder"
 TOKEN_TYPES = f"{INSIDE}.embed_token_types.weight"
@@ -40,8 +42,6 @@ LM_HEAD = {
         "encoder.lm_head": "lm_head",
     },
 }
-# Names of the first BERTs, which are still in their files.
-OLD_ENDS = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 
 
 def read_weights(directory: Path) -> Dict[str, Tensor]:
@@ -54,29 +54,15 @@ def read_weights(directory: Path) -> Dict[str, Tensor]:
     """
     safe, pickled = directory / "model.safetensors", directory / "pytorch_model.bin"
     if safe.is_file():
-        try:
-            from safetensors.torch import load_file
-        except ImportError as error:
-            raise ImportError(f"{safe} is read with safetensors: pip install safetensors") from error
-        path, load = safe, lambda: load_file(str(safe))
+        path, (content, shared) = safe, read_safetensors(safe)
     elif pickled.is_file():
-        path, load = pickled, lambda: torch.load(pickled, map_location="cpu", weights_only=True)
+        path, content, shared = pickled, read_torch(pickled), {}
     else:
         raise FileNotFoundError(f"{directory}: neither {safe.name} nor {pickled.name} is there (shards are not read)")
     try:
-        weights = dict(load())
-    except Exception as error:  # zip, pickle and safetensors raise errors of many types
-        raise ValueError(f"{path}: cannot be read: {' '.join(str(error).split())[:300]}") from error
-    return {
-        _new_name(name): value for name, value in weights.items() if isinstance(name, str) and isinstance(value, Tensor)
-    }
-
-
-def _new_name(name: str) -> str:
-    for old, new in OLD_ENDS.items():
-        if name.endswith(old):
-            return name[: -len(old)] + new
-    return name
+        return model_names(content, shared)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def published_names(kind: str, layers: int, prefix: str) -> Dict[str, str]:
@@ -108,15 +94,11 @@ def fairseq_weights(
     Raises:
         ValueError: there is no such encoder, or more than one, or not the one that config.json describes.
     """
-    words = "embeddings.word_embeddings.weight"
-    prefixes = [name[: -len(words)] for name in weights if name.endswith(words)]
+    prefixes = [name[: -len(WORDS)] for name in weights if name.endswith(WORDS)]
     if len(prefixes) != 1:
-        raise ValueError(f"{where}: one {settings.type} encoder is expected; {len(prefixes)} weights end in {words}")
-    table = weights[prefixes[0] + words]
-    if len(table) != settings.vocabulary:
-        raise ValueError(
-            f"{where}: {words} has {len(table)} rows, and config.json says vocab_size {settings.vocabulary}"
-        )
+        raise ValueError(f"{where}: one {settings.type} encoder is expected; {len(prefixes)} weights end in {WORDS}")
+    check_sizes(weights, prefixes[0], settings, where)
+    table = weights[prefixes[0] + WORDS]
 
     names = published_names(settings.type, settings.model["encoder_layers"], prefixes[0])
     decoder = f"{LM_HEAD[settings.type]['encoder.lm_head']}.decoder."  # the table again, and the bias, in some files
@@ -127,6 +109,10 @@ def fairseq_weights(
     else:
         names = {own: theirs for own, theirs in names.items() if not own.startswith("encoder.lm_head.")}
         used = set()
+    for name in filter(weights.__contains__, names.values()):
+        if not weights[name].is_floating_point() or weights[name].layout != torch.strided:  # quantized, say
+            kind = f"{weights[name].dtype}, {weights[name].layout}".replace("torch.", "")
+            raise ValueError(f"{where}: {name} is {kind}; plain floating-point weights are expected")
     state = {own: weights[theirs].float() for own, theirs in names.items() if theirs in weights}
     used.update(names.values())
 
@@ -142,6 +128,35 @@ def fairseq_weights(
     if unknown:
         raise ValueError(f"{where}: {unknown[0]} is there, and by config.json there is no such weight")
     return state, left_out
+
+
+def check_sizes(weights: Dict[str, Tensor], prefix: str, settings: Settings, where) -> None:
+    """Raise ValueError where the tables and matrices are not there in the sizes of config.json. A model of these sizes is built
+    next: it would take the memory that config.json says, and not what the file holds."""
+    layers, width, inner = (
+        settings.model[name] for name in ("encoder_layers", "encoder_embed_dim", "encoder_ffn_embed_dim")
+    )
+    there = {name[len(prefix) :].split(".")[2] for name in weights if name.startswith(f"{prefix}encoder.layer.")}
+    if len(there) < layers:
+        raise ValueError(f"{where}: it has {len(there)} layers, and config.json says num_hidden_layers {layers}")
+    positions = settings.model["max_positions"] + (ROBERTA_OFFSET if settings.type == "roberta" else 0)
+    tables = {"word": settings.vocabulary, "position": positions, "token_type": settings.token_types}
+    shapes = {f"embeddings.{name}_embeddings.weight": (rows, width) for name, rows in tables.items()}
+    for n in range(layers):
+        for part in LAYER.values():
+            if not part.endswith("LayerNorm"):
+                shape = {"intermediate.dense": (inner, width), "output.dense": (width, inner)}.get(part, (width, width))
+                shapes[f"encoder.layer.{n}.{part}.weight"] = shape
+    for name, shape in shapes.items():
+        weight = weights.get(prefix + name)
+        if weight is None:
+            if settings.type == "roberta" and name.startswith("embeddings.token_type"):
+                continue
+            raise ValueError(f"{where}: its weights have no {prefix}{name}")
+        if weight.shape != shape:
+            raise ValueError(
+                f"{where}: {prefix}{name} has shape {tuple(weight.shape)}, and by config.json it should have {shape}"
+            )
 
 
 def _has_lm_head(weights: Dict[str, Tensor], names: Dict[str, str], table: Tensor, decoder: str) -> bool:

@@ -1,4 +1,4 @@
-"""Per-sentence losses of the stock criterions, and the registered ``dsam_*`` criterions that have them.
+"""Per-sentence losses of the criterions, and the regularized ones.
 
 ``--optimizer dsam`` needs, besides the loss of a batch, the loss of each sentence in it. It finds them
 
@@ -13,14 +13,13 @@ from fairseq.criterions import CRITERION_REGISTRY
 from fairseq.tasks import FairseqTask
 from torch import Tensor
 
-from sharp_plugins.criterions import dsam
 from sharp_plugins.criterions import freelb
 from sharp_plugins.criterions import r3f
 from sharp_plugins.criterions import rdrop
 from sharp_plugins.criterions import smart
 from sharp_plugins.criterions.sentence_losses import SENTENCE_LOSSES
 
-__all__ = ["dsam", "freelb", "r3f", "rdrop", "smart", "check_criterion", "sentence_losses_of", "supported_criterions"]
+__all__ = ["freelb", "r3f", "rdrop", "smart", "check_criterion", "sentence_losses_of", "supported_criterions"]
 
 
 def supported_criterions() -> List[str]:

@@ -11,13 +11,13 @@ line with the fields
 """
 
 import argparse
-import gzip
-import json
 import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Dict, Iterator, List, Optional, Tuple
+
+from sharp_plugins.text_files import TextError, parse_json, text_lines
 
 SPLITS = ("train", "dev", "test")
 
@@ -62,18 +62,18 @@ def find_split(directory, split: str) -> Path:
 def read_split(path) -> List[Entry]:
     """Read and check one ``.jsonl`` or ``.jsonl.gz`` file."""
     path = Path(path)
-    opener = gzip.open if path.suffix == ".gz" else open
     entries, line_of_id = [], {}
     try:
-        with opener(path, "rt", encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
-                entry = parse_line(line, f"{path}:{number}")
-                if entry.id in line_of_id:
-                    raise CorpusError(f"{path}:{number}: id {entry.id!r} is already on line {line_of_id[entry.id]}")
-                line_of_id[entry.id] = number
-                entries.append(entry)
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+        for number, line in text_lines(path):
+            entry = parse_line(line, f"{path}:{number}")
+            if entry.id in line_of_id:
+                raise CorpusError(f"{path}:{number}: id {entry.id!r} is already on line {line_of_id[entry.id]}")
+            line_of_id[entry.id] = number
+            entries.append(entry)
+    except OSError as error:
         raise CorpusError(f"{path}: cannot be read: {error}") from error
+    except TextError as error:
+        raise CorpusError(str(error)) from error
     if not entries:
         raise CorpusError(f"{path}: the file is empty")
     return entries
@@ -82,9 +82,9 @@ def read_split(path) -> List[Entry]:
 def parse_line(line: str, where: str) -> Entry:
     """Turn one line into an :class:`Entry`; ``where`` (``file:line``) begins every error message."""
     try:
-        record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise CorpusError(f"{where}: not a JSON object: {error}") from error
+        record = parse_json(line, where)
+    except TextError as error:
+        raise CorpusError(str(error)) from error
     if not isinstance(record, dict):
         raise CorpusError(f"{where}: a JSON object is expected, not {type(record).__name__}")
     for field in ("id", "category", "triples", "refs"):

@@ -11,6 +11,8 @@ from typing import Dict, List, Optional, Sequence
 
 from sacrebleu.metrics import BLEU, CHRF, TER
 
+from sharp_plugins.text_files import TextError, text_lines
+
 
 class ScoringError(ValueError):
     """Hypotheses and references do not fit together; the message says where."""
@@ -58,8 +60,12 @@ def score(
         raise ScoringError("there is nothing to score")
     for number, references in enumerate(references_per_input, start=1):
         # A lone string is a sequence too: of one-letter references.
-        if isinstance(references, str) or not any(text.strip() for text in references):
+        if isinstance(references, str) or not references:
             raise ScoringError(f"input {number}: a list with at least one reference is expected, got {references!r}")
+        for which, text in enumerate(references, start=1):
+            # One without words would count: TER divides by the references' mean length.
+            if not isinstance(text, str) or not text.strip():
+                raise ScoringError(f"input {number}, reference {which}: a text that is not empty is expected, got {text!r}")
 
     # TER takes most of the time, and a corpus's TER is a ratio of sums over its inputs: one pass serves all groups.
     ter = TER()
@@ -100,17 +106,36 @@ def read_generated(path, count: int) -> List[str]:
     fairseq prints sentences in the order of its batches; the number in ``H-17``/``D-17`` is the input's. ``D-``
     (detokenised) is taken where both are there. With ``--nbest`` above 1 the first of an input is its best.
     Sentencepiece pieces are joined if ``--remove-bpe sentencepiece`` did not do it. ``count`` is the number of inputs.
+
+    Raises:
+        OSError: the file cannot be opened.
+        ScoringError: a line cannot be read, an input comes twice, as when two runs were written into one file, or the inputs
+            are not *count*.
     """
     found: Dict[str, Dict[int, str]] = {"H": {}, "D": {}}
-    with open(path, encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            match = re.match(r"([HD])-(\d+)\t", line)
+    line_of: Dict[int, int] = {}  # where each input begins
+    current = None
+    try:
+        for number, line in text_lines(path):
+            match = re.match(r"([SHD])-([0-9]+)\t", line)
             if not match:
                 continue
-            fields = line.rstrip("\n").split("\t", 2)
+            kind, index = match[1], int(match[2])
+            if index in line_of and (index != current or kind == "S"):
+                raise ScoringError(
+                    f"{path}:{number}: input {index} comes again (first on line {line_of[index]}): the file holds the output of "
+                    "two runs; delete it and generate again"
+                )
+            line_of.setdefault(index, number)
+            current = index
+            if kind == "S":
+                continue
+            fields = line.split("\t", 2)
             if len(fields) != 3:
                 raise ScoringError(f"{path}:{number}: {fields[0]}, a score and a text are expected, tab-separated")
-            found[match[1]].setdefault(int(match[2]), join_pieces(fields[2]))
+            found[kind].setdefault(index, join_pieces(fields[2]))
+    except TextError as error:
+        raise ScoringError(str(error)) from error
     hypotheses = {**found["H"], **found["D"]}
     missing = [i for i in range(count) if i not in hypotheses]
     surplus = sorted(i for i in hypotheses if i >= count)

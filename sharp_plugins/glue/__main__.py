@@ -1,19 +1,22 @@
 """The commands: ``python -m sharp_plugins.glue prepare | evaluate``."""
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
 from sharp_plugins.command import run_command
-from sharp_plugins.glue.arguments import add_data_arguments, be_quiet, message
-from sharp_plugins.glue.backbone import load_backbone
-from sharp_plugins.glue.binarize import prepare, read_prepared
-from sharp_plugins.glue.download import download
-from sharp_plugins.glue.reader import find_files
+from sharp_plugins.files import write_text
+from sharp_plugins.glue.arguments import add_data_arguments, message
 from sharp_plugins.glue.tasks import find_task
 
 
 def run_prepare(args) -> None:
+    from sharp_plugins.glue.backbone import load_backbone  # here and below, so that --help imports no fairseq
+    from sharp_plugins.glue.binarize import prepare
+    from sharp_plugins.glue.download import download
+    from sharp_plugins.glue.reader import find_files
+
     tasks, backbone = [find_task(name) for name in args.tasks], load_backbone(args.backbone)
     for task in tasks:  # before any is written
         if args.download:
@@ -25,15 +28,21 @@ def run_prepare(args) -> None:
 
 
 def run_evaluate(args) -> str:
+    from sharp_plugins.glue.binarize import read_prepared
     from sharp_plugins.glue.evaluate import Checkpoint
 
-    checkpoint = Checkpoint(args.checkpoint, read_prepared(args.prepared), args.device)
+    try:
+        checkpoint = Checkpoint(args.checkpoint, read_prepared(args.prepared), args.device)
+        scores = checkpoint.score()
+        written = checkpoint.write_submissions(args.submission) if args.submission else []
+    except RuntimeError as error:  # torch's, for a GPU's memory
+        raise ValueError(f"{args.checkpoint}: cannot be evaluated: {error}") from error
     lines = [
-        f"{split}: " + ", ".join(f"{name} {value:.2f}" for name, value in metrics.items())
-        for split, metrics in checkpoint.score().items()
+        f"{split}: " + ", ".join(f"{name} {value:.2f}" for name, value in metrics.items()) for split, metrics in scores.items()
     ]
-    if args.submission:
-        lines += [str(path) for path in checkpoint.write_submissions(args.submission)]
+    lines += map(str, written)
+    if args.json:
+        write_text(args.json, json.dumps(scores, indent=2) + "\n")
     return "\n".join(lines)
 
 
@@ -55,10 +64,10 @@ def main(argv=None) -> int:
     command.add_argument("prepared", metavar="DATA", type=Path, help="directory that `prepare` wrote")
     words = "write the test sets' predictions as gluebenchmark.com takes them"
     command.add_argument("--submission", metavar="DIR", type=Path, help=words)
+    command.add_argument("--json", metavar="FILE", type=Path, help="write the metrics, not rounded, into a file too")
     command.add_argument("--device", help="cpu or cuda (default: cuda where there is a GPU)")
 
     args = parser.parse_args(argv)
-    be_quiet()
     return run_command(lambda: args.run(args))
 
 

@@ -1,11 +1,12 @@
 """What the commands have in common."""
 
-import logging
-import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from sharp_plugins.glue.binarize import Prepared
 from sharp_plugins.glue.tasks import TASKS
+
+if TYPE_CHECKING:  # the commands say how they are called without importing fairseq
+    from sharp_plugins.glue.binarize import Prepared
 
 
 def add_data_arguments(parser) -> None:
@@ -27,7 +28,7 @@ def add_data_arguments(parser) -> None:
     parser.add_argument("--download", action="store_true", help="fetch the published files that are missing in --data")
 
 
-def message(prepared: Prepared) -> str:
+def message(prepared: "Prepared") -> str:
     """What `prepare` did, for the user."""
     lines = [f"warning: {warning}" for warning in prepared.warnings]
     for split, rows in prepared.rows.items():
@@ -36,9 +37,3 @@ def message(prepared: Prepared) -> str:
         lines.append(f"{split}: {rows} rows of {prepared.files[split]}" + "".join(f", {note}" for note in notes))
     done = "nothing to do, all was there" if prepared.done_before else "written"
     return "\n".join([*lines, f"{prepared.directory}: {done}"])
-
-
-def be_quiet() -> None:
-    """Keep other libraries' log lines from the terminal; a module of fairseq lets all of them out as it is imported."""
-    logging.getLogger().setLevel(logging.ERROR)
-    warnings.simplefilter("ignore")

@@ -1,15 +1,15 @@
 """A published encoder as ``python -m sharp_plugins.convert`` leaves it: what data and runs need to know of it."""
 
-import pickle
 from pathlib import Path
 from typing import Dict, NamedTuple, Optional
 
-import torch
 from fairseq.data import Dictionary
 
 from sharp_plugins.convert.tokenizer import Tokenizer
 from sharp_plugins.files import sha256
 from sharp_plugins.glue.checkpoints import config_of
+from sharp_plugins.tensor_files import read_torch
+from sharp_plugins.unreadable import what_it_is
 
 FILES = ("model.pt", "dict.txt", "tokenizer.json")
 WORDS = "encoder.sentence_encoder.embed_tokens.weight"
@@ -69,7 +69,7 @@ def load_backbone(directory) -> Backbone:
     if family is None:
         raise ValueError(f"{directory / 'model.pt'}: its architecture, {args['arch']}, is none of a BERT or RoBERTa")
 
-    dictionary = Dictionary.load(str(directory / "dict.txt"))
+    dictionary = read_dictionary(directory / "dict.txt")
     tokenizer = Tokenizer.load(directory)
     unknown = [symbol for symbol in tokenizer.symbols if symbol not in dictionary]
     if unknown:
@@ -96,12 +96,28 @@ def load_backbone(directory) -> Backbone:
     )
 
 
+def read_dictionary(path: Path) -> Dictionary:
+    """fairseq's dictionary of a ``dict.txt``.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    other = what_it_is(path, is_text=True)
+    if other:
+        raise ValueError(f"{path}: cannot be read: {other}")
+    try:
+        return Dictionary.load(str(path))
+    except OSError:
+        raise
+    except Exception as error:  # fairseq raises RuntimeErrors and bare ones too
+        raise ValueError(f"{path}: cannot be read: {error}") from error
+
+
 def _read_checkpoint(path: Path):
     """The architecture's settings, and the rows of its table of words."""
+    state = read_torch(path, mmap=True)
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         args = config_of(state, "model")
         return {**args, "arch": args.get("arch") or args["_name"]}, len(state["model"][WORDS])
-    except (KeyError, TypeError, RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"{path}: not a converted encoder: {type(error).__name__}: {reason}") from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: not a converted encoder: {type(error).__name__}: {error}") from error

@@ -20,7 +20,8 @@ from fairseq.data import Dictionary, indexed_dataset
 from sharp_plugins.files import sha256, unfinished_in, write_text
 from sharp_plugins.glue.backbone import Backbone
 from sharp_plugins.glue.reader import Row, find_files, is_stand_in, read
-from sharp_plugins.glue.tasks import MOST, Task
+from sharp_plugins.glue.tasks import MOST, TASKS, Task
+from sharp_plugins.text_files import read_json
 
 STAMP = "prepared.json"
 # Changed with what is written, so that data of an earlier version are made anew.
@@ -133,10 +134,20 @@ def _stamp(directory: Path) -> Dict:
     if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
         return {}
     try:
-        stamp = json.loads((directory / STAMP).read_text(encoding="utf-8"))
-        return stamp if "source" in stamp else {}
+        stamp = read_json(directory / STAMP)
     except (OSError, ValueError) as error:
-        raise ValueError(f"{directory}: holds something else than a task's data; choose another place") from error
+        raise ValueError(f"{directory}: holds something else than a task's data ({error}); choose another place") from error
+    return stamp if _is_stamp(stamp) else {}
+
+
+def _is_stamp(stamp: Dict) -> bool:
+    """Whether it is what `prepare` writes. Names of splits become names of files: only the task's own are taken."""
+    try:
+        splits = TASKS[stamp["source"]["task"]].splits.keys()
+        named = [stamp[name] for name in ("rows", "files", "shortened", "stand_ins")]
+        return stamp.keys() == {*Prepared._fields} - {"directory", "task", "done_before"} and all(splits >= set(part) for part in named)
+    except (KeyError, TypeError):
+        return False
 
 
 def _prepared(directory: Path, stamp: Dict) -> Prepared:

@@ -6,11 +6,13 @@ from typing import Dict, List, NamedTuple, Optional, Sequence
 import torch
 from fairseq import checkpoint_utils
 
+import sharp_plugins
 from sharp_plugins.glue.binarize import Prepared
-from sharp_plugins.glue.checkpoints import config_of, read_checkpoint
+from sharp_plugins.glue.checkpoints import config_of
 from sharp_plugins.glue.metrics import scores
 from sharp_plugins.glue.submission import write_submission
 from sharp_plugins.glue.tasks import TASKS, Task
+from sharp_plugins.tensor_files import read_torch
 
 BATCH = 64
 
@@ -35,15 +37,14 @@ class Checkpoint:
 
         Raises:
             FileNotFoundError: the checkpoint is not there.
-            OSError: it cannot be read by torch's safe loader.
-            ValueError: it is cut off, or is no classifier of the task's classes.
+            OSError: it cannot be read now, for want of memory, say.
+            ValueError: it is cut off or refused by torch's safe loader, or is no classifier of the task's classes.
         """
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"{path}: not there")
-        state = read_checkpoint(path)
-        if state is None:
-            raise ValueError(f"{path}: cut off, or no checkpoint")
+        sharp_plugins.register()  # the architectures, and what fairseq needs to load them
+        state = read_torch(path, mmap=True)
         self.glue_task: Task = TASKS[prepared.task]
         self.prepared = prepared
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")

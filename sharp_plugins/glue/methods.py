@@ -236,6 +236,7 @@ def _change(result: Dict, changes: Sequence[str]) -> Dict:
 
 def check_config(config: Dict, name: str) -> None:
     """Raise ValueError where fairseq would refuse a setting when the run starts; *name* is the run's, for the message."""
+    sharp_plugins.register()  # fairseq knows the parts then
     parts = OmegaConf.create(deepcopy(config))
     try:
         for part, section in parts.items():

@@ -1,17 +1,14 @@
 """GLUE's tab-separated files, row by row: as published, or with the columns of `tasks`, gzip-compressed or not."""
 
-import gzip
-import math
-import zlib
 from pathlib import Path
-from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Dict, List, NamedTuple, Optional, Tuple
 
 from sharp_plugins.glue.tasks import COLA_COLUMNS, MOST, REQUIRED, Names, Task
+from sharp_plugins.text_files import TextError, byte_lines, decode, read_class, read_number
 
-BOM = b"\xef\xbb\xbf"
 ENDINGS = (".tsv", ".tsv.gz")
 # What other distributions of GLUE have for the labels of test sets.
-UNKNOWN = "-1"
+UNKNOWN = -1
 
 
 class Row(NamedTuple):
@@ -78,11 +75,11 @@ def read(path: Path, task: Task, split: str, skip_malformed: bool = False) -> Ta
         ValueError: it is empty, cut off, or a row is not what the task's rows are; names file and line.
     """
     path = Path(path)
-    lines = _lines(path)
+    lines = byte_lines(path)
     number, first = next(lines, (0, None))
     if first is None:
         raise ValueError(f"{path}: empty, without even a line of column names")
-    columns = _columns(path, task, split, first[len(BOM) :] if first.startswith(BOM) else first)
+    columns = _columns(path, task, split, first)
     if not columns.in_file:
         lines = _again(number, first, lines)
     rows, skipped, ends_with_break = [], [], True
@@ -116,18 +113,6 @@ def is_stand_in(path: Path, task: Task, split: str) -> bool:
     return Path(path).name.split(".")[0] != task.splits[split].names[0]
 
 
-def _lines(path: Path) -> Iterator[Tuple[int, bytes]]:
-    """Lines with their numbers; only a line feed ends one, as texts hold other separators."""
-    opened = gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb")
-    with opened as file:
-        number = 0
-        try:
-            for number, line in enumerate(file, start=1):
-                yield number, line
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise ValueError(f"{path}:{number + 1}: cut off or damaged: {error}") from error
-
-
 def _again(number: int, first: bytes, lines):
     yield number, first
     yield from lines
@@ -145,10 +130,9 @@ class _Columns(NamedTuple):
 
 def _fields(path: Path, number: int, line: bytes) -> List[str]:
     try:
-        text = line.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise RowError(f"{path}:{number}: not UTF-8: {error.reason} at byte {error.start} of the line") from error
-    return text.rstrip("\r\n").split("\t")
+        return decode(line, f"{path}:{number}").split("\t")
+    except TextError as error:
+        raise RowError(str(error)) from None
 
 
 def _columns(path: Path, task: Task, split: str, first: bytes) -> _Columns:
@@ -179,16 +163,19 @@ def _row(path: Path, number: int, line: bytes, columns: _Columns, task: Task, sp
     if not any(sentences):
         raise RowError(f"{path}:{number}: no text")
     label = None if columns.label is None else fields[columns.label]
-    if split.startswith("test") and label == UNKNOWN:
+    if split.startswith("test") and label is not None and read_number(label) == UNKNOWN:
         label = None
-    if label is not None and not (_is_score(label) if task.is_regression else label in task.classes):
-        wanted = f"a number from 0 to {MOST:g}" if task.is_regression else f"one of {', '.join(task.classes)}"
-        raise RowError(f"{path}:{number}: the label is {label!r}, and should be {wanted}")
+    if label is not None:
+        label = _label(label, task, f"{path}:{number}")
     return Row(str(index) if columns.index is None else fields[columns.index], sentences, label)
 
 
-def _is_score(text: str) -> bool:
-    try:
-        return math.isfinite(float(text)) and 0 <= float(text) <= MOST
-    except ValueError:
-        return False
+def _label(text: str, task: Task, where: str) -> str:
+    """A label as the task writes it."""
+    if task.is_regression:
+        found, wanted = text.strip() if read_number(text, 0, MOST) is not None else None, f"a number from 0 to {MOST:g}"
+    else:
+        found, wanted = read_class(text, task.classes), f"one of {', '.join(task.classes)}"
+    if found is None:
+        raise RowError(f"{where}: the label is {text!r}, and should be {wanted}")
+    return found

@@ -11,6 +11,7 @@ from typing import Dict, List, NamedTuple, Optional, Sequence
 from sharp_plugins.files import replacing, write_text
 from sharp_plugins.glue.tasks import TASKS, Task
 from sharp_plugins.report.table import markdown_table
+from sharp_plugins.text_files import read_json
 
 RESULT = "result.json"
 LABELS = {"accuracy": "accuracy", "f1": "F1", "mcc": "Matthews", "pearson": "Pearson", "spearman": "Spearman"}
@@ -21,6 +22,7 @@ class Result(NamedTuple):
 
     metrics: in percent, of the best epoch, by split and name.
     minutes: of training and validation, by fairseq's own clock, which goes on where an interrupted run does.
+    checkpoints: "kept", or "deleted", which may have been interrupted; None in files of older versions.
     """
 
     task: str
@@ -31,6 +33,7 @@ class Result(NamedTuple):
     best_epoch: int
     updates: int
     files: Dict[str, str]
+    checkpoints: Optional[str] = None
 
     def save(self, directory) -> None:
         write_text(Path(directory) / RESULT, json.dumps(self._asdict(), indent=2) + "\n")
@@ -45,9 +48,11 @@ def load_results(out) -> List[Result]:
     results = []
     for path in sorted(Path(out).glob(f"*/*/seed*/{RESULT}")):
         try:
-            results.append(Result(**json.loads(path.read_text(encoding="utf-8"))))
-        except (TypeError, ValueError) as error:
+            results.append(Result(**read_json(path)))
+        except TypeError as error:
             raise ValueError(f"{path}: not a run's result: {error}; delete it to run it again") from error
+        except ValueError as error:
+            raise ValueError(f"{error}; delete it to run it again") from error
         if results[-1].task not in TASKS:
             raise ValueError(f"{path}: a result of {results[-1].task!r}, which is no task; delete it")
     order = list(TASKS)

@@ -15,8 +15,8 @@ from typing import Dict, Iterator, List, Sequence, Tuple
 
 import torch
 
-from sharp_plugins.command import MENDABLE
-from sharp_plugins.glue.arguments import add_data_arguments, be_quiet, message
+from sharp_plugins.command import MENDABLE, be_quiet
+from sharp_plugins.glue.arguments import add_data_arguments, message
 from sharp_plugins.glue.backbone import load_backbone
 from sharp_plugins.glue.binarize import prepare, source_of
 from sharp_plugins.glue.download import download
@@ -30,6 +30,7 @@ from sharp_plugins.glue.training import (
     RunFailed,
     check,
     check_made_of,
+    clean_up,
     finish,
     locked,
     train,
@@ -178,6 +179,8 @@ def do(runs: Sequence[Run], args) -> List[str]:
     """Do what is missing; returns the runs that are not finished then."""
     for number, run in enumerate(runs, start=1):
         if run.is_finished:
+            if not args.keep_checkpoints:
+                clean_up(run)
             continue
         start = f"[{number}/{len(runs)}] {run.name}"
         print(f"{start}: log in {run.directory / 'train.log'}", flush=True)
@@ -189,7 +192,7 @@ def do(runs: Sequence[Run], args) -> List[str]:
                         train(run, progress, lock)
                     finally:
                         progress.end()
-                    print(describe(finish(run, args.keep_checkpoints, args.submission), start), flush=True)
+                    print(describe(finish(run, lock, args.keep_checkpoints, args.submission), start), flush=True)
         except (RunFailed, RunBusy, OSError) as error:
             print(f"error: {error}", file=sys.stderr, flush=True)
         report(args)

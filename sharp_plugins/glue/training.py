@@ -2,7 +2,8 @@
 
     RUN/run.yaml          the whole config; also by hand: cd RUN; fairseq-hydra-train --config-dir . --config-name run
     RUN/made_of.json      checksums of the backbone and of the data
-    RUN/train.log         what fairseq printed
+    RUN/threads.json      how many CPU threads it has, and how they wait, see `sharp_plugins.threads`
+    RUN/train.log         what fairseq printed, and what the scoring of the best epoch did
     RUN/checkpoint_*.pt   until the run is finished, unless they are to be kept
     RUN/result.json       when it is finished
 """
@@ -20,19 +21,23 @@ from typing import Callable, Dict, NamedTuple, Optional, Sequence
 
 from omegaconf import OmegaConf
 
-from sharp_plugins.files import write_text
+from sharp_plugins import threads
+from sharp_plugins.files import unfinished_in, write_text
 from sharp_plugins.glue.backbone import Backbone
 from sharp_plugins.glue.binarize import Prepared
-from sharp_plugins.glue.checkpoints import BEST, LAST, is_trained, mend_last_checkpoint, read_checkpoint
-from sharp_plugins.glue.evaluate import Checkpoint
+from sharp_plugins.glue.checkpoints import BEST, LAST, is_trained, read_checkpoint
 from sharp_plugins.glue.methods import Method, differences
 from sharp_plugins.glue.results import RESULT, Result
 from sharp_plugins.glue.tasks import Task
+from sharp_plugins.text_files import read_json
 
-CONFIG, MADE_OF, LOG, SUBMISSION = "run.yaml", "made_of.json", "train.log", "submission"
+CONFIG, MADE_OF, LOG, SUBMISSION, THREADS = "run.yaml", "made_of.json", "train.log", "submission", "threads.json"
 # The config's name must not be that of fairseq's own, "config".
 COMMAND = ["-m", "fairseq_cli.hydra_train", "--config-dir", ".", "--config-name", "run"]
 COMMAND += ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=stdout"]
+# `python -m sharp_plugins.glue`, where the package is found as it is here.
+PLACES = [os.path.abspath(place) for place in sys.path]
+EVALUATE = f"import sys; sys.path[:] = {PLACES!r}; from sharp_plugins.glue.__main__ import main; sys.exit(main())"
 # Seconds between two looks at the log.
 PAUSE = 0.3
 # Seconds that a process gets to stop.
@@ -89,11 +94,11 @@ def check_made_of(directory: Path, backbone: Dict, data: Optional[Dict]) -> None
     path = directory / MADE_OF
     if path.is_file():
         try:
-            before = json.loads(path.read_text(encoding="utf-8"))
+            before = read_json(path)
             now = {"backbone": backbone, "data": before.get("data") if data is None else data}
             different = [f"the {part}" for part in now if before.get(part) != now[part]]
-        except (ValueError, AttributeError) as error:
-            raise ValueError(f"{path}: cannot be read: {error}; delete {directory} to run it again") from error
+        except ValueError as error:
+            raise ValueError(f"{error}; delete {directory} to run it again") from error
         _refuse(directory, different)
 
 
@@ -136,19 +141,24 @@ def train(run: Run, show: Callable[[Dict], None], lock) -> None:
     """
     write_text(run.directory / MADE_OF, json.dumps(run.made_of, indent=2) + "\n")
     write_text(run.directory / CONFIG, "# @package _group_\n" + OmegaConf.to_yaml(OmegaConf.create(run.config)))
-    mend_last_checkpoint(run.directory)
     if not is_trained(run.directory, run.config["optimization"]):
-        _run_process(run, show, lock)
+        _run_process(run, COMMAND, show, lock)
 
 
-def _run_process(run: Run, show: Callable[[Dict], None], lock) -> None:
+def _run_process(run: Run, command: Sequence[str], show: Callable[[Dict], None], lock) -> None:
+    """Run Python with *command* in the run's directory, its output to the log.
+
+    Raises:
+        RunFailed: it ended with an error.
+    """
     log = run.directory / LOG
+    environment = {**os.environ, **threads.for_run(run.directory / THREADS)}
     with open(log, "a") as output:
         start = output.tell()
         # The process holds the lock too: it keeps others away should it outlive this one.
         process = subprocess.Popen(
-            [sys.executable, *COMMAND], cwd=run.directory, pass_fds=[lock.fileno()],
-            stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+            [sys.executable, *command], cwd=run.directory, pass_fds=[lock.fileno()],
+            stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=environment,
         )
     try:
         follow(process, log, start, show)
@@ -162,7 +172,8 @@ def _run_process(run: Run, show: Callable[[Dict], None], lock) -> None:
                 process.wait()
     if process.returncode != 0:
         end = "\n  ".join(log.read_text(errors="replace").splitlines()[-12:])
-        raise RunFailed(f"{run.name}: fairseq-hydra-train ended with {process.returncode}; {log} ends with\n  {end}")
+        name = "fairseq-hydra-train" if command is COMMAND else "scoring the best epoch"
+        raise RunFailed(f"{run.name}: {name} ended with {process.returncode}; {log} ends with\n  {end}")
 
 
 def follow(process, log: Path, start: int, show: Callable[[Dict], None]) -> None:
@@ -192,10 +203,11 @@ def parse(line: str) -> Optional[Dict]:
         return None
 
 
-def finish(run: Run, keep_checkpoints: bool = False, submission: bool = False) -> Result:
+def finish(run: Run, lock, keep_checkpoints: bool = False, submission: bool = False) -> Result:
     """Evaluate the best epoch, write ``result.json``, and delete the checkpoints unless they are to be kept.
 
     Args:
+        lock: from `locked`.
         submission: also write the test sets' predictions, into RUN/submission.
 
     Raises:
@@ -212,16 +224,36 @@ def finish(run: Run, keep_checkpoints: bool = False, submission: bool = False) -
         "updates": last["optimizer_history"][-1]["num_updates"],
     }
     del best, last
-    try:
-        checkpoint = Checkpoint(run.directory / BEST, run.prepared, "cpu" if run.config["common"].get("cpu") else None)
-        metrics = checkpoint.score()
-        if submission:
-            checkpoint.write_submissions(run.directory / SUBMISSION)
-    except (ValueError, OSError, RuntimeError) as error:  # torch's, for a GPU's memory, is a RuntimeError
-        raise RunFailed(f"{run.name}: trained, and could not be evaluated: {error}") from error
-    result = Result(run.task.name, run.method.name, run.seed, metrics=metrics, files=dict(run.prepared.files), **facts)
+    metrics = score(run, lock, submission)
+    checkpoints = "kept" if keep_checkpoints else "deleted"
+    about = dict(metrics=metrics, files=dict(run.prepared.files), checkpoints=checkpoints, **facts)
+    result = Result(run.task.name, run.method.name, run.seed, **about)
     result.save(run.directory)
-    if not keep_checkpoints:
-        for path in run.directory.glob("checkpoint*.pt"):
-            os.unlink(path)
+    clean_up(run)
     return result
+
+
+def score(run: Run, lock, submission: bool = False) -> Dict[str, Dict[str, float]]:
+    """The metrics of the best epoch, by split and name, from a process of its own: its GPU memory goes with it.
+
+    Raises:
+        RunFailed: the process failed.
+    """
+    with unfinished_in(run.directory) as unfinished:
+        scores = unfinished.resolve() / "scores.json"
+        command = ["-c", EVALUATE, "evaluate", BEST, str(run.prepared.directory.resolve()), "--json", str(scores)]
+        command += ["--device", "cpu"] if run.config["common"].get("cpu") else []
+        command += ["--submission", SUBMISSION] if submission else []
+        _run_process(run, command, lambda entry: None, lock)
+        return json.loads(scores.read_text(encoding="utf-8"))
+
+
+def clean_up(run: Run) -> None:
+    """Delete the checkpoints of a finished run that were not to be kept; a process may have been killed before it had done so."""
+    try:
+        result = json.loads((run.directory / RESULT).read_text(encoding="utf-8"))
+    except ValueError:
+        return  # who reads all results says so
+    if isinstance(result, dict) and result.get("checkpoints") == "deleted":
+        for checkpoint in run.directory.glob("checkpoint*.pt"):
+            checkpoint.unlink(missing_ok=True)  # another call may be at it

@@ -1,7 +1,15 @@
 """The flags of parts that another part names, on the command line, and ``--bf16`` without a TPU.
 
 fairseq parses twice: first the names of the parts, then the flags that the named parts add. A part that is named by another
-part's flag (``--base-optimizer``, ``--base-arch``) fits in only by looking at the command line before the second time, which is done here.
+part's flag (``--base-optimizer``, ``--base-arch``) fits in only by looking at the command line before the second time, which
+is done here.
+
+What looks is the parser itself (`adopt`). It is adopted where fairseq begins to parse, if the plugin is loaded by then. In
+
+    options.parse_args_and_arch(options.get_training_parser(), [..., "--user-dir", "sharp_plugins"])
+
+Python has looked the function up before it runs, and it is what loads the plugin: there the parser is adopted where it gets
+the flags of the optimizer or the architecture that wraps another one.
 """
 
 import argparse
@@ -11,19 +19,20 @@ import sys
 from typing import List, Optional
 
 from fairseq import optim, options
+from fairseq.dataclass.configs import FairseqConfig
 from fairseq.dataclass.utils import gen_parser_from_dataclass
 from fairseq.models import ARCH_MODEL_REGISTRY
 
-from sharp_plugins.host import refusals
+from sharp_plugins.host import frozen, refusals
 from sharp_plugins.host.patching import wrap
-from sharp_plugins.models.base_arch import wrapper_of
-from sharp_plugins.optim.base import WrappingOptimizer, check_base_optimizer, legacy_settings
+from sharp_plugins.models.base_arch import WrappingModel, wrapper_of
+from sharp_plugins.optim.base import BaseOptimizerConfig, WrappingOptimizer, check_base_optimizer, legacy_settings
 
 
 def _names(arguments: List[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--optimizer")
-    parser.add_argument("--base-optimizer", default="adam")
+    parser.add_argument("--base-optimizer", default=BaseOptimizerConfig.base_optimizer)
     parser.add_argument("--arch", "-a")
     parser.add_argument("--base-arch")
     parser.add_argument("--tpu", action="store_true")
@@ -63,20 +72,27 @@ def _collect_base_settings(args: argparse.Namespace, name: str) -> str:
     return json.dumps({key: getattr(args, key) for key in names if hasattr(args, key)})
 
 
-def _add_named_flags(parser: argparse.ArgumentParser, names: argparse.Namespace, wraps: bool, stray: Optional[str]) -> None:
-    """Add the flags of the base optimizer and of the base architecture; once for each parser.
+def _wrapping_optimizer(name: Optional[str]) -> Optional[type]:
+    """The class of ``--optimizer``, if it wraps another one."""
+    cls = optim.OPTIMIZER_REGISTRY.get(name)
+    return cls if isinstance(cls, type) and issubclass(cls, WrappingOptimizer) else None
+
+
+def _add_named_flags(parser: argparse.ArgumentParser, arguments: List[str]) -> None:
+    """Add the flags of the base optimizer and of the base architecture that *arguments* name; once for each parser.
 
     Raises:
-        ValueError: there is no such part, or *stray*, a flag of a wrapping architecture's, comes without it.
+        ValueError: there is no such part, or a flag of a wrapping architecture's comes without it.
     """
-    added = vars(parser).setdefault("_sharp_plugins_added", set())
-    if wraps:
+    names, added = _names(arguments), parser._sharp_plugins_added
+    if _wrapping_optimizer(names.optimizer) is not None:
         check_base_optimizer(names.base_optimizer)
         if "optimizer" not in added:
             added.add("optimizer")
             _add_base_flags(parser, names.base_optimizer)
     if "--arch" in parser._option_string_actions:
         wrapper = wrapper_of(names)
+        stray = next((part for part in arguments if part.startswith(("--lora-", "--adapter-", "--base-arch"))), None)
         if wrapper is not None:
             wrapper.check_base_arch(names)
             if "arch" not in added:
@@ -87,21 +103,63 @@ def _add_named_flags(parser: argparse.ArgumentParser, names: argparse.Namespace,
             raise ValueError(f"{stray} needs --arch {instead} --base-arch {names.arch} in the place of --arch {names.arch}")
 
 
+def _check_parsed(args: argparse.Namespace) -> None:
+    """Check the flags of what wraps another part, and gather the base optimizer's own; nothing where they are not parsed yet.
+
+    Raises:
+        ValueError: a setting is out of range, or the parts cannot be combined.
+    """
+    wrapper, optimizer = wrapper_of(args), _wrapping_optimizer(getattr(args, "optimizer", None))
+    if wrapper is not None and hasattr(args, "base_arch"):
+        wrapper.check(args)
+        frozen.check_flags(vars(args).get, args.arch)
+    if optimizer is not None and hasattr(args, "base_optimizer"):
+        args.base = _collect_base_settings(args, args.base_optimizer)
+        optimizer.check(args)
+        refusals.check_settings(vars(args).get, args.optimizer)
+
+
+def adopt(parser: argparse.ArgumentParser) -> None:
+    """Let *parser* add the flags of the parts that its command line names before it parses, and check them after; once for
+    each parser. Errors are `parser.error`."""
+    if "_sharp_plugins_added" in vars(parser):
+        return
+    parser._sharp_plugins_added = set()
+    parse = parser.parse_known_args
+
+    def parse_known_args(args=None, namespace=None):
+        try:
+            _add_named_flags(parser, sys.argv[1:] if args is None else list(args))
+        except ValueError as error:
+            parser.error(str(error))
+        parsed, rest = parse(args, namespace)
+        try:
+            _check_parsed(parsed)
+        except ValueError as error:
+            parser.error(str(error))
+        return parsed, rest
+
+    parser.parse_known_args = parse_known_args  # parse_args calls it too
+
+
+def _adopt_from_flags(added_to) -> None:
+    """`adopt` the parser to which, or to a group of which, fairseq is adding the flags of one of the plugin's parts."""
+    if not isinstance(added_to, argparse.ArgumentParser):
+        # argparse's groups do not know their parser. fairseq's function that is running does.
+        frame = sys._getframe()
+        while frame and not (frame.f_code.co_name == "parse_args_and_arch" and frame.f_globals is vars(options)):
+            frame = frame.f_back
+        added_to = frame and frame.f_locals.get("parser")
+    if isinstance(added_to, argparse.ArgumentParser):
+        adopt(added_to)
+
+
 def _wrap_parsing(parse):
     def parse_args_and_arch(
         parser, input_args: Optional[List[str]] = None, parse_known=False, suppress_defaults=False, modify_parser=None
     ):
-        arguments = sys.argv[1:] if input_args is None else input_args
-        names = _names(arguments)
-        optimizer = optim.OPTIMIZER_REGISTRY.get(names.optimizer)
-        wraps = isinstance(optimizer, type) and issubclass(optimizer, WrappingOptimizer)
-        # fairseq calls itself for --suppress-defaults; the flags are there already then.
-        if not suppress_defaults and isinstance(parser, argparse.ArgumentParser):
-            stray = next((part for part in arguments if part.startswith(("--lora-", "--adapter-", "--base-arch"))), None)
-            try:
-                _add_named_flags(parser, names, wraps, stray)
-            except ValueError as error:
-                parser.error(str(error))
+        if isinstance(parser, argparse.ArgumentParser):
+            adopt(parser)
         result = parse(
             parser,
             input_args=input_args,
@@ -110,23 +168,29 @@ def _wrap_parsing(parse):
             modify_parser=modify_parser,
         )
         args = result[0] if parse_known else result
-        if getattr(args, "bf16", False) and not names.tpu and importlib.util.find_spec("torch_xla") is None:
-            # fairseq takes --bf16 for a TPU run and dies on a missing torch_xla; GPUs and CPUs have bf16 too.
-            args.tpu = False
-        try:
-            wrapper = wrapper_of(args)
-            if wrapper is not None:
-                wrapper.check(args)
-            if wraps and hasattr(args, "base_optimizer"):
-                args.base = _collect_base_settings(args, args.base_optimizer)
-                optimizer.check(args)
-                refusals.check_settings(vars(args).get, args.optimizer)
-        except ValueError as error:
-            parser.error(str(error))
+        if suppress_defaults:  # parsed by a parser that fairseq has made of this one
+            try:
+                _check_parsed(args)
+            except ValueError as error:
+                parser.error(str(error))
+        if getattr(args, "bf16", False) and not _names(sys.argv[1:] if input_args is None else input_args).tpu:
+            args.tpu = args.tpu and _has_xla()
         return result
 
     return parse_args_and_arch
 
 
+def _has_xla() -> bool:
+    return importlib.util.find_spec("torch_xla") is not None
+
+
+def take_back_tpu(cfg: FairseqConfig) -> None:
+    """fairseq's flags take ``--bf16`` for a TPU run, which dies on a missing torch_xla; GPUs and CPUs have bf16 too. For configs
+    from flags that were parsed before the plugin was loaded."""
+    if cfg.common.bf16 and cfg.common.tpu and not _has_xla():
+        cfg.common.tpu = False
+
+
 def install() -> None:
     wrap(options, "parse_args_and_arch", _wrap_parsing)
+    WrappingOptimizer.on_flags = WrappingModel.on_flags = staticmethod(_adopt_from_flags)

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from sharp_plugins.balancedness import balancedness, squared_norms
 from sharp_plugins.host.masters import master_copies, master_gradients, registered_optimizer
-from sharp_plugins.models.lora import monitor_of
+from sharp_plugins.lora.model import lora_layers
+from sharp_plugins.models.base_arch import wrapper_of
+from sharp_plugins.models.lora import LoRA, LoRAConfig, monitor_of
 from sharp_plugins.optim.bar import BAR, Pairs, Side
 from sharp_plugins.pairs import Pair, scale_invariant_pairs
 
@@ -84,6 +86,15 @@ def monitored(names: Sequence[str], which: str) -> List[int]:
     return sorted({of_kind[0], of_kind[(len(of_kind) - 1) // 2], of_kind[-1]})
 
 
+def _monitor(trainer) -> str:
+    """Which pairs are logged with a stock optimizer or SAM: what ``--lora-monitor`` says, and the default for LoRA layers that the
+    model of another architecture has inside, as one that starts from a pretrained LoRA model."""
+    if not hasattr(trainer, "_sharp_monitor"):
+        inside = lora_layers(trainer.get_model()) and wrapper_of(trainer.cfg.model) is not LoRA
+        trainer._sharp_monitor = LoRAConfig.lora_monitor if inside else monitor_of(trainer.cfg.model)
+    return trainer._sharp_monitor
+
+
 def balancedness_due(trainer) -> bool:
     """Whether the update that is about to be made is one of those that fairseq logs, or the first of all."""
     updates = trainer.get_num_updates()
@@ -106,7 +117,7 @@ def log_balancedness(trainer) -> None:
     if is_bar:
         which, pairs = str(method.cfg.bar_monitor), method.pairs
     else:
-        which = monitor_of(trainer.cfg.model)
+        which = _monitor(trainer)
         pairs = () if which == "none" else optimized_pairs(trainer)
     with metrics.aggregate("train"):
         if is_bar:

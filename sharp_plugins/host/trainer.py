@@ -20,7 +20,7 @@ from fairseq.trainer import Trainer
 from torch import Tensor
 from torch.nn.modules.batchnorm import _NormBase
 
-from sharp_plugins.host import mends, refusals
+from sharp_plugins.host import effective, flags, frozen, mends, refusals
 from sharp_plugins.host.masters import master_copies, registered_optimizer
 from sharp_plugins.host.passes import LostToMemory, Passes
 from sharp_plugins.host.pairs import balancedness_due, log_balancedness, prepare_balancing
@@ -80,6 +80,7 @@ def _wrap_train_step(train_step):
 
     def train_step_with_method(self, samples, raise_oom=False):
         method, updates = registered_optimizer(self), self.get_num_updates()
+        frozen.remember(self)
         if isinstance(method, BAR):
             prepare_balancing(self, method)
         if getattr(self.get_criterion(), "ema_flag", None):
@@ -222,6 +223,7 @@ def _wrap_save(save):
         method = registered_optimizer(self)
         if isinstance(method, SAM) and method.perturbation is not None:
             method.perturbation.descend()
+        frozen.check(self, filename)
         return save(self, filename, extra_state)
 
     return save_checkpoint
@@ -266,6 +268,7 @@ def _wrap_load(load):
 
     def load_checkpoint(self, *args, **kwargs):
         is_wrapped = wrapper_of(self.cfg.model) is not None
+        frozen.forget(self)
         try:
             extra_state = load(self, *args, **kwargs)
         except ValueError as error:
@@ -322,9 +325,14 @@ def _wrap_init(init):
     def __init__(self, cfg, task, model, criterion, quantizer=None):
         if isinstance(cfg, argparse.Namespace):
             cfg = convert_namespace_to_omegaconf(cfg)
+        flags.take_back_tpu(cfg)
+        effective.check_config(cfg)
+        effective.check_criterion(criterion)
         wrapper = wrapper_of(cfg.model)
         if wrapper is not None:
             wrapper.finish(model, cfg.model)
+            wrapper.foresee(cfg)
+            frozen.check_writers(cfg.model._name, cfg, model)
         name = getattr(cfg.optimizer, "_name", None)
         method = OPTIMIZER_REGISTRY.get(name)
         if isinstance(method, type) and issubclass(method, WrappingOptimizer):
@@ -335,6 +343,14 @@ def _wrap_init(init):
         init(self, cfg, task, model, criterion, quantizer)
 
     return __init__
+
+
+def _wrap_build_optimizer(build):
+    def build_optimizer(self):
+        build(self)
+        effective.check_optimizer(self)
+
+    return build_optimizer
 
 
 def mend_overflow_on_cpu(train_step):
@@ -360,6 +376,7 @@ def mend_overflow_on_cpu(train_step):
 
 def install() -> None:
     wrap(Trainer, "__init__", _wrap_init)
+    wrap(Trainer, "_build_optimizer", _wrap_build_optimizer)
     wrap(Trainer, "train_step", _wrap_train_step)
     wrap(Trainer, "_aggregate_logging_outputs", _wrap_aggregate)
     wrap(Trainer, "_reduce_and_log_stats", _wrap_reduce)

@@ -16,7 +16,7 @@ LOST = 0.9
 
 
 def save(args) -> str:
-    done = checkpoint.save_adapter(args.checkpoint, args.directory)
+    done = checkpoint.save_adapter(args.checkpoint, args.directory, args.names)
     along = f", and {', '.join(done.modules)}" if done.modules else ""
     return (
         f"{args.directory}: {peft.WEIGHTS} ({done.size / 1e6:.2f} MB), {peft.CONFIG}\n"
@@ -33,10 +33,11 @@ def load(args) -> str:
 
 
 def merge(args) -> str:
-    done = checkpoint.merge_checkpoint(args.checkpoint, args.out, DTYPES.get(args.dtype))
+    done = checkpoint.merge_checkpoints(args.checkpoints, args.out, DTYPES.get(args.dtype))
     agreement, (least, most) = done.agreement, done.agreement.survived
     lines = [
-        f"{args.out}: {done.base_arch}, {agreement.layers} layers merged ({', '.join(done.dtypes)})",
+        f"{args.out}: {done.base_arch}, {agreement.layers} layers merged ({', '.join(done.dtypes)})"
+        + (f", the mean of {done.averaged} checkpoints" if done.averaged > 1 else ""),
         f"outputs differ from the unmerged layers' by at most {agreement.difference:.1e} of their norm "
         f"({agreement.name}; tolerance {agreement.tolerance:.1e}); {least:.1%} to {most:.1%} of the updates "
         "survived rounding",
@@ -68,24 +69,26 @@ def build_parser() -> argparse.ArgumentParser:
     added = command(save, "a LoRA checkpoint's updates alone, as PEFT's files", description)
     added.add_argument("checkpoint", **trained)
     added.add_argument("directory", metavar="DIR", type=Path, help="directory to write to")
+    words = "names of modules: fairseq's own, or transformers', for a BERT or RoBERTa that was converted (default: fairseq)"
+    added.add_argument("--names", choices=("fairseq", "transformers"), default="fairseq", help=words)
 
     description = (
         "Write a LoRA checkpoint from a plain one and an adapter, to train on from, to generate with or to merge."
     )
     added = command(load, "PEFT's files and a plain checkpoint as a LoRA checkpoint", description)
-    added.add_argument(
-        "directory", metavar="DIR", type=Path, help="adapter of a fairseq model, written by save or by PEFT"
-    )
+    words = "adapter, written by save or by PEFT, of a fairseq model or of the published BERT or RoBERTa that it was converted from"
+    added.add_argument("directory", metavar="DIR", type=Path, help=words)
     added.add_argument("plain", metavar="PLAIN.pt", type=Path, help="fairseq checkpoint of the adapter's base model")
     added.add_argument("out", metavar="OUT.pt", type=Path, help="LoRA checkpoint to write")
 
     description = (
         "Write a plain fairseq checkpoint with W + (alpha/r) B A as its weights, which needs no plugin. Sums are "
         "computed in fp64 and rounded once. On random inputs each merged layer must agree with the unmerged one up to "
-        "the dtype's epsilon (1.2e-07, 9.8e-04 and 7.8e-03 in fp32, fp16 and bf16), twice the largest change by rounding."
+        "the dtype's epsilon (1.2e-07, 9.8e-04 and 7.8e-03 in fp32, fp16 and bf16), twice the largest change by rounding. "
+        "Of several checkpoints it writes the mean of these weights, which is not what the averages of A and of B make."
     )
-    added = command(merge, "a LoRA checkpoint as a plain one", description)
-    added.add_argument("checkpoint", **trained)
+    added = command(merge, "a LoRA checkpoint, or the mean of several, as a plain one", description)
+    added.add_argument("checkpoints", nargs="+", **trained)
     added.add_argument("out", metavar="OUT.pt", type=Path, help="plain checkpoint to write")
     added.add_argument("--dtype", choices=DTYPES, help="of all weights that are written (default: each weight's own)")
     return parser

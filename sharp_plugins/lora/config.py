@@ -75,11 +75,11 @@ def takes_a_dict(arch: str) -> bool:
     """Whether the model of *arch* is known to find all its flags in a dict.
 
     Models that build on fairseq's TransformerConfig get flags beyond its fields from a Namespace alone. Without them a
-    BART does not load, and others might compute something else. Where there is no fairseq to ask, nothing is known.
+    BART does not load, and others might compute something else. Where there is no fairseq that can be asked, nothing is known.
     """
     try:
         from fairseq.models import ARCH_MODEL_REGISTRY, roberta, transformer, transformer_lm
-    except ImportError:
+    except Exception:  # a broken fairseq raises what it likes
         return False
     known = (transformer.TransformerModel, transformer_lm.TransformerLanguageModel, roberta.RobertaModel)
     return ARCH_MODEL_REGISTRY.get(arch) in known

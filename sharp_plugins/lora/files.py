@@ -1,6 +1,5 @@
-"""Files of fairseq checkpoints: read with torch's safe loader, and under their names when they are complete."""
+"""Files of fairseq checkpoints: read without running code, and under their names when they are complete."""
 
-import argparse
 import contextlib
 import warnings
 from pathlib import Path
@@ -9,28 +8,22 @@ from typing import Any, Dict, Iterator
 import torch
 
 from sharp_plugins.files import replacing
+from sharp_plugins.tensor_files import read_torch
 
 Checkpoint = Dict[str, Any]
 
 
-def read(path: Path) -> Checkpoint:
+def read(path: Path, mmap: bool = False) -> Checkpoint:
     """A fairseq checkpoint on the CPU, with a config of today's form.
+
+    Args:
+        mmap: tensors come into memory when they are used (the optimizer's state, and averages, seldom are).
 
     Raises:
         OSError: the file cannot be opened.
         ValueError: it cannot be loaded safely or is no fairseq checkpoint.
     """
-    allow = getattr(torch.serialization, "add_safe_globals", None)
-    if allow is not None:
-        allow([argparse.Namespace])  # fairseq keeps flags in them; they run no code
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # zip and pickle raise errors of many types
-        hint = "" if allow is not None else " (torch 2.4 and later can read checkpoints with a Namespace safely)"
-        words = " ".join(str(error).split())[:300]
-        raise ValueError(f"{path}: cannot be read as a checkpoint: {words}{hint}") from error
+    checkpoint = read_torch(path, mmap)
     with about(path):
         model = checkpoint.get("model") if isinstance(checkpoint, dict) else None
         if not isinstance(model, dict) or not all(map(torch.is_tensor, model.values())):
@@ -47,8 +40,8 @@ def _with_config(checkpoint: Checkpoint) -> Checkpoint:
     try:
         from fairseq.checkpoint_utils import _upgrade_state_dict
         from omegaconf import OmegaConf
-    except ImportError as error:
-        raise ValueError("it is of an older fairseq: install fairseq, which reads its config") from error
+    except Exception as error:  # missing, or broken: then it raises what it likes
+        raise ValueError("it is of an older fairseq: install one that can be imported, which reads its config") from error
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # today's hydra complains of the way in which fairseq calls it

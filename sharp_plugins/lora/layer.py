@@ -9,7 +9,8 @@ weights keeps them: checkpoints, tied weights, hooks.
 **The weight that others read.** fairseq's attention seldom calls its projections: it hands `q_proj.weight` to torch's fused
 `F.multi_head_attention_forward`, in training and evaluation, where an update that lives in `forward` alone would be lost
 (and is, in other implementations). So ``layer.weight`` is W + s B A for every reader: a `LowRankSum`, a tensor whose product
-with activations is still the sum above. W itself is in ``state_dict``, ``parameters()`` and ``base_weight``.
+with activations is still the sum above. W itself is in ``state_dict``, ``parameters()`` and ``base_weight``. Writing to
+``layer.weight`` raises, by whatever way (read_only.py); ``layer.weight = nn.Parameter(...)`` sets W.
 """
 
 import math
@@ -19,9 +20,10 @@ from typing import Optional
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
+from sharp_plugins.lora.read_only import ReadOnly
 from sharp_plugins.pairs import declare_pair
+from sharp_plugins.settings import SettingError
 
 INITS = ("kaiming", "gaussian")
 
@@ -33,15 +35,8 @@ _METADATA = {
 }
 
 
-def _writes(name: str) -> bool:
-    """Whether the function of Tensor that is called so changes the tensor: add_, __iadd__, __setitem__, the setter of data."""
-    if name.startswith("__"):
-        return name in ("__set__", "__setitem__") or (name.startswith("__i") and name not in ("__index__", "__int__", "__invert__"))
-    return name.endswith("_")
-
-
-class LowRankSum(Tensor):
-    """W + s B A of a layer, never formed where it is multiplied with activations; any other use gets `dense`."""
+class LowRankSum(ReadOnly):
+    """W + s B A of a layer, never formed where it is multiplied with activations; any other reader gets `plain`."""
 
     @staticmethod
     def of(layer: "LoRALinear") -> "LowRankSum":
@@ -49,7 +44,7 @@ class LowRankSum(Tensor):
         weight._layer = layer
         return weight
 
-    def dense(self) -> Tensor:
+    def plain(self) -> Tensor:
         """The sum as a plain tensor, (out, in), with its graph."""
         layer = self._layer
         return torch.addmm(layer.base_weight, layer.lora_B, layer.lora_A, alpha=layer.lora_scale)
@@ -65,10 +60,10 @@ class LowRankSum(Tensor):
             with torch._C.DisableTorchFunctionSubclass():
                 return func(*args, **kwargs)
 
-        if _writes(func.__name__):
-            raise RuntimeError(f"{func.__name__} on a weight W + s B A: change base_weight, lora_A or lora_B instead")
-        args, kwargs = tree_map(lambda value: value.dense() if isinstance(value, cls) else value, (args, kwargs))
-        return func(*args, **kwargs)
+        return super().__torch_function__(func, types, args, kwargs)
+
+
+_is_compiling = getattr(torch.compiler, "is_compiling", lambda: False)  # torch 2.1 has none
 
 
 def _without_dispatch(function):
@@ -118,16 +113,17 @@ class LoRALinear(nn.Linear):
         if not is_plain(layer):
             raise TypeError(f"{type(layer).__name__} is not a plain nn.Linear")
         if not 1 <= rank <= min(layer.in_features, layer.out_features):
-            raise ValueError(
-                f"--lora-rank {rank} does not fit a layer with {layer.in_features} inputs and {layer.out_features} outputs: "
-                f"it must be from 1 to {min(layer.in_features, layer.out_features)}"
+            raise SettingError(
+                "rank",
+                f"{rank} does not fit a layer with {layer.in_features} inputs and {layer.out_features} outputs: "
+                f"it must be from 1 to {min(layer.in_features, layer.out_features)}",
             )
         if not (math.isfinite(alpha) and alpha > 0):
-            raise ValueError(f"--lora-alpha must be a positive finite number, and is {alpha}")
+            raise SettingError("alpha", f"must be a positive finite number, and is {alpha}")
         if not 0 <= dropout < 1:
-            raise ValueError(f"--lora-dropout must be from 0 to below 1, and is {dropout}")
+            raise SettingError("dropout", f"must be from 0 to below 1, and is {dropout}")
         if init not in INITS:
-            raise ValueError(f"--lora-init {init}: choose one of {', '.join(INITS)}")
+            raise SettingError("init", f"{init}: choose one of {', '.join(INITS)}")
         weight = layer.weight
         layer.__class__ = cls
         layer.lora_A = nn.Parameter(torch.empty(rank, layer.in_features, dtype=weight.dtype, device=weight.device))
@@ -147,9 +143,10 @@ class LoRALinear(nn.Linear):
         return self._parameters["weight"]
 
     @property
-    def weight(self) -> LowRankSum:
-        """W + s B A."""
-        return LowRankSum.of(self)
+    def weight(self) -> Tensor:
+        """W + s B A, for reading."""
+        weight = LowRankSum.of(self)
+        return weight.plain() if _is_compiling() else weight  # torch.compile would take it for W
 
     def forward(self, input: Tensor) -> Tensor:
         """(..., in) to (..., out)."""

@@ -93,7 +93,7 @@ def merge(state: State, scale: float, dtype: Optional[torch.dtype] = None) -> Tu
     for name in names:
         w, a, b = _parts(state, name)
         merged[f"{name}.weight"] = torch.addmm(w, b, a, alpha=scale).to(merged[f"{name}.weight"].dtype)
-    check_finite(merged, " after rounding: choose a --dtype with a larger range (bf16, fp32)")
+    check_finite(merged, " after rounding: choose a dtype with a larger range (bf16, fp32)")
     _check_ties(state, merged, names)
     return merged, _compare(state, merged, names, scale)
 
@@ -130,7 +130,7 @@ def _check_ties(state: State, merged: State, names: List[str]) -> None:
             if not torch.equal(merged[other], merged[f"{name}.weight"]):
                 raise ValueError(
                     f"{name}.weight and {other} are one weight, and the plain model cannot add it to one alone: "
-                    "use the checkpoint unmerged, or train without this layer in --lora-target"
+                    "use the checkpoint unmerged, or train without this layer in the target"
                 )
 
 
@@ -149,7 +149,7 @@ def _compare(state: State, merged: State, names: List[str], scale: float) -> Agr
         if difference > tolerance:
             raise ValueError(
                 f"{name}: merged in {result.dtype}, its output differs from the unmerged layer's by {difference:.1e} "
-                f"of its norm, and at most {tolerance:.1e} is rounding to that dtype: choose --dtype fp32"
+                f"of its norm, and at most {tolerance:.1e} is rounding to that dtype: choose fp32"
             )
         if not worst[0] or difference / tolerance > worst[1] / worst[2]:
             worst = (name, difference, tolerance)

@@ -1,10 +1,12 @@
 """LoRA for the layers of a model that a name or a regular expression picks; all else is frozen."""
 
+import logging
 from dataclasses import dataclass
 from typing import Dict, List, Optional, Tuple
 
 from torch import nn
 
+from sharp_plugins.lora.foresight import warnings_for
 from sharp_plugins.lora.layer import LoRALinear, is_plain
 from sharp_plugins.module_names import (
     HEADS,
@@ -15,40 +17,42 @@ from sharp_plugins.module_names import (
     train_only,
     trained_along,
 )
+from sharp_plugins.settings import SettingError
+
+logger = logging.getLogger(__name__)
 
 BIASES = ("none", "all", "lora_only")
-DEFAULT_TARGET = "q_proj,v_proj"
 
 
 @dataclass
 class LoRASettings:
-    """What `add_lora` and `freeze` need; the flags of the same names (``--lora-rank`` and so on) say more.
+    """What `add_lora` and `freeze` need; the flags of `sharp_plugins.models.lora` say more.
 
     Raises:
-        ValueError: by `check`, if a setting is out of range whatever the model.
+        SettingError: by `check`, if a setting is out of range whatever the model.
     """
 
     rank: int = 8
     alpha: float = 16.0
     dropout: float = 0.0
-    target: str = DEFAULT_TARGET
+    target: str = "q_proj,v_proj"
     init: str = "kaiming"
     bias: str = "none"
     also_train: Optional[str] = None
 
     def check(self) -> None:
         if self.rank < 1:
-            raise ValueError(f"--lora-rank must be 1 or larger, and is {self.rank}")
+            raise SettingError("rank", f"must be 1 or larger, and is {self.rank}")
         if not 0 < self.alpha < float("inf"):
-            raise ValueError(f"--lora-alpha must be a positive finite number, and is {self.alpha}")
+            raise SettingError("alpha", f"must be a positive finite number, and is {self.alpha}")
         if not 0 <= self.dropout < 1:
-            raise ValueError(f"--lora-dropout must be from 0 to below 1, and is {self.dropout}")
+            raise SettingError("dropout", f"must be from 0 to below 1, and is {self.dropout}")
         if self.bias not in BIASES:
-            raise ValueError(f"--lora-bias {self.bias}: choose one of {', '.join(BIASES)}")
-        check_patterns("--lora-target", self.target)
-        check_patterns("--lora-also-train", self.also_train or "")
+            raise SettingError("bias", f"{self.bias}: choose one of {', '.join(BIASES)}")
+        check_patterns("target", self.target)
+        check_patterns("also_train", self.also_train or "")
         if not patterns(self.target):
-            raise ValueError("--lora-target names no layer")
+            raise SettingError("target", "names no layer")
 
 
 def lora_layers(model: nn.Module) -> Dict[str, LoRALinear]:
@@ -58,6 +62,7 @@ def lora_layers(model: nn.Module) -> Dict[str, LoRALinear]:
 
 def add_lora(model: nn.Module, settings: LoRASettings) -> List[str]:
     """Give an update to every linear layer of *model* that ``settings.target`` matches; the model computes what it computed.
+    Where the trained model could not be merged, or not be saved as PEFT's files, the log has a warning.
 
     Returns:
         the names of these layers.
@@ -71,14 +76,16 @@ def add_lora(model: nn.Module, settings: LoRASettings) -> List[str]:
         for name, module in model.named_modules()
         if name and is_plain(module)
     }
-    chosen = choose("--lora-target", settings.target, linear, "linear layers")
+    chosen = choose("target", settings.target, linear, "linear layers")
     too_small = [name for name in chosen if settings.rank > min(linear[name].weight.shape)]
     if too_small:
         shape = tuple(linear[too_small[0]].weight.shape)
-        raise ValueError(f"--lora-rank {settings.rank} is larger than {too_small[0]}, which is {shape[0]} x {shape[1]}")
+        raise SettingError("rank", f"{settings.rank} is larger than {too_small[0]}, which is {shape[0]} x {shape[1]}")
     for name in chosen:
         LoRALinear.convert(linear[name], settings.rank, settings.alpha, settings.dropout, settings.init)
     accept_plain_checkpoints(model, r".*\.lora_[AB]")
+    for words in warnings_for(model, settings.also_train, chosen):
+        logger.warning(words)
     return chosen
 
 
@@ -95,7 +102,7 @@ def freeze(model: nn.Module, settings: LoRASettings, strict: bool = True) -> Tup
     Raises:
         ValueError: a name matches nothing.
     """
-    train = trained_along("--lora-also-train", model, settings.also_train, HEADS, strict)
+    train = trained_along("also_train", model, settings.also_train, HEADS, strict)
     for layer in lora_layers(model).values():
         train += [layer.lora_A, layer.lora_B]
         if settings.bias == "lora_only" and layer.bias is not None:

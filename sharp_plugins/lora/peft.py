@@ -16,13 +16,19 @@ from typing import Any, Dict, Iterable, List, NamedTuple, Set, Tuple
 
 import torch
 
+from sharp_plugins.lora import transformers_names
 from sharp_plugins.lora.merge import NO_UPDATES, State, check_finite, lora_names, shape, tied_to
 from sharp_plugins.lora.model import LoRASettings
 from sharp_plugins.lora.peft_config import CONFIG, check_kind, from_config, to_config
-from sharp_plugins.module_names import HEADS, matches, patterns
+from sharp_plugins.lora.peft_names import PREFIX, layers_of, plain_names
+from sharp_plugins.lora.promises import check_promises
+from sharp_plugins.lora.trained import names_trained_along
+from sharp_plugins.module_names import HEADS, above
+from sharp_plugins.tensor_files import read_safetensors, read_torch
+from sharp_plugins.text_files import read_json
 
 WEIGHTS = "adapter_model.safetensors"
-PREFIX = "base_model.model."
+PICKLED = "adapter_model.bin"  # of older PEFT; read, and never written
 
 
 class Adapter(NamedTuple):
@@ -35,19 +41,13 @@ class Adapter(NamedTuple):
 # ---------------------------------------------------------------------- names of modules
 
 
-def _above(key: str) -> List[str]:
-    """Names of the modules that hold the tensor *key*, the outermost first."""
-    parts = key.split(".")
-    return [".".join(parts[:n]) for n in range(1, len(parts))]
-
-
 def _outermost(modules: Set[str]) -> List[str]:
     """*modules* without those that are parts of others."""
-    return sorted(module for module in modules if not modules.intersection(_above(module)))
+    return sorted(module for module in modules if not modules.intersection(above(module)))
 
 
 def names_for_flag(chosen: Iterable[str], candidates: Iterable[str]) -> str:
-    """*chosen* as ``--lora-target`` takes them: the ends of the names, where these choose none else of *candidates*."""
+    """*chosen* as the target of `LoRASettings`: the ends of the names, where these choose none else of *candidates*."""
     chosen = sorted(chosen)
     ends = sorted({name.rsplit(".", 1)[-1] for name in chosen})
     names = ends if chosen == sorted(name for name in set(candidates) if name.rsplit(".", 1)[-1] in ends) else chosen
@@ -73,7 +73,7 @@ def to_peft(state: State, settings: LoRASettings) -> Adapter:
         module, _, part = key.rpartition(".")
         if part in ("lora_A", "lora_B"):
             tensors[f"{key}.weight"] = value
-        elif not set(along).isdisjoint(_above(key)):
+        elif not set(along).isdisjoint(above(key)):
             tensors[key] = value
         elif part == "bias" and module in layers and settings.bias != "none":
             tensors[f"{module}.base_layer.bias"] = value
@@ -90,124 +90,117 @@ def _trained_along(state: State, settings: LoRASettings, layers: List[str]) -> L
     They are the innermost ones, since PEFT takes no lists and dicts of modules (``classification_heads``) among them;
     and all that share a weight, since it gives each module that it trains a copy.
     """
-    chosen = patterns(HEADS if settings.also_train is None else settings.also_train)
-    keys = {
-        key
-        for key in state
-        if not key.endswith((".lora_A", ".lora_B"))
-        and any(matches(pattern, name) for pattern in chosen for name in (*_above(key), key))
-    }
+    keys = names_trained_along(state, settings.also_train)
     keys |= {other for key in keys for other in tied_to(state, key)}
     modules = _outermost({key.rpartition(".")[0] for key in keys})
     for module in modules:
-        both = [layer for layer in layers if module in (layer, *_above(layer))]
+        both = [layer for layer in layers if module in (layer, *above(layer))]
         if both or not module:
             what = f"{both[0]}, which has an update" if both else "a weight that is in no module"
-            raise ValueError(f"--lora-also-train names {what}: PEFT's files have no place for that")
+            raise ValueError(f"also_train names {what}: PEFT's files have no place for that")
     return modules
 
 
 # ---------------------------------------------------------------------- from PEFT's names
 
 
-def _without_prefix(key: str) -> str:
-    return key[len(PREFIX) :] if key.startswith(PREFIX) else key
-
-
-def layers_of(adapter: Adapter) -> List[str]:
-    """Names of the layers that the adapter has an A for."""
-    end = ".lora_A.weight"
-    return [_without_prefix(key)[: -len(end)] for key in adapter.tensors if key.endswith(end)]
+def layers_in(adapter: Adapter) -> List[str]:
+    """Names of the layers with an update, as far as they are known without the model."""
+    return layers_of(plain_names(adapter.tensors, lambda layers: False)[0])
 
 
 def from_peft(adapter: Adapter, plain: State) -> Tuple[State, LoRASettings]:
     """A plain model's state dict with the update, and the settings with which ``--arch lora`` builds a model for it.
 
-    Classification heads, which fairseq adds to pretrained models, may be in the adapter alone; all else is in *plain*.
+    Classification heads, which fairseq adds to pretrained models, may be in the adapter alone; all else is in *plain*. An adapter
+    of transformers' BERT or RoBERTa is read for the converted model (`transformers_names`).
 
     Raises:
         ValueError: the adapter does something that a `LoRALinear` does not, does not fit the model, or is not complete.
     """
-    check_kind(adapter.config)
+    config = adapter.config
+    check_kind(config)
     check_finite(adapter.tensors, "; the adapter is not used")
-    state, replaced = dict(plain), set()
-    for key, value in adapter.tensors.items():
-        name = _without_prefix(key)
-        if ".modules_to_save." in name or ".original_module." in name:
-            continue  # with bias "all", PEFT writes biases of such modules once more
-        layer, _, part = name.rpartition(".lora_")
-        if part in ("A.weight", "B.weight"):
-            state[f"{layer}.lora_{part[0]}"] = value
-            continue
-        name = name.replace(".base_layer.bias", ".bias")
-        if name not in plain and not name.startswith(f"{HEADS}."):
-            raise ValueError(f"{key}: the model has no {name}")
-        if name in plain and plain[name].shape != value.shape:
-            raise ValueError(f"{key} is {shape(value)}, and the model's {name} is {shape(plain[name])}")
-        state[name] = value
-        replaced.add(name)
+    given, front = plain_names(
+        adapter.tensors,
+        lambda layers: all(f"{layer}.weight" in plain for layer in layers) or transformers_names.fit(plain, layers),
+    )
+    if not layers_of(given):
+        raise ValueError(f"{WEIGHTS} holds no lora_A and lora_B")
+    if transformers_names.fit(plain, layers_of(given)):
+        ours, theirs = transformers_names.to_fairseq(given, plain, config)
+    else:
+        ours, theirs = given, {key: key for key in (*plain, *given)}
+
+    state = {**plain, **ours}
+    replaced = {key for key in ours if not key.endswith((".lora_A", ".lora_B"))}
+    for key in ours:
+        if key in replaced and key not in plain and not key.startswith(f"{HEADS}."):
+            raise ValueError(f"{WEIGHTS} holds {key}, and the model has no {key}")
+        if key in plain and plain[key].shape != ours[key].shape:
+            raise ValueError(f"{theirs[key]} is {shape(ours[key])}, and the model's {key} is {shape(plain[key])}")
     for name in replaced & plain.keys():
         for other in tied_to(plain, name):
             if not torch.equal(state[other], state[name]):
                 raise ValueError(f"{name} and {other} are one weight in the model, and two with the adapter")
 
     layers = lora_names(state)
-    if not layers:
-        raise ValueError(f"{WEIGHTS} holds no lora_A and lora_B")
-    whole = tuple(adapter.config.get("modules_to_save") or ())
-    tables = {key[: -len(".weight")] for key, value in state.items() if key.endswith(".weight") and value.dim() == 2}
-    along = _outermost({module for key in replaced for module in _above(key) if module.endswith(whole)})
-    every = {module for key in state for module in _above(key)}
-    settings = from_config(adapter.config, names_for_flag(layers, tables), names_for_flag(along, every))
+    tables = [key[: -len(".weight")] for key, value in state.items() if key.endswith(".weight") and value.dim() == 2]
+    whole = tuple(config.get("modules_to_save") or ())
+    along = _outermost({module for key in replaced & theirs.keys() for module in _inside(whole, key, theirs[key])})
+    every = {module for key in state for module in above(key)}
+    settings = from_config(config, names_for_flag(layers, tables), names_for_flag(along, every))
     for layer in layers:
         rank = len(state[f"{layer}.lora_A"])
         if rank != settings.rank:
             raise ValueError(f"{layer}: lora_A has rank {rank}, and {CONFIG} says r {settings.rank}")
         if rank > min(state[f"{layer}.weight"].shape):
             raise ValueError(f"{layer}: rank {rank} is larger than the weight, {shape(state[f'{layer}.weight'])}")
-    _check_complete(adapter.config, plain, layers, replaced)
+    check_promises(config, given, front, {theirs[key]: value for key, value in plain.items() if key in theirs}, WEIGHTS)
+    _check_heads(state)
     return state, settings
 
 
-def _check_complete(config: Dict[str, Any], plain: State, layers: List[str], replaced: Set[str]) -> None:
-    """Raise ValueError where the config names what has no tensors."""
-    targets, whole = config.get("target_modules"), config.get("modules_to_save") or []
-    for name in targets if isinstance(targets, list) else []:
-        if not any(matches(re.escape(name), layer) for layer in layers):
-            raise ValueError(f"{WEIGHTS} holds no update for {name}, which {CONFIG} names among target_modules")
-    for name in whole:
-        if not any(module.endswith(name) for key in replaced for module in _above(key)):
-            raise ValueError(f"{WEIGHTS} holds nothing of {name}, which {CONFIG} names among modules_to_save")
-    for key in plain:
-        if key not in replaced and any(module.endswith(tuple(whole)) for module in _above(key)):
-            raise ValueError(f"{WEIGHTS} holds no {key}, whose module {CONFIG} names among modules_to_save")
+def _inside(whole: Tuple[str, ...], key: str, theirs: str) -> List[str]:
+    """The module of *whole* that holds the tensor *theirs*, by the model's name, if there is one; *key* is the tensor's."""
+    for module in above(theirs):
+        if module.endswith(whole):
+            parts = key.split(".")
+            own = ".".join(parts[: len(parts) - theirs[len(module) :].count(".")])
+            return [f"{transformers_names.HEAD}.dense"] if own == transformers_names.POOLER else [own]
+    return []
+
+
+def _check_heads(state: State) -> None:
+    """Raise ValueError where a part of a classification head of fairseq's is missing."""
+    for head in {".".join(key.split(".")[:2]) for key in state if key.startswith(f"{HEADS}.")}:
+        for part in ("dense.weight", "dense.bias", "out_proj.weight", "out_proj.bias"):
+            if f"{head}.{part}" not in state:
+                raise ValueError(f"{WEIGHTS} holds no {head}.{part}, and holds the rest of this head")
 
 
 # ---------------------------------------------------------------------- files
 
 
 def read_adapter(directory: Path) -> Adapter:
-    """The two files in *directory*.
+    """The two files in *directory*; the weights may be pickled ones.
 
     Raises:
         FileNotFoundError: one of them is not there.
         ValueError: one of them cannot be read.
         ImportError: safetensors is not installed.
     """
-    for path in (directory / CONFIG, directory / WEIGHTS):
+    pickled = directory / PICKLED
+    weights = pickled if pickled.is_file() and not (directory / WEIGHTS).is_file() else directory / WEIGHTS
+    for path in (directory / CONFIG, weights):
         if not path.is_file():
             raise FileNotFoundError(f"{path}: not there; an adapter is a directory with {CONFIG} and {WEIGHTS}")
-    load_file = _safetensors().load_file
-    try:
-        config = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
-        if not isinstance(config, dict):
-            raise ValueError("a JSON object is expected")
-    except ValueError as error:
-        raise ValueError(f"{directory / CONFIG}: cannot be read: {error}") from error
-    try:
-        return Adapter(load_file(str(directory / WEIGHTS)), config)
-    except Exception as error:  # safetensors' own error, which is none of Python's
-        raise ValueError(f"{directory / WEIGHTS}: cannot be read: {error}") from error
+    config = read_json(directory / CONFIG)
+    tensors, shared = (read_torch(weights), {}) if weights == pickled else read_safetensors(weights)
+    if not isinstance(tensors, dict) or not all(isinstance(k, str) and torch.is_tensor(v) for k, v in tensors.items()):
+        raise ValueError(f"{weights}: cannot be read: it holds something else than tensors by their names")
+    # Of tensors that share memory, safetensors' save_model writes one, and the others' names into the metadata.
+    return Adapter({**tensors, **{name: tensors[kept] for name, kept in shared.items() if kept in tensors}}, config)
 
 
 def write_adapter(adapter: Adapter, directory: Path) -> None:

@@ -49,7 +49,7 @@ def check_kind(config: Config) -> None:
         raise ValueError(f"{CONFIG}: peft_type is {config.get('peft_type')!r}; only LORA is read")
     for name, value in config.items():
         if value and name not in IGNORED | READ:
-            raise ValueError(f"{CONFIG}: {name} is {json.dumps(value)[:200]}, and --arch lora has no such thing")
+            raise ValueError(f"{CONFIG}: {name} is {json.dumps(value)[:200]}, and LoRA here has no such thing")
     for name in ("target_modules", "modules_to_save"):
         value = config.get(name)
         names = [value] if isinstance(value, str) and name == "target_modules" else value or []
@@ -57,7 +57,7 @@ def check_kind(config: Config) -> None:
             raise ValueError(f"{CONFIG}: {name} must be a list of names, and is {json.dumps(value)[:200]}")
     init = config.get("init_lora_weights")
     if not isinstance(init, (bool, str, type(None))) or init not in INITS:
-        raise ValueError(f"{CONFIG}: init_lora_weights is {init!r}, and an update of --arch lora does not begin so")
+        raise ValueError(f"{CONFIG}: init_lora_weights is {init!r}, and LoRA here does not begin so")
 
 
 def from_config(config: Config, target: str, also_train: str) -> LoRASettings:

@@ -25,6 +25,7 @@ from sharp_plugins.module_names import (
     train_only,
     trained_along,
 )
+from sharp_plugins.settings import as_flags
 
 logger = logging.getLogger(__name__)
 
@@ -87,12 +88,14 @@ class Adapter(WrappingModel):
         own = cls.own(args)
         if own["adapter_size"] is not None and own["adapter_size"] < 1:
             raise ValueError(f"--adapter-size must be 1 or larger, and is {own['adapter_size']}")
-        for flag in ("adapter_target", "adapter_also_train"):
-            check_patterns(f"--{flag.replace('_', '-')}", own[flag] or "")
+        with as_flags("adapter"):
+            for setting in ("target", "also_train"):
+                check_patterns(setting, own[f"adapter_{setting}"] or "")
         if own["adapter_target"] is not None and not patterns(own["adapter_target"]):
             raise ValueError("--adapter-target names no module")
 
     @classmethod
+    @as_flags("adapter")
     def change(cls, model, args) -> None:
         own = cls.own(args)
         placement, target = own["adapter_placement"], own["adapter_target"]
@@ -114,7 +117,7 @@ class Adapter(WrappingModel):
                 close(layer, new(layer.fc2))
         else:
             candidates = {name: module for name, module in model.named_modules() if name and width_of(module)}
-            for name in choose("--adapter-target", target or SUBLAYERS, candidates, "layers"):
+            for name in choose("target", target or SUBLAYERS, candidates, "layers"):
                 follow(candidates[name], new(candidates[name]))
         accept_plain_checkpoints(model, r".*\.adapter\.(down|up)\.(weight|bias)")
         trained, total = cls._freeze(model, own, strict=False)
@@ -127,11 +130,12 @@ class Adapter(WrappingModel):
         train_through_checkpointed_layers(model)
 
     @staticmethod
+    @as_flags("adapter")
     def _freeze(model, own, strict: bool):
         train = [p for adapter in adapters(model) for p in adapter.parameters()]
         along = ALONG[own["adapter_placement"]]
         return train_only(
-            model, train + trained_along("--adapter-also-train", model, own["adapter_also_train"], along, strict)
+            model, train + trained_along("also_train", model, own["adapter_also_train"], along, strict)
         )
 
 

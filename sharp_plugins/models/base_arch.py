@@ -31,11 +31,14 @@ class WrappingModel(BaseFairseqModel):
     """Builds the model of ``--base-arch`` and changes it. Subclasses have ``config`` (a `BaseArchConfig`) and `change`."""
 
     config = BaseArchConfig
+    # Called with what gets the flags; the host, which knows how fairseq parses, puts a function here.
+    on_flags = staticmethod(lambda parser: None)
 
     @classmethod
     def add_args(cls, parser):
         """Add the wrapper's own flags."""
         gen_parser_from_dataclass(parser, cls.config())
+        cls.on_flags(parser)
 
     @classmethod
     def own(cls, args) -> Dict[str, Any]:
@@ -58,7 +61,12 @@ class WrappingModel(BaseFairseqModel):
         name = cls.own(args)["base_arch"]
         if not name:
             raise ValueError("the architecture that is changed is missing: --base-arch roberta_base, for example")
-        if name not in ARCH_MODEL_REGISTRY or issubclass(ARCH_MODEL_REGISTRY[name], WrappingModel):
+        if name in ARCH_MODEL_REGISTRY and issubclass(ARCH_MODEL_REGISTRY[name], WrappingModel):
+            raise ValueError(
+                f"--base-arch {name}: {name} itself changes an architecture, and one change does not go around another; "
+                "name the architecture that is changed, --base-arch roberta_base for example"
+            )
+        if name not in ARCH_MODEL_REGISTRY:
             close = difflib.get_close_matches(name, ARCH_MODEL_REGISTRY, n=5)
             raise ValueError(
                 f"--base-arch {name}: there is no such architecture"
@@ -103,6 +111,10 @@ class WrappingModel(BaseFairseqModel):
     @classmethod
     def finish(cls, model, args) -> None:
         """Called when training starts: a task may have added heads since the model was built."""
+
+    @classmethod
+    def foresee(cls, cfg) -> None:
+        """Called with the whole config when training starts: warn of what will not be as the user may expect."""
 
     @classmethod
     def apply_defaults(cls, args) -> None:

@@ -14,38 +14,41 @@ from fairseq.dataclass.constants import ChoiceEnum
 from fairseq.models import register_model, register_model_architecture
 
 from sharp_plugins.lora import layer
-from sharp_plugins.lora.model import BIASES, DEFAULT_TARGET, LoRASettings, add_lora, freeze
+from sharp_plugins.lora.model import BIASES, LoRASettings, add_lora, freeze
 from sharp_plugins.models.base_arch import BaseArchConfig, WrappingModel, train_through_checkpointed_layers, wrapper_of
 from sharp_plugins.pairs import MONITORS
+from sharp_plugins.settings import as_flags
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass
 class LoRAConfig(BaseArchConfig):
-    lora_rank: int = field(default=8, metadata={"help": "rank r of the updates B A (default: the BAR paper's)"})
+    lora_rank: int = field(default=LoRASettings.rank, metadata={"help": "rank r of the updates B A (default: the BAR paper's)"})
     lora_alpha: float = field(
-        default=16.0, metadata={"help": "the updates are scaled by alpha/rank (default: the BAR paper's)"}
+        default=LoRASettings.alpha, metadata={"help": "the updates are scaled by alpha/rank (default: the BAR paper's)"}
     )
     lora_dropout: float = field(
-        default=0.0, metadata={"help": "dropout probability on the input of A (default: none, as in Hu et al.'s GLUE runs)"}
+        default=LoRASettings.dropout,
+        metadata={"help": "dropout probability on the input of A (default: none, as in Hu et al.'s GLUE runs)"},
     )
     lora_target: str = field(
-        default=DEFAULT_TARGET,
+        default=LoRASettings.target,
         metadata={
             "help": "linear layers that get an update: names with commas between them (the whole of a layer's name, or its "
             "end), or a regular expression for the same (default: query and value projections, Hu et al. 2022, section 7.1)"
         },
     )
     lora_init: ChoiceEnum(list(layer.INITS)) = field(
-        default="kaiming",
+        default=LoRASettings.init,
         metadata={"help": "how A is initialised: Kaiming uniform (Hu et al.'s code, PEFT) or Gaussian with deviation 1/rank; B is 0"},
     )
     lora_bias: ChoiceEnum(list(BIASES)) = field(
-        default="none", metadata={"help": "biases that are trained: none, all of the model, or those of the chosen layers"}
+        default=LoRASettings.bias,
+        metadata={"help": "biases that are trained: none, all of the model, or those of the chosen layers"},
     )
     lora_also_train: Optional[str] = field(
-        default=None,
+        default=LoRASettings.also_train,
         metadata={
             "help": "modules or parameters that are trained as a whole, named as for --lora-target "
             "(default: classification_heads where the model has them)"
@@ -64,6 +67,7 @@ class LoRA(WrappingModel):
     config = LoRAConfig
 
     @classmethod
+    @as_flags("lora")
     def check(cls, args) -> None:
         super().check(args)
         cls.settings(args).check()
@@ -76,6 +80,7 @@ class LoRA(WrappingModel):
         return LoRASettings(**own)
 
     @classmethod
+    @as_flags("lora")
     def change(cls, model, args) -> None:
         settings = cls.settings(args)
         chosen = add_lora(model, settings)
@@ -85,9 +90,19 @@ class LoRA(WrappingModel):
         )
 
     @classmethod
+    @as_flags("lora")
     def finish(cls, model, args) -> None:
         freeze(model, cls.settings(args))
         train_through_checkpointed_layers(model)
+
+    @classmethod
+    def foresee(cls, cfg) -> None:
+        if cfg.ema.store_ema:
+            logger.warning(
+                "--store-ema averages A and B apart, and the product of their averages is not the average of the updates B A. To "
+                "average LoRA, keep several checkpoints (--save-interval-updates) and average their merged weights: "
+                "`python -m sharp_plugins.lora merge A.pt B.pt ... OUT.pt`"
+            )
 
 
 register_model_architecture("lora", "lora")(LoRA.apply_defaults)

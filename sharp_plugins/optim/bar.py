@@ -35,6 +35,7 @@ from sharp_plugins.noise import mix, seeded_generator
 from sharp_plugins.optim.base import BaseOptimizerConfig, WrappingOptimizer
 from sharp_plugins.pairs import MONITORS, scale_invariant_pairs
 from sharp_plugins.rounding import round_stochastically_
+from sharp_plugins.settings import SettingError, as_flags
 
 
 @dataclass
@@ -123,8 +124,16 @@ class BAR(WrappingOptimizer):
     def check(cls, cfg) -> None:
         super().check(cfg)
         rates = getattr(cfg, "lr", None) or [0.0]
-        check_strength(cfg.bar_alpha, max(float(rate) for rate in rates))
-        cls.alpha_at(cfg, 0)
+        with as_flags("bar"):
+            rate = max(float(rate) for rate in rates)
+            if cfg.bar_alpha * rate >= 1:
+                raise SettingError("alpha", f"{cfg.bar_alpha:g} times --lr {rate:g} must be below 1: lower --bar-alpha or --lr")
+            check_strength(cfg.bar_alpha, rate)
+            if str(cfg.bar_schedule) != "constant" and not cls.total_updates(cfg) > 0:
+                raise SettingError(
+                    "schedule", f"{cfg.bar_schedule} needs the length of the run: give --max-update or --bar-total-updates"
+                )
+            cls.alpha_at(cfg, 0)
 
     @classmethod
     def check_run(cls, criterion, task, model) -> None:
@@ -142,10 +151,14 @@ class BAR(WrappingOptimizer):
             )
 
     @staticmethod
-    def alpha_at(cfg, num_updates: int) -> float:
+    def total_updates(cfg) -> float:
+        """The update at which a falling α is 0; 0 where the run has no known length."""
+        return float(cfg.bar_total_updates or cfg.max_update or 0)
+
+    @classmethod
+    def alpha_at(cls, cfg, num_updates: int) -> float:
         """α_t of the update after *num_updates* ones."""
-        total = cfg.bar_total_updates or cfg.max_update or 0
-        return scheduled_alpha(cfg.bar_alpha, str(cfg.bar_schedule), num_updates, float(total))
+        return scheduled_alpha(cfg.bar_alpha, str(cfg.bar_schedule), num_updates, cls.total_updates(cfg))
 
     def step(self, closure=None, scale=1.0, groups=None):
         """Balance the pairs, then let the base optimizer update."""
@@ -172,7 +185,8 @@ class BAR(WrappingOptimizer):
         if any(g is None for g in (*gx, *gy)):  # as the base optimizer, which leaves out weights without a gradient
             sign = sign * has_gradient(gx, pairs.x.lengths, sign) * has_gradient(gy, pairs.y.lengths, sign)
         eta_x, eta_y = (self.param_groups[side.group]["lr"] for side in (pairs.x, pairs.y))
-        by_x, by_y = factors(sign, eta_x, eta_y, self.alpha)
+        with as_flags("bar"):  # the learning rate may have grown
+            by_x, by_y = factors(sign, eta_x, eta_y, self.alpha)
         multiply_(pairs.x, by_x, mix(self.seed, self.num_updates, index, 0))
         multiply_(pairs.y, by_y, mix(self.seed, self.num_updates, index, 1))
         return sign

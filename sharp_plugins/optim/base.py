@@ -50,6 +50,11 @@ def available_base_optimizers() -> List[str]:
 
 def check_base_optimizer(name: str) -> None:
     """Raises ValueError unless *name* can be wrapped."""
+    if name in optim.OPTIMIZER_REGISTRY and name not in available_base_optimizers():
+        raise ValueError(
+            f"--base-optimizer {name}: {name} itself wraps a base optimizer, and inside another optimizer it would have no "
+            f"effect; choose one of {', '.join(available_base_optimizers())}"
+        )
     if name not in available_base_optimizers():
         raise ValueError(
             f"--base-optimizer {name}: there is no such base optimizer; choose one of "
@@ -99,6 +104,9 @@ def build_base_optimizer(cfg: DictConfig, params) -> FairseqOptimizer:
 class WrappingOptimizer(FairseqOptimizer):
     """Is the base optimizer in all that fairseq asks of it; subclasses add what happens around the update."""
 
+    # Called with the parser that gets the flags; the host, which knows how fairseq parses, puts a function here.
+    on_flags = staticmethod(lambda parser: None)
+
     def __init__(self, cfg: DictConfig, params):
         super().__init__(cfg)
         self.base = build_base_optimizer(cfg, list(params))
@@ -113,6 +121,7 @@ class WrappingOptimizer(FairseqOptimizer):
                     parser.add_argument(*names, **kwargs)
 
         gen_parser_from_dataclass(WithoutBase(), getattr(cls, "__dataclass")())
+        cls.on_flags(parser)
 
     @classmethod
     def check(cls, cfg) -> None:

@@ -192,6 +192,15 @@ def shrink(directory):
     change_weights(directory, change)
 
 
+def one_large_layer(directory):
+    """Many small layers after a large one, of whose size all would be built."""
+
+    def change(weights):
+        weights["bert.encoder.layer.1.intermediate.dense.weight"] = torch.zeros(8, 16)
+
+    change_weights(directory, change)
+
+
 REFUSALS = {
     "no config.json": (lambda d: (d / "config.json").unlink(), "config.json: not there"),
     "no weights": (lambda d: (d / "model.safetensors").unlink(), "neither model.safetensors nor pytorch_model.bin"),
@@ -201,7 +210,14 @@ REFUSALS = {
     "far fewer tokens than rows": (shorter_vocabulary, "the vocabulary does not fit the model"),
     "a missing weight": (drop("bert.encoder.layer.0.output.dense.bias"), "none for .*layers.0.fc2.bias"),
     "another shape": (shrink, r"layers.1.fc1.bias has shape \(7,\), and by config.json it should have \(32,\)"),
-    "other settings": (lambda d: change_config(d, intermediate_size=64), r"fc1.weight has shape \(32, 16\)"),
+    "other settings": (lambda d: change_config(d, intermediate_size=64), r"dense.weight has shape \(32, 16\), .* \(64, 16\)"),
+    "absurd layers": (lambda d: change_config(d, num_hidden_layers=10**9), "2 layers, and config.json says .* 1000000000"),
+    "absurd width": (lambda d: change_config(d, hidden_size=10**9), r"should have \(\d+, 1000000000\)"),
+    "absurd positions": (lambda d: change_config(d, max_position_embeddings=10**9), r"should have \(1000000000, 16\)"),
+    "absurd inner width": (lambda d: change_config(d, intermediate_size=10**9), r"should have \(1000000000, 16\)"),
+    "absurd types": (lambda d: change_config(d, type_vocab_size=10**9), r"should have \(1000000000, 16\)"),
+    "absurd vocabulary": (lambda d: change_config(d, vocab_size=10**9), "the vocabulary does not fit the model"),
+    "one layer alone is large": (one_large_layer, r"layer.1.intermediate.dense.weight has shape \(8, 16\)"),
 }
 
 

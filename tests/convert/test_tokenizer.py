@@ -146,7 +146,7 @@ def test_unreadable_files(tmp_path, library):
     with pytest.raises(ValueError, match="its tokenizer cannot be read"):
         Tokenizer.load(tmp_path)
     (tmp_path / "tokenizer_config.json").write_text("[1]")
-    with pytest.raises(ValueError, match="tokenizer_config.json: a JSON object is expected, not list"):
+    with pytest.raises(ValueError, match="tokenizer_config.json: cannot be read: not a JSON object but a list"):
         Tokenizer.load(tmp_path)
 
 

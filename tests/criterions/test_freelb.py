@@ -122,7 +122,8 @@ def test_without_gradients_the_losses_are_the_same(sentence_data):
     with torch.no_grad():
         losses = criterion.sentence_losses(model, sample)
         pieces = criterion.pieces(model, sample)
-    assert torch.equal(losses, expected.detach()) and not losses.requires_grad
+    torch.testing.assert_close(losses, expected.detach(), rtol=1e-5, atol=1e-6)  # torch may choose other kernels
+    assert not losses.requires_grad
     assert not any(output[0].requires_grad for output in pieces.outputs)
 
 

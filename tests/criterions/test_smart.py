@@ -92,7 +92,8 @@ def test_without_gradients_the_losses_are_the_same(sentence_data):
     torch.manual_seed(0)
     with torch.no_grad():
         losses = criterion.sentence_losses(model, sample)
-    assert torch.equal(losses, expected.detach()) and not losses.requires_grad
+    torch.testing.assert_close(losses, expected.detach(), rtol=1e-5, atol=1e-6)  # torch may choose other kernels
+    assert not losses.requires_grad
 
 
 # ---------------------------------------------------------------------- the proximal point part

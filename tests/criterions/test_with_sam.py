@@ -150,5 +150,10 @@ def test_the_tape_of_masks_also_keeps_noise_and_random_rounding(sentence_data, m
     passes = Passes(built, toy.batches(built, [8]), False, False)
     (noisy,) = passes.sentence_losses_without_grad()
     assert passes.tape.draws
+    with torch.no_grad():  # as the first pass was made: with gradients torch may choose other kernels
+        (again,) = passes.sentence_losses()
+    assert torch.equal(noisy, again)
+    passes.sentence_losses_without_grad()
     (clean,) = passes.sentence_losses()
-    assert torch.equal(noisy, clean.detach()) and clean.requires_grad
+    assert clean.requires_grad
+    torch.testing.assert_close(clean.detach(), noisy, rtol=5e-3, atol=5e-3)

@@ -107,11 +107,29 @@ def without(field):
         (changed(seen="yes"), "'seen' must be true, false or null"),
         (changed(category=3), "'category' must be a string"),
         (json.dumps(RECORD), "id 'one' is already on line 1"),
+        (json.dumps(RECORD).replace("Jacob leads", r"\ud83d leads"), r"\\ud83d is half of a surrogate pair"),
+        ("[" * 100_000, "not a JSON object"),
     ],
 )
 def test_bad_line_is_named(tmp_path, line, message):
     write(tmp_path, dev=[json.dumps(RECORD), line])
     with pytest.raises(CorpusError, match=r"dev\.jsonl:2: .*" + message):
+        read_corpus(tmp_path)
+
+
+def test_files_of_other_machines(tmp_path):
+    """A byte-order mark, Windows' line ends, separators that only Python takes for line ends, a whole surrogate pair."""
+    line = changed(id="two", refs=["one \u2028 \x85 text", "smile"]).replace("smile", r"\ud83d\ude00")
+    write(tmp_path)
+    (tmp_path / "dev.jsonl").write_bytes(b"\xef\xbb\xbf" + f"{json.dumps(RECORD, ensure_ascii=False)}\r\n{line}\r\n".encode())
+    one, two = read_corpus(tmp_path)["dev"]
+    assert one.refs == tuple(RECORD["refs"]) and two.refs == ("one \u2028 \x85 text", "\U0001f600")
+
+
+def test_bytes_that_are_no_text_are_named_by_line(tmp_path):
+    write(tmp_path)
+    (tmp_path / "dev.jsonl").write_bytes(json.dumps(RECORD).encode() + b"\n" + changed(id="2").encode().replace(b"Airport", b"caf\xe9"))
+    with pytest.raises(CorpusError, match=r"dev\.jsonl:2: not UTF-8: .* at byte"):
         read_corpus(tmp_path)
 
 

@@ -53,12 +53,10 @@ def test_ter_worked_out():
 
 
 def test_missing_references_change_nothing():
-    # A second copy of the only reference says the same as no second reference; an empty one would not.
+    # A second copy of the only reference says the same as no second reference; an empty one would not, and is refused.
     alone = score(HYPOTHESES, REFERENCES).overall
     doubled = score(HYPOTHESES, [REFERENCES[0], REFERENCES[1] * 2, REFERENCES[2]]).overall
     assert numbers(alone) == pytest.approx(numbers(doubled))
-    emptied = score(HYPOTHESES, [REFERENCES[0], REFERENCES[1] + [""], REFERENCES[2]]).overall
-    assert emptied.ter != pytest.approx(alone.ter)
 
 
 def test_reference_streams():
@@ -79,6 +77,9 @@ def test_without_flags_only_overall():
         (["a"], [[]], [True], "input 1: a list with at least one reference"),
         (["a", "b"], [["a"], "b"], None, "input 2: a list"),
         ([], [], [], "nothing to score"),
+        (["a"], [["a", ""]], None, "input 1, reference 2: a text that is not empty is expected, got ''"),
+        (["a", "b"], [["a"], ["b", " \t"]], None, "input 2, reference 2: a text"),
+        (["a"], [["a", None]], None, "input 1, reference 2: a text that is not empty is expected, got None"),
     ],
 )
 def test_what_does_not_fit_is_refused(hypotheses, references, seen, message):
@@ -114,6 +115,31 @@ def test_wrong_number_of_hypotheses(tmp_path, count, message):
     path.write_text(GENERATED, encoding="utf-8")
     with pytest.raises(ScoringError, match=message):
         read_generated(path, count)
+
+
+@pytest.mark.parametrize("runs", [GENERATED * 2, GENERATED.replace("S-", "X-") * 2, "H-0\t-0.1\tOne\nS-0\tsame\nH-0\t-0.1\tTwo\n"])
+def test_an_appended_second_run_is_refused(tmp_path, runs):
+    """Its hypotheses would be passed over without a word."""
+    path = tmp_path / "generated.txt"
+    path.write_text(runs, encoding="utf-8")
+    with pytest.raises(ScoringError, match=r"generated\.txt:\d+: input [02] comes again \(first on line \d\): .*two runs"):
+        read_generated(path, 3)
+
+
+def test_the_best_of_several_and_parts_of_one_run(tmp_path):
+    """``--nbest 2`` prints an input's hypotheses one after the other; parts of ``--num-shards`` have inputs of their own."""
+    path = tmp_path / "generated.txt"
+    path.write_text("S-1\tx\nH-1\t-0.1\tbest\nD-1\t-0.1\tbest\nH-1\t-0.2\tnext\nD-1\t-0.2\tnext\nS-0\ty\nH-0\t-0.1\tother\n")
+    assert read_generated(path, 2) == ["other", "best"]
+
+
+def test_generated_text_of_other_machines(tmp_path):
+    path = tmp_path / "generated.txt"
+    path.write_bytes(b"\xef\xbb\xbf" + "H-0\t-0.1\tone \u2028 text\r\nH-1\t-0.1\ttwo\r\n".encode("utf-8"))
+    assert read_generated(path, 2) == ["one \u2028 text", "two"]
+    path.write_bytes(b"H-0\t-0.1\tcaf\xe9\n")
+    with pytest.raises(ScoringError, match=r"generated\.txt:1: not UTF-8: .* at byte 12"):
+        read_generated(path, 1)
 
 
 def test_cut_line_is_named(tmp_path):

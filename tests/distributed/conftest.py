@@ -9,6 +9,8 @@ import sharp_plugins
 import torch
 from fairseq import checkpoint_utils
 
+sharp_plugins.register()
+
 stock = checkpoint_utils.save_checkpoint
 
 

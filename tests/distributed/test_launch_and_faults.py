@@ -39,6 +39,8 @@ from fairseq.criterions.label_smoothed_cross_entropy import (
 )
 from sharp_plugins.criterions import sentence_losses
 
+sharp_plugins.register()
+
 
 @register_criterion("forgetful", dataclass=LabelSmoothedCrossEntropyCriterionConfig)
 class Forgetful(LabelSmoothedCrossEntropyCriterion):

@@ -215,3 +215,19 @@ def test_profile_names_the_parts(script, monkeypatch):
 def test_start_up_script(script):
     pairs = script("start_up").measure(1)
     assert len(pairs) == 1 and all(seconds > 0 for seconds in pairs[0])
+
+
+# ---------------------------------------------------------------------- threads beside another program
+
+
+@pytest.mark.slow
+def test_busy_machine_compares_with_the_quiet_one(script, translation_data, monkeypatch, tmp_path):
+    busy_machine = script("busy_machine")
+    monkeypatch.setattr(busy_machine, "INTERVAL", 1)
+    monkeypatch.setattr(busy_machine, "UNCOUNTED", 0)
+    monkeypatch.setattr(busy_machine, "SETTINGS", {"torch's own": {}})
+    out = tmp_path / "table.md"
+    busy_machine.main(["--data", str(translation_data), "--rounds", "1", "--updates", "3", "--out", str(out)])
+    row = [line for line in out.read_text().splitlines() if line.startswith("| torch's own")][0]
+    _, _, quiet, busy, _ = row.split("|")
+    assert float(quiet) == 1 and float(busy) > 0

@@ -242,7 +242,7 @@ def test_a_checkpoint_that_is_none(bert, tmp_path):
     shutil.copytree(bert, tmp_path / "bert")
     for content in (b"no checkpoint", (bert / "model.pt").read_bytes()[:5000]):
         (tmp_path / "bert" / "model.pt").write_bytes(content)
-        with pytest.raises(ValueError, match=r"model\.pt: not a converted encoder"):
+        with pytest.raises(ValueError, match=r"model\.pt: cannot be read: it is (a text|cut off)"):
             load_backbone(tmp_path / "bert")
     torch.save({"cfg": {"model": {"_name": "sharp_bert_base"}}, "model": {}}, tmp_path / "bert" / "model.pt")
     with pytest.raises(ValueError, match=r"model\.pt: not a converted encoder"):

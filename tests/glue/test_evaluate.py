@@ -133,11 +133,11 @@ def test_what_cannot_be_evaluated(bert, tmp_path, capsys):
         Checkpoint(tmp_path / "nowhere.pt", prepared)
     half = tmp_path / "half.pt"
     half.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(ValueError, match=r"half\.pt: cut off"):
+    with pytest.raises(ValueError, match=r"half\.pt: .* cut off"):
         Checkpoint(half, prepared)
     unsafe = tmp_path / "unsafe.pt"
     torch.save({"path": tmp_path}, unsafe)
-    with pytest.raises(OSError, match=r"unsafe\.pt: cannot be read: .*[Ww]eights.only"):
+    with pytest.raises(ValueError, match=r"unsafe\.pt: cannot be read safely: it holds an object of pathlib"):
         Checkpoint(unsafe, prepared)
     glue_files.write_task(tmp_path / "data", "MNLI", layouts=glue_files.PLAIN)
     mnli = prepare(tmp_path / "data", load_backbone(bert), TASKS["MNLI"], tmp_path / "mnli", max_positions=256)

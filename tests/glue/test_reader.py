@@ -207,3 +207,53 @@ def test_test_sets_may_have_a_placeholder_for_labels(tmp_path):
     assert [row.label for row in read(path, TASKS["RTE"], "test").rows] == [None] * 4
     with pytest.raises(ValueError, match="test.tsv:2: the label is '-1'"):
         read(path, TASKS["RTE"], "valid")
+
+
+@pytest.mark.parametrize("label", ["1", "1.0", " 1", "1e0", "+1"])
+def test_a_class_written_as_another_number_is_the_class(tmp_path, label):
+    """As tables are saved in which a label was missing."""
+    path = tmp_path / "train.tsv"
+    path.write_text(f"sentence\tlabel\na b\t{label}\nc d\t0.0\n")
+    assert [row.label for row in read(path, TASKS["SST-2"], "train").rows] == ["1", "0"]
+
+
+@pytest.mark.parametrize("label", ["2.0", "0.5", "1_0", "\u0661", "True", "nan", ""])
+def test_other_numbers_are_no_class(tmp_path, label):
+    path = tmp_path / "train.tsv"
+    path.write_text(f"sentence\tlabel\na b\t{label}\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"train\.tsv:2: the label is .*, and should be one of 0, 1"):
+        read(path, TASKS["SST-2"], "train")
+
+
+@pytest.mark.parametrize("score", ["1_0", "1,5", "\u0661", "infinity"])
+def test_scores_are_plain_numbers(tmp_path, score):
+    """Python's float takes the first and the third."""
+    path = tmp_path / "train.tsv"
+    path.write_text(f"sentence1\tsentence2\tscore\na\tb\t{score}\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"train\.tsv:2: the label is .*, and should be a number from 0 to 5"):
+        read(path, TASKS["STS-B"], "train")
+
+
+@pytest.mark.parametrize("unknown", ["-1", "-1.0"])
+def test_unknown_labels_of_test_sets(tmp_path, unknown):
+    path = tmp_path / "test.tsv"
+    path.write_text(f"sentence\tlabel\na b\t{unknown}\n")
+    assert read(path, TASKS["SST-2"], "test").rows[0].label is None
+
+
+def test_utf16_is_named(tmp_path):
+    path = tmp_path / "train.tsv"
+    path.write_bytes((HEAD + GOOD).encode("utf-16"))
+    with pytest.raises(ValueError, match=r"train\.tsv:1: it is UTF-16; save it as UTF-8"):
+        read(path, RTE, "train")
+
+
+def test_a_compressed_file_cannot_fill_the_memory(tmp_path):
+    """A line of 64 MB from 64 kB; it could be any number of gigabytes."""
+    path = tmp_path / "train.tsv.gz"
+    with gzip.open(path, "wb") as file:
+        file.write((HEAD + GOOD).encode())
+        for _ in range(64):
+            file.write(bytes(1 << 20))
+    with pytest.raises(ValueError, match=r"train\.tsv\.gz:3: the line has more than 16777216 bytes"):
+        read(path, RTE, "train")

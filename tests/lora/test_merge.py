@@ -135,11 +135,11 @@ def test_a_dtype_that_cannot_hold_the_weights_is_refused():
     parts = state()
     parts["out.weight"] = 1e-8 * torch.randn(5, 16)  # below the smallest number of fp16
     parts["out.lora_B"] *= 1e-8
-    with pytest.raises(ValueError, match=r"out: merged in torch.float16.*at most 9.8e-04.*--dtype fp32"):
+    with pytest.raises(ValueError, match=r"out: merged in torch.float16.*at most 9.8e-04.*choose fp32"):
         merge(parts, 2.0, torch.float16)
     merge(parts, 2.0, torch.bfloat16)
     parts["encoder.fc.bias"][3] = 1e5  # above the largest
-    with pytest.raises(ValueError, match=r"encoder.fc.bias holds infinity.*--dtype"):
+    with pytest.raises(ValueError, match=r"encoder.fc.bias holds infinity.*choose a dtype"):
         merge(parts, 2.0, torch.float16)
 
 

@@ -1,12 +1,15 @@
 """Choosing layers by name, freezing the rest, and loading plain checkpoints."""
 
 import copy
+import re
 
 import pytest
 import torch
 from torch import nn
 
 from sharp_plugins.lora import LoRALinear, LoRASettings, add_lora, freeze, lora_layers
+from sharp_plugins.lora.merge import merge
+from sharp_plugins.lora.peft import to_peft
 
 
 def model():
@@ -51,7 +54,7 @@ def test_targets(target, expected):
 
 @pytest.mark.parametrize("target", ["proj", "q_proj,nosuch", "embed", "norm", r".*\.fc7"])
 def test_a_target_that_matches_no_linear_layer_says_what_there_is(target):
-    with pytest.raises(ValueError, match="--lora-target") as error:
+    with pytest.raises(ValueError, match="^target") as error:
         add_lora(model(), LoRASettings(rank=2, target=target))
     for name in ("q_proj", "fc1", "layers.0.self_attn.q_proj"):
         assert name in str(error.value)
@@ -60,14 +63,14 @@ def test_a_target_that_matches_no_linear_layer_says_what_there_is(target):
 @pytest.mark.parametrize(
     "settings, words",
     [
-        (dict(rank=0), "--lora-rank"),
-        (dict(rank=9), "--lora-rank 9 is larger than layers.0.self_attn.q_proj, which is 8 x 8"),
-        (dict(alpha=0.0), "--lora-alpha"),
-        (dict(alpha=-1.0), "--lora-alpha"),
-        (dict(dropout=1.0), "--lora-dropout"),
-        (dict(target=""), "--lora-target"),
-        (dict(target="(q"), "--lora-target"),
-        (dict(bias="some"), "--lora-bias"),
+        (dict(rank=0), "^rank must be 1 or larger, and is 0$"),
+        (dict(rank=9), "^rank 9 is larger than layers.0.self_attn.q_proj, which is 8 x 8"),
+        (dict(alpha=0.0), "^alpha"),
+        (dict(alpha=-1.0), "^alpha"),
+        (dict(dropout=1.0), "^dropout"),
+        (dict(target=""), "^target"),
+        (dict(target="(q"), "^target"),
+        (dict(bias="some"), "^bias"),
     ],
 )
 def test_bad_settings_leave_the_model_as_it_was(settings, words):
@@ -114,7 +117,7 @@ def test_a_name_to_train_along_that_matches_nothing():
     net = model()
     settings = LoRASettings(rank=2, also_train="lm_head")
     add_lora(net, settings)
-    with pytest.raises(ValueError, match="--lora-also-train lm_head.*classification_heads"):
+    with pytest.raises(ValueError, match="^also_train lm_head.*classification_heads"):
         freeze(net, settings)
     freeze(net, settings, strict=False)  # a task may add it later
 
@@ -178,5 +181,49 @@ def test_linear_layers_whose_weight_is_computed_are_none():
 
 
 def test_an_expression_that_cannot_be_part_of_another_is_refused():
-    with pytest.raises(ValueError, match=r"--lora-target \(\?i\)q_proj: "):
+    with pytest.raises(ValueError, match=r"^target \(\?i\)q_proj: "):
         LoRASettings(target="(?i)q_proj").check()
+
+
+# ---------------------------------------------------------------------- what is said at the start
+
+
+def with_tied_output():
+    net = model()
+    net["out"] = nn.Linear(8, 10, bias=False)
+    net["out"].weight = net["embed"].weight
+    return net
+
+
+@pytest.mark.parametrize("settings, words", [
+    (dict(target="out,q_proj"), "out.weight and embed.weight are one weight.*merge. will refuse this model. Leave out out of the target"),
+    (dict(target="q_proj", also_train="layers.1"), "layers.1.self_attn.q_proj .*trained as a whole.*save. will refuse this model"),
+    (dict(target="q_proj", also_train="q_proj"), "layers.0.self_attn.q_proj .*trained as a whole.*save. will refuse this model"),
+])
+def test_what_merging_or_saving_will_refuse_is_said_when_updates_are_added(settings, words, caplog):
+    """And it is refused, of this model."""
+    net, settings = with_tied_output(), LoRASettings(rank=2, **settings)
+    chosen = add_lora(net, settings)
+    (said,) = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert re.search(words, said.getMessage())
+    for layer in lora_layers(net).values():
+        nn.init.normal_(layer.lora_B)
+    refused = (lambda: merge(net.state_dict(), 2.0)) if "merge" in words else (lambda: to_peft(net.state_dict(), settings))
+    with pytest.raises(ValueError, match="are one weight|which has an update"):
+        refused()
+    assert chosen
+
+
+def test_nothing_is_said_where_nothing_will_be_refused(caplog):
+    """Among these models is one whose layers share a weight under two names, which is merged under both."""
+    shared = model()["layers"][0]
+    for net, settings in (
+        (with_tied_output(), dict(target="q_proj,fc1", also_train="norm,embed")),
+        (model(), dict(target="out", also_train=None)),
+        (nn.ModuleDict({"a": shared, "b": shared}), dict(target="q_proj")),
+    ):
+        settings = LoRASettings(rank=2, **settings)
+        add_lora(net, settings)
+        merge(net.state_dict(), 2.0)
+        to_peft(net.state_dict(), settings)
+    assert not caplog.records

@@ -54,6 +54,7 @@ def test_the_model_begins_as_it_was_and_trains_its_adapters(translation_data, pl
     plain = toy.build_trainer(translation_data, *ADAM, model=toy.MODEL)
     model, base, sample = trainer.get_model(), plain.get_model(), sample_of(trainer)
     model.load_state_dict(base.state_dict())  # a plain checkpoint
+    toy.freeze_alike(base, model)
     assert len(adapters(model)) == count
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     with torch.no_grad():

@@ -2,6 +2,7 @@
 
 import argparse
 import copy
+import re
 import types
 
 import pytest
@@ -90,6 +91,7 @@ def train_a_little(model):
 @pytest.mark.parametrize("training", [True, False])
 def test_begins_as_the_base_bit_for_bit_and_the_update_is_seen(arch, training):
     base, model = build(arch).train(training), build(arch, lora_rank=2).train(training)
+    toy.freeze_alike(base, model)
     assert type(model) is type(base) and len(lora_layers(model)) == FAMILIES[arch]
     before, ours = base(**inputs(arch))[0], model(**inputs(arch))[0]
     assert torch.equal(ours, before)
@@ -235,3 +237,18 @@ def test_the_state_of_other_flattened_weights_is_told():
     for length, fits in ((6, True), (9, False)):
         state = {p: {"step": torch.tensor(3.0), "exp_avg": torch.zeros(length)}}
         assert trainer._state_fits(types.SimpleNamespace(optimizer=types.SimpleNamespace(state=state))) == fits
+
+
+@pytest.mark.parametrize("flags, words", [
+    (["--store-ema"], "--store-ema averages A and B apart.*merge A.pt B.pt ... OUT.pt"),
+    (["--lora-target", "output_projection,q_proj"], "decoder.output_projection.weight and .*embed_tokens.weight are one weight"),
+    (["--lora-also-train", "encoder.layers.0"], "encoder.layers.0.self_attn.q_proj .*save. will refuse this model"),
+    ([], None),
+])
+def test_what_will_not_be_as_expected_is_said_before_training(translation_data, caplog, flags, words):
+    own = [flag for flag in flags if flag != "--store-ema"]
+    toy.build_trainer(
+        translation_data, *toy.SGD, "--optimizer", "sgd", *(flag for flag in flags if flag not in own), model=lora_flags(*own)
+    )
+    said = [record.getMessage() for record in caplog.records if record.name.startswith("sharp_plugins") and record.levelno >= 30]
+    assert len(said) == bool(words) and (not words or re.search(words, said[0]))

@@ -1,0 +1,89 @@
+"""How fast a training on several CPU threads is beside another busy program, for several ways in which threads wait.
+
+`fairseq-train` processes of the quickstart's small model take turns: each setting on a quiet machine, and then beside a
+program that keeps one core busy. Speed is the median of the updates per second that fairseq logs, after the first ones. The
+table gives it over the speed of torch's own setting on the quiet machine, in the same round.
+
+    bash examples/quickstart/run.sh                             # makes runs/quickstart/bin, among other things
+    python examples/benchmarks/busy_machine.py --data runs/quickstart/bin
+"""
+
+import argparse
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Dict
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parents[1])]
+
+import machine  # noqa: E402
+
+from sharp_plugins import threads  # noqa: E402
+
+PRESET = HERE.parent / "quickstart" / "presets" / "small.args"
+SETTINGS = {
+    "torch's own": {},
+    "wait asleep": {"OMP_WAIT_POLICY": "passive"},
+    "short spin (the runs')": threads.SPIN,
+    "one thread (the runs', where it is busy from the start)": {threads.THREADS: "1"},
+}
+INTERVAL, UNCOUNTED = 20, 2  # updates between two log lines; lines left out at the beginning
+
+
+def speed(data: Path, updates: int, limit: float, environment: Dict[str, str], busy: bool) -> float:
+    """Updates per second of one process, which is stopped after *limit* seconds."""
+    unset = (threads.THREADS, *threads.WAITING)
+    own = {key: value for key, value in os.environ.items() if key not in unset}
+    preset = [word for line in PRESET.read_text().splitlines() if not line.startswith("#") for word in line.split()]
+    flags = f"--user-dir sharp_plugins --source-lang src --target-lang tgt --cpu --optimizer sam --no-save --disable-validation "
+    flags += f"--log-format simple --log-interval {INTERVAL} --max-update {updates}"
+    code = "from fairseq_cli.train import cli_main; cli_main()"
+    neighbour = subprocess.Popen([sys.executable, "-c", "while True: pass"]) if busy else None
+    with tempfile.TemporaryFile("w+") as log:
+        try:
+            subprocess.run(
+                [sys.executable, "-c", code, str(data.resolve()), *flags.split(), *preset],
+                cwd=HERE.parents[1], env={**own, **environment}, stdout=log, stderr=subprocess.STDOUT, timeout=limit,
+            )
+        except subprocess.TimeoutExpired:
+            pass
+        finally:
+            if neighbour is not None:
+                neighbour.kill()
+                neighbour.wait()
+        log.seek(0)
+        text = log.read()
+    speeds = [float(number) for number in re.findall(r"train_inner .* ups=([0-9.]+)", text)][UNCOUNTED:]
+    if not speeds:
+        raise SystemExit(f"error: no update was counted in {limit} s; the log ends with\n{text[-2000:]}")
+    return statistics.median(speeds)
+
+
+def main(given=None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="binarized data, as the quickstart makes them")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of every setting (default: %(default)s)")
+    parser.add_argument("--updates", type=int, default=200, help="updates of a process (default: %(default)s)")
+    parser.add_argument("--limit", type=float, default=120, help="seconds after which one is stopped (default: %(default)s)")
+    parser.add_argument("--out", default="", help="append the table to this file")
+    args = parser.parse_args(given)
+    shares: Dict = {(name, busy): [] for name in SETTINGS for busy in (False, True)}
+    quiet = []
+    for _ in range(args.rounds):
+        found = {key: speed(args.data, args.updates, args.limit, SETTINGS[key[0]], key[1]) for key in shares}
+        quiet.append(found["torch's own", False])
+        for key, value in found.items():
+            shares[key].append(value / quiet[-1])
+    rows = [(name, *(machine.quartiles(shares[name, busy]) for busy in (False, True))) for name in SETTINGS]
+    note = f"Torch's own setting on the quiet machine: {machine.quartiles(quiet)} updates/s. SAM, the quickstart's small model."
+    table = machine.table(("setting", "quiet", "beside one busy program"), rows)
+    machine.report("Speed on a busy machine", f"{note}\n\n{table}", out=args.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""Checkpoints that are whole under each of their names, whenever a run is killed or the disk is full.
+
+fairseq writes a checkpoint's first file beside and renames it, and makes the others, ``checkpoint_last.pt`` above all, by copying
+over the old ones. Here the copies are written beside and renamed too. They are no links: who writes into one of the files by hand
+must not change the others.
+"""
+
+import io
+import os
+import shutil
+import zipfile
+from pathlib import Path
+from typing import Optional
+
+from fairseq import checkpoint_utils, file_io
+from fairseq.file_io import PathManager
+
+from sharp_plugins import safe_load
+from sharp_plugins.host.patching import wrap
+
+
+def _wrap_copy(copy):
+    def copy_beside(src_path, dst_path, overwrite=False):
+        is_elsewhere = any(map(PathManager.path_requires_pathmanager, (src_path, dst_path)))
+        if is_elsewhere or (os.path.exists(dst_path) and not overwrite):
+            return copy(src_path, dst_path, overwrite)
+        unfinished = f"{dst_path}.tmp"  # fairseq's own name: what a killed process leaves is written over
+        try:
+            shutil.copyfile(src_path, unfinished)
+            os.replace(unfinished, dst_path)
+        except OSError as error:
+            Path(unfinished).unlink(missing_ok=True)
+            words = f"cannot be written: {error.strerror}; it is as it was, and {src_path} is whole"
+            raise OSError(error.errno, words, str(dst_path)) from error
+        return True
+
+    return copy_beside
+
+
+def _wrap_persistent_save(save):
+    """``--write-checkpoints-asynchronously`` writes into the file itself; here it is written beside too. And torch.save hands
+    iopath's file its own memory, which is other data by the time it is written: what is read back is no checkpoint."""
+
+    def save_beside(obj, filename, async_write=False):
+        if not async_write or file_io.IOPathManager is None or not PathManager.supports_rename(filename):
+            return save(obj, filename, async_write)
+        unfinished = f"{filename}.tmp"
+
+        def rename():
+            os.replace(unfinished, filename)
+
+        with file_io.IOPathManager.opena(unfinished, "wb", callback_after_file_close=rename) as file:
+            whole = io.BytesIO()
+            checkpoint_utils._torch_persistent_save(obj, whole)
+            file.write(whole.getbuffer())
+
+    return save_beside
+
+
+# ---------------------------------------------------------------------- a last checkpoint that cannot be read
+
+
+def updates_of(path: Path) -> Optional[int]:
+    """The number of updates that a checkpoint was saved after; None where it cannot be read, or training cannot go on from it."""
+    if not zipfile.is_zipfile(path):
+        return None
+    try:
+        state = safe_load.load(path, map_location="cpu", mmap=True)
+        state["extra_state"]["train_iterator"]
+        return state["optimizer_history"][-1]["num_updates"]
+    except Exception:  # zip, pickle and torch raise errors of many types
+        return None
+
+
+def _wrap_load(load):
+    def load_checkpoint(cfg, trainer, **passthrough_args):
+        try:
+            return load(cfg, trainer, **passthrough_args)
+        except Exception as error:
+            last = Path(cfg.save_dir) / f"checkpoint_last{trainer.checkpoint_suffix}.pt"
+            if cfg.restore_file != "checkpoint_last.pt" or not last.is_file() or updates_of(last) is not None:
+                raise
+            raise ValueError(f"{last}: cannot be read: {error}. {what_else_is_there(last)}") from error
+
+    return load_checkpoint
+
+
+def what_else_is_there(last: Path) -> str:
+    """For the user, from which other checkpoint beside *last* training can go on."""
+    others = {path: updates_of(path) for path in last.parent.glob("checkpoint*.pt") if path != last}
+    others = {path: updates for path, updates in others.items() if updates is not None}
+    if not others:
+        return f"No other checkpoint in {last.parent} can be read; delete it, and the same command starts anew"
+    newest = max(others, key=lambda path: (others[path], path.name))
+    return (
+        f"The newest one in {last.parent} that can be read is {newest.name}, after {others[newest]} updates; to go on from it: "
+        f"cp {newest} {last}, and the same command again"
+    )
+
+
+def install() -> None:
+    wrap(PathManager, "copy", _wrap_copy)
+    wrap(checkpoint_utils, "torch_persistent_save", _wrap_persistent_save)
+    wrap(checkpoint_utils, "load_checkpoint", _wrap_load)

@@ -1,0 +1,36 @@
+"""Settings that are out of range, in the library's words; and the same in the words of a command line."""
+
+from contextlib import contextmanager
+from typing import Iterator
+
+
+class SettingError(ValueError):
+    """A setting cannot be used. Its text is the setting's name in the library, and what is wrong: "rank must be 1 or larger".
+
+    Args:
+        name: of the setting, as the library's functions and classes call it.
+        problem: what follows it in the text.
+    """
+
+    def __init__(self, name: str, problem: str):
+        super().__init__(name, problem)
+        self.name, self.problem = name, problem
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.problem}"
+
+
+@contextmanager
+def as_flags(prefix: str) -> Iterator[None]:
+    """Name the settings as flags where they were given as flags: ``rank must be ...`` becomes ``--lora-rank must be ...``.
+
+    Args:
+        prefix: what the flags' names begin with, such as "lora".
+
+    Raises:
+        ValueError: in the place of a `SettingError`.
+    """
+    try:
+        yield
+    except SettingError as error:
+        raise ValueError(f"--{prefix}-{error.name.replace('_', '-')} {error.problem}") from error
