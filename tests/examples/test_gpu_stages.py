@@ -174,7 +174,7 @@ def test_what_the_tests_said_is_counted(script):
 
 @pytest.mark.slow
 def test_a_dry_run(tmp_path):
-    """On a CPU, of the stages that are not made of the scripts' own tests' parts: the tests of a GPU are found, and skip."""
+    """On a CPU, of three stages: the tests that want a GPU are found and skip, a script makes its table."""
     command = ["bash", BENCHMARKS / "gpu.sh", "--device", "cpu", "--quick", "--out", tmp_path, "--only", "machine", "tests", "adapters"]
     environment = {**os.environ, "PYTHON": sys.executable}
     done = subprocess.run([str(part) for part in command], env=environment, stdout=subprocess.PIPE, text=True, cwd=tmp_path)
