@@ -161,7 +161,7 @@ def main(given=None) -> None:
     parts = [memory_table(args, given)] if args.memory_steps else []  # before this process has models of its own
     if {"lora", "peft"} <= set(args.methods):
         ours, peft = losses_with_the_same_updates(args)
-        if abs(ours - peft) > 1e-5 * peft:
+        if abs(ours - peft) > (1e-5 if args.device == "cpu" else 1e-4) * peft:  # a GPU's products differ more
             raise SystemExit(f"with the same A and B our loss is {ours} and PEFT's is {peft}: these are two models")
         parts.append(f"Loss with the same A and B: ours {ours:.6f}, PEFT's {peft:.6f}.")
     if args.rounds:

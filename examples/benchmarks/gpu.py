@@ -16,7 +16,7 @@ import sys
 import tempfile
 from collections import Counter, defaultdict
 from pathlib import Path
-from typing import List, Sequence
+from typing import Dict, List, Sequence
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -35,14 +35,17 @@ def arguments(given=None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, metavar="DIR", default=ROOT / "runs" / "gpu", help="default: runs/gpu")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--quick", action="store_true", help="a tiny model and few steps: do the stages run at all?")
-    parser.add_argument("--minutes", type=float, default=9.0, help="for everything (default: %(default)s)")
-    parser.add_argument("--workers", type=int, default=6, help="processes that the tests share (default: %(default)s)")
+    parser.add_argument("--minutes", type=float, help="for everything (default: 9, without a GPU 60)")
+    parser.add_argument("--workers", type=int, help="processes that the tests share (default: 8, without a GPU 1)")
     parser.add_argument("--minilm", type=Path, metavar="DIR", help="MiniLM as published: config, weights, tokenizer; for GLUE")
     parser.add_argument("--glue", type=Path, metavar="DIR", help="GLUE's files; for GLUE")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="stages whose names begin so")
     args = parser.parse_args(given)
     if (args.minilm is None) != (args.glue is None):
         parser.error("the runs on GLUE want both --minilm and --glue")
+    on_gpu = args.device == "cuda"
+    args.minutes = args.minutes or (9 if on_gpu else 60)
+    args.workers = args.workers or (8 if on_gpu else 1)
     for name in ("wheels", "out", "minilm", "glue"):
         if getattr(args, name) is not None:
             setattr(args, name, getattr(args, name).resolve())  # before main goes to the repository's root
@@ -95,11 +98,13 @@ def plan(args, scratch: Path) -> List[List[Stage]]:
         for one in PRECISIONS[:1] if args.quick else PRECISIONS:
             groups.append([script(f"{file} {one}", f"{file}.py", 75, "time.log", "--precision", one, *time)])
     groups.append([script("bar alone", "adapters.py", 45, "time.log", "--bar-alone", "--precision", "bf16", *shape, *rounds)])
+    memory = [(file, one, []) for one in PRECISIONS for file in ("step_time", "adapters")]
+    if args.quick:
+        memory = [("adapters", PRECISIONS[0], ["--methods", "lora"])]
     groups.append(
         [
-            script(f"memory, {file} {one}", f"{file}.py", 90, "memory.log", "--precision", one, *shape, *steps)
-            for one in (PRECISIONS[:1] if args.quick else PRECISIONS)
-            for file in ("step_time", "adapters")
+            script(f"memory, {file} {one}", f"{file}.py", 90, "memory.log", "--precision", one, *shape, *steps, *more)
+            for file, one, more in memory
         ]
     )
     if args.glue:
@@ -107,8 +112,8 @@ def plan(args, scratch: Path) -> List[List[Stage]]:
     return groups
 
 
-def glue_stages(args, scratch: Path, environment) -> List[List[Stage]]:
-    """Short runs of MiniLM, a process for each method, and the table of all."""
+def glue_stages(args, scratch: Path, environment: Dict[str, str]) -> List[List[Stage]]:
+    """Short runs of MiniLM (do they run, and how fast?), a process for each method, and the table of all."""
     python, log, backbone, out = sys.executable, "glue.log", scratch / "minilm", scratch / "glue"
     updates, place = 4 if args.quick else 200, ["--cpu"] if args.device == "cpu" else []
     data = ["--data", args.glue, "--backbone", backbone, "--tasks", *GLUE_TASKS]
@@ -125,7 +130,7 @@ def glue_stages(args, scratch: Path, environment) -> List[List[Stage]]:
         [stage("convert", convert, 45)],
         [stage("prepare", prepare, 45)],
         [stage(method, [*run, "--methods", method], 150) for method in GLUE_METHODS],
-        [stage("table", ["cat", table], 5, tables=lambda: f"### GLUE: {updates} updates of MiniLM\n\n{read(table)}")],
+        [stage("table", ["cat", table], 5, tables=lambda: re.sub("^#", "###", read(table), flags=re.M))],
     ]
 
 
@@ -151,7 +156,10 @@ def tests_table(title: str, log: str) -> str:
         lines.append(f"| {file} | {counts['PASSED']} | {counts['FAILED'] + counts['ERROR']} | {counts['SKIPPED']} |")
     lines.append("")
     lines += [f"* {outcome}: `{file}::{test}`" for outcome, file, test in results if outcome in ("FAILED", "ERROR", "XPASS")]
-    lines += [f"* skipped {count}: {reason}" for count, reason in REASON.findall(log)]
+    skipped = Counter()
+    for count, reason in REASON.findall(log):
+        skipped[reason] += int(count)
+    lines += [f"* skipped {count}: {reason}" for reason, count in skipped.items()]
     return "\n".join(lines)
 
 
@@ -163,6 +171,8 @@ def main(given=None) -> int:
     try:
         runner = Runner(args.out, args.minutes * 60, "What was run on a GPU" if args.device == "cuda" else "A dry run")
         for group in plan(args, scratch):
+            # A CPU, and a busy one at that, takes its time.
+            group = [stage if args.device == "cuda" else stage._replace(limit=10 * stage.limit) for stage in group]
             chosen = [stage for stage in group if not args.only or stage.name.startswith(("set-up", *args.only))]
             if chosen:
                 runner.run(chosen)

@@ -9,9 +9,10 @@ import signal
 import subprocess
 import time
 from pathlib import Path
-from typing import Callable, Dict, List, NamedTuple, Sequence
+from typing import Callable, Dict, List, NamedTuple, Optional, Sequence
 
 DONE, LATE, ENDED, LEFT_OUT = "done", "out of time", "ended from outside", "left out: no time left"
+NOT_BEGUN = "failed: could not be begun, see its log"
 # Seconds that a command gets to stop, and those under which none is begun.
 PATIENCE, LEAST = 3.0, 5.0
 
@@ -39,7 +40,7 @@ class Stage(NamedTuple):
 
 class Outcome(NamedTuple):
     stage: Stage
-    status: str  # `DONE`, `LATE`, `ENDED`, `LEFT_OUT` or "failed: exit status N"
+    status: str  # one of the constants above, or "failed: exit status N"
     seconds: float
 
 
@@ -74,21 +75,28 @@ class Runner:
             self._note([Outcome(stage, ENDED, time.monotonic() - start) for stage in stages[len(self.outcomes) - before :]])
             raise
         finally:
-            for process in running.values():
+            for process in filter(None, running.values()):
                 stop(process)
 
-    def _begin(self, stage: Stage) -> subprocess.Popen:
+    def _begin(self, stage: Stage) -> Optional[subprocess.Popen]:
+        """The process, or None where there is no such program."""
         with open(self.out / stage.log, "a") as log:
             log.write(f"\n=== {stage.name}: {' '.join(map(str, stage.command))}\n")
             log.flush()
-            return subprocess.Popen(
-                [str(part) for part in stage.command],
-                env={**os.environ, **stage.environment},
-                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
-            )
+            try:
+                return subprocess.Popen(
+                    [str(part) for part in stage.command],
+                    env={**os.environ, **stage.environment},
+                    stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+                )
+            except OSError as error:
+                log.write(f"{error}\n")
+                return None
 
     @staticmethod
-    def _wait(process: subprocess.Popen, end: float) -> str:
+    def _wait(process: Optional[subprocess.Popen], end: float) -> str:
+        if process is None:
+            return NOT_BEGUN
         try:
             code = process.wait(max(end - time.monotonic(), 0.0))
         except subprocess.TimeoutExpired:

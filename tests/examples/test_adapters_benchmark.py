@@ -14,8 +14,7 @@ import sharp_plugins.optim.bar as bar_module
 from sharp_plugins.lora import lora_layers
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "examples" / "benchmarks"
-SMALL = ["--size", "tiny", "--batch", "2", "--tokens", "4"]
-TINY = [*SMALL, "--device", "cpu"]
+TINY = ["--size", "tiny", "--batch", "2", "--tokens", "4", "--device", "cpu"]
 WITHOUT_PEFT = ["full", "lora", "nbar", "obar", "lora-sam"]
 
 
@@ -213,14 +212,3 @@ def test_table_of_bar_alone(adapters):
     text = adapters.bar_alone_table(adapters.arguments([*TINY, "--rounds", "2"]))
     assert [line.split(" | ")[0] for line in text.splitlines()[2:]] == ["| nbar", "| obar"]
     assert all(line.endswith("| 0 |") for line in text.splitlines()[2:])
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_bar_makes_no_gpu_wait(script, adapters):
-    bar_alone = script("bar_alone")
-    with pytest.raises(RuntimeError), bar_alone.refusing_to_wait():
-        torch.ones((), device="cuda").item()
-    for variant in ("nbar", "obar"):
-        args = adapters.arguments([*SMALL, "--device", "cuda", "--log-interval", "1"])
-        trainer = adapters.trainer_for(variant, args)
-        assert bar_alone.host_reads(trainer, adapters.random_sample("tiny", 2, 4), 3) == 0

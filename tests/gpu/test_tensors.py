@@ -91,11 +91,11 @@ def test_empty_tensors_do_not_spoil_the_climb(where, measure):
     assert all(torch.equal(p, w) for p, w in zip(full, before))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, *HALF])
-def test_weights_that_are_not_contiguous(dtype):
+@pytest.mark.parametrize("dtype, has_master", [(torch.float32, False), *((half, master) for half in HALF for master in (False, True))])
+def test_weights_that_are_not_contiguous(dtype, has_master):
     torch.manual_seed(0)
     w = nn.Parameter(tensors((6, 4))[0].normal_().to(dtype).t())
-    before, there = w.detach().clone(), Perturbation([w], rho=0.5)
+    before, there = w.detach().clone(), Perturbation([w], rho=0.5, masters=[w.detach().float()] if has_master else None)
     there.perturb_randomly(1)
     assert not torch.equal(w, before)
     there.descend()
