@@ -36,3 +36,11 @@ def sentence_data(tmp_path_factory):
     import sentences
 
     return sentences.write_data(tmp_path_factory.mktemp("sentences"))
+
+
+if os.environ.get("SHARP_TEST_TELL"):
+
+    def pytest_runtest_logreport(report):
+        """Say at once why a test failed: where time is short, the end of the run, and pytest's own account, may not come."""
+        if report.failed:
+            print(f"\n{report.nodeid}\n{report.longreprtext}", flush=True)

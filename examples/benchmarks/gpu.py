@@ -36,7 +36,7 @@ def arguments(given=None) -> argparse.Namespace:
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--quick", action="store_true", help="a tiny model and few steps: do the stages run at all?")
     parser.add_argument("--minutes", type=float, help="for everything (default: 9, without a GPU 60)")
-    parser.add_argument("--workers", type=int, help="processes that the tests share (default: 8, without a GPU 1)")
+    parser.add_argument("--workers", type=int, help="processes that each set of tests shares (default: 7, without a GPU 1)")
     parser.add_argument("--minilm", type=Path, metavar="DIR", help="MiniLM as published: config, weights, tokenizer; for GLUE")
     parser.add_argument("--glue", type=Path, metavar="DIR", help="GLUE's files; for GLUE")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="stages whose names begin so")
@@ -45,7 +45,7 @@ def arguments(given=None) -> argparse.Namespace:
         parser.error("the runs on GLUE want both --minilm and --glue")
     on_gpu = args.device == "cuda"
     args.minutes = args.minutes or (9 if on_gpu else 60)
-    args.workers = args.workers or (8 if on_gpu else 1)
+    args.workers = args.workers or (7 if on_gpu else 1)
     for name in ("wheels", "out", "minilm", "glue"):
         if getattr(args, name) is not None:
             setattr(args, name, getattr(args, name).resolve())  # before main goes to the repository's root
@@ -73,7 +73,7 @@ def plan(args, scratch: Path) -> List[List[Stage]]:
         command = [python, "-m", "pytest", folder, "-n", args.workers, "-v", "-rs"]
         command += ["--tb=short", "--show-capture=no", "--disable-warnings", "-p", "no:cacheprovider"]
         # cuBLAS repeats itself bit for bit only with a workspace of its own.
-        own = {**environment, "CUBLAS_WORKSPACE_CONFIG": ":4096:8", "OMP_NUM_THREADS": "1", **more}
+        own = {**environment, "CUBLAS_WORKSPACE_CONFIG": ":4096:8", "OMP_NUM_THREADS": "1", "SHARP_TEST_TELL": "1", **more}
         return Stage(name, command, limit, log, own, lambda: tests_table(name, read(args.out / log)))
 
     shape = ["--size", "roberta-large", "--batch", 16, "--tokens", 128]
@@ -90,10 +90,11 @@ def plan(args, scratch: Path) -> List[List[Stage]]:
     found = scratch / "machine.md"
     machine = [python, "examples/benchmarks/machine.py", device, found]
     groups.append([Stage("machine", machine, 60, "set-up.log", environment, lambda: read(found))])
-    groups.append([tests("tests", "tests/gpu", 150)])
-    groups.append([script("waits", "synchronisations.py", 60, "time.log", *(["--precisions", "bf16"] if args.quick else []))])
-    if device == "cuda" and (ROOT / "tests" / "contract").is_dir():  # on a CPU it is one of the tests
-        groups.append([tests("contract", "tests/contract", 120, SHARP_TEST_DEVICE=device)])
+    checks = [tests("tests", "tests/gpu", 240)]
+    checks.append(script("waits", "synchronisations.py", 60, "time.log", *(["--precisions", "bf16"] if args.quick else [])))
+    if device == "cuda":  # on a CPU it is one of the tests
+        checks.append(tests("contract", "tests/contract", 240, SHARP_TEST_DEVICE=device))
+    groups.append(checks)  # side by side: they time nothing
     for file in ("step_time", "adapters"):
         for one in PRECISIONS[:1] if args.quick else PRECISIONS:
             groups.append([script(f"{file} {one}", f"{file}.py", 75, "time.log", "--precision", one, *time)])
