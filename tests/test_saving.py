@@ -1,4 +1,4 @@
-"""Checkpoints when a run is killed, or the disk is full, in the middle of writing them: all are whole, and the same command goes on."""
+"""A run is killed, or the disk is full, while checkpoints are written: all are whole, and the same command goes on."""
 
 import contextlib
 import errno
@@ -87,7 +87,8 @@ def kill(data, save_dir, copy, size, *flags):
     line.remove("--disable-validation")
     code = KILL.format(copy=copy, size=size, line=line)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=processes.LIMIT)
+    how = dict(env=environment, capture_output=True, text=True, timeout=processes.LIMIT)
+    done = subprocess.run([sys.executable, "-c", code], **how)
     assert done.returncode == 9, done.stderr[-3000:]
 
 

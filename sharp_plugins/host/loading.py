@@ -1,9 +1,9 @@
 """Every file that fairseq loads is loaded without running code that it holds, whatever fairseq's and torch's defaults are.
 
 fairseq's last version passes ``weights_only=False``, torch before 2.6 does so by default, and an environment variable can make
-later ones do it. Its modules below see a torch whose ``load`` is `sharp_plugins.safe_load.load`, and others an ``eval`` that knows
-plain values alone: a checkpoint's settings are such expressions, and fairseq would run them as Python. torch and the builtins
-stay as they are for everybody else.
+later ones do it. Its modules below see a torch whose ``load`` is `sharp_plugins.safe_load.load`, and others an ``eval`` that
+knows plain values alone: a checkpoint's settings are such expressions, and fairseq would run them as Python. torch and the
+builtins stay as they are for everybody else.
 """
 
 import importlib
@@ -69,8 +69,8 @@ def _load_from_rank(f, **how):
 
 def let_ranks_send_what_they_have() -> None:
     """On several ranks one reads the checkpoint, safely, and sends it to the others as a pickle with fairseq's and omegaconf's
-    objects. torch from 2.6 on refuses these: no run on several ranks could go on. It is no file: what comes is the run's own, as
-    all that fairseq's ranks send each other with pickle."""
+    objects. torch from 2.6 on refuses these: no run on several ranks could go on. It is no file: what comes is the run's own,
+    as all that fairseq's ranks send each other with pickle."""
     if distributed_utils.torch is torch:
         distributed_utils.torch = _View(torch, load=_load_from_rank)
 

@@ -5,7 +5,8 @@ from processes import assert_same_training, train_ranks
 
 pytestmark = pytest.mark.slow
 
-FLAGS = "--optimizer sam --base-optimizer sgd --momentum 0.9 --lr 0.1 --batch-size 8 --dropout 0 --ddp-backend legacy_ddp".split()
+FLAGS = "--optimizer sam --base-optimizer sgd --momentum 0.9 --lr 0.1 --batch-size 8 --dropout 0".split()
+FLAGS += ["--ddp-backend", "legacy_ddp"]
 
 
 def test_both_ranks_go_on(translation_data, tmp_path):

@@ -250,7 +250,8 @@ def test_scores_come_from_a_process_of_its_own(trained):
 
 def test_a_score_that_fails_is_told_and_tried_again(trained, monkeypatch):
     monkeypatch.setattr(training, "EVALUATE", "import sys; sys.exit('error: CUDA out of memory')")
-    with locked(trained) as lock, pytest.raises(RunFailed, match="RTE sam seed 1: scoring the best epoch (.|\n)*CUDA out of memory"):
+    words = "RTE sam seed 1: scoring the best epoch (.|\n)*CUDA out of memory"
+    with locked(trained) as lock, pytest.raises(RunFailed, match=words):
         finish(trained, lock)
     assert not trained.is_finished and checkpoints(trained) == ["checkpoint_best.pt", "checkpoint_last.pt"]
     monkeypatch.setattr(training, "EVALUATE", SCORES)
