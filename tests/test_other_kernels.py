@@ -11,7 +11,6 @@ import pytest
 COMPARISONS = [
     "models/test_lora.py::test_begins_as_the_base_bit_for_bit_and_the_update_is_seen",
     "models/test_adapter.py::test_the_model_begins_as_it_was_and_trains_its_adapters",
-    "lora/test_peft.py::test_back_on_the_plain_model_it_is_the_same_model",
     "lora/test_peft.py::test_a_head_may_be_the_adapters_alone",
     "examples/test_adapters_benchmark.py::test_all_methods_start_from_the_same_model",
 ]

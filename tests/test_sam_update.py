@@ -159,6 +159,17 @@ def test_half_precision_gives_the_epsilon_of_fp32(translation_data, flags, metho
     assert torch.cosine_similarity(half, fp32, dim=0) > 1 - tolerance - 1e-6
 
 
+def test_without_a_flag_rounding_to_half_precision_keeps_the_ascent(translation_data):
+    """In bf16 most of these perturbations are below half a spacing of their weights."""
+    projections = []
+    for flags in ([], ["--sam-rounding", "nearest"]):
+        trainer = toy.build_trainer(translation_data, "--optimizer", "sam", *SGD, "--sam-rho", "0.02", "--bf16", *flags)
+        with metrics.aggregate() as log:
+            trainer.train_step(toy.batches(trainer, [8]))
+        projections.append(log["sam_projection"].avg.item())
+    assert projections[0] == pytest.approx(1, abs=0.1) and projections[1] < 0.8
+
+
 def test_flattened_fp16_equals_unflattened(translation_data, monkeypatch):
     """fairseq flattens on the current CUDA device only; here that device is the CPU, whose index is None."""
     monkeypatch.setattr(torch.cuda, "current_device", lambda: None)
