@@ -8,7 +8,7 @@ import numpy
 import pytest
 import toy
 import torch
-from fairseq import options
+from fairseq import options, utils
 from fairseq.data import data_utils, language_pair_dataset, token_block_dataset
 from fairseq.dataclass.configs import EMAConfig
 from fairseq.logging import metrics
@@ -174,6 +174,23 @@ def test_amp_unscales_gradients_once(translation_data, optimizer):
     amp.optimizer.step()
     toy.assert_same(toy.weights(amp), before)
     assert scaler.get_scale() == 64
+
+
+@pytest.mark.parametrize("max_norm", [0.0, 0.5])
+def test_gradients_on_a_cpu_are_clipped_there_beside_a_gpu(monkeypatch, max_norm):
+    """A GPU is played by torch's device without memory, from which no number comes back."""
+    ours, others = ([torch.nn.Parameter(torch.zeros(n)) for n in (3, 4)] for _ in range(2))
+    for params in (ours, others):
+        for n, p in enumerate(params):
+            p.grad = torch.arange(p.numel(), dtype=torch.float32) + n
+    expected = torch.nn.utils.clip_grad_norm_(others, max_norm or float("inf"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: "meta")
+    norm = utils.clip_grad_norm_(ours, max_norm)
+    torch.testing.assert_close(norm, expected)
+    for p, q in zip(ours, others):
+        torch.testing.assert_close(p.grad, q.grad)
+    assert utils.torch.cuda.is_available()
 
 
 def test_installing_again_changes_nothing():

@@ -9,12 +9,12 @@ builtins stay as they are for everybody else.
 import importlib
 import os
 import tarfile
-import types
 
 import torch
 from fairseq.distributed import utils as distributed_utils
 
 from sharp_plugins import literals, safe_load
+from sharp_plugins.host.patching import View
 
 # Modules of fairseq that read files with torch.load.
 TORCH_LOAD = (
@@ -35,17 +35,6 @@ EVAL = (
 )
 
 
-class _View(types.ModuleType):
-    """A module as another one sees it: all of it, but for what is given here."""
-
-    def __init__(self, module, **own):
-        super().__init__(module.__name__, module.__doc__)
-        vars(self).update(own, _module=module)
-
-    def __getattr__(self, name):
-        return getattr(vars(self)["_module"], name)
-
-
 def _modules(names):
     """Those of the modules that this fairseq has, and that can be imported."""
     for name in names:
@@ -59,7 +48,7 @@ def load_checkpoints_safely() -> None:
     """Give fairseq's modules that load files a torch which does so safely."""
     for module in _modules(TORCH_LOAD):
         if module.torch is torch:
-            module.torch = _View(torch, load=safe_load.torch_load)
+            module.torch = View(torch, load=safe_load.torch_load)
 
 
 def _load_from_rank(f, **how):
@@ -72,7 +61,7 @@ def let_ranks_send_what_they_have() -> None:
     objects. torch from 2.6 on refuses these: no run on several ranks could go on. It is no file: what comes is the run's own,
     as all that fairseq's ranks send each other with pickle."""
     if distributed_utils.torch is torch:
-        distributed_utils.torch = _View(torch, load=_load_from_rank)
+        distributed_utils.torch = View(torch, load=_load_from_rank)
 
 
 def evaluate_no_code() -> None:
@@ -100,7 +89,7 @@ def extract_archives_in_their_place() -> None:
     """``from_pretrained("model.tar.gz")`` lets an archive write to any path that it names; here to below its own directory."""
     for module in _modules(["fairseq.file_utils"]):
         if module.tarfile is tarfile:
-            module.tarfile = _View(tarfile, open=_open_archive)
+            module.tarfile = View(tarfile, open=_open_archive)
 
 
 def install() -> None:

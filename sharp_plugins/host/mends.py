@@ -11,6 +11,7 @@ import types
 
 import numpy
 import torch
+from fairseq import utils
 from fairseq.data import data_utils, language_pair_dataset, token_block_dataset
 from fairseq.logging import meters
 from fairseq.models import distributed_fairseq_model
@@ -20,7 +21,7 @@ from fairseq.optim import AMPOptimizer
 from fairseq.tasks import FairseqTask
 from omegaconf import open_dict
 
-from sharp_plugins.host.patching import wrap
+from sharp_plugins.host.patching import View, wrap
 
 
 def allow_namespaces_in_checkpoints() -> None:
@@ -172,6 +173,27 @@ def unscale_gradients_once_with_amp() -> None:
     wrap(AMPOptimizer, "clip_grad_norm", make)
 
 
+def clip_on_the_cpu_beside_a_gpu() -> None:
+    """``--cpu`` on a machine that has a GPU: fairseq takes the norm of the gradients on the GPU because there is one, and torch
+    refuses to scale gradients on the CPU by it. Every update fails, with any optimizer. Here the norm stays where they are."""
+
+    def make(clip_grad_norm_):
+        def clip_where_gradients_are(params, max_norm, aggregate_norm_fn=None):
+            params = [params] if isinstance(params, torch.Tensor) else list(params)
+            if not torch.cuda.is_available() or any(p is not None and p.device.type != "cpu" for p in params):
+                return clip_grad_norm_(params, max_norm, aggregate_norm_fn)
+            stock = utils.torch
+            utils.torch = View(stock, cuda=View(stock.cuda, is_available=lambda: False))
+            try:
+                return clip_grad_norm_(params, max_norm, aggregate_norm_fn)
+            finally:
+                utils.torch = stock
+
+        return clip_where_gradients_are
+
+    wrap(utils, "clip_grad_norm_", make)
+
+
 def install() -> None:
     allow_namespaces_in_checkpoints()
     let_pytorch_ddp_run_on_cpu()
@@ -181,6 +203,7 @@ def install() -> None:
     keep_numpy_out_of_checkpoints()
     average_tied_weights_once()
     unscale_gradients_once_with_amp()
+    clip_on_the_cpu_beside_a_gpu()
 
 
 def start_averages_from_a_plain_checkpoint(load_checkpoint):

@@ -1,6 +1,7 @@
-"""Replacing a function of fairseq once, however often the plugin is imported."""
+"""Replacing a function of fairseq once, however often the plugin is imported, or a module as some of fairseq's see it."""
 
 import functools
+import types
 from typing import Callable
 
 
@@ -12,3 +13,14 @@ def wrap(owner, name: str, make: Callable) -> None:
     wrapped = functools.wraps(original)(make(original))
     wrapped._sharp_plugins = True
     setattr(owner, name, wrapped)
+
+
+class View(types.ModuleType):
+    """A module as another one sees it: all of it, but for what is given here."""
+
+    def __init__(self, module, **own):
+        super().__init__(module.__name__, module.__doc__)
+        vars(self).update(own, _module=module)
+
+    def __getattr__(self, name):
+        return getattr(vars(self)["_module"], name)
