@@ -11,7 +11,7 @@ MENDABLE = (ValueError, OSError, ImportError)
 
 
 def be_quiet() -> None:
-    """Keep other libraries' log lines and warnings from the terminal; LOGLEVEL=INFO, as fairseq has it, shows them.
+    """Keep other libraries' log lines and warnings from the terminal; LOGLEVEL=INFO, as fairseq has it, shows the log lines.
 
     Modules of fairseq set the root logger up as they are imported, and one of them lets all out then, hydra's DEBUG lines too: a
     program calls this before it imports fairseq.

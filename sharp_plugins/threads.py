@@ -7,7 +7,7 @@ machine. Two settings help, and are made here for the processes that the runs st
 
 - ``OMP_NUM_THREADS``: no more threads than there are idle cores when the run is started;
 - ``GOMP_SPINCOUNT`` (GNU's OpenMP, in torch's Linux wheels) and ``KMP_BLOCKTIME`` (LLVM's and Intel's): spin for a short while
-  only, and sleep then, should the neighbour come later. `examples/benchmarks/busy_machine.sh` measures them.
+  only, and sleep then, should the neighbour come later. `examples/benchmarks/busy_machine.py` measures them.
 
 What the user has set stays. A run keeps the settings of its first start, as the number of threads changes the order in which
 sums are rounded: it would not go on bit for bit with another one.

@@ -114,10 +114,10 @@ def plan(args, scratch: Path) -> List[List[Stage]]:
 
 
 def glue_stages(args, scratch: Path, environment: Dict[str, str]) -> List[List[Stage]]:
-    """Short runs of MiniLM (do they run, and how fast?), a process for each method, and the table of all."""
+    """Short runs of MiniLM (do they run, and how fast?), a process for each method and task, and the table of all."""
     python, log, backbone, out = sys.executable, "glue.log", scratch / "minilm", scratch / "glue"
     updates, place = 4 if args.quick else 200, ["--cpu"] if args.device == "cpu" else []
-    data = ["--data", args.glue, "--backbone", backbone, "--tasks", *GLUE_TASKS]
+    data = ["--data", args.glue, "--backbone", backbone]
     settings = ["--set", f"optimization.max_update={updates}", "--set", f"lr_scheduler.warmup_updates={updates // 10}"]
     run = [python, ROOT / "examples" / "glue" / "run.py", *data, "--out", out, "--seeds", 1, *settings, *place]
 
@@ -125,12 +125,16 @@ def glue_stages(args, scratch: Path, environment: Dict[str, str]) -> List[List[S
         return Stage(f"glue, {name}", command, limit, log, environment, **more)
 
     convert = [python, "-m", "sharp_plugins.convert", args.minilm, backbone]
-    prepare = [python, "-m", "sharp_plugins.glue", "prepare", *data, "--out", out / "data"]
+    prepare = [python, "-m", "sharp_plugins.glue", "prepare", *data, "--tasks", *GLUE_TASKS, "--out", out / "data"]
     table = out / "table.md"
     return [
         [stage("convert", convert, 45)],
         [stage("prepare", prepare, 45)],
-        [stage(method, [*run, "--methods", method], 150) for method in GLUE_METHODS],
+        [
+            stage(f"{task} {method}", [*run, "--tasks", task, "--methods", method], 150)
+            for task in GLUE_TASKS
+            for method in GLUE_METHODS
+        ],
         [stage("table", ["cat", table], 5, tables=lambda: re.sub("^#", "###", read(table), flags=re.M))],
     ]
 

@@ -15,6 +15,8 @@ DONE, LATE, ENDED, LEFT_OUT = "done", "out of time", "ended from outside", "left
 NOT_BEGUN = "failed: could not be begun, see its log"
 # Seconds that a command gets to stop, and those under which none is begun.
 PATIENCE, LEAST = 3.0, 5.0
+# Seconds between two looks at the commands that run.
+PAUSE = 0.1
 
 
 def nothing() -> str:
@@ -64,15 +66,19 @@ class Runner:
         if left < LEAST:
             self._note([Outcome(stage, LEFT_OUT, 0.0) for stage in stages])
             return
-        start, before, running = time.monotonic(), len(self.outcomes), {}
+        start, waiting, running = time.monotonic(), list(stages), {}
         try:
             for stage in stages:
                 running[stage.name] = self._begin(stage)
-            for stage in stages:
-                status = self._wait(running[stage.name], start + min(stage.limit, left))
-                self._note([Outcome(stage, status, time.monotonic() - start)])
+            while waiting:
+                for stage in list(waiting):
+                    status = self._status(running[stage.name], start + min(stage.limit, left))
+                    if status:
+                        waiting.remove(stage)
+                        self._note([Outcome(stage, status, time.monotonic() - start)])
+                time.sleep(PAUSE)
         except BaseException:
-            self._note([Outcome(stage, ENDED, time.monotonic() - start) for stage in stages[len(self.outcomes) - before :]])
+            self._note([Outcome(stage, ENDED, time.monotonic() - start) for stage in waiting])
             raise
         finally:
             for process in filter(None, running.values()):
@@ -94,15 +100,17 @@ class Runner:
                 return None
 
     @staticmethod
-    def _wait(process: Optional[subprocess.Popen], end: float) -> str:
+    def _status(process: Optional[subprocess.Popen], end: float) -> str:
+        """How a command has ended; nothing while it runs. One that runs past *end* is stopped."""
         if process is None:
             return NOT_BEGUN
-        try:
-            code = process.wait(max(end - time.monotonic(), 0.0))
-        except subprocess.TimeoutExpired:
-            stop(process)
-            return LATE
-        return DONE if code == 0 else f"failed: exit status {code}"
+        code = process.poll()
+        if code is not None:
+            return DONE if code == 0 else f"failed: exit status {code}"
+        if time.monotonic() < end:
+            return ""
+        stop(process)
+        return LATE
 
     def _note(self, outcomes: Sequence[Outcome]) -> None:
         self.outcomes += outcomes

@@ -48,7 +48,7 @@ def ids_by_hand(tokenizer, dictionary, text):
 
 
 def test_hubs_text_is_the_published_tokenizers(out, tmp_path):
-    """With no more than the issue's call, and after the directory was moved."""
+    """With fairseq's plain call, and after the directory was moved."""
     moved = tmp_path / "elsewhere"
     shutil.copytree(out, moved)
     model = hub(moved, checkpoint_file="model.pt")
