@@ -40,7 +40,7 @@ def mix(*numbers: int) -> int:
 def draw_seed() -> int:
     """A seed from torch's global generator, which decides it and is moved by one draw: ``torch.manual_seed`` repeats what follows
     from it, and so does a generator's state that is put back, as in a run that goes on from a checkpoint."""
-    return int(torch.empty((), dtype=torch.int64).random_())
+    return int(torch.empty((), dtype=torch.int64, device="cpu").random_())
 
 
 @lru_cache(maxsize=None)
@@ -56,7 +56,7 @@ def seeded_generator(device: torch.device, seed: int) -> torch.Generator:
 @lru_cache(maxsize=None)
 def _quantiles() -> numpy.ndarray:
     """(65536,) fp32 normal quantiles at the middle of equally likely intervals, scaled to variance 1."""
-    z = torch.special.ndtri((torch.arange(2**16, dtype=torch.float64) + 0.5) / 2**16)
+    z = torch.special.ndtri((torch.arange(2**16, dtype=torch.float64, device="cpu") + 0.5) / 2**16)
     return (z / z.square().mean().sqrt()).float().numpy()
 
 

@@ -26,6 +26,10 @@ def kind_of_sharding(p: torch.Tensor) -> Optional[str]:
     # fairscale's FSDP has a class of its own.
     if "FlatParameter" in classes or getattr(p, "_is_flat_param", False) or getattr(p, "_fsdp_flattened", False):
         return "a parameter of FullyShardedDataParallel"
+    if hasattr(p, "ds_id"):
+        return "a parameter of DeepSpeed's ZeRO-3"
+    if getattr(p, "tensor_model_parallel", False):
+        return "a parameter of Megatron's tensor parallelism"
     return None
 
 

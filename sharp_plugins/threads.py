@@ -108,7 +108,9 @@ def for_run(path: Path, environment: Optional[Mapping[str, str]] = None) -> Dict
     """
     environment = os.environ if environment is None else environment
     if not path.is_file():
-        write_text(path, json.dumps(chosen(environment)) + "\n")
+        first = chosen(environment)
+        number = environment.get(THREADS) or first.get(THREADS) or str(len(usable_cores()))
+        write_text(path, json.dumps({**first, THREADS: number} if number.isdigit() else first) + "\n")
     known = (THREADS, *SPIN)
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))

@@ -19,6 +19,7 @@ from processes import fork
 
 from sharp_plugins.criterions.regularized import Regularized
 from sharp_plugins.host import effective
+from sharp_plugins.host.masters import registered_optimizer
 
 LORA = ["--arch", "lora", "--base-arch", *toy.MODEL[1:], "--lora-rank", "2"]
 QUERY = "balancedness_{}encoder.layers.0.self_attn.q_proj"
@@ -48,14 +49,14 @@ def plain_groups():
     return groups(emb=adam, default={"_name": "nag", "lr": [0.1], "momentum": 0.9})
 
 
-def trainer_with(data, optimizer, monkeypatch):
+def trainer_with(data, optimizer, monkeypatch, *flags):
     """A trainer of a LoRA model whose output's bias is the group emb, with that optimizer's config."""
     # fairseq keeps the groups of all composite optimizers of a process in one place
     monkeypatch.setattr(FairseqCompositeOptimizer, "optimizers", {})
     monkeypatch.setattr(FairseqCompositeOptimizer, "lr_schedulers", {})
     name = optimizer.get("_name")
     line = ["--optimizer", name] if name in METHODS else ["--optimizer", "adam"]
-    cfg = toy.config(data, *line, "--lr", "0.1", "--lora-also-train", "embed_tokens", model=LORA)
+    cfg = toy.config(data, *line, "--lr", "0.1", "--lora-also-train", "embed_tokens", *flags, model=LORA)
     cfg.lr_scheduler = OmegaConf.create({"_name": "pass_through"})
     OmegaConf.set_struct(cfg.optimizer, False)
     if name in METHODS:
@@ -71,12 +72,14 @@ old_omegaconf = pytest.mark.skipif(omegaconf.__version__ < "2.1", reason="fairse
 
 
 @old_omegaconf
+@pytest.mark.parametrize("flags", ["", "--fp16 --fp16-no-flatten-grads", "--memory-efficient-fp16"])
 @pytest.mark.parametrize("name", METHODS)
-def test_around_a_composite_optimizer_it_takes_effect(translation_data, monkeypatch, name):
+def test_around_a_composite_optimizer_it_takes_effect(translation_data, monkeypatch, name, flags):
     around = {"_name": name, "base_optimizer": "composite", "base": {"groups": plain_groups()}}
-    trainer = trainer_with(translation_data, around, monkeypatch)
+    scale = ["--fp16-init-scale", "4"] if flags else []
+    trainer = trainer_with(translation_data, around, monkeypatch, *flags.split(), *scale)
     assert METRIC[name] in logged(trainer)
-    assert sorted(len(group["params"]) for group in trainer.optimizer.param_groups)[0] == 1  # emb
+    assert sorted(len(group["params"]) for group in registered_optimizer(trainer).param_groups)[0] == 1  # emb
 
 
 @pytest.mark.parametrize(
@@ -259,3 +262,18 @@ def test_averages_of_lora_follow_its_updates(translation_data):
     averages = trainer.ema.get_model().state_dict()
     assert not torch.equal(averages[f"{name}.lora_B"], before[f"{name}.lora_B"])
     assert torch.equal(averages[f"{name}.weight"], before[f"{name}.weight"])
+
+
+def test_the_config_of_another_run_is_none_of_this_ones(translation_data):
+    """wav2vec's fine-tuning keeps the pretraining's whole config among its model's settings."""
+    cfg = toy.config(translation_data, "--optimizer", "adam", "--lr", "0.1")
+    pretraining = {"common": {}, "optimizer": {"_name": "sam", "sam_rho": 0.05}, "criterion": {"_name": "r3f_sentence_prediction"}}
+    cfg.model.w2v_args = Namespace(**pretraining)
+    effective.check_config(cfg)
+
+
+def test_a_task_may_have_an_optimizers_name(translation_data):
+    cfg = toy.config(translation_data, "--optimizer", "adam", "--lr", "0.1")
+    OmegaConf.set_struct(cfg, False)
+    cfg.task = OmegaConf.create({"_name": "bar"})
+    effective.check_config(cfg)

@@ -82,6 +82,21 @@ def test_an_update_moves_the_statistics_once(translation_data, method, passes, s
             assert (given[0].mean(0) - given[-len(sizes)].mean(0)).abs().max() > 1e-3
 
 
+def test_an_update_moves_the_criterions_statistics_once(translation_data, monkeypatch):
+    trainer = build(translation_data, "--optimizer", "sam", *SGD[2:])
+    criterion = trainer.get_criterion()
+    criterion.norm = torch.nn.BatchNorm1d(3, affine=False)
+    compute_loss = type(criterion).compute_loss
+
+    def normalise_too(self, *args, **kwargs):
+        self.norm(torch.ones(2, 3))
+        return compute_loss(self, *args, **kwargs)
+
+    monkeypatch.setattr(type(criterion), "compute_loss", normalise_too)
+    trainer.train_step(toy.batches(trainer, [4]))
+    assert criterion.norm.num_batches_tracked == 1
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_an_overflow_leaves_the_statistics_alone(translation_data, method):
     flags = "--fp16 --fp16-no-flatten-grads --fp16-init-scale 65536".split()

@@ -41,6 +41,17 @@ def test_fully_sharded_data_parallel_is_refused_by_name(one_process, use_orig_pa
     refused(sharded.parameters(), "a parameter of FullyShardedDataParallel")
 
 
+@pytest.mark.parametrize(
+    "mark, words", [({"ds_id": 3}, "a parameter of DeepSpeed's"), ({"tensor_model_parallel": True}, "a parameter of Megatron's")]
+)
+def test_other_libraries_marks_are_known(mark, words):
+    """By the attributes that these libraries set on a parameter; they are not installed here."""
+    part = model()
+    for name, value in mark.items():
+        setattr(part[0].weight, name, value)
+    refused(part.parameters(), words)
+
+
 def test_distributed_data_parallel_is_not(one_process):
     replicated = nn.parallel.DistributedDataParallel(model())
     replicated(torch.ones(1, 4)).sum().backward()

@@ -47,6 +47,18 @@ def test_what_the_user_has_set_stays(watched):
     assert threads.chosen({"OMP_NUM_THREADS": "7", "GOMP_SPINCOUNT": "1"}) == {}
 
 
+@pytest.mark.parametrize("first, expected", [({"OMP_NUM_THREADS": "3"}, "3"), ({}, "4")])
+def test_a_run_keeps_the_number_that_it_began_with(tmp_path, monkeypatch, first, expected):
+    """The user's too, and all cores."""
+    path = tmp_path / "threads.json"
+    monkeypatch.setattr(threads, "usable_cores", lambda: range(4))
+    monkeypatch.setattr(threads, "free_cores", lambda cores: 4)
+    assert "OMP_NUM_THREADS" not in first or "OMP_NUM_THREADS" not in threads.for_run(path, first)
+    threads.for_run(path, first)
+    monkeypatch.setattr(threads, "usable_cores", lambda: range(2))
+    assert threads.for_run(path, {})["OMP_NUM_THREADS"] == expected
+
+
 def test_a_run_keeps_its_first_starts_settings(tmp_path, monkeypatch):
     path = tmp_path / "run" / "threads.json"
     monkeypatch.setattr(threads, "usable_cores", lambda: range(4))

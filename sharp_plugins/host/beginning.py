@@ -4,7 +4,7 @@ from typing import List
 
 import torch
 from fairseq.optim import AMPOptimizer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from sharp_plugins.host.masters import registered_optimizer
@@ -13,10 +13,10 @@ from sharp_plugins.optim.base import WrappingOptimizer
 
 
 class RunningStatistics:
-    """The statistics of a model's batch norms, which every pass in training mode moves."""
+    """The statistics of the batch norms in *modules*, which every pass in training mode moves."""
 
-    def __init__(self, model):
-        norms = [module for module in model.modules() if isinstance(module, _NormBase)]
+    def __init__(self, *modules: nn.Module):
+        norms = {module for root in modules for module in root.modules() if isinstance(module, _NormBase)}
         self.buffers = [buffer for norm in norms for buffer in norm.buffers(recurse=False)]
 
     def now(self) -> List[Tensor]:
@@ -33,7 +33,7 @@ class Beginning:
 
     def __init__(self, trainer, method: WrappingOptimizer):
         if method.statistics is None:
-            method.statistics = RunningStatistics(trainer.model)
+            method.statistics = RunningStatistics(trainer.model, trainer.criterion)
         self.statistics, self.values = method.statistics, method.statistics.now()
         self.random, self.optimizer = RandomState(trainer.cfg), trainer.optimizer
 

@@ -39,12 +39,11 @@ def _refuse_criterion(name: str, where: str) -> None:
 
 
 def _refuse(name: Any, where: str) -> None:
-    """Raise ValueError where *name* is of one of the plugin's optimizers or criterions."""
-    if not isinstance(name, str):
-        return
-    if _is_own(OPTIMIZER_REGISTRY.get(name), WrappingOptimizer):
+    """Raise ValueError where *name* is of one of the plugin's optimizers or criterions. A task or a scheduler may have that name."""
+    kind = where.rpartition(".")[2]
+    if kind == "optimizer" and _is_own(OPTIMIZER_REGISTRY.get(name), WrappingOptimizer):
         _refuse_optimizer(name, where)
-    if _is_own(CRITERION_REGISTRY.get(name), Regularized):
+    if kind.endswith("criterion") and _is_own(CRITERION_REGISTRY.get(name), Regularized):
         _refuse_criterion(name, where)
 
 
@@ -68,7 +67,10 @@ def check_config(cfg) -> None:
     """Raise ValueError where a whole fairseq config names one of the plugin's optimizers or criterions inside another part."""
 
     def search(value: Any, where: str) -> None:
-        for key, part in _inside(value):
+        inside = _inside(value)
+        if {"common", "optimizer"} <= {key for key, _ in inside}:
+            return  # of another run: wav2vec's fine-tuning keeps the whole config of the pretraining
+        for key, part in inside:
             if key == "_name" and where not in PLACES:
                 _refuse(part, where)
             search(part, f"{where}.{key}" if where else key)

@@ -90,7 +90,7 @@ def forget(trainer) -> None:
 def check(trainer, filename: str) -> None:
     """Before *filename* is written: raise RuntimeError where a frozen weight is no longer what it was before the first update.
 
-    A crash.pt is written all the same, with a line in the log: another error is on its way then, and it replaces no good file.
+    fairseq calls it on the rank that saves; the others end as after any error there. A crash.pt is written all the same, with a line in the log: another error is on its way then, and it replaces no good file.
     """
     frozen: Optional[FrozenWeights] = getattr(trainer, "_sharp_frozen", None)
     changed = frozen.changed() if frozen is not None else []

@@ -26,7 +26,7 @@ def _what_is_updated(trainer) -> Tuple[Dict[int, int], List[Tensor], Callable[[]
     if isinstance(optimizer, FP16Optimizer):
         params, weights = optimizer.fp16_params, master_copies(optimizer)
         return {id(p): i for i, p in enumerate(params)}, weights, lambda: master_gradients(optimizer)
-    params = [p for group in optimizer.param_groups for p in group["params"]]
+    params = list(registered_optimizer(trainer).params)  # the wrappers of mixed precision find none of a composite optimizer's
     return {id(p): i for i, p in enumerate(params)}, params, lambda: [p.grad for p in params]
 
 

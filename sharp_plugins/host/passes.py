@@ -15,6 +15,7 @@ from fairseq.optim import AMPOptimizer
 from torch import Tensor
 
 from sharp_plugins.criterions import sentence_losses_of
+from sharp_plugins.host.masters import registered_optimizer
 from sharp_plugins.host.random_state import HostRandomState
 from sharp_plugins.noise import mix
 from sharp_plugins.tape import Tape
@@ -175,8 +176,7 @@ class Passes:
         """With global scope: replace the gradients by their mean over the workers (DDP's convention)."""
         if not (self.is_global and self.world_size > 1):
             return
-        params = [p for group in self.trainer.optimizer.param_groups for p in group["params"]]
-        params = getattr(self.trainer.optimizer, "fp16_params", params)
+        params = getattr(self.trainer.optimizer, "fp16_params", None) or list(registered_optimizer(self.trainer).params)
         kinds = {}
         for p in params:
             if p.grad is None:

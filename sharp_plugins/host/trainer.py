@@ -16,7 +16,7 @@ import fairseq.trainer
 import torch
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.logging import metrics
-from fairseq.optim import OPTIMIZER_REGISTRY, AMPOptimizer, FP16Optimizer, MemoryEfficientFP16Optimizer
+from fairseq.optim import OPTIMIZER_REGISTRY, AMPOptimizer, FP16Optimizer
 from fairseq.trainer import Trainer
 from torch import Tensor
 
@@ -49,8 +49,6 @@ def build_perturbation(trainer, method: SAM) -> Perturbation:
         rounded = all(torch.equal(m.to(p.dtype), p) for p, m in zip(params, masters))
         if not rounded:  # never seen; the next update would overwrite the half-precision weights in any case
             optimizer._sync_fp32_params_to_fp16()
-    elif isinstance(optimizer, MemoryEfficientFP16Optimizer):
-        params = list(optimizer.params)
     return Perturbation(
         params, cfg.sam_rho, masters, str(cfg.sam_rounding), adaptive=cfg.sam_adaptive, eta=cfg.sam_eta
     )
@@ -311,6 +309,7 @@ def _wrap_init(init):
         if wrapper is not None:
             wrapper.finish(model, cfg.model)
             wrapper.foresee(cfg)
+        if frozen.trains_beside_frozen_weights(model):
             frozen.check_writers(cfg.model._name, cfg, model)
         name = getattr(cfg.optimizer, "_name", None)
         method = OPTIMIZER_REGISTRY.get(name)
