@@ -43,6 +43,7 @@ FAIRSEQ = "ve-fairseq>=0.12.3" if has_ready_fairseq() else "fairseq-fixed>=0.12.
 install_requires = [
     "torch>=2.1",  # the first with all the _foreach_ functions used here; no upper end, so that a torch already there stays
     "numpy",
+    "pyyaml",  # settings, read by its safe loader
     "omegaconf",  # the configs that fairseq hands to its plugins, and that are saved in checkpoints
     "scipy",  # GLUE's correlations, as in fairseq's sentence_prediction
     "scikit-learn",  # GLUE's F1 and Matthews correlation, the same

@@ -6,4 +6,4 @@
 # It needs no network and no fairseq: a Python with torch, and the wheels that gpu_wheels.sh puts together elsewhere.
 # --help has the rest; PYTHON is another Python than python3.
 set -euo pipefail
-exec "${PYTHON:-python3}" "$(dirname "$0")/gpu.py" "$@"
+exec "${PYTHON:-python3}" "$(dirname "$0")/gpu_stages.py" "$@"

@@ -131,7 +131,7 @@ Runner({str(tmp_path)!r}, 600, "Title").run([Stage("slow", slow, 600.0, "slow.lo
 
 
 def test_the_stages_are_all_there_in_their_order(script, tmp_path):
-    gpu = script("gpu")
+    gpu = script("gpu_stages")
     (tmp_path / "fairseq.whl").touch()
     given = ["--wheels", tmp_path, "--minilm", tmp_path, "--glue", tmp_path, "--out", tmp_path / "out"]
     groups = gpu.plan(gpu.arguments([str(part) for part in given]), tmp_path)
@@ -150,7 +150,7 @@ def test_the_stages_are_all_there_in_their_order(script, tmp_path):
 
 def test_glue_wants_both_its_directories(script, tmp_path, capsys):
     with pytest.raises(SystemExit):
-        script("gpu").arguments(["--glue", str(tmp_path)])
+        script("gpu_stages").arguments(["--glue", str(tmp_path)])
     assert "--minilm" in capsys.readouterr().err
 
 
@@ -166,7 +166,7 @@ SKIPPED [3] tests/gpu/test_a.py:9: needs a GPU: one reason
 
 
 def test_what_the_tests_said_is_counted(script):
-    text = script("gpu").tests_table("tests", LOG)
+    text = script("gpu_stages").tests_table("tests", LOG)
     assert "| tests/gpu/test_a.py | 1 | 1 | 0 |" in text and "| tests/gpu/test_b.py | 0 | 1 | 1 |" in text
     assert "* FAILED: `tests/gpu/test_a.py::test_two[a b]`" in text and "* ERROR: `tests/gpu/test_b.py::test_four`" in text
     assert "* skipped 5: needs a GPU: one reason" in text

@@ -245,7 +245,9 @@ def test_scores_come_from_a_process_of_its_own(trained):
     assert line.startswith(f"-c evaluate checkpoint_best.pt {Path('prepared').resolve()} --json ")
     assert line.endswith("--device cpu --submission submission")
     assert (result.minutes, result.best_epoch, result.updates, result.checkpoints) == (1.5, 1, 10, "deleted")
-    assert sorted(os.listdir(trained.directory)) == ["lock", "made_of.json", "result.json", "run.yaml", "train.log"]
+    assert sorted(os.listdir(trained.directory)) == [
+        "lock", "made_of.json", "result.json", "run.yaml", "threads.json", "train.log"
+    ]
 
 
 def test_a_score_that_fails_is_told_and_tried_again(trained, monkeypatch):
