@@ -428,7 +428,7 @@ def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been_killed(bert, data, 
     assert "1 runs, 0 of them finished before" in processes.execute(line, tmp_path)
     resumed = entries(directory / "train.log")[before:]
     assert int(resumed[0]["num_updates"]) > 8  # not from the beginning
-    processes.execute(command(bert, data, whole, 160, *flags), tmp_path)
+    processes.execute(command(bert, data, whole, 80, *flags), tmp_path)
     processes.assert_same_training(directory, whole / "RTE" / "dsam" / "seed1")
     ours, theirs = (json.loads((out / "RTE" / "dsam" / "seed1" / "result.json").read_text()) for out in (killed, whole))
     for key in ("metrics", "best_epoch", "updates"):
