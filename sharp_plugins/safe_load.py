@@ -10,20 +10,38 @@ Namespaces; building one runs no code.
 
 import argparse
 import collections
+import contextlib
 import os
 import pickle
 import re
 import tarfile
 import types
+from pathlib import Path
 
 import torch
 
+from sharp_plugins import file_sizes
+from sharp_plugins.unreadable import ZIP, what_it_is, words_of
+
 # Where README.md says what to do with a file that is refused.
 ADVICE = "if you trust where it comes from, convert it once, as README.md says under 'Files from elsewhere'"
+FORCE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 
 
 class Refused(ValueError):
     """A file holds more than can be read without running code; the message says what, and what to do."""
+
+
+class Unreadable(ValueError):
+    """A file is cut off, is none of torch's, or would take more memory than it holds; the message says which.
+
+    Attributes:
+        path: the file's name, None where it has none.
+    """
+
+    def __init__(self, words: str, path=None):
+        super().__init__(words)
+        self.path = path
 
 
 def load(file, map_location=None, mmap=False):
@@ -31,32 +49,79 @@ def load(file, map_location=None, mmap=False):
 
     Args:
         file: a path, or a file that is open for reading bytes and can seek.
-        map_location, mmap: as torch.load's.
+        map_location: as torch.load's.
+        mmap: read tensors when they are used, where the file's format allows it; *file* is a path then.
 
     Raises:
         Refused: it holds objects of other classes, or code.
-        Exception: it cannot be read for another reason; zip, pickle and torch raise errors of many types.
+        Unreadable: it cannot be read for another reason.
+        OSError: it cannot be opened or read, or memory is short.
     """
-    file = os.fspath(file) if isinstance(file, os.PathLike) else file
-    try:
-        if torch.__version__ >= (2, 6):
-            torch.serialization.add_safe_globals([argparse.Namespace])
-            return torch.serialization.load(file, map_location=map_location, mmap=mmap, weights_only=True)
-        _refuse_code(file)
-        return torch.serialization.load(file, map_location=map_location, mmap=mmap, weights_only=False, pickle_module=_pickle)
-    except Exception as error:
-        found = _what_is_refused(error)
-        if found is not None:
-            name = file if isinstance(file, str) else getattr(file, "name", "the file")
-            raise Refused(f"{name}: cannot be read safely: it holds {found}, which could run code; {ADVICE}") from None
-        if isinstance(error, pickle.UnpicklingError):
-            raise pickle.UnpicklingError(_without_advice(str(error))) from None
-        raise
+    if isinstance(file, (str, os.PathLike)):
+        path = os.fspath(file)
+        with open(path, "rb") as opened:
+            return _load(path, opened, path, map_location, mmap)
+    name = getattr(file, "name", None)
+    return _load(file, file, name if isinstance(name, str) else None, map_location, mmap)
 
 
 def torch_load(f, map_location=None, pickle_module=None, *, weights_only=None, mmap=None, **pickle_load_args):
     """In torch.load's place: `load`, whatever the caller says of safety."""
     return load(f, map_location, mmap=bool(mmap))
+
+
+def allow_namespaces() -> None:
+    """Let torch's safe loader build an argparse.Namespace, which fairseq keeps in every checkpoint of a legacy model. torch
+    before 2.6 has no such list."""
+    if hasattr(torch.serialization, "add_safe_globals"):
+        torch.serialization.add_safe_globals([argparse.Namespace])
+
+
+def _load(file, opened, path, map_location, mmap):
+    """`load` of a *file*, which is *opened* too, and is called *path*, if anything."""
+    try:
+        size, is_zip = _size_and_kind(opened)
+        if is_zip:
+            file_sizes.check_archive(opened, size)
+        content = _read(file, map_location, mmap and is_zip)
+        file_sizes.check_tensors(content, size)
+        return content
+    except Exception as error:  # zip, pickle and torch raise errors of many types
+        name = path or "the file"
+        other = _other_kind(path)  # before what torch takes it for: a file of zeros for a tar file, a page for a pickle
+        found = _what_is_refused(error)
+        if found is not None and other is None:
+            raise Refused(f"{name}: cannot be read safely: it holds {found}, which could run code; {ADVICE}") from None
+        if file_sizes.is_want_of_memory(error) or (isinstance(error, OSError) and other is None):
+            raise OSError(f"{name}: cannot be read: {words_of(error)}") from error
+        words = other or (str(error) if isinstance(error, file_sizes.Oversized) else words_of(error))
+        raise Unreadable(f"{name}: cannot be read: {words}", path) from None
+
+
+def _size_and_kind(opened):
+    """The bytes of an open file, and whether it is a zip file; it is left where it was."""
+    start = opened.tell()
+    is_zip = opened.read(len(ZIP)) == ZIP
+    size = opened.seek(0, os.SEEK_END)
+    opened.seek(start)
+    return size, is_zip
+
+
+def _read(file, map_location, mmap):
+    if torch.__version__ >= (2, 6):
+        allow_namespaces()
+        return torch.serialization.load(file, map_location=map_location, mmap=mmap, weights_only=True)
+    _refuse_code(file)
+    with _no_loader_forced():
+        return torch.serialization.load(file, map_location=map_location, mmap=mmap, weights_only=False, pickle_module=_pickle)
+
+
+def _other_kind(path):
+    """What a file is that has a name and is none of torch's; None where it may be one."""
+    try:
+        return what_it_is(Path(path)) if path else None
+    except OSError:
+        return None
 
 
 def _what_is_refused(error: Exception):
@@ -73,15 +138,8 @@ def _what_is_refused(error: Exception):
     found = re.search(r"GLOBAL (\S+)", text)
     if found:
         return f"an object of {found[1]}"
-    words = _without_advice(text)
+    words = words_of(error)
     return f"more than values ({words})" if words.startswith(("Can only", "Trying to", "``torch")) else None
-
-
-def _without_advice(text: str) -> str:
-    """What torch's safe loader says of a file, without its advice to switch safe loading off, before and behind it."""
-    text = text.split("WeightsUnpickler error:")[-1].split("Check the documentation of torch.load")[0]
-    text = text.replace(getattr(torch.serialization, "UNSAFE_MESSAGE", ""), "").replace("Weights only load failed.", "")
-    return " ".join(text.split())[:300]
 
 
 # ---------------------------------------------------------------------- torch before 2.6
@@ -89,6 +147,17 @@ def _without_advice(text: str) -> str:
 
 class _Forbidden(pickle.UnpicklingError):
     """The message names what is not built."""
+
+
+@contextlib.contextmanager
+def _no_loader_forced():
+    """Without the environment variable that has torch load with its own safe loader: torch then refuses any other."""
+    forced = os.environ.pop(FORCE, None)
+    try:
+        yield
+    finally:
+        if forced is not None:
+            os.environ[FORCE] = forced
 
 
 def _refuse_code(file) -> None:
@@ -119,9 +188,16 @@ def _is_tar(file) -> bool:
 
 def _latin1(text: str, encoding: str) -> bytes:
     """How pickle's protocol 2 writes bytes."""
-    if encoding != "latin1":
+    if type(text) is not str:
+        raise _Forbidden(f"bytes that are made from an object of {type(text).__name__}")
+    if encoding not in ("latin1", "latin-1"):
         raise _Forbidden(f"text that is encoded as {encoding!r}")
     return text.encode(encoding)
+
+
+def _bytearray(content="", encoding: str = "latin1") -> bytearray:
+    """How pickle writes bytearrays. Python's own takes a number too, and so much memory."""
+    return bytearray(content if isinstance(content, bytes) else _latin1(content, encoding))
 
 
 def _functions() -> dict:
@@ -133,8 +209,8 @@ def _functions() -> dict:
         ("torch", "device"): torch.device,
         ("_codecs", "encode"): _latin1,
     }
-    for builtin in (set, bytearray, complex):
-        calls["builtins", builtin.__name__] = calls["__builtin__", builtin.__name__] = builtin
+    for name, builtin in (("set", set), ("bytearray", _bytearray), ("complex", complex)):
+        calls["builtins", name] = calls["__builtin__", name] = builtin
     for name in ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3", "_rebuild_parameter"):
         if hasattr(torch._utils, name):
             calls["torch._utils", name] = getattr(torch._utils, name)

@@ -100,9 +100,12 @@ WAYS = {
 }
 
 
+REFUSED = r"cannot be read safely: it holds .*README\.md|cannot be read: it is a TorchScript program"
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_a_file_leaves_no_mark_on_the_disk(translation_data, unsafe, bad, way):
-    with pytest.raises((safe_load.Refused, ValueError), match="cannot be read safely: it holds .*README.md"):
+    with pytest.raises(ValueError, match=REFUSED):
         WAYS[way](bad, translation_data)
     assert not (bad.parent / "mark").exists()
 
@@ -116,14 +119,14 @@ def test_what_fairseq_writes_is_read(translation_data, unsafe, trained, way):
 def test_the_plugins_own_commands_leave_no_mark(translation_data, bad, capsys, command):
     bad = bad.rename(bad.with_name("pytorch_model.bin")) if command == "convert" else bad
     if command == "convert":
-        with pytest.raises(ValueError, match="cannot be read safely: it holds .*README.md"):
+        with pytest.raises(ValueError, match=REFUSED):
             read_weights(bad.parent)
     elif command == "glue evaluate":
-        with pytest.raises(ValueError if bad.read_bytes()[:2] != b"PK" else OSError, match="cannot be read safely|cut off"):
+        with pytest.raises(ValueError, match=REFUSED):
             Checkpoint(bad, types.SimpleNamespace(task="RTE"))
     else:
         assert lora_main([command.split()[1], str(bad), str(bad.parent / "out")]) == 1
-        assert re.search("cannot be read safely: it holds .*README.md", capsys.readouterr().err)
+        assert re.search(REFUSED, capsys.readouterr().err)
     assert not (bad.parent / "mark").exists()
 
 
