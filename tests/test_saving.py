@@ -10,6 +10,7 @@ import types
 import zipfile
 from pathlib import Path
 
+import numpy
 import processes
 import pytest
 import toy
@@ -144,17 +145,44 @@ def test_an_unreadable_last_checkpoint_is_named_with_the_newest_whole_one(traine
 
 def test_where_no_other_is_whole_it_says_so(trainer, tmp_path):
     (tmp_path / "checkpoint_last.pt").write_bytes(b"PK\x03\x04")
-    with pytest.raises(ValueError, match="No other checkpoint in .* can be read; delete it, and the same command starts anew"):
+    with pytest.raises(ValueError, match="No other checkpoint in .* can be read; move this one away, and the same command starts anew"):
         checkpoint_utils.load_checkpoint(trainer.cfg.checkpoint, trainer)
 
 
-def test_other_errors_are_as_they_were(trainer, tmp_path, translation_data):
-    save(trainer, tmp_path / "checkpoint_last.pt", 5)
+def with_numpy(path):
+    """As stock fairseq saves it with ``--best-checkpoint-metric f1``."""
+    state = safe_load.load(path)
+    state["extra_state"]["val_loss"] = numpy.float64(0.5)
+    torch.save(state, path)
+
+
+def test_a_last_checkpoint_that_is_refused_is_not_called_unreadable(trainer, tmp_path):
+    for name in ("1_5", "last"):
+        save(trainer, tmp_path / f"checkpoint_{name}.pt", 5)
+        with_numpy(tmp_path / f"checkpoint_{name}.pt")
+    last = tmp_path / "checkpoint_last.pt"
+    with pytest.raises(safe_load.Refused) as caught:
+        checkpoint_utils.load_checkpoint(trainer.cfg.checkpoint, trainer)
+    words = str(caught.value)
+    assert words.startswith(f"{last}: cannot be read safely: it holds an object of numpy.") and "README.md" in words
+    assert "No other" not in words and "delete" not in words and "anew" not in words
+    last.write_bytes(last.read_bytes()[:5000])
+    with pytest.raises(safe_load.Unreadable, match=r"cut off.*are whole, but hold more .* newest of them checkpoint_1_5\.pt: README"):
+        checkpoint_utils.load_checkpoint(trainer.cfg.checkpoint, trainer)
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+def test_other_errors_are_as_they_were(trainer, tmp_path, translation_data, zipped):
+    last = tmp_path / "checkpoint_last.pt"
+    save(trainer, last, 5)
+    if not zipped:
+        torch.save(safe_load.load(last), last, _use_new_zipfile_serialization=False)
     other = toy.build_trainer(
         translation_data, "--optimizer", "adam", "--lr", "0.1", "--save-dir", tmp_path, "--encoder-layers", "2"
     )
-    with pytest.raises(Exception, match="ensure that the architectures match"):
+    with pytest.raises(Exception, match="ensure that the architectures match") as caught:
         checkpoint_utils.load_checkpoint(other.cfg.checkpoint, other)
+    assert "cannot be read" not in str(caught.value)
 
 
 # ---------------------------------------------------------------------- asynchronous writing
