@@ -185,7 +185,8 @@ def test_what_is_no_file_of_torchs_is_not_called_unsafe(loader, data):
 @pytest.mark.parametrize(
     "text",
     ["0.9", "(0.9, 0.98)", " (0.9, 1 - 1e-3)", "[(512, 10, 5)] + [(512, 3, 2)] * 4 + [(512,2,2)]", "1e-30", "-2 // 3", "True",
-     "None", "{'a': [1], 2: {3}}", "[]", "'text'"],
+     "None", "{'a': [1], 2: {3}}", "[]", "'text'", "2 ** 16", "-2 ** 0.5", "1 - 10 ** -3", "65536 ** 64", "(9 ** 9) * 9",
+     "dict()", "dict(a=1, b=dict(c=[2 ** 3]))"],
 )
 def test_plain_values_are_what_python_makes_of_them(text):
     assert evaluate(text) == eval(text.strip())
@@ -194,7 +195,8 @@ def test_plain_values_are_what_python_makes_of_them(text):
 @pytest.mark.parametrize(
     "text",
     ["__import__('os').system('true')", "open('/etc/passwd')", "(1).__class__", "[x for x in (1,)]", "lambda: 1", "f'{1}'", "a",
-     "9 ** 9", "[0] * 10000000", "'a' * 10000000", "1 / 0", "1 +", "{**{}}", "x := 1", "(" * 1000, ""],
+     "9 ** 9 ** 9", "9 ** 65", "65537 ** 2", "(65536 ** 64) ** 2", "'a' ** 2", "0 ** -1", "dict([(1, 2)])", "dict(**{})",
+     "dict(a=open('x'))", "list(a=1)", "dict.fromkeys('a')", "[0] * 10000000", "'a' * 10000000", "1 / 0", "1 +", "{**{}}", "x := 1", "(" * 1000, ""],
 )
 def test_what_is_no_plain_value_is_not_evaluated(text):
     with pytest.raises(ValueError, match="is no plain value"):
