@@ -133,10 +133,11 @@ def test_an_unreadable_last_checkpoint_is_named_with_the_newest_whole_one(traine
     last.write_bytes(cut[:damage])
     (tmp_path / "checkpoint_1_110.pt").write_bytes(cut[:5000])
     torch.save({"model": {}}, tmp_path / "checkpoint_1_120.pt")  # nothing to go on from
+    trainer.cfg.checkpoint.save_dir = f"{tmp_path}/./"  # as a user may write it
     with pytest.raises(ValueError) as caught:
         checkpoint_utils.load_checkpoint(trainer.cfg.checkpoint, trainer)
     words = str(caught.value)
-    assert words.startswith(f"{last}: cannot be read: ") and "checkpoint_1_100.pt, after 100 updates" in words
+    assert words.startswith(f"{tmp_path}/./checkpoint_last.pt: cannot be read: ") and "checkpoint_1_100.pt, after 100 updates" in words
     assert words.endswith(f"cp {newest} {last}, and the same command again")
     shutil.copy(newest, last)  # as it says
     checkpoint_utils.load_checkpoint(trainer.cfg.checkpoint, trainer)
@@ -183,6 +184,18 @@ def test_other_errors_are_as_they_were(trainer, tmp_path, translation_data, zipp
     with pytest.raises(Exception, match="ensure that the architectures match") as caught:
         checkpoint_utils.load_checkpoint(other.cfg.checkpoint, other)
     assert "cannot be read" not in str(caught.value)
+
+
+def test_want_of_memory_is_not_the_files_fault(trainer, tmp_path, monkeypatch):
+    save(trainer, tmp_path / "checkpoint_last.pt", 5)
+
+    def load(*args, **how):
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 80000000000 bytes.")
+
+    monkeypatch.setattr(torch.serialization, "load", load)
+    with pytest.raises(OSError, match=r"checkpoint_last\.pt: cannot be read: .*can't allocate memory") as caught:
+        checkpoint_utils.load_checkpoint(trainer.cfg.checkpoint, trainer)
+    assert "checkpoint in" not in str(caught.value)
 
 
 # ---------------------------------------------------------------------- asynchronous writing

@@ -81,7 +81,7 @@ def _wrap_load(load):
             return load(cfg, trainer, **passthrough_args)
         except safe_load.Unreadable as error:  # what is refused is whole, and other errors are not the file's
             last = Path(cfg.save_dir) / f"checkpoint_last{trainer.checkpoint_suffix}.pt"
-            if cfg.restore_file != "checkpoint_last.pt" or error.path != str(last):
+            if cfg.restore_file != "checkpoint_last.pt" or error.path is None or Path(error.path) != last:
                 raise
             raise safe_load.Unreadable(f"{error}. {what_else_is_there(last)}", error.path) from error
 
