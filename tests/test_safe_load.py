@@ -165,7 +165,7 @@ def test_archives_and_tensors_that_take_more_than_the_file_holds(loader, tmp_pat
     large, none = io.BytesIO(), io.BytesIO()
     torch.save({"list": [{"w": torch.ones(1).expand(10**9, 10**3)}]}, large)
     torch.save({"w": torch.ones(3, device="meta")}, none)
-    no_values = "w has no values" if loader == "this torch" else "an object of torch._utils._rebuild_meta_tensor_no_storage"
+    no_values = "w has no values" if torch.__version__ >= (2, 6) else "an object of torch._utils._rebuild_meta_tensor_no_storage"
     for file, words in ((small, "would unpack to 10"), (large, r"list\.0\.w has shape .* 4000000000000 bytes"), (none, no_values)):
         file.seek(0)
         with pytest.raises(ValueError, match=f"the file: cannot be read.*: .*{words}"):
