@@ -31,6 +31,9 @@ WORDS = 300
 
 ADVICE = re.compile(r"weights[_ ]only|safe_globals|allowlist|trust|torch\.load|documentation|file an issue", re.IGNORECASE)
 
+# What torch's loader may build beside its own classes, within a sentence that names what it has found.
+ALLOWED = re.compile(r" or (types|classes) allowlisted via `?add_safe_globals`?,?")
+
 
 def cause(path, error: Exception, is_text: bool = False) -> str:
     """Why *path* cannot be read: what it is instead, or else what its reader says.
@@ -79,6 +82,7 @@ def what_it_is(path: Path, is_text: bool = False) -> Optional[str]:
 def words_of(error: Exception) -> str:
     """The words of an error of torch's, safetensors' or Python's that tell its cause, on one line."""
     text = " ".join(re.sub(r"\x1b\[\d*m", "", str(error)).split()).rpartition("WeightsUnpickler error:")[2].strip()
+    text = ALLOWED.sub("", text)
     kept = " ".join(part for part in re.split(r"(?<=[.!?])\s+", text) if not ADVICE.search(part))
     if isinstance(error, EOFError):
         return f"it is cut off {f'({kept})' if kept else ''}".strip()

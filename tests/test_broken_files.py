@@ -14,13 +14,16 @@ import glue_files
 import published
 import pytest
 import torch
+from fairseq import checkpoint_utils
 
+from sharp_plugins import safe_load
 from sharp_plugins.convert.__main__ import main as convert
 from sharp_plugins.convert.checkpoint import convert as converted
 from sharp_plugins.glue.__main__ import main as glue
 from sharp_plugins.glue.backbone import load_backbone
 from sharp_plugins.glue.binarize import prepare
 from sharp_plugins.glue.tasks import TASKS
+from sharp_plugins.host import loading
 from sharp_plugins.lora.__main__ import main as lora
 from sharp_plugins.tensor_files import read_safetensors, read_torch
 from sharp_plugins.unreadable import words_of
@@ -162,6 +165,27 @@ def good(tmp_path_factory):
     return write_good(tmp_path_factory.mktemp("good"))
 
 
+def by_fairseq(arguments):
+    """fairseq reads checkpoints in one place, whatever --restore-file, --path or from_pretrained names."""
+    loading.install()
+    return shown(checkpoint_utils.load_checkpoint_to_cpu, *arguments)
+
+
+def by_torch_load(arguments):
+    """As a script reads them that `sharp_plugins.safely` runs."""
+    return shown(safe_load.torch_load, *arguments)
+
+
+def shown(read, path):
+    """As the commands report an error."""
+    try:
+        read(path)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
 PREPARE = "prepare --tasks RTE --data GLUE --backbone converted --max-positions 64 --out out"
 # What reads a file: the kinds of broken ones, the file, and the command.
 READERS = {
@@ -180,6 +204,8 @@ READERS = {
     "glue prepare": (PICKLED, "converted/model.pt", glue, PREPARE),
     "glue prepare, dictionary": (VOCABULARY, "converted/dict.txt", glue, PREPARE),
     "glue prepare, rows": (ANY, "GLUE/RTE/train.tsv", glue, PREPARE),
+    "fairseq": (PICKLED, "converted/model.pt", by_fairseq, "converted/model.pt"),
+    "a script": (PICKLED, "plain.pt", by_torch_load, "plain.pt"),
     "glue evaluate": (PICKLED, "checkpoint.pt", glue, "evaluate checkpoint.pt data"),
     "glue evaluate, data": (JSON, "data/prepared.json", glue, "evaluate lora.pt data"),
 }
@@ -236,5 +262,7 @@ def test_words_of_all_versions_of_torch():
     ):
         words = words_of(RuntimeError(advice + end))
         assert "__main__.Thing" in words and not ADVICE.search(words)
+    kinds = "Can only build Tensor, Parameter, OrderedDict or types allowlisted via `add_safe_globals`, but got <class 'set'>"
+    assert words_of(RuntimeError(advice + kinds)) == "Can only build Tensor, Parameter, OrderedDict but got <class 'set'>"
     assert words_of(RuntimeError(advice + "Unsupported operand 149")) == "Unsupported operand 149"
     assert words_of(ValueError("x" * 1000)) == "x" * 299 + "…"

@@ -21,6 +21,7 @@ import toy
 import torch
 from fairseq import checkpoint_utils, file_utils, hub_utils, utils
 from fairseq.models import build_model
+from fairseq.models.speech_to_text import hub_interface
 from fairseq.models.text_to_speech import vocoder
 from fairseq.models.transformer import TransformerModel
 from fairseq.modules.quantization.pq import em
@@ -100,9 +101,12 @@ WAYS = {
 }
 
 
+REFUSED = r"cannot be read safely: it holds .*README\.md|cannot be read: it is a TorchScript program"
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_a_file_leaves_no_mark_on_the_disk(translation_data, unsafe, bad, way):
-    with pytest.raises((safe_load.Refused, ValueError), match="cannot be read safely: it holds .*README.md"):
+    with pytest.raises(ValueError, match=REFUSED):
         WAYS[way](bad, translation_data)
     assert not (bad.parent / "mark").exists()
 
@@ -116,14 +120,14 @@ def test_what_fairseq_writes_is_read(translation_data, unsafe, trained, way):
 def test_the_plugins_own_commands_leave_no_mark(translation_data, bad, capsys, command):
     bad = bad.rename(bad.with_name("pytorch_model.bin")) if command == "convert" else bad
     if command == "convert":
-        with pytest.raises(ValueError, match="cannot be read safely: it holds .*README.md"):
+        with pytest.raises(ValueError, match=REFUSED):
             read_weights(bad.parent)
     elif command == "glue evaluate":
-        with pytest.raises(ValueError if bad.read_bytes()[:2] != b"PK" else OSError, match="cannot be read safely|cut off"):
+        with pytest.raises(ValueError, match=REFUSED):
             Checkpoint(bad, types.SimpleNamespace(task="RTE"))
     else:
         assert lora_main([command.split()[1], str(bad), str(bad.parent / "out")]) == 1
-        assert re.search("cannot be read safely: it holds .*README.md", capsys.readouterr().err)
+        assert re.search(REFUSED, capsys.readouterr().err)
     assert not (bad.parent / "mark").exists()
 
 
@@ -185,6 +189,22 @@ def test_an_old_checkpoint_is_converted_as_the_readme_says(translation_data, tra
     assert load_with(translation_data, "--finetune-from-model", tmp_path / "new.pt", "--save-dir", tmp_path / "new")
 
 
+def test_a_speech_models_config_names_no_code_to_run(tmp_path, monkeypatch):
+    """It would load hubconf.py of a repository on GitHub, or of any directory."""
+    (tmp_path / "hubconf.py").write_text(f"open({str(tmp_path / 'mark')!r}, 'w')\ndef tts(**how): return None\n")
+    data_cfg = types.SimpleNamespace(
+        hub={"tts_model_id": f"{tmp_path}:tts"}, prepend_tgt_lang_tag=False, bpe_tokenizer={"bpe": None}, config={}
+    )
+    task = types.SimpleNamespace(data_cfg=data_cfg, tgt_dict=types.SimpleNamespace(string=lambda tokens: "a text"))
+    generator = types.SimpleNamespace(generate=lambda *args, **how: [[{"tokens": []}]])
+    monkeypatch.setattr(torch.hub, "load", lambda repo, model, **how: exec((Path(repo) / "hubconf.py").read_text()))
+    predict = hub_interface.S2THubInterface.get_prediction
+    with pytest.raises(ValueError, match=f"config.yaml names {tmp_path}:tts .* would download code and run it; predict without"):
+        predict(task, None, generator, None, synthesize_speech=True)
+    assert not (tmp_path / "mark").exists()
+    assert predict(task, None, generator, None) == "a text" and hub_interface.torch.hub.get_dir is torch.hub.get_dir
+
+
 def write_archive(path, name, link=None, others=()):
     with tarfile.open(path, "w:gz") as archive:
         for other in others:
@@ -208,6 +228,52 @@ def test_an_archive_stays_in_its_place(tmp_path, monkeypatch, name, link):
     assert not list(tmp_path.rglob("mark"))
 
 
+def write_links(path, *links):
+    with tarfile.open(path, "w:gz") as archive:
+        for name in ("model/dict.txt", "model/a/b/other.txt"):
+            archive.addfile(tarfile.TarInfo(name))
+        for name, target in links:
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.linkname = tarfile.SYMTYPE, target
+            archive.addfile(entry)
+
+
+LINKS_OUT = {
+    "beside": [("model/link", "../secret")],
+    "its own place": [("model/link", "..")],
+    "from below": [("model/a/link", "../../secret")],
+    "another top": [("model/link", "../model2/x")],
+    "absolute": [("model/link", "/etc/passwd")],
+    "down and up": [("model/a/down", ".."), ("model/a/link", "down/../secret")],  # a name alone says model/a/secret
+    "through a link": [("model/a/c", "b"), ("model/a/c/link", "../../x")],
+}
+
+
+@pytest.mark.parametrize("kind", LINKS_OUT)
+def test_no_link_of_an_archive_leads_out_of_it(tmp_path, kind):
+    """fairseq moves what is extracted to where the archive was: there ``../secret`` is the user's file."""
+    (tmp_path / "secret").write_text("the user's")
+    write_links(tmp_path / "model.tar.gz", *LINKS_OUT[kind])
+    with pytest.raises(ValueError, match=r"model\.tar\.gz: its link model/\S+ leads outside of its own directory"):
+        file_utils.load_archive_file(str(tmp_path / "model.tar.gz"))
+    assert sorted(os.listdir(tmp_path)) == ["model.tar.gz", "secret"]
+
+
+def test_links_within_an_archive_are_extracted(tmp_path):
+    write_links(tmp_path / "model.tar.gz", ("model/link", "dict.txt"), ("model/a/link", "../dict.txt"))
+    extracted = Path(file_utils.load_archive_file(str(tmp_path / "model.tar.gz")))
+    assert os.readlink(extracted / "a" / "link") == "../dict.txt" and (extracted / "link").exists()
+
+
+def test_an_archive_that_the_disk_cannot_hold_is_not_extracted(tmp_path, monkeypatch):
+    write_archive(tmp_path / "model.tar.gz", "model/dict.txt", others=["model/other.txt"])
+    monkeypatch.setattr("shutil.disk_usage", lambda path: types.SimpleNamespace(free=2))
+    with pytest.raises(ValueError, match="it would unpack to 3 bytes, and 2 are free in /"):
+        file_utils.load_archive_file(str(tmp_path / "model.tar.gz"))
+    monkeypatch.setattr("shutil.disk_usage", lambda path: types.SimpleNamespace(free=3))
+    assert file_utils.load_archive_file(str(tmp_path / "model.tar.gz"))
+
+
 def test_an_ordinary_archive_is_extracted(tmp_path):
     write_archive(tmp_path / "model.tar.gz", "model/dict.txt", others=["model/other.txt"])
     extracted = Path(file_utils.load_archive_file(str(tmp_path / "model.tar.gz")))
@@ -227,7 +293,6 @@ def test_a_python_without_the_filter_extracts_nothing(tmp_path, monkeypatch):
 # What these read comes from processes of the same run, or is code that the user names.
 DECIDED = {
     "fairseq.distributed.utils": {"torch.load(", "pickle.load"},
-    "fairseq.models.speech_to_text.hub_interface": {"torch.hub.load"},
     "fairseq_cli.eval_lm": {"eval("}, "fairseq_cli.validate": {"eval("},  # of --model-overrides
     "fairseq.file_utils": {".extractall("},
     "fairseq.data.audio.data_cfg": {"yaml.FullLoader"},  # builds no objects since PyYAML 5.4
@@ -252,6 +317,7 @@ def test_no_other_module_of_fairseq_runs_what_a_file_holds():
             kinds = {kind for kind, pattern in PATTERNS.items() if re.search(pattern, text)}
             kinds -= {"torch.load("} if name in loading.TORCH_LOAD else set()
             kinds -= {"eval("} if name in loading.EVAL else set()
+            kinds -= {"torch.hub.load"} if name == hub_interface.__name__ else set()
             if kinds - DECIDED.get(name, set()):
                 found[name] = kinds
     assert not found

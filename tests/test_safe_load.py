@@ -3,7 +3,7 @@
 import argparse
 import collections
 import io
-import pickle
+import os
 import zipfile
 
 import crafted
@@ -29,12 +29,14 @@ def loader(request, monkeypatch):
 def test_nothing_that_a_file_holds_is_run(loader, tmp_path, kind, is_open):
     path, mark = tmp_path / "file.pt", tmp_path / "mark"
     kind(path, mark)
-    with open(path, "rb") as file, pytest.raises((safe_load.Refused, pickle.UnpicklingError)) as caught:
+    with open(path, "rb") as file, pytest.raises((safe_load.Refused, safe_load.Unreadable)) as caught:
         safe_load.load(file if is_open else path, map_location="cpu")
     assert not mark.exists()
     words = str(caught.value)
     assert "weights_only" not in words and "add_safe_globals" not in words and "\033" not in words
-    if kind is not crafted.newest_pickle:
+    if kind is crafted.torchscript:
+        assert words.startswith(f"{path}: cannot be read: it is a TorchScript program, and weights are expected: ")
+    elif kind is not crafted.newest_pickle:
         assert words.startswith(f"{path}: cannot be read safely: it holds ") and "README.md" in words
     try:  # it would have left its mark
         torch.load(path, weights_only=False)
@@ -118,11 +120,56 @@ FORBIDDEN = {
 def test_the_unpickler_for_older_torch_builds_nothing_else(monkeypatch, tmp_path, name):
     monkeypatch.setattr(torch, "__version__", TorchVersion("2.1.0"))
     with_pickle(tmp_path / "file.pt", FORBIDDEN[name])
-    with pytest.raises((safe_load.Refused, pickle.UnpicklingError)):
+    with pytest.raises((safe_load.Refused, safe_load.Unreadable)):
         safe_load.load(tmp_path / "file.pt")
     assert "a" not in vars(torch._utils._rebuild_tensor) and "a" not in vars(argparse.Namespace)
     with_pickle(tmp_path / "file.pt", b"\x80\x02}X\x01\x00\x00\x00aK\x01s.")  # the frame of these is right
     assert safe_load.load(tmp_path / "file.pt") == {"a": 1}
+
+
+SIZED = {
+    "a number": b"\x80\x02cbuiltins\nbytearray\nJ\xff\xff\xff\x7f\x85R.",
+    "a list": b"\x80\x02cbuiltins\nbytearray\n]K\x01a\x85R.",
+}
+
+
+@pytest.mark.parametrize("name", SIZED)
+def test_a_bytearray_is_made_of_bytes_alone(monkeypatch, tmp_path, name):
+    monkeypatch.setattr(torch, "__version__", TorchVersion("2.1.0"))
+    with_pickle(tmp_path / "file.pt", SIZED[name])
+    with pytest.raises(safe_load.Refused, match="bytes that are made from an object of (int|list)"):
+        safe_load.load(tmp_path / "file.pt")
+    for value in (bytearray(), bytearray(b"\x00\xff")):
+        torch.save(value, tmp_path / "file.pt")
+        assert safe_load.load(tmp_path / "file.pt") == value
+
+
+@pytest.mark.parametrize("new", [True, False], ids=["zip", "legacy"])
+def test_an_environment_that_forces_torchs_own_loader(loader, monkeypatch, tmp_path, new):
+    monkeypatch.setenv("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1")
+    torch.save(STATE, tmp_path / "file.pt", _use_new_zipfile_serialization=new)
+    assert_same(safe_load.load(tmp_path / "file.pt"), STATE)
+    with pytest.raises(safe_load.Refused):
+        crafted.zipped(tmp_path / "file.pt", tmp_path / "mark")
+        safe_load.load(tmp_path / "file.pt")
+    assert os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] == "1"
+
+
+def test_archives_and_tensors_that_take_more_than_the_file_holds(loader, tmp_path):
+    """From open files without a name too. Others are in tests/test_broken_files.py."""
+    torch.save({"w": torch.zeros(1 << 18)}, tmp_path / "whole.pt")
+    small = io.BytesIO()
+    with zipfile.ZipFile(tmp_path / "whole.pt") as archive, zipfile.ZipFile(small, "w", zipfile.ZIP_DEFLATED) as compressed:
+        for name in archive.namelist():
+            compressed.writestr(name, archive.read(name))
+    large, none = io.BytesIO(), io.BytesIO()
+    torch.save({"list": [{"w": torch.ones(1).expand(10**9, 10**3)}]}, large)
+    torch.save({"w": torch.ones(3, device="meta")}, none)
+    no_values = "w has no values" if torch.__version__ >= (2, 6) else "an object of torch._utils._rebuild_meta_tensor_no_storage"
+    for file, words in ((small, "would unpack to 10"), (large, r"list\.0\.w has shape .* 4000000000000 bytes"), (none, no_values)):
+        file.seek(0)
+        with pytest.raises(ValueError, match=f"the file: cannot be read.*: .*{words}"):
+            safe_load.load(file)
 
 
 @pytest.mark.parametrize("data", [b"", b"not a checkpoint\n", b"PK\x03\x04 half"], ids=["empty", "text", "half"])
@@ -138,7 +185,8 @@ def test_what_is_no_file_of_torchs_is_not_called_unsafe(loader, data):
 @pytest.mark.parametrize(
     "text",
     ["0.9", "(0.9, 0.98)", " (0.9, 1 - 1e-3)", "[(512, 10, 5)] + [(512, 3, 2)] * 4 + [(512,2,2)]", "1e-30", "-2 // 3", "True",
-     "None", "{'a': [1], 2: {3}}", "[]", "'text'"],
+     "None", "{'a': [1], 2: {3}}", "[]", "'text'", "2 ** 16", "-2 ** 0.5", "1 - 10 ** -3", "65536 ** 64", "(9 ** 9) * 9",
+     "dict()", "dict(a=1, b=dict(c=[2 ** 3]))"],
 )
 def test_plain_values_are_what_python_makes_of_them(text):
     assert evaluate(text) == eval(text.strip())
@@ -147,7 +195,8 @@ def test_plain_values_are_what_python_makes_of_them(text):
 @pytest.mark.parametrize(
     "text",
     ["__import__('os').system('true')", "open('/etc/passwd')", "(1).__class__", "[x for x in (1,)]", "lambda: 1", "f'{1}'", "a",
-     "9 ** 9", "[0] * 10000000", "'a' * 10000000", "1 / 0", "1 +", "{**{}}", "x := 1", "(" * 1000, ""],
+     "9 ** 9 ** 9", "9 ** 65", "65537 ** 2", "(65536 ** 64) ** 2", "'a' ** 2", "0 ** -1", "dict([(1, 2)])", "dict(**{})",
+     "dict(a=open('x'))", "list(a=1)", "dict.fromkeys('a')", "[0] * 10000000", "'a' * 10000000", "1 / 0", "1 +", "{**{}}", "x := 1", "(" * 1000, ""],
 )
 def test_what_is_no_plain_value_is_not_evaluated(text):
     with pytest.raises(ValueError, match="is no plain value"):

@@ -10,6 +10,7 @@ import types
 import zipfile
 from pathlib import Path
 
+import numpy
 import processes
 import pytest
 import toy
@@ -132,10 +133,11 @@ def test_an_unreadable_last_checkpoint_is_named_with_the_newest_whole_one(traine
     last.write_bytes(cut[:damage])
     (tmp_path / "checkpoint_1_110.pt").write_bytes(cut[:5000])
     torch.save({"model": {}}, tmp_path / "checkpoint_1_120.pt")  # nothing to go on from
+    trainer.cfg.checkpoint.save_dir = f"{tmp_path}/./"  # as a user may write it
     with pytest.raises(ValueError) as caught:
         checkpoint_utils.load_checkpoint(trainer.cfg.checkpoint, trainer)
     words = str(caught.value)
-    assert words.startswith(f"{last}: cannot be read: ") and "checkpoint_1_100.pt, after 100 updates" in words
+    assert words.startswith(f"{tmp_path}/./checkpoint_last.pt: cannot be read: ") and "checkpoint_1_100.pt, after 100 updates" in words
     assert words.endswith(f"cp {newest} {last}, and the same command again")
     shutil.copy(newest, last)  # as it says
     checkpoint_utils.load_checkpoint(trainer.cfg.checkpoint, trainer)
@@ -144,17 +146,56 @@ def test_an_unreadable_last_checkpoint_is_named_with_the_newest_whole_one(traine
 
 def test_where_no_other_is_whole_it_says_so(trainer, tmp_path):
     (tmp_path / "checkpoint_last.pt").write_bytes(b"PK\x03\x04")
-    with pytest.raises(ValueError, match="No other checkpoint in .* can be read; delete it, and the same command starts anew"):
+    with pytest.raises(ValueError, match="No other checkpoint in .* can be read; move this one away, and the same command starts anew"):
         checkpoint_utils.load_checkpoint(trainer.cfg.checkpoint, trainer)
 
 
-def test_other_errors_are_as_they_were(trainer, tmp_path, translation_data):
-    save(trainer, tmp_path / "checkpoint_last.pt", 5)
+def with_numpy(path):
+    """As stock fairseq saves it with ``--best-checkpoint-metric f1``."""
+    state = safe_load.load(path)
+    state["extra_state"]["val_loss"] = numpy.float64(0.5)
+    torch.save(state, path)
+
+
+def test_a_last_checkpoint_that_is_refused_is_not_called_unreadable(trainer, tmp_path):
+    for name in ("1_5", "last"):
+        save(trainer, tmp_path / f"checkpoint_{name}.pt", 5)
+        with_numpy(tmp_path / f"checkpoint_{name}.pt")
+    last = tmp_path / "checkpoint_last.pt"
+    with pytest.raises(safe_load.Refused) as caught:
+        checkpoint_utils.load_checkpoint(trainer.cfg.checkpoint, trainer)
+    words = str(caught.value)
+    assert words.startswith(f"{last}: cannot be read safely: it holds an object of numpy.") and "README.md" in words
+    assert "No other" not in words and "delete" not in words and "anew" not in words
+    last.write_bytes(last.read_bytes()[:5000])
+    with pytest.raises(safe_load.Unreadable, match=r"cut off.*are whole, but hold more .* newest of them checkpoint_1_5\.pt: README"):
+        checkpoint_utils.load_checkpoint(trainer.cfg.checkpoint, trainer)
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+def test_other_errors_are_as_they_were(trainer, tmp_path, translation_data, zipped):
+    last = tmp_path / "checkpoint_last.pt"
+    save(trainer, last, 5)
+    if not zipped:
+        torch.save(safe_load.load(last), last, _use_new_zipfile_serialization=False)
     other = toy.build_trainer(
         translation_data, "--optimizer", "adam", "--lr", "0.1", "--save-dir", tmp_path, "--encoder-layers", "2"
     )
-    with pytest.raises(Exception, match="ensure that the architectures match"):
+    with pytest.raises(Exception, match="ensure that the architectures match") as caught:
         checkpoint_utils.load_checkpoint(other.cfg.checkpoint, other)
+    assert "cannot be read" not in str(caught.value)
+
+
+def test_want_of_memory_is_not_the_files_fault(trainer, tmp_path, monkeypatch):
+    save(trainer, tmp_path / "checkpoint_last.pt", 5)
+
+    def load(*args, **how):
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 80000000000 bytes.")
+
+    monkeypatch.setattr(torch.serialization, "load", load)
+    with pytest.raises(OSError, match=r"checkpoint_last\.pt: cannot be read: .*can't allocate memory") as caught:
+        checkpoint_utils.load_checkpoint(trainer.cfg.checkpoint, trainer)
+    assert "checkpoint in" not in str(caught.value)
 
 
 # ---------------------------------------------------------------------- asynchronous writing

@@ -5,7 +5,6 @@ Each does nothing where fairseq is already right. Two more are where they have t
 place by `sharp_plugins.host.trainer`, which wraps the same function.
 """
 
-import argparse
 import inspect
 import types
 
@@ -21,15 +20,8 @@ from fairseq.optim import AMPOptimizer
 from fairseq.tasks import FairseqTask
 from omegaconf import open_dict
 
+from sharp_plugins import safe_load
 from sharp_plugins.host.patching import View, wrap
-
-
-def allow_namespaces_in_checkpoints() -> None:
-    """torch >= 2.6 loads checkpoints safely (``weights_only=True``), and then knows no argparse.Namespace, which fairseq
-    keeps in every checkpoint of a legacy model: resuming and fairseq-generate fail. A Namespace runs no code."""
-    add_safe_globals = getattr(torch.serialization, "add_safe_globals", None)
-    if add_safe_globals is not None:
-        add_safe_globals([argparse.Namespace])
 
 
 def let_pytorch_ddp_run_on_cpu() -> None:
@@ -195,7 +187,7 @@ def clip_on_the_cpu_beside_a_gpu() -> None:
 
 
 def install() -> None:
-    allow_namespaces_in_checkpoints()
+    safe_load.allow_namespaces()  # for whoever reads fairseq's checkpoints with torch's own loader beside the plugin
     let_pytorch_ddp_run_on_cpu()
     restore_numpy_aliases()
     keep_batches_when_resuming()

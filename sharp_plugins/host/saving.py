@@ -8,7 +8,6 @@ must not change the others.
 import io
 import os
 import shutil
-import zipfile
 from pathlib import Path
 from typing import Optional
 
@@ -61,14 +60,18 @@ def _wrap_persistent_save(save):
 
 
 def updates_of(path: Path) -> Optional[int]:
-    """The number of updates that a checkpoint was saved after; None where it cannot be read, or training cannot go on from it."""
-    if not zipfile.is_zipfile(path):
-        return None
+    """The number of updates that a checkpoint was saved after; None where it cannot be read, or training cannot go on from it.
+
+    Raises:
+        safe_load.Refused: it is whole, and cannot be read without running what it holds.
+    """
     try:
         state = safe_load.load(path, map_location="cpu", mmap=True)
         state["extra_state"]["train_iterator"]
         return state["optimizer_history"][-1]["num_updates"]
-    except Exception:  # zip, pickle and torch raise errors of many types
+    except safe_load.Refused:
+        raise
+    except Exception:  # what it holds may be of any type
         return None
 
 
@@ -76,26 +79,38 @@ def _wrap_load(load):
     def load_checkpoint(cfg, trainer, **passthrough_args):
         try:
             return load(cfg, trainer, **passthrough_args)
-        except Exception as error:
+        except safe_load.Unreadable as error:  # what is refused is whole, and other errors are not the file's
             last = Path(cfg.save_dir) / f"checkpoint_last{trainer.checkpoint_suffix}.pt"
-            if cfg.restore_file != "checkpoint_last.pt" or not last.is_file() or updates_of(last) is not None:
+            if cfg.restore_file != "checkpoint_last.pt" or error.path is None or Path(error.path) != last:
                 raise
-            raise ValueError(f"{last}: cannot be read: {error}. {what_else_is_there(last)}") from error
+            raise safe_load.Unreadable(f"{error}. {what_else_is_there(last)}", error.path) from error
 
     return load_checkpoint
 
 
 def what_else_is_there(last: Path) -> str:
     """For the user, from which other checkpoint beside *last* training can go on."""
-    others = {path: updates_of(path) for path in last.parent.glob("checkpoint*.pt") if path != last}
-    others = {path: updates for path, updates in others.items() if updates is not None}
-    if not others:
-        return f"No other checkpoint in {last.parent} can be read; delete it, and the same command starts anew"
-    newest = max(others, key=lambda path: (others[path], path.name))
-    return (
-        f"The newest one in {last.parent} that can be read is {newest.name}, after {others[newest]} updates; to go on from it: "
-        f"cp {newest} {last}, and the same command again"
-    )
+    others, refused = {}, []
+    for path in last.parent.glob("checkpoint*.pt"):
+        try:
+            updates = updates_of(path) if path != last else None
+        except safe_load.Refused:
+            refused.append(path)
+        else:
+            others.update({path: updates} if updates is not None else {})
+    if others:
+        newest = max(others, key=lambda path: (others[path], path.name))
+        return (
+            f"The newest one in {last.parent} that can be read is {newest.name}, after {others[newest]} updates; to go on from it: "
+            f"cp {newest} {last}, and the same command again"
+        )
+    if refused:
+        newest = max(refused, key=lambda path: path.stat().st_mtime)
+        return (
+            f"The others in {last.parent} are whole, but hold more than can be read safely, the newest of them {newest.name}: "
+            "README.md says under 'Files from elsewhere' what to do"
+        )
+    return f"No other checkpoint in {last.parent} can be read; move this one away, and the same command starts anew"
 
 
 def install() -> None:
