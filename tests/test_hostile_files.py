@@ -29,6 +29,7 @@ from sharp_plugins.lora.__main__ import main as lora
 from sharp_plugins.lora.files import read
 
 pytest.importorskip("tokenizers")
+safetensors = pytest.importorskip("safetensors.torch")
 SECRET = "the secret of another directory"
 
 
@@ -86,6 +87,43 @@ def test_special_tokens_of_other_types(tmp_path, capsys):
         (directory / "special_tokens_map.json").write_text(json.dumps({"unk_token": value}))
         assert convert([str(directory), str(tmp_path / "out")]) == (0 if value == {"content": {}} else 1)
         assert "Traceback" not in capsys.readouterr().err
+
+
+def names_for(tensor):
+    """Names that are 300 MB together, of one tensor of a few kilobytes."""
+    return [f"copy{n}" for n in range(300 * 1024**2 // (4 * tensor.numel()))]
+
+
+@pytest.mark.parametrize(
+    "kind, safe", [("published", True), ("published", False), ("adapter", True), ("adapter", False), ("checkpoint", False)]
+)
+def test_one_tensor_of_many_names_takes_no_memory(tmp_path, capsys, kind, safe):
+    if kind == "published":
+        directory = published.write_bert(tmp_path / kind, safe=False)
+        weights, name = directory / "pytorch_model.bin", "bert.embeddings.word_embeddings.weight"
+        line = [str(directory), str(tmp_path / "out")]
+    else:
+        directory = tmp_path / kind
+        directory.mkdir()
+        (directory / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 2, "lora_alpha": 1}')
+        weights, name = directory / "adapter_model.bin", "w"
+        torch.save({name: torch.randn(64, 64)}, weights)
+        line = ["load", str(directory), str(weights), str(tmp_path / "out")]
+    tensors = torch.load(weights, weights_only=True)
+    names = names_for(tensors[name])
+    if kind == "checkpoint":
+        weights = tmp_path / "lora.pt"
+        torch.save({"cfg": {}, "model": {**tensors, **dict.fromkeys(names, tensors[name])}}, weights)
+        line = ["merge", str(weights), str(tmp_path / "out")]
+    elif safe:
+        weights.unlink()
+        weights = weights.with_name("model.safetensors" if kind == "published" else "adapter_model.safetensors")
+        safetensors.save_file(tensors, weights, metadata={"format": "pt", **dict.fromkeys(names, name)})
+    else:
+        torch.save({**tensors, **dict.fromkeys(names, tensors[name])}, weights)
+    assert (convert if kind == "published" else lora)(line) == 1
+    assert f"{weights}: its tensors under all their names are 31" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_tokenizers_padding_and_ids_take_no_memory(bert, tmp_path, capsys):

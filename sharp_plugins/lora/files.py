@@ -8,6 +8,7 @@ from typing import Any, Dict, Iterator, Tuple
 
 import torch
 
+from sharp_plugins.convert.aliases import check_copies
 from sharp_plugins.files import replacing
 from sharp_plugins.tensor_files import read_torch
 
@@ -21,13 +22,14 @@ def read(path: Path, mmap: bool = False) -> Checkpoint:
 
     Raises:
         OSError: the file cannot be opened.
-        ValueError: it cannot be loaded safely or is no fairseq checkpoint.
+        ValueError: it cannot be loaded safely, is no fairseq checkpoint, or its names stand for far more than it holds.
     """
     checkpoint = read_torch(path, mmap)
     with about(path):
         model = checkpoint.get("model") if isinstance(checkpoint, dict) else None
         if not isinstance(model, dict) or not all(map(torch.is_tensor, model.values())):
             raise ValueError("no fairseq checkpoint: it has no model with tensors")
+        check_copies(model, path.stat().st_size)
         if checkpoint.get("args") is not None:
             checkpoint = _with_config(checkpoint)
         if not isinstance(checkpoint.get("cfg"), dict):

@@ -213,6 +213,15 @@ def test_tensors_that_share_memory_are_there_under_all_their_names(tmp_path):
         assert torch.equal(state[re.sub(r"(lora_[AB])\.weight$", r"\1", key[len(PREFIX) :])], value)
 
 
+def test_metadata_names_no_other_tensor_than_the_files_own(tmp_path):
+    their_adapter(tmp_path, "transformer", target_modules=["q_proj"])
+    tensors = load_file(tmp_path / WEIGHTS)
+    one, other = [key for key in tensors if "lora_A" in key][:2]
+    save_file(tensors, tmp_path / WEIGHTS, metadata={"format": "pt", other: one})
+    read = read_adapter(tmp_path).tensors
+    assert not torch.equal(tensors[one], tensors[other]) and torch.equal(read[other], tensors[other])
+
+
 def test_two_adapters_in_one_file_are_refused(tmp_path):
     their_adapter(tmp_path, "transformer", target_modules=["q_proj"])
     adapter = read_adapter(tmp_path)
