@@ -1,6 +1,8 @@
 """The one opener of text files, and its reader of numbers; what reads with it is tested where it is."""
 
+import bz2
 import gzip
+import lzma
 
 import pytest
 
@@ -47,6 +49,34 @@ def test_other_files(tmp_path, content, words):
     (tmp_path / "a").write_bytes(content)
     with pytest.raises(TextError, match=words):
         list(text_lines(tmp_path / "a"))
+
+
+HTML = "<!DOCTYPE html>\n<html>\n"
+XML = "<?xml version='1.0'?>\n<corpus>\n"
+
+
+@pytest.mark.parametrize("text", [HTML, "<html lang='en'>\n", "  <Head>\n", XML, "BZh\n", "Rar! said the lion.\n", "%PDF\n", "\ufeff" + HTML])
+def test_free_text_begins_as_it_likes(tmp_path, text):
+    (tmp_path / "a").write_text(text + "\u00e9" * 600, encoding="utf-8")
+    assert [line for _, line in text_lines(tmp_path / "a", is_free=True)][0] == text.removeprefix("\ufeff").splitlines()[0]
+    with pytest.raises(TextError, match="a: cannot be read: it is "):
+        list(text_lines(tmp_path / "a"))
+
+
+@pytest.mark.parametrize("text", ["<headline>The cat</headline>\n", "<bodywork>\n", "<htmlish\n", "<header>\n"])
+def test_other_tags_are_no_web_page(tmp_path, text):
+    (tmp_path / "a").write_text(text)
+    assert list(text_lines(tmp_path / "a")) == [(1, text[:-1])]
+
+
+@pytest.mark.parametrize("content", [
+    b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", gzip.compress(b"text"), bz2.compress(b"text"),
+    lzma.compress(b"text"), b"Rar!\x1a\x07\x01\x00\xf3\xe1\x82", bytes(600),
+])
+def test_what_is_no_text_is_no_free_text(tmp_path, content):
+    (tmp_path / "a").write_bytes(content)
+    with pytest.raises(TextError, match="a: cannot be read: it (is a git-lfs|is compressed|is a rar|holds zeros)"):
+        list(text_lines(tmp_path / "a", is_free=True))
 
 
 def test_an_empty_file_has_no_lines(tmp_path):
