@@ -20,6 +20,9 @@ POINTERS = (b"version https://git-lfs", b"/annex/objects/")
 UTF16 = (b"\xff\xfe", b"\xfe\xff")
 # Bytes of a line; more are no line of text, and a compressed file can unpack to any number of them.
 LONGEST = 1 << 24
+# Bytes that a compressed file may unpack to, and how many times its own size: more of both is no text, which gzip makes 3 to 30
+# times smaller.
+UNPACKED, TIMES = 1 << 32, 200
 NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
 
@@ -35,20 +38,23 @@ def byte_lines(path, is_free: bool = False) -> Iterator[Tuple[int, bytes]]:
 
     Raises:
         OSError: the file cannot be opened.
-        TextError: it is compressed and damaged, no text, or a line has more than `LONGEST` bytes.
+        TextError: it is compressed and damaged or unpacks to far too much, no text, or a line has more than `LONGEST` bytes.
     """
     path = Path(path)
     is_packed = path.suffix == ".gz"
     other = None if is_packed or not path.stat().st_size else _other(path, is_free)
     if other:
         raise TextError(f"{path}: cannot be read: {other}")
-    number = 0
+    number, unpacked, most = 0, 0, max(UNPACKED, TIMES * path.stat().st_size) if is_packed else math.inf
     with gzip.open(path, "rb") if is_packed else open(path, "rb") as file:
         try:
             while line := file.readline(LONGEST + 1):
-                number += 1
+                number, unpacked = number + 1, unpacked + len(line)
                 if len(line) > LONGEST:
                     raise TextError(f"{path}:{number}: the line has more than {LONGEST} bytes; it is no text by lines")
+                if unpacked > most:
+                    size = path.stat().st_size
+                    raise TextError(f"{path}:{number}: it unpacks from {size} to more than {most} bytes; unpack it yourself")
                 if number == 1 and line.startswith(UTF16):
                     raise TextError(f"{path}:1: it is UTF-16; save it as UTF-8")
                 yield number, line.removeprefix(BOM) if number == 1 else line

@@ -6,6 +6,7 @@ import lzma
 
 import pytest
 
+from sharp_plugins import text_files
 from sharp_plugins.text_files import TextError, parse_json, read_class, read_json, read_number, text_lines
 
 LINES = ["one", "zwei \u2028 \x85 \x0b drei", "", "\U0001f600"]
@@ -77,6 +78,22 @@ def test_what_is_no_text_is_no_free_text(tmp_path, content):
     (tmp_path / "a").write_bytes(content)
     with pytest.raises(TextError, match="a: cannot be read: it (is a git-lfs|is compressed|is a rar|holds zeros)"):
         list(text_lines(tmp_path / "a", is_free=True))
+
+
+def test_a_compressed_file_unpacks_to_no_more_than_a_text_would(tmp_path, monkeypatch):
+    """Rows that are right one by one; 1 GB in the place of 1 MB would be no other test."""
+    row, path = b"0" * 100 + b"\n", tmp_path / "a.gz"
+    path.write_bytes(gzip.compress(row * 20_000))
+    assert 1 << 20 > 20 * path.stat().st_size
+    assert len(list(text_lines(path))) == 20_000
+    monkeypatch.setattr(text_files, "UNPACKED", 1 << 20)
+    monkeypatch.setattr(text_files, "TIMES", 20)
+    with pytest.raises(TextError, match=rf"a.gz:{(1 << 20) // len(row) + 1}: it unpacks from \d+ to more than 1048576 bytes;"):
+        list(text_lines(path))
+    path.write_bytes(gzip.compress(row * 20_000, compresslevel=0))
+    assert len(list(text_lines(path))) == 20_000  # much, and honestly so
+    (tmp_path / "a").write_bytes(row * 20_000)
+    assert len(list(text_lines(tmp_path / "a"))) == 20_000
 
 
 def test_an_empty_file_has_no_lines(tmp_path):
