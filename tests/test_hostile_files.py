@@ -173,16 +173,53 @@ def test_results_of_other_types(tmp_path, spoil):
         load_results(tmp_path)
 
 
-def test_sizes_in_a_fine_tuned_checkpoints_config(bert, prepared, tmp_path):
-    """fairseq builds a model of them before it reads the weights."""
+@pytest.fixture
+def spoiled(bert, prepared, tmp_path):
+    """Evaluates a checkpoint with a changed model's config, and perhaps other changes."""
     state = torch.load(bert / "model.pt", weights_only=True)
-    task = dict(_name="sentence_prediction", num_classes=2)
     good = vars(state["cfg"]["model"])
-    for name in ("encoder_layers", "encoder_embed_dim", "encoder_ffn_embed_dim", "max_positions"):
-        state["cfg"] = {**state["cfg"], "task": task, "model": argparse.Namespace(**{**good, name: 10**9})}
-        torch.save(state, tmp_path / "checkpoint.pt")
-        with pytest.raises(ValueError, match=f"checkpoint.pt: its config says {name} 1000000000, and its weights have"):
+
+    def evaluate(settings, weights=(), **changes):
+        task = dict(_name="sentence_prediction", num_classes=2)
+        model = {**state["model"], **{f"encoder.sentence_encoder.{name}": torch.zeros(2, 16) for name in weights}}
+        cfg = {**state["cfg"], "task": task, "model": argparse.Namespace(**{**good, **settings})}
+        content = {**state, "cfg": cfg, "model": model, **changes}
+        torch.save({name: value for name, value in content.items() if value != "gone"}, tmp_path / "checkpoint.pt")
+        with pytest.raises(ValueError) as error:
             Checkpoint(tmp_path / "checkpoint.pt", prepared)
+        return str(error.value)
+
+    return evaluate
+
+
+def test_sizes_in_a_fine_tuned_checkpoints_config(spoiled):
+    """fairseq builds a model of them before it reads the weights."""
+    lora = dict(_name="lora", base_arch="sharp_bert")
+    adapter = dict(_name="adapter", base_arch="sharp_bert")
+    for own, names, weights in (
+        ({}, ["encoder_layers", "encoder_embed_dim", "encoder_ffn_embed_dim", "max_positions", "token_types"], []),
+        (lora, ["encoder_layers", "token_types", "lora_rank"], ["layers.0.fc1.lora_A"]),
+        (adapter, ["encoder_layers", "token_types", "adapter_size"], ["layers.0.fc2.adapter.down.weight"]),
+    ):
+        for name in names:
+            assert f"checkpoint.pt: its config says {name} 1000000000, and its weights have" in spoiled({**own, name: 10**9}, weights)
+    assert "its config says token_types ${x}, and" in spoiled(dict(token_types="${x}"))
+
+
+@pytest.mark.parametrize("arch", [
+    dict(_name="transformer", decoder_layers=10**9), dict(_name="roberta_enc_dec"), dict(_name="lora", base_arch="transformer"),
+    dict(_name="adapter", base_arch="adapter"), dict(_name="lora"), dict(_name=None, arch=None), dict(_name=["roberta"]),
+], ids=str)
+def test_other_architectures_are_not_built_for_an_evaluation(spoiled, arch):
+    assert "is none of a BERT or RoBERTa" in spoiled(arch)
+
+
+def test_other_content_of_a_fine_tuned_checkpoint(spoiled):
+    for model in ("gone", None, [1], {1: torch.zeros(1)}):
+        assert "it has no model with weights by their names" in spoiled({}, model=model)
+    assert "older fairseq" in spoiled({}, args=argparse.Namespace(arch="roberta", encoder_layers=10**9))
+    for cfg in (None, [1], {"task": [1], "model": {}}, {"task": 3}):
+        assert "no classifier with 2 outputs" in spoiled({}, cfg=cfg)
 
 
 def in_itself(value):
