@@ -151,6 +151,21 @@ def test_splits_in_prepared_json_name_no_other_files(prepared, part):
         read_prepared(prepared.directory)
 
 
+@pytest.mark.parametrize(
+    "change_to",
+    [
+        dict(rows=["valid"]), dict(files=["valid"]), dict(shortened=["valid"]), dict(rows={"valid": "4"}), dict(files={"valid": 4}),
+        dict(shortened={"valid": None}), dict(stand_ins={"valid": 1}), dict(stand_ins="valid"), dict(warnings="x"), dict(warnings=[1]),
+    ],
+    ids=str,
+)
+def test_other_types_in_prepared_json(prepared, change_to):
+    assert read_prepared(prepared.directory).rows == prepared.rows
+    change(prepared.directory / STAMP, lambda content: content.update(change_to))
+    with pytest.raises(FileNotFoundError, match="not written by `python -m sharp_plugins.glue prepare`"):
+        read_prepared(prepared.directory)
+
+
 @pytest.mark.parametrize("content", ["1", '{"source": 1}', '{"source": {"task": "../x"}}', '{"source": {"task": []}}', "{}"])
 def test_other_content_of_prepared_json(prepared, capsys, content):
     (prepared.directory / STAMP).write_text(content)
@@ -160,7 +175,12 @@ def test_other_content_of_prepared_json(prepared, capsys, content):
 
 
 @pytest.mark.parametrize(
-    "spoil", [dict(metrics=3), dict(metrics={"valid": {"accuracy": "high"}}), dict(minutes="x"), dict(seed=None)], ids=str
+    "spoil",
+    [
+        dict(metrics=3), dict(metrics={"valid": {"accuracy": "high"}}), dict(minutes="x"), dict(seed=None), dict(files=[]),
+        dict(files=None), dict(files={"train": 3}), dict(method=["sam"]), dict(method=None), dict(task=["RTE"]), dict(task={}),
+    ],
+    ids=str,
 )
 def test_results_of_other_types(tmp_path, spoil):
     path = tmp_path / "RTE" / "sam" / "seed1" / "result.json"
