@@ -4,6 +4,7 @@ UTF-8, with or without a byte-order mark, gzip-compressed where the name ends in
 separators), and the carriage return before it, as Windows writes it, goes. Numbers are read in one way too.
 """
 
+import codecs
 import gzip
 import json
 import math
@@ -15,9 +16,13 @@ from typing import Dict, Iterator, Optional, Sequence, Tuple
 from sharp_plugins.unreadable import what_it_is
 
 BOM = b"\xef\xbb\xbf"
+POINTERS = (b"version https://git-lfs", b"/annex/objects/")
 UTF16 = (b"\xff\xfe", b"\xfe\xff")
 # Bytes of a line; more are no line of text, and a compressed file can unpack to any number of them.
 LONGEST = 1 << 24
+# Bytes that a compressed file may unpack to, and how many times its own size: more of both is no text, which gzip makes 3 to 30
+# times smaller.
+UNPACKED, TIMES = 1 << 32, 200
 NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
 
@@ -25,30 +30,50 @@ class TextError(ValueError):
     """A text cannot be read; the message says where and why."""
 
 
-def byte_lines(path) -> Iterator[Tuple[int, bytes]]:
+def byte_lines(path, is_free: bool = False) -> Iterator[Tuple[int, bytes]]:
     """(number from 1, line with its end) of each line, for `decode`.
+
+    Args:
+        is_free: whether it may be any text, a page of HTML too.
 
     Raises:
         OSError: the file cannot be opened.
-        TextError: it is compressed and damaged, no text, or a line has more than `LONGEST` bytes.
+        TextError: it is compressed and damaged or unpacks to far too much, no text, or a line has more than `LONGEST` bytes.
     """
     path = Path(path)
     is_packed = path.suffix == ".gz"
-    other = None if is_packed or not path.stat().st_size else what_it_is(path, is_text=True)
+    other = None if is_packed or not path.stat().st_size else _other(path, is_free)
     if other:
         raise TextError(f"{path}: cannot be read: {other}")
-    number = 0
+    number, unpacked, most = 0, 0, max(UNPACKED, TIMES * path.stat().st_size) if is_packed else math.inf
     with gzip.open(path, "rb") if is_packed else open(path, "rb") as file:
         try:
             while line := file.readline(LONGEST + 1):
-                number += 1
+                number, unpacked = number + 1, unpacked + len(line)
                 if len(line) > LONGEST:
                     raise TextError(f"{path}:{number}: the line has more than {LONGEST} bytes; it is no text by lines")
+                if unpacked > most:
+                    size = path.stat().st_size
+                    raise TextError(f"{path}:{number}: it unpacks from {size} to more than {most} bytes; unpack it yourself")
                 if number == 1 and line.startswith(UTF16):
                     raise TextError(f"{path}:1: it is UTF-16; save it as UTF-8")
                 yield number, line.removeprefix(BOM) if number == 1 else line
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise TextError(f"{path}:{number + 1}: cut off or damaged: {error}") from error
+
+
+def _other(path: Path, is_free: bool) -> Optional[str]:
+    """What a file is instead of a text, by its first bytes; free text may begin like any other file."""
+    words = what_it_is(path, is_text=True)
+    if words is None or not is_free:
+        return words
+    with open(path, "rb") as file:
+        beginning = file.read(512)
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(beginning)  # its last character may be cut in two
+    except UnicodeDecodeError:
+        return words
+    return words if beginning.startswith(POINTERS) or not beginning.strip(b"\0") else None
 
 
 def decode(line: bytes, where: str) -> str:
@@ -66,8 +91,11 @@ def decode(line: bytes, where: str) -> str:
         raise TextError(f"{where}: not UTF-8: {error.reason} at byte {error.start} of the line") from None
 
 
-def text_lines(path) -> Iterator[Tuple[int, str]]:
+def text_lines(path, is_free: bool = False) -> Iterator[Tuple[int, str]]:
     """(number from 1, text without its end) of each line.
+
+    Args:
+        is_free: as for `byte_lines`.
 
     Raises:
         OSError: the file cannot be opened.
@@ -76,7 +104,7 @@ def text_lines(path) -> Iterator[Tuple[int, str]]:
     Example:
         ``for number, line in text_lines("train.tsv"): ...``
     """
-    for number, line in byte_lines(path):
+    for number, line in byte_lines(path, is_free):
         yield number, decode(line, f"{path}:{number}")
 
 

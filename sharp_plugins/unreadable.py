@@ -24,7 +24,7 @@ BEGINNINGS = {
     b"\x89HDF": "it is an HDF5 file, as Keras writes them; weights for PyTorch are expected",
     b"%PDF": "it is a PDF document",
 }
-WEB_PAGES = (b"<!doctype html", b"<html", b"<head", b"<body")
+WEB_PAGE = re.compile(rb"<(!doctype html|html|head|body)[\s>]", re.IGNORECASE)
 ZIP = b"PK\x03\x04"
 # The most of a reader's words that are shown; longer ones lose their end.
 WORDS = 300
@@ -62,7 +62,7 @@ def what_it_is(path: Path, is_text: bool = False) -> Optional[str]:
         if beginning.startswith(mark):
             return words
     start = beginning.removeprefix(b"\xef\xbb\xbf").lstrip()
-    if start.lower().startswith(WEB_PAGES):
+    if WEB_PAGE.match(start):
         return "it is a web page (HTML): a page about the file, or a server's answer instead of it; fetch the file itself"
     if start.startswith(b"<?xml"):
         return f"it is an XML text, such as a server's answer instead of the file: {_shown(start)}"

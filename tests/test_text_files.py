@@ -1,9 +1,12 @@
 """The one opener of text files, and its reader of numbers; what reads with it is tested where it is."""
 
+import bz2
 import gzip
+import lzma
 
 import pytest
 
+from sharp_plugins import text_files
 from sharp_plugins.text_files import TextError, parse_json, read_class, read_json, read_number, text_lines
 
 LINES = ["one", "zwei \u2028 \x85 \x0b drei", "", "\U0001f600"]
@@ -47,6 +50,50 @@ def test_other_files(tmp_path, content, words):
     (tmp_path / "a").write_bytes(content)
     with pytest.raises(TextError, match=words):
         list(text_lines(tmp_path / "a"))
+
+
+HTML = "<!DOCTYPE html>\n<html>\n"
+XML = "<?xml version='1.0'?>\n<corpus>\n"
+
+
+@pytest.mark.parametrize("text", [HTML, "<html lang='en'>\n", "  <Head>\n", XML, "BZh\n", "Rar! said the lion.\n", "%PDF\n", "\ufeff" + HTML])
+def test_free_text_begins_as_it_likes(tmp_path, text):
+    (tmp_path / "a").write_text(text + "\u00e9" * 600, encoding="utf-8")
+    assert [line for _, line in text_lines(tmp_path / "a", is_free=True)][0] == text.removeprefix("\ufeff").splitlines()[0]
+    with pytest.raises(TextError, match="a: cannot be read: it is "):
+        list(text_lines(tmp_path / "a"))
+
+
+@pytest.mark.parametrize("text", ["<headline>The cat</headline>\n", "<bodywork>\n", "<htmlish\n", "<header>\n"])
+def test_other_tags_are_no_web_page(tmp_path, text):
+    (tmp_path / "a").write_text(text)
+    assert list(text_lines(tmp_path / "a")) == [(1, text[:-1])]
+
+
+@pytest.mark.parametrize("content", [
+    b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", gzip.compress(b"text"), bz2.compress(b"text"),
+    lzma.compress(b"text"), b"Rar!\x1a\x07\x01\x00\xf3\xe1\x82", bytes(600),
+])
+def test_what_is_no_text_is_no_free_text(tmp_path, content):
+    (tmp_path / "a").write_bytes(content)
+    with pytest.raises(TextError, match="a: cannot be read: it (is a git-lfs|is compressed|is a rar|holds zeros)"):
+        list(text_lines(tmp_path / "a", is_free=True))
+
+
+def test_a_compressed_file_unpacks_to_no_more_than_a_text_would(tmp_path, monkeypatch):
+    """Rows that are right one by one; 1 GB in the place of 1 MB would be no other test."""
+    row, path = b"0" * 100 + b"\n", tmp_path / "a.gz"
+    path.write_bytes(gzip.compress(row * 20_000))
+    assert 1 << 20 > 20 * path.stat().st_size
+    assert len(list(text_lines(path))) == 20_000
+    monkeypatch.setattr(text_files, "UNPACKED", 1 << 20)
+    monkeypatch.setattr(text_files, "TIMES", 20)
+    with pytest.raises(TextError, match=rf"a.gz:{(1 << 20) // len(row) + 1}: it unpacks from \d+ to more than 1048576 bytes;"):
+        list(text_lines(path))
+    path.write_bytes(gzip.compress(row * 20_000, compresslevel=0))
+    assert len(list(text_lines(path))) == 20_000  # much, and honestly so
+    (tmp_path / "a").write_bytes(row * 20_000)
+    assert len(list(text_lines(tmp_path / "a"))) == 20_000
 
 
 def test_an_empty_file_has_no_lines(tmp_path):

@@ -38,7 +38,7 @@ def encode_file(directory, source, out) -> Encoded:
     source, out = Path(source), Path(out)
     if out.exists() and source.exists() and out.samefile(source):
         raise ValueError(f"{out}: choose another name to write to; this is the text")
-    tokenizer, lines = Tokenizer.load(directory), text_lines(source)
+    tokenizer, lines = Tokenizer.load(directory), text_lines(source, is_free=True)
     done, symbols, unknown = 0, 0, 0
     with replacing(out) as new, open(new, "w", encoding="utf-8", newline="\n") as file:
         while texts := [text for _, text in islice(lines, BATCH)]:

@@ -16,6 +16,8 @@ from typing import Dict, List, Mapping, Optional, Tuple
 import torch
 from torch import Tensor
 
+from sharp_plugins.convert.aliases import with_shared
+
 WORDS = "embeddings.word_embeddings.weight"
 POSITIONS = "embeddings.position_embeddings.weight"
 WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
@@ -40,10 +42,7 @@ def model_names(content, shared: Optional[Mapping[str, str]] = None) -> Dict[str
         ``model_names({"state_dict": {"module.bert.pooler.dense.bias": b}})`` is ``{"bert.pooler.dense.bias": b}``, where there is
         an encoder around it.
     """
-    weights = _tensors(_unwrapped(content))
-    for name, kept in (shared or {}).items():
-        if name not in weights and kept in weights:
-            weights[name] = weights[kept]
+    weights = with_shared(_tensors(_unwrapped(content)), shared or {})
     weights = _renamed(weights, _without_wrappers)
     fronts = sorted(_fronts(weights, WORDS) or _fronts(weights, POSITIONS), key=len)
     for double in [front for front in fronts[1:] if _is_copy(weights, front, fronts[0])]:

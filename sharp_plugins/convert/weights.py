@@ -6,6 +6,7 @@ from typing import Dict, List, Tuple
 import torch
 from torch import Tensor
 
+from sharp_plugins.convert.aliases import check_copies
 from sharp_plugins.convert.names import WORDS, model_names
 from sharp_plugins.convert.settings import ROBERTA_OFFSET, Settings
 from sharp_plugins.tensor_files import read_safetensors, read_torch
@@ -49,7 +50,7 @@ def read_weights(directory: Path) -> Dict[str, Tensor]:
 
     Raises:
         FileNotFoundError: neither is there.
-        ValueError: the file cannot be read, or not safely.
+        ValueError: the file cannot be read, or not safely, or its names stand for far more than it holds.
         ImportError: safetensors is not installed.
     """
     safe, pickled = directory / "model.safetensors", directory / "pytorch_model.bin"
@@ -60,7 +61,9 @@ def read_weights(directory: Path) -> Dict[str, Tensor]:
     else:
         raise FileNotFoundError(f"{directory}: neither {safe.name} nor {pickled.name} is there (shards are not read)")
     try:
-        return model_names(content, shared)
+        weights = model_names(content, shared)
+        check_copies(weights, path.stat().st_size)
+        return weights
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 

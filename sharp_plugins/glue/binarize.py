@@ -146,9 +146,16 @@ def _is_stamp(stamp: Dict) -> bool:
         splits = TASKS[stamp["source"]["task"]].splits.keys()
         named = [stamp[name] for name in ("rows", "files", "shortened", "stand_ins")]
         fields = {*Prepared._fields} - {"directory", "task", "done_before"}
-        return stamp.keys() == fields and all(splits >= set(part) for part in named)
+        kinds = {"rows": int, "files": str, "shortened": int}
+        are_right = [isinstance(stamp[name], dict) and _all(kind, stamp[name].values()) for name, kind in kinds.items()]
+        are_right += [isinstance(stamp[name], list) and _all(str, stamp[name]) for name in ("stand_ins", "warnings")]
+        return stamp.keys() == fields and all(are_right) and all(splits >= set(part) for part in named)
     except (KeyError, TypeError):
         return False
+
+
+def _all(kind: type, values) -> bool:
+    return all(isinstance(value, kind) for value in values)
 
 
 def _prepared(directory: Path, stamp: Dict) -> Prepared:

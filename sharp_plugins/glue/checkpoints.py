@@ -1,5 +1,6 @@
 """The checkpoints of a run, as fairseq leaves them."""
 
+import argparse
 import math
 import zipfile
 from pathlib import Path
@@ -26,8 +27,10 @@ def read_checkpoint(path: Path) -> Optional[Dict]:
 
 def config_of(state, part: str) -> Dict:
     """The settings of one part (``"task"``, ``"model"``) of a checkpoint's config; empty where it has none."""
-    found = ((state.get("cfg") if isinstance(state, dict) else None) or {}).get(part) or {}
-    return found if isinstance(found, dict) else vars(found)  # fairseq's legacy parts are Namespaces
+    cfg = state.get("cfg") if isinstance(state, dict) else None
+    found = cfg.get(part) if isinstance(cfg, dict) else None
+    found = vars(found) if isinstance(found, argparse.Namespace) else found  # as fairseq's legacy parts are
+    return found if isinstance(found, dict) else {}
 
 
 def is_trained(directory: Path, limits: Dict) -> bool:

@@ -5,6 +5,8 @@ from typing import Dict, List, NamedTuple, Optional, Sequence
 
 import torch
 from fairseq import checkpoint_utils
+from fairseq.models import ARCH_MODEL_REGISTRY
+from fairseq.models.roberta import RobertaModel
 
 import sharp_plugins
 from sharp_plugins.glue.binarize import Prepared
@@ -12,6 +14,7 @@ from sharp_plugins.glue.checkpoints import config_of
 from sharp_plugins.glue.metrics import scores
 from sharp_plugins.glue.submission import write_submission
 from sharp_plugins.glue.tasks import TASKS, Task
+from sharp_plugins.models.bert import BertModel
 from sharp_plugins.tensor_files import read_torch
 
 BATCH = 64
@@ -52,6 +55,10 @@ class Checkpoint:
         trained_on = config_of(state, "task")
         if trained_on.get("_name") != "sentence_prediction" or trained_on.get("num_classes") != outputs:
             raise ValueError(f"{path}: no classifier with {outputs} outputs, as {prepared.task} wants it")
+        if not isinstance(state.get("model"), dict) or not all(isinstance(name, str) for name in state["model"]):
+            raise ValueError(f"{path}: no checkpoint of fairseq's: it has no model with weights by their names")
+        if state.get("args") is not None:  # fairseq would read this one, in which the checks below do not look
+            raise ValueError(f"{path}: it has the settings of an older fairseq, args; checkpoints of fairseq 0.12 are evaluated")
         check_sizes(path, config_of(state, "model"), state["model"])
         overrides = {"data": str(prepared.directory)}
         try:
@@ -62,7 +69,9 @@ class Checkpoint:
             self.model = model.float().to(self.device).eval()
         except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
             raise ValueError(f"--device {self.device}: {error}") from error
-        self.head = cfg.criterion.classification_head_name
+        self.head = getattr(cfg.criterion, "classification_head_name", None)
+        if self.head not in self.model.classification_heads:
+            raise ValueError(f"{path}: no classifier: its config names the head {self.head}, and its weights have none of that name")
 
     @torch.no_grad()
     def predict(self, split: str) -> Predictions:
@@ -126,8 +135,14 @@ class Checkpoint:
 
 
 def check_sizes(path: Path, args: Dict, state: Dict[str, torch.Tensor]) -> None:
-    """Raise ValueError where a checkpoint's config has other sizes than its weights: fairseq builds a model of the former before
-    it looks at the latter, which can take any memory."""
+    """Raise ValueError where a checkpoint's config is of another architecture than is evaluated here, or has other sizes than its
+    weights: fairseq builds a model of the former before it looks at the latter, which can take any memory."""
+    arch = args.get("_name") or args.get("arch")
+    base = args.get("base_arch") if arch in ("lora", "adapter") else arch
+    model = ARCH_MODEL_REGISTRY.get(base) if isinstance(base, str) else None
+    if model not in (BertModel, RobertaModel):
+        raise ValueError(f"{path}: its architecture, {base}, is none of a BERT or RoBERTa")
+
     inside = "encoder.sentence_encoder."
     layers = {name[len(inside) :].split(".")[1] for name in state if name.startswith(f"{inside}layers.")}
     shapes = {
@@ -136,6 +151,13 @@ def check_sizes(path: Path, args: Dict, state: Dict[str, torch.Tensor]) -> None:
         "encoder_ffn_embed_dim": _shape(state, f"{inside}layers.0.fc1.weight", 0),
         "max_positions": _shape(state, f"{inside}embed_positions.weight", 0),
     }
+    # Those that have small defaults.
+    optional = {"token_types": _shape(state, f"{inside}embed_token_types.weight", 0)} if model is BertModel else {}
+    if arch == "lora":
+        optional["lora_rank"] = _shape(state, next((name for name in state if name.endswith(".lora_A")), ""), 0)
+    if arch == "adapter":
+        optional["adapter_size"] = _shape(state, next((name for name in state if name.endswith(".adapter.down.weight")), ""), 0)
+    shapes.update({name: size for name, size in optional.items() if args.get(name) is not None})
     for name, size in shapes.items():
         # RoBERTa's table of positions begins after the padding index.
         if not isinstance(args.get(name), int) or not size - 2 * (name == "max_positions") <= args[name] <= size:

@@ -55,6 +55,8 @@ def load_results(out) -> List[Result]:
             raise ValueError(f"{error}; delete it to run it again") from error
         if not _has_numbers(results[-1]):
             raise ValueError(f"{path}: not a run's result: its metrics are no numbers by split and name; delete it to run it again")
+        if not _has_names(results[-1]):
+            raise ValueError(f"{path}: not a run's result: its method or files are no names; delete it to run it again")
         if results[-1].task not in TASKS:
             raise ValueError(f"{path}: a result of {results[-1].task!r}, which is no task; delete it")
     order = list(TASKS)
@@ -65,6 +67,11 @@ def _has_numbers(result: Result) -> bool:
     splits = result.metrics.values() if isinstance(result.metrics, dict) else [None]
     numbers = [value for split in splits for value in (split.values() if isinstance(split, dict) else [None])]
     return all(isinstance(value, (int, float)) for value in (*numbers, result.minutes, result.seed))
+
+
+def _has_names(result: Result) -> bool:
+    names = result.files.values() if isinstance(result.files, dict) else [None]
+    return all(isinstance(name, str) for name in (*names, result.task, result.method))
 
 
 class Line(NamedTuple):

@@ -33,12 +33,15 @@ from sharp_plugins.text_files import read_json
 from sharp_plugins.yaml_files import read_yaml
 
 CONFIG, MADE_OF, LOG, SUBMISSION, THREADS = "run.yaml", "made_of.json", "train.log", "submission", "threads.json"
-# The config's name must not be that of fairseq's own, "config".
-COMMAND = ["-m", "fairseq_cli.hydra_train", "--config-dir", ".", "--config-name", "run"]
-COMMAND += ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=stdout"]
-# `python -m sharp_plugins.glue`, where the package is found as it is here.
+# Modules are found where they are found here. Python would look into the run's directory first, where the process works, and run a
+# torch.py that came with a copied one.
 PLACES = [os.path.abspath(place) for place in sys.path]
-EVALUATE = f"import sys; sys.path[:] = {PLACES!r}; from sharp_plugins.glue.__main__ import main; sys.exit(main())"
+START = f"import sys; sys.path[:] = {PLACES!r}; "
+# `python -m fairseq_cli.hydra_train`. The config's name must not be that of fairseq's own, "config".
+COMMAND = ["-c", START + "from fairseq_cli.hydra_train import cli_main; cli_main()", "--config-dir", ".", "--config-name", "run"]
+COMMAND += ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=stdout"]
+# `python -m sharp_plugins.glue`
+EVALUATE = START + "from sharp_plugins.glue.__main__ import main; sys.exit(main())"
 # Seconds between two looks at the log.
 PAUSE = 0.3
 # Seconds that a process gets to stop.
@@ -152,7 +155,8 @@ def _run_process(run: Run, command: Sequence[str], show: Callable[[Dict], None],
         RunFailed: it ended with an error.
     """
     log = run.directory / LOG
-    environment = {**os.environ, **threads.for_run(run.directory / THREADS)}
+    # Its own processes do not look there either (Python 3.11 and later).
+    environment = {**os.environ, "PYTHONSAFEPATH": "1", **threads.for_run(run.directory / THREADS)}
     with open(log, "a") as output:
         start = output.tell()
         # The process holds the lock too: it keeps others away should it outlive this one.

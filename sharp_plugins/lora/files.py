@@ -2,20 +2,17 @@
 
 import argparse
 import contextlib
-import re
 import warnings
 from pathlib import Path
-from typing import Any, Dict, Iterator
+from typing import Any, Dict, Iterator, Tuple
 
 import torch
 
+from sharp_plugins.convert.aliases import check_copies
 from sharp_plugins.files import replacing
 from sharp_plugins.tensor_files import read_torch
 
 Checkpoint = Dict[str, Any]
-
-READS_ENVIRONMENT = re.compile(r"\$\{\s*oc\.env\b")
-
 
 def read(path: Path, mmap: bool = False) -> Checkpoint:
     """A fairseq checkpoint on the CPU, with a config of today's form.
@@ -25,13 +22,14 @@ def read(path: Path, mmap: bool = False) -> Checkpoint:
 
     Raises:
         OSError: the file cannot be opened.
-        ValueError: it cannot be loaded safely or is no fairseq checkpoint.
+        ValueError: it cannot be loaded safely, is no fairseq checkpoint, or its names stand for far more than it holds.
     """
     checkpoint = read_torch(path, mmap)
     with about(path):
         model = checkpoint.get("model") if isinstance(checkpoint, dict) else None
         if not isinstance(model, dict) or not all(map(torch.is_tensor, model.values())):
             raise ValueError("no fairseq checkpoint: it has no model with tensors")
+        check_copies(model, path.stat().st_size)
         if checkpoint.get("args") is not None:
             checkpoint = _with_config(checkpoint)
         if not isinstance(checkpoint.get("cfg"), dict):
@@ -48,9 +46,11 @@ def _with_config(checkpoint: Checkpoint) -> Checkpoint:
         raise ValueError("it is of an older fairseq: install one that can be imported, which reads its config") from error
     if not isinstance(checkpoint["args"], argparse.Namespace):
         raise ValueError(f"no fairseq checkpoint: its args are a {type(checkpoint['args']).__name__}")
-    for name, value in vars(checkpoint["args"]).items():
-        if isinstance(value, str) and READS_ENVIRONMENT.search(value):  # what it says would stand in the file that is written
-            raise ValueError(f"its setting {name} reads an environment variable, {value!r}")
+    for name, text in _texts(vars(checkpoint["args"])):
+        # OmegaConf's functions are ${NAME:ARGUMENTS}, and fairseq's settings name each other without a colon. One of them reads
+        # environment variables, by names that differ with the version; the file that is written would hold what they say.
+        if ":" in text.partition("${")[2]:
+            raise ValueError(f"its setting {name} calls a function of OmegaConf's, {text[:100]!r}, which could read the environment")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # today's hydra complains of the way in which fairseq calls it
@@ -59,6 +59,20 @@ def _with_config(checkpoint: Checkpoint) -> Checkpoint:
     except Exception as error:  # hydra's and omegaconf's own, and KeyErrors
         raise ValueError(f"fairseq cannot read the config of its older checkpoint: {error!r}"[:300]) from error
     return {**checkpoint, "args": None, "cfg": cfg}
+
+
+def _texts(settings: Dict) -> Iterator[Tuple[Any, str]]:
+    """All that would be a text in a config, keys too, with the name of the setting in which it stands."""
+    rest, seen = [(name, part) for name, value in settings.items() for part in (name, value)], set()
+    while rest:
+        name, value = rest.pop()
+        value = vars(value) if isinstance(value, argparse.Namespace) else value
+        if isinstance(value, (dict, list, tuple, set, frozenset)):
+            if id(value) not in seen:  # it may hold itself
+                seen.add(id(value))
+                rest += [(name, part) for part in (*value, *(value.values() if isinstance(value, dict) else ()))]
+        elif not torch.is_tensor(value):
+            yield name, str(value)
 
 
 def write(checkpoint: Checkpoint, path: Path) -> None:

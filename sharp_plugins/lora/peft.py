@@ -16,7 +16,9 @@ from typing import Any, Dict, Iterable, List, NamedTuple, Set, Tuple
 
 import torch
 
+from sharp_plugins.convert.aliases import check_copies, with_shared
 from sharp_plugins.lora import transformers_names
+from sharp_plugins.lora.files import about
 from sharp_plugins.lora.merge import NO_UPDATES, State, check_finite, lora_names, shape, tied_to
 from sharp_plugins.lora.model import LoRASettings
 from sharp_plugins.lora.peft_config import CONFIG, check_kind, from_config, to_config
@@ -187,7 +189,7 @@ def read_adapter(directory: Path) -> Adapter:
 
     Raises:
         FileNotFoundError: one of them is not there.
-        ValueError: one of them cannot be read.
+        ValueError: one of them cannot be read, or the names in one stand for far more than it holds.
         ImportError: safetensors is not installed.
     """
     pickled = directory / PICKLED
@@ -199,8 +201,10 @@ def read_adapter(directory: Path) -> Adapter:
     tensors, shared = (read_torch(weights), {}) if weights == pickled else read_safetensors(weights)
     if not isinstance(tensors, dict) or not all(isinstance(k, str) and torch.is_tensor(v) for k, v in tensors.items()):
         raise ValueError(f"{weights}: cannot be read: it holds something else than tensors by their names")
-    # Of tensors that share memory, safetensors' save_model writes one, and the others' names into the metadata.
-    return Adapter({**tensors, **{name: tensors[kept] for name, kept in shared.items() if kept in tensors}}, config)
+    tensors = with_shared(tensors, shared)
+    with about(weights):
+        check_copies(tensors, weights.stat().st_size)
+    return Adapter(tensors, config)
 
 
 def write_adapter(adapter: Adapter, directory: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 from typing import Any, Dict, List
 
+from sharp_plugins.lora.expressions import check_expression
 from sharp_plugins.lora.model import LoRASettings
 
 Config = Dict[str, Any]
@@ -22,6 +23,29 @@ IGNORED = {
 }
 # How A and B began. PEFT's other ways change W too, and the update is then none of the plain model's.
 INITS = {**dict.fromkeys((True, False, None, "eva", "orthogonal"), "kaiming"), "gaussian": "gaussian"}
+
+
+def _is_names(value) -> bool:
+    return isinstance(value, list) and all(isinstance(part, str) and part for part in value)
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+# What the settings must be that choose layers and modules, where they are set.
+CHOOSING = ("a list of names, or one regular expression", lambda value: isinstance(value, str) or _is_names(value))
+KINDS = {
+    "target_modules": CHOOSING,
+    "exclude_modules": CHOOSING,
+    "modules_to_save": ("a list of names", _is_names),
+    "layers_pattern": ("a name, or a list of names", lambda value: isinstance(value, str) or _is_names(value)),
+    "layers_to_transform": (
+        "a number, or a list of numbers", lambda value: _is_number(value) or (isinstance(value, list) and all(map(_is_number, value)))
+    ),
+    "task_type": ("a name", lambda value: isinstance(value, str)),
+    "auto_mapping": ("names of classes by their settings", lambda value: isinstance(value, dict)),
+}
 
 
 def to_config(settings: LoRASettings, layers: List[str], modules: List[str]) -> Config:
@@ -50,11 +74,16 @@ def check_kind(config: Config) -> None:
     for name, value in config.items():
         if value and name not in IGNORED | READ:
             raise ValueError(f"{CONFIG}: {name} is {json.dumps(value)[:200]}, and LoRA here has no such thing")
-    for name in ("target_modules", "modules_to_save"):
+    for name, (kind, is_right) in KINDS.items():
         value = config.get(name)
-        names = [value] if isinstance(value, str) and name == "target_modules" else value or []
-        if not isinstance(names, list) or not all(isinstance(part, str) and part for part in names):
-            raise ValueError(f"{CONFIG}: {name} must be a list of names, and is {json.dumps(value)[:200]}")
+        if value is not None and not is_right(value):
+            raise ValueError(f"{CONFIG}: {name} must be {kind}, and is {json.dumps(value)[:200]}")
+    for name in ("target_modules", "exclude_modules"):
+        if isinstance(config.get(name), str):
+            try:
+                check_expression(config[name])
+            except ValueError as error:
+                raise ValueError(f"{CONFIG}: {name} {error}") from None
     init = config.get("init_lora_weights")
     if not isinstance(init, (bool, str, type(None))) or init not in INITS:
         raise ValueError(f"{CONFIG}: init_lora_weights is {init!r}, and LoRA here does not begin so")
@@ -64,10 +93,10 @@ def from_config(config: Config, target: str, also_train: str) -> LoRASettings:
     """LoRA's settings, with the names of layers and modules that the tensors tell; ValueError: one is out of range."""
     try:
         rank, alpha, dropout = int(config["r"]), float(config["lora_alpha"]), float(config.get("lora_dropout") or 0)
-    except (KeyError, TypeError, ValueError) as error:
+        if config.get("use_rslora") and rank > 0:  # others are refused below
+            alpha *= rank**0.5  # PEFT's scale is then alpha/√r
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{CONFIG}: r, lora_alpha and lora_dropout must be there and be numbers ({error})") from error
-    if config.get("use_rslora"):
-        alpha *= rank**0.5  # PEFT's scale is then alpha/√r
     init, bias = INITS[config.get("init_lora_weights")], config.get("bias") or "none"
     settings = LoRASettings(rank, alpha, dropout, target, init, bias, also_train or None)
     settings.check()

@@ -19,18 +19,18 @@ EITHER_HEAD = {"SEQ_CLS": ("classifier", "score"), "TOKEN_CLS": ("classifier", "
 
 
 def is_target(config: Config, layer: str) -> bool:
-    """Whether the config gives *layer* an update, by PEFT's rules."""
+    """Whether the config, as `check_kind` lets it through, gives *layer* an update, by PEFT's rules."""
     targets, excluded, numbers = (config.get(name) for name in ("target_modules", "exclude_modules", "layers_to_transform"))
     if excluded and _names(excluded, layer):
         return False
-    if any(re.match(rf"(^|.*\.){name}($|\..*)", layer) for name in config.get("modules_to_save") or ()):
+    if any(re.match(rf"(^|.*\.){re.escape(name)}($|\..*)", layer) for name in config.get("modules_to_save") or ()):
         return False
     if isinstance(targets, str) or layer in (targets or ()) or not _names(targets or (), layer):
         return _names(targets or (), layer)
     if numbers is None or numbers == []:
         return True
-    lists = config.get("layers_pattern") or r"[^.]*"
-    for name in [lists] if isinstance(lists, str) else lists:
+    lists = config.get("layers_pattern")
+    for name in map(re.escape, [lists] if isinstance(lists, str) else lists) if lists else [r"[^.]*"]:
         found = re.match(rf"(?:^|.*?\.){name}\.(\d+)\.", layer)
         if found:
             return int(found.group(1)) in ([numbers] if isinstance(numbers, int) else numbers)

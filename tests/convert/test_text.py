@@ -166,6 +166,12 @@ def test_the_encode_command_and_the_step_that_it_prints(out, tmp_path, capsys):
         assert row.tolist() == [*ids_by_hand(bpe.tokenizer, dictionary, text), dictionary.eos()]
 
 
+def test_a_web_page_is_a_text_too(out, tmp_path):
+    (tmp_path / "page").write_text("<html>\nthe cat\n</html>\n")
+    assert main(["encode", str(out), str(tmp_path / "page"), str(tmp_path / "symbols")]) == 0
+    assert len((tmp_path / "symbols").read_text().splitlines()) == 3
+
+
 @pytest.mark.parametrize(
     "content, words",
     [(b"good\ncaf\xe9\n", r"text:2: not UTF-8: .* at byte 3"), (b"\xff\xfea\0", "text:1: it is UTF-16"), (None, "text")],

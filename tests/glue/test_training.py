@@ -184,6 +184,29 @@ def test_the_end_of_the_log_tells_why_a_run_failed(tmp_path, monkeypatch):
     assert (run.directory / training.LOG).read_text().count("out of patience") == 2
 
 
+def test_modules_in_a_runs_directory_are_not_run(tmp_path):
+    """A directory that was copied from elsewhere may hold some; hydra itself says here that the config is none."""
+    run = make_run(tmp_path / "run", {**CONFIG, "no_such_part": {"x": 1}})
+    for name in ("torch", "fairseq_cli", "fairseq", "hydra", "json", "multiprocessing"):
+        (run.directory / name).mkdir(parents=True)
+        (run.directory / name / "__init__.py").write_text(f"print('{name} of the run'); raise SystemExit(0)")
+    with pytest.raises(RunFailed, match="no_such_part"), locked(run) as lock:
+        train(run, print, lock)
+    assert "of the run" not in (run.directory / training.LOG).read_text()
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 looks there in processes that are spawned")
+def test_nor_are_they_by_the_processes_that_it_starts(tmp_path, monkeypatch):
+    (tmp_path / "run" / "multiprocessing").mkdir(parents=True)
+    (tmp_path / "run" / "multiprocessing" / "__init__.py").write_text("print('of the run')")
+    spawn = "from multiprocessing import get_context as of; child = of('spawn').Process(target=print, args=('done',)); "
+    monkeypatch.setattr(training, "COMMAND", ["-c", training.START + spawn + "child.start(); child.join(); sys.exit(child.exitcode)"])
+    run = make_run(tmp_path / "run")
+    with locked(run) as lock:
+        train(run, print, lock)
+    assert (run.directory / training.LOG).read_text() == "done\n"
+
+
 def test_a_trained_run_is_not_trained_again(tmp_path, monkeypatch):
     monkeypatch.setattr(training, "COMMAND", ["-c", "raise SystemExit(3)"])
     run = make_run(tmp_path / "run")
