@@ -13,7 +13,6 @@ import torch
 from omegaconf import OmegaConf
 
 from sharp_plugins.glue import training
-from sharp_plugins import safe_load
 from sharp_plugins.glue.checkpoints import is_trained, read_checkpoint
 from sharp_plugins.glue.methods import find_method
 from sharp_plugins.glue.tasks import TASKS
@@ -99,7 +98,7 @@ def test_a_whole_checkpoint_that_cannot_be_read_now_is_no_half_one(tmp_path, mon
     def load(*args, **how):
         raise error
 
-    monkeypatch.setattr(safe_load, "load", load)
+    monkeypatch.setattr(torch.serialization, "load", load)
     with pytest.raises(OSError, match=r"checkpoint_last\.pt: cannot be read: .*(memory|I/O)"):
         read_checkpoint(last)
 
