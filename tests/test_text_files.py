@@ -56,7 +56,9 @@ HTML = "<!DOCTYPE html>\n<html>\n"
 XML = "<?xml version='1.0'?>\n<corpus>\n"
 
 
-@pytest.mark.parametrize("text", [HTML, "<html lang='en'>\n", "  <Head>\n", XML, "BZh\n", "Rar! said the lion.\n", "%PDF\n", "\ufeff" + HTML])
+@pytest.mark.parametrize(
+    "text", [HTML, "<html lang='en'>\n", "  <Head>\n", XML, "BZh\n", "Rar! said the lion.\n", "%PDF\n", "\ufeff" + HTML]
+)
 def test_free_text_begins_as_it_likes(tmp_path, text):
     (tmp_path / "a").write_text(text + "\u00e9" * 600, encoding="utf-8")
     assert [line for _, line in text_lines(tmp_path / "a", is_free=True)][0] == text.removeprefix("\ufeff").splitlines()[0]

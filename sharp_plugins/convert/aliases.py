@@ -23,4 +23,6 @@ def check_copies(tensors: Mapping[str, Tensor], size: int) -> None:
     A model has such copies once it is changed, converted or written."""
     total = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
     if total > TIMES * size + FREE:
-        raise ValueError(f"its tensors under all their names are {total} bytes, and the file has {size}: too many are copies of others")
+        raise ValueError(
+            f"its tensors under all their names are {total} bytes, and the file has {size}: too many are copies of others"
+        )

@@ -71,7 +71,7 @@ class Checkpoint:
             raise ValueError(f"--device {self.device}: {error}") from error
         self.head = getattr(cfg.criterion, "classification_head_name", None)
         if self.head not in self.model.classification_heads:
-            raise ValueError(f"{path}: no classifier: its config names the head {self.head}, and its weights have none of that name")
+            raise ValueError(f"{path}: no classifier: its weights have no head of the name in its config, {self.head}")
 
     @torch.no_grad()
     def predict(self, split: str) -> Predictions:

@@ -33,8 +33,8 @@ from sharp_plugins.text_files import read_json
 from sharp_plugins.yaml_files import read_yaml
 
 CONFIG, MADE_OF, LOG, SUBMISSION, THREADS = "run.yaml", "made_of.json", "train.log", "submission", "threads.json"
-# Modules are found where they are found here. Python would look into the run's directory first, where the process works, and run a
-# torch.py that came with a copied one.
+# Modules are found where they are found here. Python would look into the run's directory first, where the process works, and
+# run a torch.py that came with a copied one.
 PLACES = [os.path.abspath(place) for place in sys.path]
 START = f"import sys; sys.path[:] = {PLACES!r}; "
 # `python -m fairseq_cli.hydra_train`. The config's name must not be that of fairseq's own, "config".

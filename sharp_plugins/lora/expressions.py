@@ -35,8 +35,8 @@ def check_expression(text: str) -> None:
         raise ValueError(f"is no regular expression: {error}: {text[:100]!r}") from None
     if cost > MOST:
         raise ValueError(
-            f"repeats in too many ways, and to match it could take very long: {text[:100]!r}; write fewer of *, + and ?, and none "
-            "around another, or a list of names"
+            f"repeats in too many ways, and to match it could take very long: {text[:100]!r}; write fewer of *, + and ?, and "
+            "none around another, or a list of names"
         )
 
 

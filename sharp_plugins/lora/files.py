@@ -47,10 +47,11 @@ def _with_config(checkpoint: Checkpoint) -> Checkpoint:
     if not isinstance(checkpoint["args"], argparse.Namespace):
         raise ValueError(f"no fairseq checkpoint: its args are a {type(checkpoint['args']).__name__}")
     for name, text in _texts(vars(checkpoint["args"])):
-        # OmegaConf's functions are ${NAME:ARGUMENTS}, and fairseq's settings name each other without a colon. One of them reads
-        # environment variables, by names that differ with the version; the file that is written would hold what they say.
+        # OmegaConf's functions are ${NAME:ARGUMENTS}, and fairseq's settings name each other without a colon. One of them
+        # reads environment variables, by names that differ with the version; the written file would hold what they say.
         if ":" in text.partition("${")[2]:
-            raise ValueError(f"its setting {name} calls a function of OmegaConf's, {text[:100]!r}, which could read the environment")
+            words = f"its setting {name} calls a function of OmegaConf's, {text[:100]!r}"
+            raise ValueError(f"{words}, which could read the environment")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # today's hydra complains of the way in which fairseq calls it

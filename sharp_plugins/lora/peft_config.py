@@ -41,7 +41,8 @@ KINDS = {
     "modules_to_save": ("a list of names", _is_names),
     "layers_pattern": ("a name, or a list of names", lambda value: isinstance(value, str) or _is_names(value)),
     "layers_to_transform": (
-        "a number, or a list of numbers", lambda value: _is_number(value) or (isinstance(value, list) and all(map(_is_number, value)))
+        "a number, or a list of numbers",
+        lambda value: _is_number(value) or (isinstance(value, list) and all(map(_is_number, value))),
     ),
     "task_type": ("a name", lambda value: isinstance(value, str)),
     "auto_mapping": ("names of classes by their settings", lambda value: isinstance(value, dict)),
