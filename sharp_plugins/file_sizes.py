@@ -1,4 +1,4 @@
-"""No file of torch.save's takes more memory than it holds: archives that unpack to more, and tensors that claim more, are refused."""
+"""Archives of torch.save's that would unpack to more than the file holds, and tensors that claim more, are refused."""
 
 import zipfile
 from typing import Iterator, Tuple

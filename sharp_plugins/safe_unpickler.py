@@ -1,5 +1,5 @@
-"""torch.save's files on torch before 2.6, whose own safe loader lets TorchScript archives and tar files past (CVE-2025-32434), and
-has no way to allow a class whose objects have attributes. `sharp_plugins.safe_load` uses this there."""
+"""torch.save's files on torch before 2.6, whose own safe loader lets TorchScript archives and tar files past (CVE-2025-32434),
+and has no way to allow a class whose objects have attributes. `sharp_plugins.safe_load` uses this there."""
 
 import argparse
 import collections

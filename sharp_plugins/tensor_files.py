@@ -1,5 +1,5 @@
-"""Files of tensors from elsewhere, torch's and safetensors': read so that nothing in them runs, and no tensor takes more than they
-hold."""
+"""Files of tensors from elsewhere, torch's and safetensors': read so that nothing in them runs, and no tensor takes more
+than they hold."""
 
 from pathlib import Path
 from typing import Any, Dict, Tuple

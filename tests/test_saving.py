@@ -137,7 +137,8 @@ def test_an_unreadable_last_checkpoint_is_named_with_the_newest_whole_one(traine
     with pytest.raises(ValueError) as caught:
         checkpoint_utils.load_checkpoint(trainer.cfg.checkpoint, trainer)
     words = str(caught.value)
-    assert words.startswith(f"{tmp_path}/./checkpoint_last.pt: cannot be read: ") and "checkpoint_1_100.pt, after 100 updates" in words
+    assert words.startswith(f"{tmp_path}/./checkpoint_last.pt: cannot be read: ")
+    assert "checkpoint_1_100.pt, after 100 updates" in words
     assert words.endswith(f"cp {newest} {last}, and the same command again")
     shutil.copy(newest, last)  # as it says
     checkpoint_utils.load_checkpoint(trainer.cfg.checkpoint, trainer)
@@ -146,7 +147,8 @@ def test_an_unreadable_last_checkpoint_is_named_with_the_newest_whole_one(traine
 
 def test_where_no_other_is_whole_it_says_so(trainer, tmp_path):
     (tmp_path / "checkpoint_last.pt").write_bytes(b"PK\x03\x04")
-    with pytest.raises(ValueError, match="No other checkpoint in .* can be read; move this one away, and the same command starts anew"):
+    words = "No other checkpoint in .* can be read; move this one away, and the same command starts anew"
+    with pytest.raises(ValueError, match=words):
         checkpoint_utils.load_checkpoint(trainer.cfg.checkpoint, trainer)
 
 
@@ -168,7 +170,8 @@ def test_a_last_checkpoint_that_is_refused_is_not_called_unreadable(trainer, tmp
     assert words.startswith(f"{last}: cannot be read safely: it holds an object of numpy.") and "README.md" in words
     assert "No other" not in words and "delete" not in words and "anew" not in words
     last.write_bytes(last.read_bytes()[:5000])
-    with pytest.raises(safe_load.Unreadable, match=r"cut off.*are whole, but hold more .* newest of them checkpoint_1_5\.pt: README"):
+    words = r"cut off.*are whole, but hold more .* newest of them checkpoint_1_5\.pt: README"
+    with pytest.raises(safe_load.Unreadable, match=words):
         checkpoint_utils.load_checkpoint(trainer.cfg.checkpoint, trainer)
 
 

@@ -74,8 +74,8 @@ def evaluate_no_code() -> None:
 
 def _refuse_to_load(repo_or_dir, model, *args, **how):
     raise ValueError(
-        f"the model's own config.yaml names {repo_or_dir}:{model} to speak with, and loading that would download code and run it; "
-        "predict without synthesize_speech, load a model for text to speech that you trust, and give it the text"
+        f"the model's own config.yaml names {repo_or_dir}:{model} to speak with, and loading that would download code and run "
+        "it; predict without synthesize_speech, load a model for text to speech that you trust, and give it the text"
     )
 
 

@@ -101,8 +101,8 @@ def what_else_is_there(last: Path) -> str:
     if others:
         newest = max(others, key=lambda path: (others[path], path.name))
         return (
-            f"The newest one in {last.parent} that can be read is {newest.name}, after {others[newest]} updates; to go on from it: "
-            f"cp {newest} {last}, and the same command again"
+            f"The newest one in {last.parent} that can be read is {newest.name}, after {others[newest]} updates; to go on from "
+            f"it: cp {newest} {last}, and the same command again"
         )
     if refused:
         newest = max(refused, key=lambda path: path.stat().st_mtime)
