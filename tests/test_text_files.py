@@ -75,7 +75,7 @@ def test_other_tags_are_no_web_page(tmp_path, text):
 @pytest.mark.parametrize("content", [
     b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", gzip.compress(b"text"), bz2.compress(b"text"),
     lzma.compress(b"text"), b"Rar!\x1a\x07\x01\x00\xf3\xe1\x82", bytes(600),
-])
+], ids=["git-lfs", "gzip", "bzip2", "xz", "rar", "zeros"])
 def test_what_is_no_text_is_no_free_text(tmp_path, content):
     (tmp_path / "a").write_bytes(content)
     with pytest.raises(TextError, match="a: cannot be read: it (is a git-lfs|is compressed|is a rar|holds zeros)"):
