@@ -161,6 +161,9 @@ _checksum() { # of every file that the installation depends on
 }
 
 _enter_environment
+# Packages are installed without byte code, which Python adds as it imports them. Where it is told not to, as in many
+# containers, each of the processes that the scripts start would compile torch and fairseq anew.
+unset PYTHONDONTWRITEBYTECODE
 _for="${set_up_for:-examples}"
 # The environment remembers the state of the files that it was set up from, and what for.
 _stamp="$(python -c 'import sys; print(sys.prefix)')/sharp_plugins.installed"

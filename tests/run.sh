@@ -12,4 +12,4 @@ source examples/environment.sh
 # Two tests at a time, each on one thread: more would only share the same cores.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 # At the end pytest lists the slowest tests, and then what failed, and what was skipped and why.
-exec python -m pytest tests -n 2 --durations 15 --durations-min 1 -r fEs "$@"
+exec python -m pytest tests -n 2 --dist worksteal --durations 15 --durations-min 1 -r fEs "$@"

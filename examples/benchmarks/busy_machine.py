@@ -40,7 +40,7 @@ def speed(data: Path, updates: int, limit: float, environment: Dict[str, str], b
     unset = (threads.THREADS, *threads.WAITING)
     own = {key: value for key, value in os.environ.items() if key not in unset}
     preset = [word for line in PRESET.read_text().splitlines() if not line.startswith("#") for word in line.split()]
-    flags = f"--user-dir sharp_plugins --source-lang src --target-lang tgt --cpu --optimizer sam --no-save --disable-validation "
+    flags = "--user-dir sharp_plugins --source-lang src --target-lang tgt --cpu --optimizer sam --no-save --disable-validation "
     flags += f"--log-format simple --log-interval {INTERVAL} --max-update {updates}"
     code = "from fairseq_cli.train import cli_main; cli_main()"
     neighbour = subprocess.Popen([sys.executable, "-c", "while True: pass"]) if busy else None
