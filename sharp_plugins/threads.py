@@ -25,8 +25,7 @@ from typing import Dict, Mapping, Optional, Sequence
 
 from sharp_plugins.files import write_text
 
-# A tenth of OpenMP's own count in GNU's libgomp would still lose a half beside a busy neighbour; less than this loses time on
-# a quiet machine.
+# Measured (examples/benchmarks/README.md): more spins lose more beside a busy neighbour, fewer lose time on a quiet machine.
 SPIN = {"GOMP_SPINCOUNT": "4000", "KMP_BLOCKTIME": "1"}
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
 THREADS = "OMP_NUM_THREADS"

@@ -27,7 +27,7 @@ class Task(FairseqTask):
         for i in range(20):
             self.dictionary.add_symbol(f"w{i}")
 
-    source_dictionary = target_dictionary = property(lambda self: self.dictionary)
+    source_dictionary = target_dictionary = output_dictionary = property(lambda self: self.dictionary)
 
 
 def build(arch, seed=0):

@@ -11,20 +11,16 @@ from typing import Any, Iterator, List, Tuple
 
 import torch
 from fairseq.criterions import CRITERION_REGISTRY
-from fairseq.optim import OPTIMIZER_REGISTRY, FairseqOptimizer
+from fairseq.optim import FairseqOptimizer
 from omegaconf import OmegaConf
 from torch import nn
 
 from sharp_plugins.criterions.regularized import Regularized
 from sharp_plugins.host.masters import registered_optimizer
-from sharp_plugins.optim.base import WrappingOptimizer
+from sharp_plugins.optim.base import WrappingOptimizer, wrapping_optimizer
 
 # Where a part takes effect.
 PLACES = ("optimizer", "criterion", "model")
-
-
-def _is_own(cls: Any, base: type) -> bool:
-    return isinstance(cls, type) and issubclass(cls, base)
 
 
 def _refuse_optimizer(name: str, where: str) -> None:
@@ -40,10 +36,13 @@ def _refuse_criterion(name: str, where: str) -> None:
 
 def _refuse(name: Any, where: str) -> None:
     """Raise ValueError where *name* is of one of the plugin's optimizers or criterions. A task or a scheduler may have that name."""
+    if not isinstance(name, str):
+        return
     kind = where.rpartition(".")[2]
-    if kind == "optimizer" and _is_own(OPTIMIZER_REGISTRY.get(name), WrappingOptimizer):
+    if kind == "optimizer" and wrapping_optimizer(name) is not None:
         _refuse_optimizer(name, where)
-    if kind.endswith("criterion") and _is_own(CRITERION_REGISTRY.get(name), Regularized):
+    criterion = CRITERION_REGISTRY.get(name)
+    if kind.endswith("criterion") and isinstance(criterion, type) and issubclass(criterion, Regularized):
         _refuse_criterion(name, where)
 
 

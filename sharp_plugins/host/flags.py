@@ -27,7 +27,13 @@ from omegaconf import DictConfig
 from sharp_plugins.host import frozen, refusals
 from sharp_plugins.host.patching import wrap
 from sharp_plugins.models.base_arch import WrappingModel, wrapper_of
-from sharp_plugins.optim.base import BaseOptimizerConfig, WrappingOptimizer, check_base_optimizer, legacy_settings
+from sharp_plugins.optim.base import (
+    BaseOptimizerConfig,
+    WrappingOptimizer,
+    check_base_optimizer,
+    legacy_settings,
+    wrapping_optimizer,
+)
 
 
 def _names(arguments: List[str]) -> argparse.Namespace:
@@ -73,12 +79,6 @@ def _collect_base_settings(args: argparse.Namespace, name: str) -> str:
     return json.dumps({key: getattr(args, key) for key in names if hasattr(args, key)})
 
 
-def _wrapping_optimizer(name: Optional[str]) -> Optional[type]:
-    """The class of ``--optimizer``, if it wraps another one."""
-    cls = optim.OPTIMIZER_REGISTRY.get(name)
-    return cls if isinstance(cls, type) and issubclass(cls, WrappingOptimizer) else None
-
-
 def _add_named_flags(parser: argparse.ArgumentParser, arguments: List[str]) -> None:
     """Add the flags of the base optimizer and of the base architecture that *arguments* name; once for each parser.
 
@@ -86,7 +86,7 @@ def _add_named_flags(parser: argparse.ArgumentParser, arguments: List[str]) -> N
         ValueError: there is no such part, or a flag of a wrapping architecture's comes without it.
     """
     names, added = _names(arguments), parser._sharp_plugins_added
-    if _wrapping_optimizer(names.optimizer) is not None:
+    if wrapping_optimizer(names.optimizer) is not None:
         check_base_optimizer(names.base_optimizer)
         if "optimizer" not in added:
             added.add("optimizer")
@@ -110,7 +110,7 @@ def _check_parsed(args: argparse.Namespace) -> None:
     Raises:
         ValueError: a setting is out of range, or the parts cannot be combined.
     """
-    wrapper, optimizer = wrapper_of(args), _wrapping_optimizer(getattr(args, "optimizer", None))
+    wrapper, optimizer = wrapper_of(args), wrapping_optimizer(getattr(args, "optimizer", None))
     if wrapper is not None and hasattr(args, "base_arch"):
         wrapper.check(args)
         frozen.check_flags(vars(args).get, args.arch)

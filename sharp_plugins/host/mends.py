@@ -43,23 +43,13 @@ def let_pytorch_ddp_run_on_cpu() -> None:
         distributed_fairseq_model.DistributedDataParallel = patched
 
 
-class _NumpyWithOldAliases:
-    """numpy, with the aliases that NumPy 1.24 and 2.0 removed."""
-
-    int = int
-    float = float
-    compat = types.SimpleNamespace(long=int)
-
-    def __getattr__(self, name):
-        return getattr(numpy, name)
-
-
 def restore_numpy_aliases() -> None:
     """Four modules of fairseq use ``np.int``, ``np.float`` and ``np.compat.long``. They get them; numpy itself stays as it is."""
     if "int" not in vars(numpy):
+        aliases = View(numpy, int=int, float=float, compat=types.SimpleNamespace(long=int))
         for module in (data_utils, dynamic_crf_layer, language_pair_dataset, token_block_dataset):
             if module.np is numpy:
-                module.np = _NumpyWithOldAliases()
+                module.np = aliases
 
 
 def keep_batches_when_resuming() -> None:

@@ -16,7 +16,7 @@ import fairseq.trainer
 import torch
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.logging import metrics
-from fairseq.optim import OPTIMIZER_REGISTRY, AMPOptimizer, FP16Optimizer
+from fairseq.optim import AMPOptimizer, FP16Optimizer
 from fairseq.trainer import Trainer
 from torch import Tensor
 
@@ -28,7 +28,7 @@ from sharp_plugins.host.pairs import balancedness_due, log_balancedness, prepare
 from sharp_plugins.host.patching import wrap
 from sharp_plugins.models.base_arch import wrapper_of
 from sharp_plugins.optim.bar import BAR
-from sharp_plugins.optim.base import STATE_KEY, WrappingOptimizer
+from sharp_plugins.optim.base import STATE_KEY, WrappingOptimizer, wrapping_optimizer
 from sharp_plugins.optim.sam import SAM
 from sharp_plugins.perturbation import Perturbation
 
@@ -312,8 +312,8 @@ def _wrap_init(init):
         if frozen.trains_beside_frozen_weights(model):
             frozen.check_writers(cfg.model._name, cfg, model)
         name = getattr(cfg.optimizer, "_name", None)
-        method = OPTIMIZER_REGISTRY.get(name)
-        if isinstance(method, type) and issubclass(method, WrappingOptimizer):
+        method = wrapping_optimizer(name)
+        if method is not None:
             method.check(cfg.optimizer)
             refusals.check_config(cfg, name)
             method.check_run(criterion, task, model)

@@ -10,7 +10,7 @@ come from ``add_args`` and whose config is an ``argparse.Namespace`` (sgd, adafa
 import argparse
 import json
 from dataclasses import dataclass, field
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Optional
 
 from fairseq import optim
 from fairseq.dataclass import FairseqDataclass
@@ -39,13 +39,15 @@ class BaseOptimizerConfig(FairseqDataclass):
     lr: List[float] = II("optimization.lr")
 
 
+def wrapping_optimizer(name: Optional[str]) -> Optional[type]:
+    """The class of ``--optimizer`` *name* if it wraps another optimizer, as the plugin's do; else None."""
+    cls = optim.OPTIMIZER_REGISTRY.get(name)
+    return cls if isinstance(cls, type) and issubclass(cls, WrappingOptimizer) else None
+
+
 def available_base_optimizers() -> List[str]:
     """Names that ``--base-optimizer`` takes: every registered optimizer that is not itself a wrapper."""
-    return sorted(
-        name
-        for name, cls in optim.OPTIMIZER_REGISTRY.items()
-        if not (isinstance(cls, type) and issubclass(cls, WrappingOptimizer))
-    )
+    return sorted(name for name in optim.OPTIMIZER_REGISTRY if wrapping_optimizer(name) is None)
 
 
 def check_base_optimizer(name: str) -> None:

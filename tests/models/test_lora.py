@@ -9,10 +9,9 @@ import pytest
 import toy
 import torch
 from fairseq import models
-from fairseq.data import Dictionary
 from fairseq.models import ARCH_CONFIG_REGISTRY
-from fairseq.tasks import FairseqTask
 from omegaconf import OmegaConf
+from peft_models import Task
 from torch import nn
 
 from sharp_plugins.host import trainer
@@ -35,16 +34,6 @@ FAMILIES = {
     "roberta_base": 2 * 2,
     "bart_base": 2 * 3 * 2,
 }
-
-
-class Task(FairseqTask):
-    def __init__(self):
-        super().__init__(None)
-        self.dictionary = Dictionary()
-        for i in range(20):
-            self.dictionary.add_symbol(f"w{i}")
-
-    source_dictionary = target_dictionary = output_dictionary = property(lambda self: self.dictionary)
 
 
 def build(arch, **lora):
