@@ -6,8 +6,10 @@ looks when the current directory holds no `sharp_plugins`.
 
 import os
 import platform
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 from setuptools import find_packages, setup
 
@@ -68,14 +70,17 @@ install_requires = [
 if not fairseq_is_installed():
     install_requires.append(FAIRSEQ)
 
+init = Path(__file__).with_name("sharp_plugins") / "__init__.py"  # the version stands there, once
+
 if __name__ == "__main__":  # examples/environment.sh reads FAIRSEQ
     setup(
         name="sharp_plugins",
-        version="0.1.0",
+        version=re.search(r'^__version__ = "(.+)"$', init.read_text(encoding="utf-8"), re.M)[1],
         description="Sharpness-aware optimizers for fairseq, as a --user-dir plugin",
         license="MIT",
         python_requires=">=3.10",
         packages=find_packages(include=["sharp_plugins", "sharp_plugins.*"]),
+        package_data={"sharp_plugins": ["py.typed"]},
         install_requires=install_requires,
         extras_require={
             "examples": ["matplotlib", "pillow"],  # the pictures of sharp_plugins.report, of GLUE and of examples/

@@ -5,51 +5,60 @@ Importing the package imports nothing else and changes nothing. It is put into f
 * by fairseq, where it loads the package as its ``--user-dir`` (in a hydra config ``common.user_dir``, in its hub ``user_dir``);
 * by `register`, in a program that uses fairseq's functions, and in a user dir of one's own that is loaded beside it.
 
-`sharp_plugins.perturbation`, `guardedness`, `balancedness`, `pairs` and `lora` need torch and NumPy alone.
+The public names below are imported when they are used. They need torch and NumPy alone. Example::
+
+    from sharp_plugins import Perturbation
+
+    ball = Perturbation(model.parameters(), rho=0.05)
 """
 
-import os
-import sys
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from sharp_plugins.user_dir import PackagePath, register
+
+if TYPE_CHECKING:  # for editors and type checkers, which do not run __getattr__
+    from sharp_plugins.core.balancedness import balancedness
+    from sharp_plugins.core.guardedness import instance_weights
+    from sharp_plugins.core.pairs import declare_pair, scale_invariant_pairs
+    from sharp_plugins.core.perturbation import Perturbation
+    from sharp_plugins.networks.lora import LoRASettings, add_lora, lora_layers, mark_only_lora_as_trainable
 
 __version__ = "0.1.0"
 
+# Public name -> the module that it is from.
+_HOMES = {
+    "Perturbation": "core.perturbation",
+    "instance_weights": "core.guardedness",
+    "balancedness": "core.balancedness",
+    "declare_pair": "core.pairs",
+    "scale_invariant_pairs": "core.pairs",
+    "LoRASettings": "networks.lora",
+    "add_lora": "networks.lora",
+    "lora_layers": "networks.lora",
+    "mark_only_lora_as_trainable": "networks.lora",
+}
 
-def register() -> None:
-    """Put the plugin into fairseq: its optimizers, criterions, models and tokenizer, the wrappers around fairseq's trainer in which they
-    work, and the repairs of fairseq. Repeated calls change nothing.
-
-    Raises:
-        ImportError: fairseq is not installed. An installed one that cannot be imported raises what it raises.
-
-    Example::
-
-        import sharp_plugins
-
-        sharp_plugins.register()
-        args = options.parse_args_and_arch(options.get_training_parser(), [..., "--optimizer", "sam"])
-    """
-    from sharp_plugins import criterions, host, optim  # noqa: F401
-    from sharp_plugins.convert import bpe  # noqa: F401
-    from sharp_plugins.models import adapter, bert, lora  # noqa: F401
-
-    host.install()
-
-
-class _Path(list):
-    """The package's ``__path__``, which notices that fairseq wants the package as its ``--user-dir``.
-
-    fairseq imports the package and then every file in its models/, where `sharp_plugins.models.register` waits. But if the
-    program has imported the package before, fairseq imports nothing: it only looks whether the directory is in ``__path__``.
-    It may be there under another name: fairseq calls a directory beside its own ``fairseq/../sharp_plugins``.
-    """
-
-    def __contains__(self, directory):
-        if sys._getframe(1).f_code.co_name != "import_user_module":
-            return super().__contains__(directory)
-        found = os.path.realpath(directory) in map(os.path.realpath, self)
-        if found:
-            register()
-        return found
+__all__ = [
+    "LoRASettings",
+    "Perturbation",
+    "add_lora",
+    "balancedness",
+    "declare_pair",
+    "instance_weights",
+    "lora_layers",
+    "mark_only_lora_as_trainable",
+    "register",
+    "scale_invariant_pairs",
+]
+__path__ = PackagePath(__path__)
 
 
-__path__ = _Path(__path__)
+def __getattr__(name: str):
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__():
+    return sorted({*globals(), *__all__})

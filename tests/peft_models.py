@@ -10,13 +10,27 @@ from fairseq.data import Dictionary
 from fairseq.models import ARCH_CONFIG_REGISTRY
 from fairseq.tasks import FairseqTask
 
-from sharp_plugins.lora import add_lora
+from sharp_plugins.networks import add_lora
 
 SMALL = dict(
-    encoder_layers=2, decoder_layers=1, encoder_embed_dim=16, decoder_embed_dim=16, encoder_ffn_embed_dim=32,
-    decoder_ffn_embed_dim=32, encoder_attention_heads=2, decoder_attention_heads=2, dropout=0.0, attention_dropout=0.0,
-    activation_dropout=0.0, pooler_dropout=0.0, max_positions=32, tokens_per_sample=32, max_source_positions=32,
-    max_target_positions=32, max_tokens=None, share_decoder_input_output_embed=True,
+    encoder_layers=2,
+    decoder_layers=1,
+    encoder_embed_dim=16,
+    decoder_embed_dim=16,
+    encoder_ffn_embed_dim=32,
+    decoder_ffn_embed_dim=32,
+    encoder_attention_heads=2,
+    decoder_attention_heads=2,
+    dropout=0.0,
+    attention_dropout=0.0,
+    activation_dropout=0.0,
+    pooler_dropout=0.0,
+    max_positions=32,
+    tokens_per_sample=32,
+    max_source_positions=32,
+    max_target_positions=32,
+    max_tokens=None,
+    share_decoder_input_output_embed=True,
 )
 
 

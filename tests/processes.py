@@ -141,9 +141,7 @@ def start_ranks(data, save_dir: Path, *flags, ranks: int = 2, **parts):
     place = f"--distributed-world-size {ranks} --distributed-init-method tcp://127.0.0.1:{free_port()}".split()
     place += "--distributed-backend gloo --distributed-no-spawn".split()
     return [
-        start(
-            line(data, save_dir, *place, "--distributed-rank", rank, *flags, **parts), save_dir / f"rank{rank}.log"
-        )
+        start(line(data, save_dir, *place, "--distributed-rank", rank, *flags, **parts), save_dir / f"rank{rank}.log")
         for rank in range(ranks)
     ]
 
@@ -164,9 +162,7 @@ def train_ranks(data, save_dir: Path, *flags, **parts):
 def stats(text: str, tag: str = "train_inner"):
     """The entries of a json log: one dict of floats per line with *tag*; without what was not measured (null)."""
     entries = [entry.split(f"| {tag} | ")[1] for entry in text.splitlines() if f"| {tag} | " in entry]
-    return [
-        {key: float(value) for key, value in json.loads(entry).items() if value is not None} for entry in entries
-    ]
+    return [{key: float(value) for key, value in json.loads(entry).items() if value is not None} for entry in entries]
 
 
 def checkpoint(path: Path):

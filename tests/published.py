@@ -23,7 +23,7 @@ SENTENCES = [
     "Why did the committee reject both proposals?",
     "She paid 1,249.50 euros for the antique clock (and regretted it).",
     "El niño comió piña; naïve café owners in Zürich smiled.",
-    "\u4eca\u65e5\u306f\u826f\u3044\u5929\u6c17\u3067\u3059\u306d\u3002 It means \"nice weather today\".",
+    '\u4eca\u65e5\u306f\u826f\u3044\u5929\u6c17\u3067\u3059\u306d\u3002 It means "nice weather today".',
     "Stock prices fell sharply after the announcement on Tuesday.",
     "He's been working from home since 2019, hasn't he?",
     "Photosynthesis converts light into chemical energy.",
@@ -41,8 +41,14 @@ SENTENCES = [
 PAIRS = list(zip(SENTENCES, SENTENCES[1:] + SENTENCES[:1]))
 
 SIZE = dict(
-    num_hidden_layers=2, hidden_size=16, intermediate_size=32, num_attention_heads=2, hidden_act="gelu",
-    hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1, max_position_embeddings=256,
+    num_hidden_layers=2,
+    hidden_size=16,
+    intermediate_size=32,
+    num_attention_heads=2,
+    hidden_act="gelu",
+    hidden_dropout_prob=0.1,
+    attention_probs_dropout_prob=0.1,
+    max_position_embeddings=256,
 )
 
 

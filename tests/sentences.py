@@ -7,8 +7,8 @@ losses with torch's functions: they use nothing of the plugin.
 import random
 from pathlib import Path
 
-import toy
 import torch
+import toy
 from fairseq import options
 from fairseq_cli import preprocess
 
@@ -51,8 +51,16 @@ def trainer(data: Path, criterion: str, *flags, regression=False, dropout="0"):
     flags = list(flags) if "--optimizer" in flags else ["--optimizer", "sgd", "--lr", "0.1", *flags]
     kind = ["--num-classes", "1", "--regression-target"] if regression else ["--num-classes", str(CLASSES)]
     return toy.build_trainer(
-        data / ("numbers" if regression else "classes"), *flags, "--clip-norm", "0", "--dropout", dropout,
-        "--attention-dropout", dropout, model=[*MODEL, *kind], criterion=["--criterion", criterion],
+        data / ("numbers" if regression else "classes"),
+        *flags,
+        "--clip-norm",
+        "0",
+        "--dropout",
+        dropout,
+        "--attention-dropout",
+        dropout,
+        model=[*MODEL, *kind],
+        criterion=["--criterion", criterion],
         task="sentence_prediction",
     )
 

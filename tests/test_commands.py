@@ -9,7 +9,7 @@ import published
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-HELP = ["sharp_plugins.convert", "sharp_plugins.lora", "sharp_plugins.glue", "sharp_plugins.data_to_text.corpus"]
+HELP = ["sharp_plugins.convert", "sharp_plugins.lora", "sharp_plugins.glue", "sharp_plugins.webnlg.corpus"]
 
 
 def run(*arguments, status=0, **environment):
@@ -32,9 +32,12 @@ def test_a_command_that_imports_fairseq_prints_its_own_lines_alone(tmp_path):
     pytest.importorskip("tokenizers")
     published.write_bert(tmp_path / "published")
     output, errors = run("sharp_plugins.convert", tmp_path / "published", tmp_path / "out")
-    assert errors == "" and [line.split(":")[0] for line in output.splitlines()] == [
-        str(tmp_path / "out"), "language-model head", output.splitlines()[-1]
-    ] and output.splitlines()[-1].startswith("fairseq-train DATA")
+    assert (
+        errors == ""
+        and [line.split(":")[0] for line in output.splitlines()]
+        == [str(tmp_path / "out"), "language-model head", output.splitlines()[-1]]
+        and output.splitlines()[-1].startswith("fairseq-train DATA")
+    )
     (tmp_path / "text").write_text("the cat\n")
     output, errors = run("sharp_plugins.convert", "encode", tmp_path / "out", tmp_path / "text", tmp_path / "symbols")
     assert errors == "" and len(output.splitlines()) == 2

@@ -20,7 +20,17 @@ COMPARISONS = [
 def test_on_a_processor_without_intels_vector_instructions():
     """As on AMD's: there MKL's product of a batch of matrices rounds differently from its product of one."""
     tests = Path(__file__).resolve().parent
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:cacheprovider", *(tests / name for name in COMPARISONS)]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:xdist",
+        "-p",
+        "no:cacheprovider",
+        *(tests / name for name in COMPARISONS),
+    ]
     kernels = {"MKL_CBWR": "COMPATIBLE", "ATEN_CPU_CAPABILITY": "default", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=tests.parent, env={**os.environ, **kernels}, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-5000:]

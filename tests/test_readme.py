@@ -38,7 +38,10 @@ def test_lora_without_fairseq():
     model.query, model.key, model.value = (torch.nn.Linear(16, 16) for _ in range(3))
     exec(lines, {"model": model})
     assert [name for name, p in model.named_parameters() if p.requires_grad] == [
-        "query.lora_A", "query.lora_B", "value.lora_A", "value.lora_B",
+        "query.lora_A",
+        "query.lora_B",
+        "value.lora_A",
+        "value.lora_B",
     ]
 
 

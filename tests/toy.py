@@ -43,9 +43,7 @@ def write_translation_data(directory: Path, sentences: int = 64) -> Path:
         (directory / f"{split}.tgt").write_text("".join(" ".join(line[::-1]) + "\n" for line in lines))
     parser = options.get_preprocessing_parser()
     prefixes = [part for split in ("train", "valid", "test") for part in (f"--{split}pref", str(directory / split))]
-    args = parser.parse_args(
-        ["-s", "src", "-t", "tgt", *prefixes, "--joined-dictionary", "--destdir", str(directory / "bin")]
-    )
+    args = parser.parse_args(["-s", "src", "-t", "tgt", *prefixes, "--joined-dictionary", "--destdir", str(directory / "bin")])
     preprocess.main(args)
     return directory / "bin"
 

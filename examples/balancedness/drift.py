@@ -23,18 +23,18 @@ from typing import Dict, List, Optional, Sequence
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE)]
 
-import fine_tuning  # noqa: E402
-import machine  # noqa: E402
-import torch  # noqa: E402
-from fairseq.trainer import Trainer  # noqa: E402
-from fairseq_side import LORA, build_trainer  # noqa: E402
-from torch import Tensor  # noqa: E402
+import fine_tuning
+import machine
+import torch
+from fairseq.trainer import Trainer
+from fairseq_side import LORA, build_trainer
+from torch import Tensor
 
-from sharp_plugins.balancedness import balancedness, squared_norms  # noqa: E402
-from sharp_plugins.host.pairs import monitored  # noqa: E402
-from sharp_plugins.pairs import Pair, scale_invariant_pairs  # noqa: E402
-from sharp_plugins.perturbation import Perturbation  # noqa: E402
-from sharp_plugins.report.table import markdown_table  # noqa: E402
+from sharp_plugins.core.balancedness import balancedness, squared_norms
+from sharp_plugins.core.pairs import Pair, scale_invariant_pairs
+from sharp_plugins.core.perturbation import Perturbation
+from sharp_plugins.host.balancing import monitored
+from sharp_plugins.runs.table import markdown_table
 
 COLUMNS = ("SGD at w", "SGD at w + ε (SAM)", "Theorem 2", "Adam at w", "Adam at w + ε (SAM)")
 

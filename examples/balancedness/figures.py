@@ -20,10 +20,10 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
-import testbeds  # noqa: E402
-from testbeds import METHODS, NOP, OP, Record  # noqa: E402
+import testbeds
+from testbeds import METHODS, NOP, OP, Record
 
-from sharp_plugins.report.table import markdown_table  # noqa: E402
+from sharp_plugins.runs.table import markdown_table
 
 # nBAR is dashed and lies on oBAR on OP, where the two are one method.
 METHOD_STYLES = {"SGD": ("0.5", ":", 1.5), "SAM": ("C0", "-", 1.2), "oBAR": ("C2", "-", 1.8), "nBAR": ("C1", "--", 1.8)}

@@ -22,17 +22,17 @@ import torch
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "benchmarks"), str(HERE.parents[1])]
 
-import machine  # noqa: E402
+import machine
 
 machine.quiet()
 
-import encoder  # noqa: E402
-from fairseq.logging import metrics  # noqa: E402
-from fairseq_side import LORA, build_trainer, make_sample  # noqa: E402
-from figures import METHOD_STYLES, finish, panel  # noqa: E402
-from rounding_runs import evaluate, read_sst2  # noqa: E402
+import encoder
+from fairseq.logging import metrics
+from fairseq_side import LORA, build_trainer, make_sample
+from figures import METHOD_STYLES, finish, panel
+from rounding_runs import evaluate, read_sst2
 
-from sharp_plugins.report.table import markdown_table  # noqa: E402
+from sharp_plugins.runs.table import markdown_table
 
 PREFIX = "balancedness_"  # of the metrics
 STYLES = {  # the colours of figures 1 and 2

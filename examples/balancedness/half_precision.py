@@ -18,18 +18,18 @@ from typing import Dict, List, Optional, Sequence, Tuple
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE)]
 
-import fine_tuning  # noqa: E402
-import machine  # noqa: E402
-import torch  # noqa: E402
-from fairseq.trainer import Trainer  # noqa: E402
-from fairseq_side import LORA, PRECISIONS, build_trainer  # noqa: E402
-from figures import panel, save  # noqa: E402
-from fine_tuning import Run  # noqa: E402
-from torch import Tensor  # noqa: E402
+import fine_tuning
+import machine
+import torch
+from fairseq.trainer import Trainer
+from fairseq_side import LORA, PRECISIONS, build_trainer
+from figures import panel, save
+from fine_tuning import Run
+from torch import Tensor
 
-from sharp_plugins.criterions import sentence_losses_of  # noqa: E402
-from sharp_plugins.perturbation import Perturbation  # noqa: E402
-from sharp_plugins.report.table import markdown_table  # noqa: E402
+from sharp_plugins.core.perturbation import Perturbation
+from sharp_plugins.criterions import sentence_losses_of
+from sharp_plugins.runs.table import markdown_table
 
 Runs = Dict[Tuple[str, str], Run]  # (method, precision) -> run
 STYLES = (("-", 2.6, 0.45), ("-", 0.9, 1.0), (":", 1.3, 1.0))  # line, width, opacity; of each precision

@@ -25,17 +25,17 @@ from typing import Dict, List, Sequence, Tuple
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
-import machine  # noqa: E402
+import machine
 
 machine.quiet()
 
-import bar_alone  # noqa: E402
-import measure  # noqa: E402
-import peft_side  # noqa: E402
-import torch  # noqa: E402
-from fairseq.trainer import Trainer  # noqa: E402
-from fairseq_side import LORA, build_trainer, random_sample  # noqa: E402
-from measure import CLOCKS, Ratio  # noqa: E402
+import bar_alone
+import measure
+import peft_side
+import torch
+from fairseq.trainer import Trainer
+from fairseq_side import LORA, build_trainer, random_sample
+from measure import CLOCKS, Ratio
 
 BAR = ("--optimizer", "bar", "--bar-alpha", 0.5)
 METHODS: Dict[str, Tuple[Sequence, Sequence]] = {  # name: (--arch and its flags, the optimizer's)
@@ -75,9 +75,7 @@ def trainer_for(method: str, args) -> Trainer:
     flags = [*flags, "--lr", "1e-5", "--log-interval", args.log_interval]
     if method == "lora-sam":
         flags += ["--sam-rho", args.rho]
-    return build_trainer(
-        args.size, *flags, precision=args.precision, dropout=args.dropout, device=args.device, arch=arch
-    )
+    return build_trainer(args.size, *flags, precision=args.precision, dropout=args.dropout, device=args.device, arch=arch)
 
 
 def losses_with_the_same_updates(args) -> Tuple[float, float]:

@@ -15,7 +15,7 @@ from fairseq.trainer import Trainer
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sharp_plugins.host import trainer as host
-from sharp_plugins.host.masters import registered_optimizer
+from sharp_plugins.host.weights import registered_optimizer
 
 aten = torch.ops.aten
 

@@ -21,9 +21,9 @@ from typing import Dict
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
-import machine  # noqa: E402
+import machine
 
-from sharp_plugins import threads  # noqa: E402
+from sharp_plugins.runs import threads
 
 PRESET = HERE.parent / "quickstart" / "presets" / "small.args"
 SETTINGS = {
@@ -48,7 +48,11 @@ def speed(data: Path, updates: int, limit: float, environment: Dict[str, str], b
         try:
             subprocess.run(
                 [sys.executable, "-c", code, str(data.resolve()), *flags.split(), *preset],
-                cwd=HERE.parents[1], env={**own, **environment}, stdout=log, stderr=subprocess.STDOUT, timeout=limit,
+                cwd=HERE.parents[1],
+                env={**own, **environment},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                timeout=limit,
             )
         except subprocess.TimeoutExpired:
             pass

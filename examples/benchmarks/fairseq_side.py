@@ -20,8 +20,9 @@ from torch import Tensor
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
-import sharp_plugins  # noqa: E402
-from encoder import SIZES, Classifier, Size, load_minilm  # noqa: E402
+from encoder import SIZES, Classifier, Size, load_minilm
+
+import sharp_plugins
 
 sharp_plugins.register()
 
@@ -106,12 +107,7 @@ def random_sample(size: str, batch: int, length: int, seed: int = 0, device: str
 
 
 def build_trainer(
-    size: str,
-    *flags,
-    precision: str = "fp32",
-    dropout: float = 0.1,
-    device: str = "cpu",
-    arch: Sequence = ("benchmark_encoder",),
+    size: str, *flags, precision: str = "fp32", dropout: float = 0.1, device: str = "cpu", arch: Sequence = ("benchmark_encoder",)
 ) -> Trainer:
     """A trainer as ``fairseq-train`` makes it.
 

@@ -22,7 +22,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 sys.path[:0] = [str(HERE)]
 
-from stages import Runner, Stage  # noqa: E402
+from stages import Runner, Stage
 
 PRECISIONS = ("bf16", "fp32", "fp16")
 GLUE_METHODS = ("base", "sam", "dsam", "lora-nbar")

@@ -1,6 +1,6 @@
 """Make what goes to a GPU machine smaller: fairseq's wheel without what text models do not use, MiniLM in half precision.
 
-    python examples/benchmarks/gpu_wheels.py WHEELS [MINILM]             # gpu_wheels.sh calls it
+python examples/benchmarks/gpu_wheels.py WHEELS [MINILM]             # gpu_wheels.sh calls it
 """
 
 import fnmatch

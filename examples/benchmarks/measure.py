@@ -116,10 +116,7 @@ def in_turns(steps: Dict[str, Step], rounds: int, clock: Callable[[], float]) ->
 
 
 def time_table(seconds: Dict[str, List[float]]) -> str:
-    rows = [
-        (method, f"{statistics.median(values) * 1e3:.1f}", f"{min(values) * 1e3:.1f}")
-        for method, values in seconds.items()
-    ]
+    rows = [(method, f"{statistics.median(values) * 1e3:.1f}", f"{min(values) * 1e3:.1f}") for method, values in seconds.items()]
     return machine.table(("method", "median ms", "fastest ms"), rows)
 
 

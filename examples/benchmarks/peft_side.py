@@ -9,7 +9,7 @@ from fairseq.models import register_model, register_model_architecture
 from fairseq_side import BenchmarkEncoder
 from torch import nn
 
-from sharp_plugins.lora import lora_layers
+from sharp_plugins.networks import lora_layers
 
 ARCH = ("benchmark_encoder_peft",)
 TARGETS, ALSO_TRAIN = ("query", "value"), ("head", "dense")  # as `fairseq_side.LORA` has them

@@ -30,10 +30,10 @@ from torch import Tensor, nn
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
-import machine  # noqa: E402
-from encoder import Classifier, Size  # noqa: E402
+import machine
+from encoder import Classifier, Size
 
-from sharp_plugins.guardedness import instance_weights  # noqa: E402
+from sharp_plugins.core.guardedness import instance_weights
 
 # () -> (N,) losses of the instances at the parameters' present values, with a graph.
 Losses = Callable[[], Tensor]
@@ -216,9 +216,7 @@ def main(given=None) -> Dict:
     columns = ("cos", "beyond", "sharpness")
     rows = []
     for (update, name), values in sorted(found.items(), key=lambda item: item[0][0]):
-        cells = [
-            machine.quartiles([one[column] for one in values]) if column in values[0] else "" for column in columns
-        ]
+        cells = [machine.quartiles([one[column] for one in values]) if column in values[0] else "" for column in columns]
         closer = [one["closer"] for one in values if "closer" in one]
         rows.append((update, name, *cells, f"{statistics.mean(closer):.0%}" if closer else ""))
     head = ("updates", "method", "cos", "beyond the plain gradient", "sharpness", "closer than SAM")

@@ -1,7 +1,7 @@
 """What rounding leaves of SAM's ascent: MiniLM's published weights, a real gradient, and w + ε in half precision.
 
 For batches of RTE pairs (evaluation mode, untrained head): the loss rises from w to w + ε by some amount in fp32; by what
-share of it does it rise where w + ε is rounded to fp16 or bf16? `sharp_plugins.perturbation.Perturbation` does the rounding
+share of it does it rise where w + ε is rounded to fp16 or bf16? `sharp_plugins.core.perturbation.Perturbation` does the rounding
 and measures the realised radius and the projection on ε. Three situations:
 
     on the grid    the fp32 master copy is exactly the half-precision weights: the first update with --fp16 or --bf16, and
@@ -30,11 +30,11 @@ from torch import Tensor, nn
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
-import machine  # noqa: E402
-import rte  # noqa: E402
-from encoder import load_minilm, load_tokenizer  # noqa: E402
+import machine
+import rte
+from encoder import load_minilm, load_tokenizer
 
-from sharp_plugins.perturbation import ROUNDINGS, Perturbation  # noqa: E402
+from sharp_plugins.core.perturbation import ROUNDINGS, Perturbation
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 # fairseq's first loss scale: keeps the gradient out of fp16's subnormal range.
@@ -128,8 +128,9 @@ def autocast_climbs(model: nn.Module, batch: rte.Batch, rho: float, precisions: 
             with torch.autocast("cpu", DTYPES[precision]):  # one for each: it remembers the weights that it has rounded
                 losses.append(loss_at(model, weights, batch))
         rise = losses[0] - losses[1]
-        yield ("autocast", precision, "in each product"), Climb(
-            rise / fp32_rise, ascent.projection.item(), ascent.radius.item() / rho
+        yield (
+            ("autocast", precision, "in each product"),
+            Climb(rise / fp32_rise, ascent.projection.item(), ascent.radius.item() / rho),
         )
 
 
@@ -171,9 +172,7 @@ def main(given=None) -> Dict:
         rise, projection, radius = (list(column) for column in zip(*found[key]))
         shares = spread([share * 100 for share in rise], "{:.1f}".format)
         decimals = "{:.3f}".format
-        rows.append(
-            (situation, precision, rho, rounding, f"{shares} %", spread(projection, decimals), spread(radius, decimals))
-        )
+        rows.append((situation, precision, rho, rounding, f"{shares} %", spread(projection, decimals), spread(radius, decimals)))
     head = ("situation", "precision", "ρ", "rounding", "rise of the loss, of fp32's", "projection", "radius / ρ")
     machine.report(
         f"Rounding: {args.batches} batches of {args.pairs} pairs, passes in {args.arithmetic}",

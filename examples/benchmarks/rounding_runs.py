@@ -4,7 +4,7 @@ A two-layer encoder learns SST-2's sentiment from scratch through fairseq's Trai
 rounding. The table compares the loss and accuracy on held-out sentences, and the means over the run of what SAM logs: the
 rise of the loss along ε (``sam_gap``, also as a share of fp32's), and the realised perturbation's projection on ε and norm.
 
-    python examples/benchmarks/rounding_runs.py --data GLUE     # GLUE/SST-2/train.tsv[.gz] and dev.tsv; about 20 minutes on one core
+    python examples/benchmarks/rounding_runs.py --data GLUE    # GLUE/SST-2/{train,dev}.tsv[.gz]; about 20 minutes on one core
 """
 
 import argparse
@@ -17,17 +17,17 @@ from typing import Dict, Iterator, List, NamedTuple, Tuple
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
-import machine  # noqa: E402
+import machine
 
 machine.quiet()
 
-import torch  # noqa: E402
-import torch.nn.functional as F  # noqa: E402
-from fairseq.logging import metrics  # noqa: E402
-from fairseq_side import build_trainer, make_sample  # noqa: E402
+import torch
+import torch.nn.functional as F
+from fairseq.logging import metrics
+from fairseq_side import build_trainer, make_sample
 
-from sharp_plugins.glue import reader  # noqa: E402
-from sharp_plugins.glue.tasks import TASKS  # noqa: E402
+from sharp_plugins.glue import reader
+from sharp_plugins.glue.tasks import TASKS
 
 VOCABULARY, LONGEST = 8000, 32
 PADDING, UNKNOWN, START = 0, 1, 2
@@ -150,7 +150,9 @@ def main(given=None) -> Dict[Tuple[str, str], List[Run]]:
         for (precision, rounding), runs in found.items()
     ]
     head = ("precision", "rounding", "held-out loss", "accuracy, %", "sam_gap", "of fp32's, %", "projection", "radius / ρ")
-    machine.report(f"Whole runs: {args.updates} updates, {args.seeds} seeds, ρ = {args.rho}", machine.table(head, rows), out=args.out)
+    machine.report(
+        f"Whole runs: {args.updates} updates, {args.seeds} seeds, ρ = {args.rho}", machine.table(head, rows), out=args.out
+    )
     return found
 
 

@@ -93,7 +93,10 @@ class Runner:
                 return subprocess.Popen(
                     [str(part) for part in stage.command],
                     env={**os.environ, **stage.environment},
-                    stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
                 )
             except OSError as error:
                 log.write(f"{error}\n")

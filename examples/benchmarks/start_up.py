@@ -14,7 +14,7 @@ from typing import List, Tuple
 
 sys.path[:0] = [str(Path(__file__).resolve().parent)]
 
-import machine  # noqa: E402
+import machine
 
 ROOT = Path(__file__).resolve().parents[2]
 FAIRSEQ = "import fairseq_cli.train"
@@ -31,11 +31,7 @@ def seconds(*imports: str) -> float:
     """Import time in a process of its own, by that process's clock."""
     code = TIMED.format(imports="\n".join(imports))
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        check=True,
+        [sys.executable, "-W", "ignore", "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True
     )
     return float(done.stdout.split()[-1])
 

@@ -22,15 +22,15 @@ from typing import Dict, List
 
 sys.path[:0] = [str(Path(__file__).resolve().parent)]
 
-import machine  # noqa: E402
+import machine
 
 machine.quiet()
 
-import measure  # noqa: E402
-import torch  # noqa: E402
-from fairseq.trainer import Trainer  # noqa: E402
-from fairseq_side import build_trainer, random_sample  # noqa: E402
-from measure import CLOCKS, Ratio  # noqa: E402
+import measure
+import torch
+from fairseq.trainer import Trainer
+from fairseq_side import build_trainer, random_sample
+from measure import CLOCKS, Ratio
 
 METHODS = ("base", "limit", "sam", "dsam")
 RATIOS = (
@@ -67,9 +67,7 @@ def stepper(method: str, trainer: Trainer, sample: dict) -> measure.Step:
         trainer.criterion.train()
         trainer.zero_grad()
         prepared, _ = trainer._prepare_sample(sample)
-        trainer.task.train_step(
-            prepared, trainer.model, trainer.criterion, trainer.optimizer, trainer.get_num_updates()
-        )
+        trainer.task.train_step(prepared, trainer.model, trainer.criterion, trainer.optimizer, trainer.get_num_updates())
         step()
 
     return two_passes
@@ -121,10 +119,10 @@ def memory_table(args, given: List[str]) -> str:
 
 def profile(args) -> str:
     """A table of the milliseconds that the parts of a δ-SAM step take; parts of parts are indented."""
-    from sharp_plugins import perturbation
+    from sharp_plugins.core import perturbation
+    from sharp_plugins.core.perturbation import Perturbation
     from sharp_plugins.host import trainer as host
     from sharp_plugins.host.passes import Passes
-    from sharp_plugins.perturbation import Perturbation
 
     clock = CLOCKS[args.clock]
     spent: Dict[str, float] = {}

@@ -17,15 +17,15 @@ from typing import Dict, Iterator, List, Sequence, Tuple
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
-import machine  # noqa: E402
+import machine
 
 machine.quiet()
 
-import measure  # noqa: E402
-import torch  # noqa: E402
-from bar_alone import HostReads  # noqa: E402
-from fairseq.trainer import Trainer  # noqa: E402
-from fairseq_side import LORA, PRECISIONS, build_trainer, random_sample  # noqa: E402
+import measure
+import torch
+from bar_alone import HostReads
+from fairseq.trainer import Trainer
+from fairseq_side import LORA, PRECISIONS, build_trainer, random_sample
 
 FULL = ("benchmark_encoder",)
 BAR = ("--optimizer", "bar", "--bar-variant")

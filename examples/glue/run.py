@@ -13,7 +13,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parents[1])]
 logging.basicConfig(level=logging.ERROR)  # before fairseq, which logs while it is imported
 
-from sharp_plugins.glue.runs import main  # noqa: E402
+from sharp_plugins.glue.runs import main
 
 if __name__ == "__main__":
     sys.exit(main(configs=HERE / "configs"))

@@ -11,10 +11,12 @@ from typing import Callable, Dict, List
 _CITY_HEADS = "Port New Mount Lake Saint Fort".split()
 _CITY_TAILS = "Alder Brannock Corwen Dunley Elmore Fenwick Glenrae Harting Kelso Lorne Marwood Norvik Pembry".split()
 _COUNTRIES = "Avaria Borland Cestonia Drevia Elmark Ferrona Galdia Hesperia Istria Jorvia Kalmen Lethany".split()
-_FIRST = ("Anna Boris Clara David Elena Felix Greta Hugo Irene Jonas Karin Leon Mira Nils Olga Pavel Rosa Simon "
-          "Tessa Viktor").split()
-_LAST = ("Abel Brandt Castor Dorn Egger Falk Gruber Holt Ivarsen Jansen Keller Lind Moreau Novak Orban Petrov "
-         "Quist Rossi Stein Toller").split()
+_FIRST = (
+    "Anna Boris Clara David Elena Felix Greta Hugo Irene Jonas Karin Leon Mira Nils Olga Pavel Rosa Simon Tessa Viktor"
+).split()
+_LAST = (
+    "Abel Brandt Castor Dorn Egger Falk Gruber Holt Ivarsen Jansen Keller Lind Moreau Novak Orban Petrov Quist Rossi Stein Toller"
+).split()
 _WORDS = "Amber Bright Cedar Delta Ember Falcon Granite Harbour Ivory Juniper Lunar Meadow North Opal River Silver".split()
 _DISHES = "Bralo Custo Dampa Ferli Gondo Harka Jorki Lumpo Marzel Ponti Rusko Semla Tarvo Vindo".split()
 _NOUNS = "Garden Letter Mirror Road Secret Shore Song Storm Tower Winter".split()

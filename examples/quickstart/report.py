@@ -6,10 +6,10 @@ import logging
 import sys
 from pathlib import Path
 
-from sharp_plugins.data_to_text.corpus import CorpusError, find_split, read_split
-from sharp_plugins.data_to_text.scorer import ScoringError, read_generated, score
-from sharp_plugins.report.curves import draw, elapsed_seconds, read_run
-from sharp_plugins.report.table import markdown_table
+from sharp_plugins.runs.curves import draw, elapsed_seconds, read_run
+from sharp_plugins.runs.table import markdown_table
+from sharp_plugins.webnlg.corpus import CorpusError, find_split, read_split
+from sharp_plugins.webnlg.scorer import ScoringError, read_generated, score
 
 TITLES = {
     "untrained": "untrained",

@@ -106,7 +106,7 @@ fi
 echo "$record" >"$OUT/options.txt"
 
 # Threads, and how they wait: for a machine that may be busy. What you have set stays.
-threads="$(python -m sharp_plugins.threads "$OUT/threads.json")" || fail "the number of threads is unknown; see above"
+threads="$(python -m sharp_plugins.runs.threads "$OUT/threads.json")" || fail "the number of threads is unknown; see above"
 eval "$threads"
 
 # ---- helpers
@@ -135,7 +135,7 @@ make_corpus() {
 }
 
 write_text() { # checks every line of the corpus on the way
-  show python -m sharp_plugins.data_to_text.corpus --data "$CORPUS" --out "$OUT/text"
+  show python -m sharp_plugins.webnlg.corpus --data "$CORPUS" --out "$OUT/text"
 }
 
 train_sentencepiece() {

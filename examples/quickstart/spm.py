@@ -11,7 +11,7 @@ import sentencepiece
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
 
-from sharp_plugins.text_files import TextError, text_lines  # noqa: E402
+from sharp_plugins.files.text import TextError, text_lines
 
 # One piece each. "▁" is sentencepiece's space; with it inside, no piece is spent on the space before the mark.
 MARKS = ["\u2581<S>", "\u2581<P>", "\u2581<O>"]

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from sharp_plugins.command import run_command
 
 if TYPE_CHECKING:
-    from sharp_plugins.convert.checkpoint import Converted
-    from sharp_plugins.convert.encode import Encoded
+    from sharp_plugins.convert.conversion import Converted
+    from sharp_plugins.text.encode import Encoded
 
 # How the stock task puts a sentence or a pair together: [CLS] a [SEP] b [SEP], or <s> a </s></s> b </s>.
 TASK = {1: ["--init-token", "0"], 2: ["--init-token", "0", "--separator-token", "2"]}
@@ -67,10 +67,10 @@ def main(argv=None) -> int:
 
     def work() -> str:  # imports here, so that --help imports no fairseq
         if "text" in args:
-            from sharp_plugins.convert.encode import encode_file
+            from sharp_plugins.text.encode import encode_file
 
             return encoded_message(encode_file(args.directory, args.text, args.out), args.directory, args.out)
-        from sharp_plugins.convert.checkpoint import convert
+        from sharp_plugins.convert.conversion import convert
 
         return message(convert(args.directory, args.out), args.out)
 

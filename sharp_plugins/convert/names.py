@@ -16,7 +16,7 @@ from typing import Dict, List, Mapping, Optional, Tuple
 import torch
 from torch import Tensor
 
-from sharp_plugins.convert.aliases import with_shared
+from sharp_plugins.files.aliases import with_shared
 
 WORDS = "embeddings.word_embeddings.weight"
 POSITIONS = "embeddings.position_embeddings.weight"
@@ -49,7 +49,7 @@ def model_names(content, shared: Optional[Mapping[str, str]] = None) -> Dict[str
         fronts.remove(double)
         around = double[: -len(double.split(".")[-2]) - 1]
         weights = {name: value for name, value in weights.items() if not name.startswith(double)}
-        weights = _renamed(weights, lambda name: name.removeprefix(around))  # a head may be there alone
+        weights = _renamed(weights, lambda name, around=around: name.removeprefix(around))  # a head may be there alone
     if len(fronts) == 1:  # others are refused where the encoder is looked up
         weights = _renamed(weights, lambda name: _without_front(name, fronts[0]))
         _tie(weights, fronts[0].rpartition(".")[0].rpartition(".")[2])
@@ -74,8 +74,10 @@ def _unwrapped(content) -> Dict:
             return found[usual[0]] if usual else next(iter(found.values()))
         level = [
             (f"{path}/{name}".lstrip("/"), value)
-            for path, part in level if path.count("/") < len(USUAL)  # no file nests deeper, and a dict may hold itself
-            for name, value in part.items() if isinstance(value, Mapping)
+            for path, part in level
+            if path.count("/") < len(USUAL)  # no file nests deeper, and a dict may hold itself
+            for name, value in part.items()
+            if isinstance(value, Mapping)
         ]
     return content
 
@@ -115,7 +117,8 @@ def _is_copy(weights: Dict[str, Tensor], front: str, other: str) -> bool:
     """Whether all tensors below *front* are below *other* too."""
     return all(
         other + name[len(front) :] in weights and _is_same(value, weights[other + name[len(front) :]])
-        for name, value in weights.items() if name.startswith(front)
+        for name, value in weights.items()
+        if name.startswith(front)
     )
 
 

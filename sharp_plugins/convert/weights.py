@@ -6,10 +6,10 @@ from typing import Dict, List, Tuple
 import torch
 from torch import Tensor
 
-from sharp_plugins.convert.aliases import check_copies
 from sharp_plugins.convert.names import WORDS, model_names
-from sharp_plugins.convert.settings import ROBERTA_OFFSET, Settings
-from sharp_plugins.tensor_files import read_safetensors, read_torch
+from sharp_plugins.convert.published_settings import ROBERTA_OFFSET, Settings
+from sharp_plugins.files.aliases import check_copies
+from sharp_plugins.files.tensors import read_safetensors, read_torch
 
 INSIDE = "encoder.sentence_encoder"
 TOKEN_TYPES = f"{INSIDE}.embed_token_types.weight"
@@ -136,9 +136,7 @@ def fairseq_weights(
 def check_sizes(weights: Dict[str, Tensor], prefix: str, settings: Settings, where) -> None:
     """Raise ValueError where the tables and matrices are not there in the sizes of config.json. A model of these sizes is built
     next: it would take the memory that config.json says, and not what the file holds."""
-    layers, width, inner = (
-        settings.model[name] for name in ("encoder_layers", "encoder_embed_dim", "encoder_ffn_embed_dim")
-    )
+    layers, width, inner = (settings.model[name] for name in ("encoder_layers", "encoder_embed_dim", "encoder_ffn_embed_dim"))
     there = {name[len(prefix) :].split(".")[2] for name in weights if name.startswith(f"{prefix}encoder.layer.")}
     if len(there) < layers:
         raise ValueError(f"{where}: it has {len(there)} layers, and config.json says num_hidden_layers {layers}")
@@ -157,9 +155,7 @@ def check_sizes(weights: Dict[str, Tensor], prefix: str, settings: Settings, whe
                 continue
             raise ValueError(f"{where}: its weights have no {prefix}{name}")
         if weight.shape != shape:
-            raise ValueError(
-                f"{where}: {prefix}{name} has shape {tuple(weight.shape)}, and by config.json it should have {shape}"
-            )
+            raise ValueError(f"{where}: {prefix}{name} has shape {tuple(weight.shape)}, and by config.json it should have {shape}")
 
 
 def _has_lm_head(weights: Dict[str, Tensor], names: Dict[str, str], table: Tensor, decoder: str) -> bool:

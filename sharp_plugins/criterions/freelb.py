@@ -42,30 +42,21 @@ from sharp_plugins.criterions.regularized import GivenOutput, Pieces, SentencePr
 @dataclass
 class FreeLBConfig(SentencePredictionConfig):
     freelb_steps: int = field(
-        default=3,
-        metadata={"help": "K, the number of passes; 1 trains at δ₀ alone (default: the authors' for RoBERTa on MNLI)"},
+        default=3, metadata={"help": "K, the number of passes; 1 trains at δ₀ alone (default: the authors' for RoBERTa on MNLI)"}
     )
     freelb_step_size: float = field(
         default=0.1, metadata={"help": "α, the length of an ascent step (default: the authors' for RoBERTa on MNLI)"}
     )
     freelb_init: float = field(
         default=0.1,
-        metadata={
-            "help": "magnitude of δ₀; 0 starts at the sentence itself (default: the authors' for RoBERTa on MNLI)"
-        },
+        metadata={"help": "magnitude of δ₀; 0 starts at the sentence itself (default: the authors' for RoBERTa on MNLI)"},
     )
     freelb_max_norm: float = field(
-        default=0.3,
-        metadata={
-            "help": "largest norm of a sentence's δ; 0 for no bound (default: the authors' for RoBERTa on MNLI)"
-        },
+        default=0.3, metadata={"help": "largest norm of a sentence's δ; 0 for no bound (default: the authors' for RoBERTa on MNLI)"}
     )
     freelb_dropout: DROPOUTS = field(
         default="matched",
-        metadata={
-            "help": "whether all passes see the same dropout masks, or masks of their own (default: the paper, "
-            "section 3.3)"
-        },
+        metadata={"help": "whether all passes see the same dropout masks, or masks of their own (default: the paper, section 3.3)"},
     )
 
 

@@ -15,7 +15,7 @@ import torch
 from fairseq.dataclass.constants import ChoiceEnum
 from torch import Tensor, nn
 
-from sharp_plugins.rounding import round_stochastically_
+from sharp_plugins.core.rounding import round_stochastically_
 
 DROPOUTS = ChoiceEnum(["matched", "independent"])
 

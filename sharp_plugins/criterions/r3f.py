@@ -30,14 +30,7 @@ from fairseq.dataclass.constants import ChoiceEnum
 from torch import Tensor
 
 from sharp_plugins.criterions.perturbed_embeddings import empty_perturbation, perturbed, real_tokens
-from sharp_plugins.criterions.regularized import (
-    LabelSmoothedCrossEntropy,
-    Pieces,
-    SentencePrediction,
-    check_flag,
-    halves,
-    twice,
-)
+from sharp_plugins.criterions.regularized import LabelSmoothedCrossEntropy, Pieces, SentencePrediction, check_flag, halves, twice
 
 NOISES = ChoiceEnum(["uniform", "normal"])
 
@@ -45,28 +38,24 @@ NOISES = ChoiceEnum(["uniform", "normal"])
 @dataclass
 class R3FConfig(FairseqDataclass):
     r3f_lambda: float = field(
-        default=1.0,
-        metadata={"help": "λ, the weight of the divergence; 0 is the stock criterion (default: the authors' code)"},
+        default=1.0, metadata={"help": "λ, the weight of the divergence; 0 is the stock criterion (default: the authors' code)"}
     )
     r3f_eps: float = field(
-        default=1e-5,
-        metadata={"help": "ε, the noise's bound or standard deviation (default: the paper and the authors' code)"},
+        default=1e-5, metadata={"help": "ε, the noise's bound or standard deviation (default: the paper and the authors' code)"}
     )
 
 
 @dataclass
 class R3FSentencePredictionConfig(R3FConfig, SentencePredictionConfig):
     r3f_noise: NOISES = field(
-        default="uniform",
-        metadata={"help": "distribution of the noise (default: the authors' code for this criterion)"},
+        default="uniform", metadata={"help": "distribution of the noise (default: the authors' code for this criterion)"}
     )
 
 
 @dataclass
 class R3FLabelSmoothedCrossEntropyConfig(R3FConfig, LabelSmoothedCrossEntropyCriterionConfig):
     r3f_noise: NOISES = field(
-        default="normal",
-        metadata={"help": "distribution of the noise (default: the authors' code for this criterion)"},
+        default="normal", metadata={"help": "distribution of the noise (default: the authors' code for this criterion)"}
     )
 
 

@@ -20,14 +20,7 @@ from fairseq.criterions import register_criterion
 from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEntropyCriterionConfig
 from fairseq.criterions.sentence_prediction import SentencePredictionConfig
 
-from sharp_plugins.criterions.regularized import (
-    LabelSmoothedCrossEntropy,
-    Pieces,
-    SentencePrediction,
-    check_flag,
-    halves,
-    twice,
-)
+from sharp_plugins.criterions.regularized import LabelSmoothedCrossEntropy, Pieces, SentencePrediction, check_flag, halves, twice
 
 
 @dataclass

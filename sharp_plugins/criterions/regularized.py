@@ -18,7 +18,7 @@ from fairseq.criterions.sentence_prediction import SentencePredictionCriterion
 from fairseq.logging import metrics
 from torch import Tensor
 
-from sharp_plugins.criterions import sentence_losses
+from sharp_plugins.criterions import stock
 
 
 class Pieces(NamedTuple):
@@ -147,7 +147,7 @@ class Regularized:
 class SentencePrediction(Regularized, SentencePredictionCriterion):
     """For ``--task sentence_prediction``: classification, and regression with ``--regression-target``."""
 
-    stock_losses = sentence_losses.sentence_prediction
+    stock_losses = stock.sentence_prediction
 
     @classmethod
     def check_task(cls, cfg, task) -> None:
@@ -177,7 +177,7 @@ class SentencePrediction(Regularized, SentencePredictionCriterion):
 class LabelSmoothedCrossEntropy(Regularized, LabelSmoothedCrossEntropyCriterion):
     """For translation and other sequence-to-sequence tasks, BART's too; a sentence's loss is summed over its tokens."""
 
-    stock_losses = sentence_losses.cross_entropy
+    stock_losses = stock.cross_entropy
 
     @classmethod
     def check_task(cls, cfg, task) -> None:

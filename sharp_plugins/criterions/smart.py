@@ -22,7 +22,6 @@ Algorithm 1 (the search).
 """
 
 from dataclasses import dataclass, field
-
 from typing import Callable, Optional
 
 import torch
@@ -69,9 +68,7 @@ class SMARTConfig(SentencePredictionConfig):
     smart_noise: float = field(
         default=1e-5, metadata={"help": "σ, the standard deviation of the start of the search (default: the paper)"}
     )
-    smart_step_size: float = field(
-        default=1e-3, metadata={"help": "η, the length of a step of the search (default: the paper)"}
-    )
+    smart_step_size: float = field(default=1e-3, metadata={"help": "η, the length of a step of the search (default: the paper)"})
     smart_steps: int = field(default=1, metadata={"help": "T, the number of steps of the search (default: the paper)"})
     smart_dropout: DROPOUTS = field(
         default="independent",

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from sharp_plugins.command import run_command
-from sharp_plugins.files import write_text
+from sharp_plugins.files.writing import write_text
 from sharp_plugins.glue.arguments import add_data_arguments, message
 from sharp_plugins.glue.tasks import find_task
 

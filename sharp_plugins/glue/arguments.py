@@ -14,14 +14,18 @@ def add_data_arguments(parser) -> None:
     words = f"of {', '.join(TASKS)} (default: all)"
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), metavar="TASK", help=words)
     parser.add_argument(
-        "--data", metavar="DIR", type=Path, required=True,
+        "--data",
+        metavar="DIR",
+        type=Path,
+        required=True,
         help="directory with GLUE's files: RTE/train.tsv, RTE/dev.tsv and so on, as published, or gzip-compressed",
     )
+    parser.add_argument("--backbone", metavar="DIR", type=Path, required=True, help="what `python -m sharp_plugins.convert` wrote")
     parser.add_argument(
-        "--backbone", metavar="DIR", type=Path, required=True, help="what `python -m sharp_plugins.convert` wrote"
-    )
-    parser.add_argument(
-        "--max-positions", metavar="N", type=int, default=512,
+        "--max-positions",
+        metavar="N",
+        type=int,
+        default=512,
         help="longest input with its special symbols; longer ones lose words at the end (default: 512, the most)",
     )
     parser.add_argument("--skip-malformed", action="store_true", help="leave out, and count, rows that cannot be read")

@@ -5,18 +5,23 @@ from typing import Dict, NamedTuple, Optional
 
 from fairseq.data import Dictionary
 
-from sharp_plugins.convert.tokenizer import Tokenizer
-from sharp_plugins.files import sha256
+from sharp_plugins.files.tensors import read_torch
+from sharp_plugins.files.unreadable import what_it_is
+from sharp_plugins.files.writing import sha256
 from sharp_plugins.glue.checkpoints import config_of
-from sharp_plugins.tensor_files import read_torch
-from sharp_plugins.unreadable import what_it_is
+from sharp_plugins.text.tokenizer import Tokenizer
 
 FILES = ("model.pt", "dict.txt", "tokenizer.json")
 WORDS = "encoder.sentence_encoder.embed_tokens.weight"
 # Settings of the architecture that a fine-tuned model must share.
 SIZES = (
-    "encoder_layers", "encoder_embed_dim", "encoder_ffn_embed_dim", "encoder_attention_heads", "activation_fn",
-    "token_types", "layer_norm_eps",
+    "encoder_layers",
+    "encoder_embed_dim",
+    "encoder_ffn_embed_dim",
+    "encoder_attention_heads",
+    "activation_fn",
+    "token_types",
+    "layer_norm_eps",
 )
 # What an architecture's name begins with -> the family, whose settings of fine-tuning are its own.
 FAMILIES = {"sharp_minilm": "minilm", "sharp_bert": "bert", "roberta": "roberta"}
@@ -61,9 +66,7 @@ def load_backbone(directory) -> Backbone:
     directory = Path(directory)
     for name in FILES:
         if not (directory / name).is_file():
-            raise FileNotFoundError(
-                f"{directory / name}: not there; --backbone wants what `python -m sharp_plugins.convert` wrote"
-            )
+            raise FileNotFoundError(f"{directory / name}: not there; --backbone wants what `python -m sharp_plugins.convert` wrote")
     args, rows = _read_checkpoint(directory / "model.pt")
     family = next((family for start, family in FAMILIES.items() if args["arch"].startswith(start)), None)
     if family is None:
@@ -79,9 +82,7 @@ def load_backbone(directory) -> Backbone:
         )
     dictionary.add_symbol("<mask>")  # as the task does
     if len(dictionary) != rows:
-        raise ValueError(
-            f"{directory}: the vocabulary does not fit: dict.txt has {len(dictionary)} symbols, and model.pt {rows}"
-        )
+        raise ValueError(f"{directory}: the vocabulary does not fit: dict.txt has {len(dictionary)} symbols, and model.pt {rows}")
     return Backbone(
         directory=directory,
         arch=args["arch"],

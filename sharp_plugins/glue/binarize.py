@@ -17,11 +17,11 @@ from typing import Dict, List, NamedTuple, Sequence
 import torch
 from fairseq.data import Dictionary, indexed_dataset
 
-from sharp_plugins.files import sha256, unfinished_in, write_text
+from sharp_plugins.files.text import read_json
+from sharp_plugins.files.writing import sha256, unfinished_in, write_text
 from sharp_plugins.glue.backbone import Backbone
 from sharp_plugins.glue.reader import Row, find_files, is_stand_in, read
 from sharp_plugins.glue.tasks import MOST, TASKS, Task
-from sharp_plugins.text_files import read_json
 
 STAMP = "prepared.json"
 # Changed with what is written, so that data of an earlier version are made anew.
@@ -53,9 +53,7 @@ class Prepared(NamedTuple):
     done_before: bool = False
 
 
-def prepare(
-    data, backbone: Backbone, task: Task, out, max_positions: int = 512, skip_malformed: bool = False
-) -> Prepared:
+def prepare(data, backbone: Backbone, task: Task, out, max_positions: int = 512, skip_malformed: bool = False) -> Prepared:
     """Write *task*'s data for *backbone* into the directory *out*, which appears when all of it is there.
 
     Where *out* already holds the data of the same files and settings, nothing is done.

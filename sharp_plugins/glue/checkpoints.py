@@ -6,7 +6,7 @@ import zipfile
 from pathlib import Path
 from typing import Dict, Optional
 
-from sharp_plugins.tensor_files import read_torch
+from sharp_plugins.files.tensors import read_torch
 
 BEST, LAST = "checkpoint_best.pt", "checkpoint_last.pt"
 

@@ -13,10 +13,10 @@ import zipfile
 from pathlib import Path
 from typing import Callable, Dict, List, NamedTuple, Optional
 
-from sharp_plugins.files import replacing, sha256, write_text
+from sharp_plugins.files.text import text_lines
+from sharp_plugins.files.writing import replacing, sha256, write_text
 from sharp_plugins.glue.reader import ENDINGS
 from sharp_plugins.glue.tasks import Task
-from sharp_plugins.text_files import text_lines
 
 GLUE = "https://dl.fbaipublicfiles.com/glue/data/"
 SENTEVAL = "https://dl.fbaipublicfiles.com/senteval/senteval_data/"
@@ -40,9 +40,7 @@ SOURCES: Dict[str, List[Source]] = {
     "CoLA": [Source(GLUE, "CoLA.zip", 376971, "f212fcd832b8f7b435fb991f101abf89f96b933ab400603bf198960dfc32cbff")],
     "SST-2": [Source(GLUE, "SST-2.zip", 7439277, "d67e16fb55739c1b32cdce9877596db1c127dc322d93c082281f64057c16deaa")],
     "STS-B": [Source(GLUE, "STS-B.zip", 802872, "e60a6393de5a8b5b9bac5020a1554b54e3691f9d600b775bd131e613ac179c85")],
-    "QQP": [
-        Source(GLUE, "QQP-clean.zip", 41696084, "40e7c862c04eb26ee04b67fd900e76c45c6ba8e6d8fab4f8f1f8072a1a3fbae0")
-    ],
+    "QQP": [Source(GLUE, "QQP-clean.zip", 41696084, "40e7c862c04eb26ee04b67fd900e76c45c6ba8e6d8fab4f8f1f8072a1a3fbae0")],
     "MNLI": [Source(GLUE, "MNLI.zip", 312783507, "e7c1d896d26ed6caf700110645df426cc2d8ebf02a5ab743d5a5c68ac1c83633")],
     "QNLI": [Source(GLUE, "QNLIv2.zip", 10627589, "e634e78627a29adaecd4f955359b22bf5e70f2cbd93b493f2d624138a0c0e5f5")],
     "RTE": [Source(GLUE, "RTE.zip", 697150, "6bf86de103ecd335f3441bd43574d23fef87ecc695977a63b82d5efb206556ee")],
@@ -114,9 +112,7 @@ def fetch(source: Source, path: Path) -> None:
                 whole = _whole_size(answer)
                 if whole not in (None, source.size):
                     part.unlink(missing_ok=True)
-                    raise ValueError(
-                        f"{source.url}: not the published file: it has {whole} bytes, and published are {source.size}"
-                    )
+                    raise ValueError(f"{source.url}: not the published file: it has {whole} bytes, and published are {source.size}")
                 # A server may ignore the range and send all of it.
                 with open(part, "ab" if answer.status == 206 else "wb") as file:
                     _copy(answer, file, source.size + 1 - file.tell())

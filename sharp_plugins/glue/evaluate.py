@@ -9,13 +9,13 @@ from fairseq.models import ARCH_MODEL_REGISTRY
 from fairseq.models.roberta import RobertaModel
 
 import sharp_plugins
+from sharp_plugins.files.tensors import read_torch
 from sharp_plugins.glue.binarize import Prepared
 from sharp_plugins.glue.checkpoints import config_of
 from sharp_plugins.glue.metrics import scores
 from sharp_plugins.glue.submission import write_submission
 from sharp_plugins.glue.tasks import TASKS, Task
 from sharp_plugins.models.bert import BertModel
-from sharp_plugins.tensor_files import read_torch
 
 BATCH = 64
 

@@ -23,10 +23,10 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import sharp_plugins
+from sharp_plugins.files.yaml import read_yaml
 from sharp_plugins.glue.backbone import Backbone
 from sharp_plugins.glue.binarize import Prepared
 from sharp_plugins.glue.tasks import TASKS, Task
-from sharp_plugins.yaml_files import read_yaml
 
 NETWORKS = ("lora", "houlsby", "pfeiffer")
 OPTIMIZERS = ("sam", "dsam", "obar", "nbar")
@@ -37,8 +37,15 @@ BASE = "base"
 PLACES = ("common.user_dir", "task.data", "checkpoint.save_dir", "checkpoint.finetune_from_model", "bpe._name", "bpe.bpe_tokenizer")
 # Without these there is no run.
 NEEDED = (
-    "task._name", "criterion._name", "dataset.batch_size", "optimizer.sam_rho", "optimizer.dsam_beta",
-    "optimizer.base_optimizer", "optimization.lr", "optimization.max_update", "checkpoint.best_checkpoint_metric",
+    "task._name",
+    "criterion._name",
+    "dataset.batch_size",
+    "optimizer.sam_rho",
+    "optimizer.dsam_beta",
+    "optimizer.base_optimizer",
+    "optimization.lr",
+    "optimization.max_update",
+    "checkpoint.best_checkpoint_metric",
     "common.log_format",
 )
 # Settings that are a part's own, by how their names begin: a change to them is for the methods with one of these parts.
@@ -126,8 +133,14 @@ def _load(path: Path) -> Dict:
 
 
 def config(
-    settings: Settings, method: Method, backbone: Backbone, prepared: Prepared, seed: int, directory: Path,
-    changes: Sequence[str] = (), cpu: bool = False,
+    settings: Settings,
+    method: Method,
+    backbone: Backbone,
+    prepared: Prepared,
+    seed: int,
+    directory: Path,
+    changes: Sequence[str] = (),
+    cpu: bool = False,
 ) -> Dict:
     """The whole config of a run, for ``fairseq-hydra-train``.
 

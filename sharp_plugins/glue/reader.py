@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Dict, List, NamedTuple, Optional, Tuple
 
+from sharp_plugins.files.text import TextError, byte_lines, decode, read_class, read_number
 from sharp_plugins.glue.tasks import COLA_COLUMNS, MOST, REQUIRED, Names, Task
-from sharp_plugins.text_files import TextError, byte_lines, decode, read_class, read_number
 
 ENDINGS = (".tsv", ".tsv.gz")
 # What other distributions of GLUE have for the labels of test sets.

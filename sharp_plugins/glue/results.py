@@ -8,10 +8,10 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Dict, List, NamedTuple, Optional, Sequence
 
-from sharp_plugins.files import replacing, write_text
+from sharp_plugins.files.text import read_json
+from sharp_plugins.files.writing import replacing, write_text
 from sharp_plugins.glue.tasks import TASKS, Task
-from sharp_plugins.report.table import markdown_table
-from sharp_plugins.text_files import read_json
+from sharp_plugins.runs.table import markdown_table
 
 RESULT = "result.json"
 LABELS = {"accuracy": "accuracy", "f1": "F1", "mcc": "Matthews", "pearson": "Pearson", "spearman": "Spearman"}
@@ -172,12 +172,14 @@ def write_report(out, methods: Sequence[str], about: str) -> List[Path]:
 
 def _markdown(results: Sequence[Result], lines: Sequence[Line], methods: Sequence[str], about: str) -> str:
     parts = [f"# GLUE, development sets\n\n{about}\n"]
-    standing = sorted({
-        f"{result.task}'s {split} set is {name}"
-        for result in results
-        for split, name in result.files.items()
-        if name.split(".")[0] != TASKS[result.task].splits[split].names[0]
-    })
+    standing = sorted(
+        {
+            f"{result.task}'s {split} set is {name}"
+            for result in results
+            for split, name in result.files.items()
+            if name.split(".")[0] != TASKS[result.task].splits[split].names[0]
+        }
+    )
     if standing:
         parts.append("Not the published sets: " + "; ".join(standing) + ".\n")
     parts.append("## Best of the runs\n\n" + best_table(lines, methods))

@@ -23,18 +23,7 @@ from sharp_plugins.glue.download import download
 from sharp_plugins.glue.methods import ALL_PARTS, Method, check_config, config, find_method, read_settings
 from sharp_plugins.glue.results import Result, write_report
 from sharp_plugins.glue.tasks import TASKS, Task, find_task
-from sharp_plugins.glue.training import (
-    SUBMISSION,
-    Run,
-    RunBusy,
-    RunFailed,
-    check,
-    check_made_of,
-    clean_up,
-    finish,
-    locked,
-    train,
-)
+from sharp_plugins.glue.training import SUBMISSION, Run, RunBusy, RunFailed, check, check_made_of, clean_up, finish, locked, train
 
 INTERRUPTED = 130
 
@@ -45,7 +34,10 @@ def parse_arguments(argv, configs):
     parser = argparse.ArgumentParser(description=words)
     add_data_arguments(parser)
     parser.add_argument(
-        "--methods", nargs="+", default=["base", "sam", "dsam"], metavar="METHOD",
+        "--methods",
+        nargs="+",
+        default=["base", "sam", "dsam"],
+        metavar="METHOD",
         help="base; or parts with hyphens between them: one of lora, houlsby, pfeiffer, one of sam, dsam, obar, nbar, "
         "and one of r3f, rdrop, freelb, smart; such as dsam-r3f and lora-nbar (default: base sam dsam)",
     )

@@ -7,7 +7,7 @@ which are not in the paper and not here.
 from pathlib import Path
 from typing import Sequence
 
-from sharp_plugins.files import write_text
+from sharp_plugins.files.writing import write_text
 from sharp_plugins.glue.tasks import MOST, Task
 
 

@@ -71,23 +71,32 @@ TASKS = {
     task.name: task
     for task in (
         Task("CoLA", (("sentence",),), ("label",), BINARY, ("mcc",), "mcc", _splits("CoLA", 8551, 1043, 1063)),
+        Task("SST-2", (("sentence",),), ("label",), BINARY, ("accuracy",), "accuracy", _splits("SST-2", 67349, 872, 1821)),
         Task(
-            "SST-2", (("sentence",),), ("label",), BINARY, ("accuracy",), "accuracy", _splits("SST-2", 67349, 872, 1821)
+            "MRPC",
+            (("#1 String", "sentence1"), ("#2 String", "sentence2")),
+            ("Quality", "label"),
+            BINARY,
+            ("accuracy", "f1"),
+            "accuracy",
+            _splits("MRPC", 3668, 408, 1725),
+        ),
+        Task("STS-B", PAIR, ("score", "label"), (), ("pearson", "spearman"), "pearson", _splits("STS-B", 5749, 1500, 1379)),
+        Task(
+            "QQP",
+            (("question1", "sentence1"), ("question2", "sentence2")),
+            ("is_duplicate", "label"),
+            BINARY,
+            ("accuracy", "f1"),
+            "accuracy",
+            _splits("QQP", 363846, 40430, 390965, ("train_20k",), ("heldout_from_train",)),
         ),
         Task(
-            "MRPC", (("#1 String", "sentence1"), ("#2 String", "sentence2")), ("Quality", "label"), BINARY,
-            ("accuracy", "f1"), "accuracy", _splits("MRPC", 3668, 408, 1725),
-        ),
-        Task(
-            "STS-B", PAIR, ("score", "label"), (), ("pearson", "spearman"), "pearson",
-            _splits("STS-B", 5749, 1500, 1379),
-        ),
-        Task(
-            "QQP", (("question1", "sentence1"), ("question2", "sentence2")), ("is_duplicate", "label"), BINARY,
-            ("accuracy", "f1"), "accuracy", _splits("QQP", 363846, 40430, 390965, ("train_20k",), ("heldout_from_train",)),
-        ),
-        Task(
-            "MNLI", PAIR, ("gold_label", "label"), ("contradiction", "neutral", "entailment"), ("accuracy",),
+            "MNLI",
+            PAIR,
+            ("gold_label", "label"),
+            ("contradiction", "neutral", "entailment"),
+            ("accuracy",),
             "accuracy",
             {
                 "train": Split(("train", "train_10k"), 392702),
@@ -98,8 +107,13 @@ TASKS = {
             },
         ),
         Task(
-            "QNLI", (("question", "sentence1"), ("sentence", "sentence2")), ("label",), ENTAILMENT, ("accuracy",),
-            "accuracy", _splits("QNLI", 104743, 5463, 5463, ("train_10k",)),
+            "QNLI",
+            (("question", "sentence1"), ("sentence", "sentence2")),
+            ("label",),
+            ENTAILMENT,
+            ("accuracy",),
+            "accuracy",
+            _splits("QNLI", 104743, 5463, 5463, ("train_10k",)),
         ),
         Task("RTE", PAIR, ("label",), ENTAILMENT, ("accuracy",), "accuracy", _splits("RTE", 2490, 277, 3000)),
     )

@@ -1,11 +1,11 @@
 """One run: a ``fairseq-hydra-train`` process that goes on from its last checkpoint, and what came out of it.
 
-    RUN/run.yaml          the whole config; also by hand: cd RUN; fairseq-hydra-train --config-dir . --config-name run
-    RUN/made_of.json      checksums of the backbone and of the data
-    RUN/threads.json      how many CPU threads it has, and how they wait, see `sharp_plugins.threads`
-    RUN/train.log         what fairseq printed, and what the scoring of the best epoch did
-    RUN/checkpoint_*.pt   until the run is finished, unless they are to be kept
-    RUN/result.json       when it is finished
+RUN/run.yaml          the whole config; also by hand: cd RUN; fairseq-hydra-train --config-dir . --config-name run
+RUN/made_of.json      checksums of the backbone and of the data
+RUN/threads.json      how many CPU threads it has, and how they wait, see `sharp_plugins.runs.threads`
+RUN/train.log         what fairseq printed, and what the scoring of the best epoch did
+RUN/checkpoint_*.pt   until the run is finished, unless they are to be kept
+RUN/result.json       when it is finished
 """
 
 import fcntl
@@ -21,16 +21,16 @@ from typing import Callable, Dict, NamedTuple, Optional, Sequence
 
 from omegaconf import OmegaConf
 
-from sharp_plugins import threads
-from sharp_plugins.files import unfinished_in, write_text
+from sharp_plugins.files.text import read_json
+from sharp_plugins.files.writing import unfinished_in, write_text
+from sharp_plugins.files.yaml import read_yaml
 from sharp_plugins.glue.backbone import Backbone
 from sharp_plugins.glue.binarize import Prepared
 from sharp_plugins.glue.checkpoints import BEST, LAST, is_trained, read_checkpoint
 from sharp_plugins.glue.methods import Method, differences
 from sharp_plugins.glue.results import RESULT, Result
 from sharp_plugins.glue.tasks import Task
-from sharp_plugins.text_files import read_json
-from sharp_plugins.yaml_files import read_yaml
+from sharp_plugins.runs import threads
 
 CONFIG, MADE_OF, LOG, SUBMISSION, THREADS = "run.yaml", "made_of.json", "train.log", "submission", "threads.json"
 # Modules are found where they are found here. Python would look into the run's directory first, where the process works, and
@@ -161,8 +161,13 @@ def _run_process(run: Run, command: Sequence[str], show: Callable[[Dict], None],
         start = output.tell()
         # The process holds the lock too: it keeps others away should it outlive this one.
         process = subprocess.Popen(
-            [sys.executable, *command], cwd=run.directory, pass_fds=[lock.fileno()],
-            stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=environment,
+            [sys.executable, *command],
+            cwd=run.directory,
+            pass_fds=[lock.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=environment,
         )
     try:
         follow(process, log, start, show)

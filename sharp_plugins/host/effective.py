@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from sharp_plugins.criterions.regularized import Regularized
-from sharp_plugins.host.masters import registered_optimizer
+from sharp_plugins.host.weights import registered_optimizer
 from sharp_plugins.optim.base import WrappingOptimizer, wrapping_optimizer
 
 # Where a part takes effect.
@@ -35,7 +35,7 @@ def _refuse_criterion(name: str, where: str) -> None:
 
 
 def _refuse(name: Any, where: str) -> None:
-    """Raise ValueError where *name* is of one of the plugin's optimizers or criterions. A task or a scheduler may have that name."""
+    """Raise ValueError where *name* is one of the plugin's optimizers or criterions. A task or a scheduler may have that name."""
     if not isinstance(name, str):
         return
     kind = where.rpartition(".")[2]

@@ -162,11 +162,7 @@ def _wrap_parsing(parse):
         if isinstance(parser, argparse.ArgumentParser):
             adopt(parser)
         result = parse(
-            parser,
-            input_args=input_args,
-            parse_known=parse_known,
-            suppress_defaults=suppress_defaults,
-            modify_parser=modify_parser,
+            parser, input_args=input_args, parse_known=parse_known, suppress_defaults=suppress_defaults, modify_parser=modify_parser
         )
         args = result[0] if parse_known else result
         if suppress_defaults:  # parsed by a parser that fairseq has made of this one

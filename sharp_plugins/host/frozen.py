@@ -12,9 +12,9 @@ import torch
 from fairseq import quantization_utils
 from torch import Tensor, nn
 
-from sharp_plugins.bottleneck import Bottleneck
 from sharp_plugins.host.patching import wrap
-from sharp_plugins.lora.layer import LoRALinear
+from sharp_plugins.networks.bottleneck import Bottleneck
+from sharp_plugins.networks.low_rank import LoRALinear
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +90,8 @@ def forget(trainer) -> None:
 def check(trainer, filename: str) -> None:
     """Before *filename* is written: raise RuntimeError where a frozen weight is no longer what it was before the first update.
 
-    fairseq calls it on the rank that saves; the others end as after any error there. A crash.pt is written all the same, with a line in the log: another error is on its way then, and it replaces no good file.
+    fairseq calls it on the rank that saves; the others end as after any error there. A crash.pt is written all the same, with a
+    line in the log: another error is on its way then, and it replaces no good file.
     """
     frozen: Optional[FrozenWeights] = getattr(trainer, "_sharp_frozen", None)
     changed = frozen.changed() if frozen is not None else []

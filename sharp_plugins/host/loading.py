@@ -1,7 +1,7 @@
 """Every file that fairseq loads is loaded without running code that it holds, whatever fairseq's and torch's defaults are.
 
 fairseq's last version passes ``weights_only=False``, torch before 2.6 does so by default, and an environment variable can make
-later ones do it. Its modules below see a torch whose ``load`` is `sharp_plugins.safe_load.load`, and others an ``eval`` that
+later ones do it. Its modules below see a torch whose ``load`` is `sharp_plugins.files.safe_load.load`, and others an ``eval`` that
 knows plain values alone: a checkpoint's settings are such expressions, and fairseq would run them as Python. torch and the
 builtins stay as they are for everybody else.
 """
@@ -15,7 +15,7 @@ import tempfile
 import torch
 from fairseq.distributed import utils as distributed_utils
 
-from sharp_plugins import literals, safe_load
+from sharp_plugins.files import literals, safe_load
 from sharp_plugins.host.patching import View
 
 # Modules of fairseq that read files with torch.load.
@@ -28,12 +28,25 @@ TORCH_LOAD = (
 )
 # Modules that evaluate settings, among them those of checkpoints, or lines of files.
 EVAL = (
-    "fairseq.criterions.ctc", "fairseq.data.audio.raw_audio_dataset", "fairseq.data.codedataset",
-    "fairseq.models.fconv", "fairseq.models.fconv_lm", "fairseq.models.fconv_self_att", "fairseq.models.hubert.hubert",
-    "fairseq.models.lightconv_lm", "fairseq.models.multires_hubert.multires_hubert",
-    "fairseq.models.speech_to_text.s2t_wav_transformer", "fairseq.models.transformer_lm", "fairseq.models.wav2vec.wav2vec",
-    "fairseq.models.wav2vec.wav2vec2", "fairseq.optim.adafactor", "fairseq.optim.adam", "fairseq.optim.adamax",
-    "fairseq.optim.cpu_adam", "fairseq.optim.fused_lamb", "fairseq.utils",
+    "fairseq.criterions.ctc",
+    "fairseq.data.audio.raw_audio_dataset",
+    "fairseq.data.codedataset",
+    "fairseq.models.fconv",
+    "fairseq.models.fconv_lm",
+    "fairseq.models.fconv_self_att",
+    "fairseq.models.hubert.hubert",
+    "fairseq.models.lightconv_lm",
+    "fairseq.models.multires_hubert.multires_hubert",
+    "fairseq.models.speech_to_text.s2t_wav_transformer",
+    "fairseq.models.transformer_lm",
+    "fairseq.models.wav2vec.wav2vec",
+    "fairseq.models.wav2vec.wav2vec2",
+    "fairseq.optim.adafactor",
+    "fairseq.optim.adam",
+    "fairseq.optim.adamax",
+    "fairseq.optim.cpu_adam",
+    "fairseq.optim.fused_lamb",
+    "fairseq.utils",
 )
 
 

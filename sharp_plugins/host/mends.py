@@ -20,7 +20,7 @@ from fairseq.optim import AMPOptimizer
 from fairseq.tasks import FairseqTask
 from omegaconf import open_dict
 
-from sharp_plugins import safe_load
+from sharp_plugins.files import safe_load
 from sharp_plugins.host.patching import View, wrap
 
 
@@ -189,8 +189,9 @@ def install() -> None:
 
 
 def start_averages_from_a_plain_checkpoint(load_checkpoint):
-    """``--store-ema`` with a checkpoint that has no averages, a pretrained one say: fairseq wants to start them from weights that it
-    has dropped by then, and fails with KeyError 'model'. Here they start as a copy of the model, as without a checkpoint."""
+    """``--store-ema`` with a checkpoint that has no averages, a pretrained one say: fairseq wants to start them from
+    weights that it has dropped by then, and fails with KeyError 'model'. Here they start as a copy of the model, as without a
+    checkpoint."""
 
     def load_with_averages(self, *args, **kwargs):
         try:

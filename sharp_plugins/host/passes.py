@@ -14,11 +14,11 @@ from fairseq.distributed import utils as distributed_utils
 from fairseq.optim import AMPOptimizer
 from torch import Tensor
 
-from sharp_plugins.criterions import sentence_losses_of
-from sharp_plugins.host.masters import registered_optimizer
-from sharp_plugins.host.random_state import HostRandomState
-from sharp_plugins.noise import mix
-from sharp_plugins.tape import Tape
+from sharp_plugins.core.noise import mix
+from sharp_plugins.core.tape import Tape
+from sharp_plugins.criterions.instances import sentence_losses_of
+from sharp_plugins.host.randomness import HostRandomState
+from sharp_plugins.host.weights import registered_optimizer
 
 # Elements reduced between workers at a time.
 _BUCKET = 2**25
@@ -47,9 +47,7 @@ class Passes:
         self.batches = [sample for sample, _ in prepared]
         self.is_dummy = [dummy for _, dummy in prepared]
         # fairseq's own pass finds the dummies by their emptiness, and moves nothing to the device a second time.
-        self.samples = [
-            given if dummy else sample for given, (sample, dummy) in zip(samples, prepared)
-        ]
+        self.samples = [given if dummy else sample for given, (sample, dummy) in zip(samples, prepared)]
         self.world_size = trainer.data_parallel_world_size
         self.extra = {}
         if trainer.cfg.ema.store_ema and getattr(trainer.task, "uses_ema", False):

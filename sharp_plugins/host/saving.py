@@ -14,7 +14,7 @@ from typing import Optional
 from fairseq import checkpoint_utils, file_io
 from fairseq.file_io import PathManager
 
-from sharp_plugins import safe_load
+from sharp_plugins.files import safe_load
 from sharp_plugins.host.patching import wrap
 
 

@@ -20,17 +20,17 @@ from fairseq.optim import AMPOptimizer, FP16Optimizer
 from fairseq.trainer import Trainer
 from torch import Tensor
 
+from sharp_plugins.core.perturbation import Perturbation
 from sharp_plugins.host import effective, flags, frozen, mends, refusals
-from sharp_plugins.host.beginning import as_if_not_begun
-from sharp_plugins.host.masters import master_copies, registered_optimizer
+from sharp_plugins.host.balancing import balancedness_due, log_balancedness, prepare_balancing
 from sharp_plugins.host.passes import LostToMemory, Passes
-from sharp_plugins.host.pairs import balancedness_due, log_balancedness, prepare_balancing
 from sharp_plugins.host.patching import wrap
+from sharp_plugins.host.statistics import as_if_not_begun
+from sharp_plugins.host.weights import master_copies, registered_optimizer
 from sharp_plugins.models.base_arch import wrapper_of
 from sharp_plugins.optim.bar import BAR
 from sharp_plugins.optim.base import STATE_KEY, WrappingOptimizer, wrapping_optimizer
 from sharp_plugins.optim.sam import SAM
-from sharp_plugins.perturbation import Perturbation
 
 logger = logging.getLogger(__name__)
 
@@ -49,9 +49,7 @@ def build_perturbation(trainer, method: SAM) -> Perturbation:
         rounded = all(torch.equal(m.to(p.dtype), p) for p, m in zip(params, masters))
         if not rounded:  # never seen; the next update would overwrite the half-precision weights in any case
             optimizer._sync_fp32_params_to_fp16()
-    return Perturbation(
-        params, cfg.sam_rho, masters, str(cfg.sam_rounding), adaptive=cfg.sam_adaptive, eta=cfg.sam_eta
-    )
+    return Perturbation(params, cfg.sam_rho, masters, str(cfg.sam_rounding), adaptive=cfg.sam_adaptive, eta=cfg.sam_eta)
 
 
 # ---------------------------------------------------------------------- one update
@@ -160,8 +158,7 @@ def _wrap_reduce(reduce_and_log):
                 keys = list(stats)
                 stats = {key: sum(log.get(_PREFIX + key, 0.0) for log in logging_outputs) for key in keys}
                 logging_outputs = [
-                    {key: value for key, value in log.items() if not key.startswith(_PREFIX)}
-                    for log in logging_outputs
+                    {key: value for key, value in log.items() if not key.startswith(_PREFIX)} for log in logging_outputs
                 ]
             log_stats(stats, logging_outputs, sample_size, registered_optimizer(self).is_global)
         return reduce_and_log(self, logging_outputs, sample_size, grad_norm)
@@ -259,9 +256,7 @@ def _wrap_load(load):
         if own:
             if "fp32_params" in own and isinstance(self.optimizer, FP16Optimizer):
                 with torch.no_grad():
-                    torch._foreach_copy_(
-                        master_copies(self.optimizer), [m.to(self.device) for m in own["fp32_params"]]
-                    )
+                    torch._foreach_copy_(master_copies(self.optimizer), [m.to(self.device) for m in own["fp32_params"]])
             if "scaler" in own and isinstance(self.optimizer, AMPOptimizer):
                 if own["scaler"]:  # empty where it was saved on a CPU
                     self.optimizer.scaler.load_state_dict(own["scaler"])

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from sharp_plugins.command import run_command
-from sharp_plugins.lora import checkpoint, peft
+from sharp_plugins.lora import commands, peft
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 # A smaller share of an update that is left after rounding gets a word of advice.
@@ -16,7 +16,7 @@ LOST = 0.9
 
 
 def save(args) -> str:
-    done = checkpoint.save_adapter(args.checkpoint, args.directory, args.names)
+    done = commands.save_adapter(args.checkpoint, args.directory, args.names)
     along = f", and {', '.join(done.modules)}" if done.modules else ""
     return (
         f"{args.directory}: {peft.WEIGHTS} ({done.size / 1e6:.2f} MB), {peft.CONFIG}\n"
@@ -25,15 +25,14 @@ def save(args) -> str:
 
 
 def load(args) -> str:
-    done = checkpoint.load_adapter(args.directory, args.plain, args.out)
-    return (
-        f"{args.out}: {done.layers} layers with updates; to train on, with the architecture's own flags:\n"
-        + shlex.join(["fairseq-train", "DATA", "--user-dir", "sharp_plugins", *done.flags])
+    done = commands.load_adapter(args.directory, args.plain, args.out)
+    return f"{args.out}: {done.layers} layers with updates; to train on, with the architecture's own flags:\n" + shlex.join(
+        ["fairseq-train", "DATA", "--user-dir", "sharp_plugins", *done.flags]
     )
 
 
 def merge(args) -> str:
-    done = checkpoint.merge_checkpoints(args.checkpoints, args.out, DTYPES.get(args.dtype))
+    done = commands.merge_checkpoints(args.checkpoints, args.out, DTYPES.get(args.dtype))
     agreement, (least, most) = done.agreement, done.agreement.survived
     lines = [
         f"{args.out}: {done.base_arch}, {agreement.layers} layers merged ({', '.join(done.dtypes)})"
@@ -56,10 +55,10 @@ def merge(args) -> str:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m sharp_plugins.lora", description=main.__doc__)
-    commands = parser.add_subparsers(required=True, metavar="save | load | merge")
+    subparsers = parser.add_subparsers(required=True, metavar="save | load | merge")
 
     def command(run, words, description):
-        added = commands.add_parser(run.__name__, help=words, description=description)
+        added = subparsers.add_parser(run.__name__, help=words, description=description)
         added.set_defaults(run=run)
         return added
 
@@ -72,9 +71,7 @@ def build_parser() -> argparse.ArgumentParser:
     words = "names of modules: fairseq's own, or transformers', for a BERT or RoBERTa that was converted (default: fairseq)"
     added.add_argument("--names", choices=("fairseq", "transformers"), default="fairseq", help=words)
 
-    description = (
-        "Write a LoRA checkpoint from a plain one and an adapter, to train on from, to generate with or to merge."
-    )
+    description = "Write a LoRA checkpoint from a plain one and an adapter, to train on from, to generate with or to merge."
     added = command(load, "PEFT's files and a plain checkpoint as a LoRA checkpoint", description)
     words = "adapter, written by save or by PEFT, of a fairseq model or of the published BERT or RoBERTa that it was converted from"
     added.add_argument("directory", metavar="DIR", type=Path, help=words)

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from sharp_plugins.lora.merge import State, lora_names, shape, tied_to
-from sharp_plugins.lora.model import LoRASettings
-from sharp_plugins.lora.trained import names_trained_along
+from sharp_plugins.networks.lora import LoRASettings
+from sharp_plugins.networks.module_names import names_trained_along
 
 # What moves in training without being trained.
 STATISTICS = (".running_mean", ".running_var", ".num_batches_tracked")

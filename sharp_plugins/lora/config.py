@@ -7,7 +7,7 @@ beside them: an argparse.Namespace of all flags from the command line, a dict fr
 import argparse
 from typing import Any, Dict, Tuple
 
-from sharp_plugins.lora.model import LoRASettings
+from sharp_plugins.networks.lora import LoRASettings
 
 Config = Dict[str, Any]
 

@@ -116,10 +116,7 @@ def tied_to(state: State, name: str) -> List[str]:
         for other, value in state.items()
         if other != name
         and value.shape == weight.shape
-        and (
-            value.data_ptr() == weight.data_ptr()
-            or (value.dim() == 2 and "embed" in other + name and torch.equal(value, weight))
-        )
+        and (value.data_ptr() == weight.data_ptr() or (value.dim() == 2 and "embed" in other + name and torch.equal(value, weight)))
     ]
 
 

@@ -16,18 +16,17 @@ from typing import Any, Dict, Iterable, List, NamedTuple, Set, Tuple
 
 import torch
 
-from sharp_plugins.convert.aliases import check_copies, with_shared
+from sharp_plugins.files.aliases import check_copies, with_shared
+from sharp_plugins.files.tensors import read_safetensors, read_torch
+from sharp_plugins.files.text import read_json
 from sharp_plugins.lora import transformers_names
-from sharp_plugins.lora.files import about
+from sharp_plugins.lora.fairseq_checkpoint import about
 from sharp_plugins.lora.merge import NO_UPDATES, State, check_finite, lora_names, shape, tied_to
-from sharp_plugins.lora.model import LoRASettings
 from sharp_plugins.lora.peft_config import CONFIG, check_kind, from_config, to_config
 from sharp_plugins.lora.peft_names import PREFIX, layers_of, plain_names
 from sharp_plugins.lora.promises import check_promises
-from sharp_plugins.lora.trained import names_trained_along
-from sharp_plugins.module_names import HEADS, above
-from sharp_plugins.tensor_files import read_safetensors, read_torch
-from sharp_plugins.text_files import read_json
+from sharp_plugins.networks.lora import LoRASettings
+from sharp_plugins.networks.module_names import HEADS, above, names_trained_along
 
 WEIGHTS = "adapter_model.safetensors"
 PICKLED = "adapter_model.bin"  # of older PEFT; read, and never written
@@ -87,7 +86,7 @@ def to_peft(state: State, settings: LoRASettings) -> Adapter:
 
 
 def _trained_along(state: State, settings: LoRASettings, layers: List[str]) -> List[str]:
-    """The modules with weights that `sharp_plugins.lora.freeze` lets train because of their names.
+    """The modules with weights that `sharp_plugins.networks.mark_only_lora_as_trainable` lets train because of their names.
 
     They are the innermost ones, since PEFT takes no lists and dicts of modules (``classification_heads``) among them;
     and all that share a weight, since it gives each module that it trains a copy.
@@ -124,8 +123,7 @@ def from_peft(adapter: Adapter, plain: State) -> Tuple[State, LoRASettings]:
     check_kind(config)
     check_finite(adapter.tensors, "; the adapter is not used")
     given, front = plain_names(
-        adapter.tensors,
-        lambda layers: all(f"{layer}.weight" in plain for layer in layers) or transformers_names.fit(plain, layers),
+        adapter.tensors, lambda layers: all(f"{layer}.weight" in plain for layer in layers) or transformers_names.fit(plain, layers)
     )
     if not layers_of(given):
         raise ValueError(f"{WEIGHTS} holds no lora_A and lora_B")

@@ -3,8 +3,8 @@
 import json
 from typing import Any, Dict, List
 
-from sharp_plugins.lora.expressions import check_expression
-from sharp_plugins.lora.model import LoRASettings
+from sharp_plugins.files.expressions import check_expression
+from sharp_plugins.networks.lora import LoRASettings
 
 Config = Dict[str, Any]
 

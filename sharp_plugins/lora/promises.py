@@ -10,7 +10,7 @@ from typing import Any, Dict
 from sharp_plugins.lora.merge import State
 from sharp_plugins.lora.peft_config import CONFIG
 from sharp_plugins.lora.peft_names import layers_of
-from sharp_plugins.module_names import above, matches
+from sharp_plugins.networks.module_names import above, matches
 
 Config = Dict[str, Any]
 

@@ -6,7 +6,7 @@ from typing import Any, Dict
 from sharp_plugins.lora.merge import State
 from sharp_plugins.lora.peft_names import PREFIX
 from sharp_plugins.lora.transformers_names import BY_WORD, HEAD, POSITIONS, kind_of, names_of
-from sharp_plugins.module_names import HEADS
+from sharp_plugins.networks.module_names import HEADS
 
 LM_HEAD = "encoder.lm_head."
 
@@ -48,7 +48,7 @@ def to_transformers(tensors: State, config: Dict[str, Any], state: State, pooler
     for head in heads:
         front = f"{HEADS}.{head}."
         tensors = {key: value for key, value in tensors.items() if not key.startswith(front)}
-        tensors.update({f"{HEAD}.{key[len(front):]}": value for key, value in state.items() if key.startswith(front)})
+        tensors.update({f"{HEAD}.{key[len(front) :]}": value for key, value in state.items() if key.startswith(front)})
 
     def theirs(key: str) -> str:
         name = names.get(key)

@@ -19,7 +19,7 @@ from sharp_plugins.convert.weights import INSIDE, TOKEN_TYPES, published_names
 from sharp_plugins.lora.merge import State
 from sharp_plugins.lora.peft_config import from_config
 from sharp_plugins.lora.peft_names import layers_of
-from sharp_plugins.module_names import HEADS
+from sharp_plugins.networks.module_names import HEADS
 
 # fairseq's own name of the one head of its task sentence_prediction.
 HEAD = f"{HEADS}.sentence_classification_head"

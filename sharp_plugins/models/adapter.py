@@ -1,6 +1,6 @@
 """``--arch adapter --base-arch roberta_base --adapter-size 64``: bottleneck adapters in any architecture's layers.
 
-The networks are `sharp_plugins.bottleneck`; the model that is built is the base architecture's own, with adapters in its
+The networks are `sharp_plugins.networks.bottleneck`; the model that is built is the base architecture's own, with adapters in its
 layers, and all else frozen. Not for TorchScript, which does not see what is hooked to a module.
 
 Sources: Houlsby et al. 2019, "Parameter-Efficient Transfer Learning for NLP" (arXiv 1902.00751); Pfeiffer et al. 2021,
@@ -14,9 +14,10 @@ from typing import Optional
 from fairseq.dataclass.constants import ChoiceEnum
 from fairseq.models import register_model, register_model_architecture
 
-from sharp_plugins.bottleneck import ACTIVATIONS, Bottleneck, adapters, close, follow, is_layer, width_of
+from sharp_plugins.core.setting_error import as_flags
 from sharp_plugins.models.base_arch import BaseArchConfig, WrappingModel, train_through_checkpointed_layers
-from sharp_plugins.module_names import (
+from sharp_plugins.networks.bottleneck import ACTIVATIONS, Bottleneck, adapters, close, follow, is_layer, width_of
+from sharp_plugins.networks.module_names import (
     HEADS,
     accept_plain_checkpoints,
     check_patterns,
@@ -25,7 +26,6 @@ from sharp_plugins.module_names import (
     train_only,
     trained_along,
 )
-from sharp_plugins.settings import as_flags
 
 logger = logging.getLogger(__name__)
 
@@ -134,9 +134,7 @@ class Adapter(WrappingModel):
     def _freeze(model, own, strict: bool):
         train = [p for adapter in adapters(model) for p in adapter.parameters()]
         along = ALONG[own["adapter_placement"]]
-        return train_only(
-            model, train + trained_along("also_train", model, own["adapter_also_train"], along, strict)
-        )
+        return train_only(model, train + trained_along("also_train", model, own["adapter_also_train"], along, strict))
 
 
 register_model_architecture("adapter", "adapter")(Adapter.apply_defaults)

@@ -2,7 +2,8 @@
 
 What is built is the base architecture's own model, changed in place, so that everything that fairseq or a task asks of the
 architecture (heads, beam search, checkpoints' names) it goes on to find. On the command line `sharp_plugins.host.flags` adds
-the base's flags; in a hydra config they stand beside the wrapper's: ``model: {_name: lora, base_arch: roberta_base, dropout: 0.1}``.
+the base's flags; in a hydra config they stand beside the wrapper's:
+``model: {_name: lora, base_arch: roberta_base, dropout: 0.1}``.
 """
 
 import argparse
@@ -69,8 +70,7 @@ class WrappingModel(BaseFairseqModel):
         if name not in ARCH_MODEL_REGISTRY:
             close = difflib.get_close_matches(name, ARCH_MODEL_REGISTRY, n=5)
             raise ValueError(
-                f"--base-arch {name}: there is no such architecture"
-                + (f"; similar ones are {', '.join(close)}" if close else "")
+                f"--base-arch {name}: there is no such architecture" + (f"; similar ones are {', '.join(close)}" if close else "")
             )
 
     @classmethod

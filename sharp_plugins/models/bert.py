@@ -106,10 +106,7 @@ class BertEncoder(RobertaEncoder):
         self, src_tokens, return_all_hiddens=False, token_embeddings=None, token_types=None, **unused
     ) -> Tuple[Tensor, Dict]:
         out = self.sentence_encoder(
-            src_tokens,
-            return_all_hiddens=return_all_hiddens,
-            token_embeddings=token_embeddings,
-            token_types=token_types,
+            src_tokens, return_all_hiddens=return_all_hiddens, token_embeddings=token_embeddings, token_types=token_types
         )
         inner_states = out["encoder_states"] if return_all_hiddens else None
         return out["encoder_out"][0].transpose(0, 1), {"inner_states": inner_states}

@@ -13,11 +13,11 @@ from typing import Optional
 from fairseq.dataclass.constants import ChoiceEnum
 from fairseq.models import register_model, register_model_architecture
 
-from sharp_plugins.lora import layer
-from sharp_plugins.lora.model import BIASES, LoRASettings, add_lora, freeze
+from sharp_plugins.core.pairs import MONITORS
+from sharp_plugins.core.setting_error import as_flags
 from sharp_plugins.models.base_arch import BaseArchConfig, WrappingModel, train_through_checkpointed_layers, wrapper_of
-from sharp_plugins.pairs import MONITORS
-from sharp_plugins.settings import as_flags
+from sharp_plugins.networks import low_rank as layer
+from sharp_plugins.networks.lora import BIASES, LoRASettings, add_lora, mark_only_lora_as_trainable
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,9 @@ class LoRAConfig(BaseArchConfig):
     )
     lora_init: ChoiceEnum(list(layer.INITS)) = field(
         default=LoRASettings.init,
-        metadata={"help": "how A is initialised: Kaiming uniform (Hu et al.'s code, PEFT) or Gaussian with deviation 1/rank; B is 0"},
+        metadata={
+            "help": "how A is initialised: Kaiming uniform (Hu et al.'s code, PEFT) or Gaussian with deviation 1/rank; B is 0"
+        },
     )
     lora_bias: ChoiceEnum(list(BIASES)) = field(
         default=LoRASettings.bias,
@@ -56,7 +58,10 @@ class LoRAConfig(BaseArchConfig):
     )
     lora_monitor: ChoiceEnum(list(MONITORS)) = field(
         default="ends",
-        metadata={"help": "layers whose balancedness 2|B| is logged: first, middle and last, all, or none (default: the BAR paper's Figure 3)"},
+        metadata={
+            "help": "layers whose balancedness 2|B| is logged: first, middle and last, all, or none "
+            "(default: the BAR paper's Figure 3)"
+        },
     )
 
 
@@ -84,7 +89,7 @@ class LoRA(WrappingModel):
     def change(cls, model, args) -> None:
         settings = cls.settings(args)
         chosen = add_lora(model, settings)
-        trained, total = freeze(model, settings, strict=False)
+        trained, total = mark_only_lora_as_trainable(model, settings, strict=False)
         logger.info(
             f"LoRA of rank {settings.rank} on {len(chosen)} layers ({chosen[0]}, ...): {trained:,} of {total:,} weights train"
         )
@@ -92,7 +97,7 @@ class LoRA(WrappingModel):
     @classmethod
     @as_flags("lora")
     def finish(cls, model, args) -> None:
-        freeze(model, cls.settings(args))
+        mark_only_lora_as_trainable(model, cls.settings(args))
         train_through_checkpointed_layers(model)
 
     @classmethod

@@ -6,7 +6,7 @@ Before each update of the base optimizer, for every scale-invariant pair (X, Y) 
     2. X ← (1 − sign η_t α_t) X,  Y ← (1 + sign η_t α_t) Y
     3. the base optimizer's update
 
-The rule is `sharp_plugins.balancedness`. It is applied like decoupled weight decay, to the weights that the base optimizer
+The rule is `sharp_plugins.core.balancedness`. It is applied like decoupled weight decay, to the weights that the base optimizer
 updates (the fp32 master copies under mixed precision), after the all-reduce: all workers decide alike without communication.
 Where step 3 fails, step 2 is taken back, from a copy of the pairs' weights that is kept for as long as the update takes.
 
@@ -22,7 +22,7 @@ from fairseq.optim import register_optimizer
 from omegaconf import II
 from torch import Tensor
 
-from sharp_plugins.balancedness import (
+from sharp_plugins.core.balancedness import (
     SCHEDULES,
     VARIANTS,
     check_strength,
@@ -32,11 +32,11 @@ from sharp_plugins.balancedness import (
     scheduled_alpha,
     squared_norms,
 )
-from sharp_plugins.noise import mix, seeded_generator
+from sharp_plugins.core.noise import mix, seeded_generator
+from sharp_plugins.core.pairs import MONITORS, scale_invariant_pairs
+from sharp_plugins.core.rounding import round_stochastically_
+from sharp_plugins.core.setting_error import SettingError, as_flags
 from sharp_plugins.optim.base import BaseOptimizerConfig, WrappingOptimizer
-from sharp_plugins.pairs import MONITORS, scale_invariant_pairs
-from sharp_plugins.rounding import round_stochastically_
-from sharp_plugins.settings import SettingError, as_flags
 
 
 @dataclass
@@ -49,8 +49,7 @@ class BARConfig(BaseOptimizerConfig):
         },
     )
     bar_alpha: float = field(
-        default=0.5,
-        metadata={"help": "strength α₀; 0 is the base optimizer (default: the middle of the paper's 0.2, 0.5, 1.0)"},
+        default=0.5, metadata={"help": "strength α₀; 0 is the base optimizer (default: the middle of the paper's 0.2, 0.5, 1.0)"}
     )
     bar_schedule: ChoiceEnum(list(SCHEDULES)) = field(
         default="constant", metadata={"help": "how α falls over the run: not at all, linearly to 0, or as half a cosine to 0"}
@@ -59,8 +58,7 @@ class BARConfig(BaseOptimizerConfig):
         default=None, metadata={"help": "update at which a falling α reaches 0 (default: --max-update)"}
     )
     bar_monitor: ChoiceEnum(list(MONITORS)) = field(
-        default="ends",
-        metadata={"help": "pairs whose balancedness 2|B| is logged: first, middle and last, all, or none"},
+        default="ends", metadata={"help": "pairs whose balancedness 2|B| is logged: first, middle and last, all, or none"}
     )
     max_update: float = II("optimization.max_update")
 
@@ -79,7 +77,7 @@ class Side(NamedTuple):
 
 
 class Pairs(NamedTuple):
-    """Pairs as the base optimizer sees them; made by `sharp_plugins.host.pairs`.
+    """Pairs as the base optimizer sees them; made by `sharp_plugins.host.balancing`.
 
     names: of the P pairs.
     gradients: returns those of x.weights and y.weights, which the update will use; None for a weight without.
@@ -110,7 +108,7 @@ def multiply_(side: Side, by: Tensor, seed: int) -> None:
 
 @register_optimizer("bar", dataclass=BARConfig)
 class BAR(WrappingOptimizer):
-    """oBAR and nBAR around a base optimizer. Needs a model with scale-invariant pairs (`sharp_plugins.pairs`)."""
+    """oBAR and nBAR around a base optimizer. Needs a model with scale-invariant pairs (`sharp_plugins.core.pairs`)."""
 
     def __init__(self, cfg, params):
         self.check(cfg)
@@ -143,7 +141,7 @@ class BAR(WrappingOptimizer):
         if not pairs:
             raise ValueError(
                 "--optimizer bar needs scale-invariant pairs of weights, and the model has none: train it with "
-                "--arch lora --base-arch ..., or declare its pairs with sharp_plugins.pairs.declare_pair"
+                "--arch lora --base-arch ..., or declare its pairs with sharp_plugins.core.pairs.declare_pair"
             )
         frozen = [pair.name for pair in pairs if not all(p.requires_grad for p in (*pair.x, *pair.y))]
         if frozen:

@@ -27,14 +27,11 @@ STATE_KEY = "sharp_plugins"
 class BaseOptimizerConfig(FairseqDataclass):
     base_optimizer: str = field(
         default="adam",
-        metadata={
-            "help": "optimizer that makes the update once the gradient is there: any registered one, with its own flags"
-        },
+        metadata={"help": "optimizer that makes the update once the gradient is there: any registered one, with its own flags"},
     )
     # A mapping, or its JSON. Not Dict[str, Any]: hydra lets a new key into an untyped field only.
     base: Any = field(
-        default=None,
-        metadata={"help": "settings of the base optimizer (hydra); on the command line its own flags fill this"},
+        default=None, metadata={"help": "settings of the base optimizer (hydra); on the command line its own flags fill this"}
     )
     lr: List[float] = II("optimization.lr")
 
@@ -59,8 +56,7 @@ def check_base_optimizer(name: str) -> None:
         )
     if name not in available_base_optimizers():
         raise ValueError(
-            f"--base-optimizer {name}: there is no such base optimizer; choose one of "
-            + ", ".join(available_base_optimizers())
+            f"--base-optimizer {name}: there is no such base optimizer; choose one of " + ", ".join(available_base_optimizers())
         )
 
 

@@ -2,7 +2,7 @@
 
     1. l_j(w + ρ ε̂/‖ε̂‖₂)        a forward without gradients at a random point of the sphere
     2. l_j(w)                    a forward with gradients
-    3. a_j, g_j, r, g'_j          Eq. 3-6: `sharp_plugins.guardedness`
+    3. a_j, g_j, r, g'_j          Eq. 3-6: `sharp_plugins.core.guardedness`
     4. g = ∇ Σ_j g'_j l_j(w)       the backward of 2
     5. as SAM from here: w + ρ g/‖g‖₂, and fairseq's own train_step there on the unweighted batch
 
@@ -22,8 +22,8 @@ from fairseq.dataclass.constants import ChoiceEnum
 from fairseq.optim import register_optimizer
 from torch import Tensor
 
-from sharp_plugins import guardedness
-from sharp_plugins.criterions import check_criterion
+from sharp_plugins.core import guardedness
+from sharp_plugins.criterions.instances import check_criterion
 from sharp_plugins.optim.sam import SAM, SAMConfig
 
 DROPOUTS = ChoiceEnum(["matched", "independent"])
@@ -70,8 +70,7 @@ class DSAM(SAM):
         nothing = torch.zeros(0, device=passes.device)
         # Eq. 3, micro-batch by micro-batch; a dummy or one lost to memory has no instances.
         changes = [
-            nothing if dummy or c is None or n is None else n - c.detach()
-            for n, c, dummy in zip(noisy, clean, passes.is_dummy)
+            nothing if dummy or c is None or n is None else n - c.detach() for n, c, dummy in zip(noisy, clean, passes.is_dummy)
         ]
         a = torch.cat(changes).float()
         largest = passes.max_over_scope(guardedness.largest_finite(a))

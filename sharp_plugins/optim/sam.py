@@ -5,7 +5,7 @@
     3. gradient at w'                    fairseq's own train_step: accumulation, all-reduce, clipping, loss scaling
     4. back to w, then the base optimizer's update
 
-Steps 2 and 4 are `sharp_plugins.perturbation`; the passes are made by `sharp_plugins.host`, which calls `ascend`.
+Steps 2 and 4 are `sharp_plugins.core.perturbation`; the passes are made by `sharp_plugins.host`, which calls `ascend`.
 """
 
 import math
@@ -36,8 +36,7 @@ class SAMConfig(BaseOptimizerConfig):
         metadata={"help": "adaptive SAM: the neighbourhood scales with the weights (Kwon et al. 2021); wants a larger ρ"},
     )
     sam_eta: float = field(
-        default=0.01,
-        metadata={"help": "η of adaptive SAM's |w| + η, which keeps zero weights movable (default: Kwon et al. 2021)"},
+        default=0.01, metadata={"help": "η of adaptive SAM's |w| + η, which keeps zero weights movable (default: Kwon et al. 2021)"}
     )
     sam_scope: SCOPES = field(
         default="worker",
@@ -54,8 +53,7 @@ class SAMConfig(BaseOptimizerConfig):
         },
     )
     sam_interval: int = field(
-        default=1,
-        metadata={"help": "climb at every k-th update only and make plain updates in between (default: every update)"},
+        default=1, metadata={"help": "climb at every k-th update only and make plain updates in between (default: every update)"}
     )
 
 

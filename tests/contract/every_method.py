@@ -11,16 +11,16 @@ from typing import List, NamedTuple
 
 import numpy
 import pytest
-import toy
 import torch
+import toy
 from fairseq.modules import MultiheadAttention
 from fairseq.optim import AMPOptimizer, FP16Optimizer
 from processes import assert_equal
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from sharp_plugins.host.masters import master_copies, registered_optimizer
-from sharp_plugins.pairs import declare_pair
+from sharp_plugins.core.pairs import declare_pair
+from sharp_plugins.host.weights import master_copies, registered_optimizer
 
 # The name is what `--optimizer` takes, as far as its first "-". The size of a perturbation is such that a wrong one shows.
 # The update that fails is the second one: with an interval of 2 it is a plain one, between two climbs.
@@ -51,10 +51,7 @@ SCALE = 4  # of the loss, to begin with
 OF_A_VARIATION = ("fp32", "fp16")
 
 COMBINATIONS = [
-    (method, precision)
-    for precision in PRECISIONS
-    for method in METHODS
-    if method not in VARIATIONS or precision in OF_A_VARIATION
+    (method, precision) for precision in PRECISIONS for method in METHODS if method not in VARIATIONS or precision in OF_A_VARIATION
 ]
 
 

@@ -3,14 +3,14 @@ begun, and no file holds anything else; for every method, in every precision."""
 
 import every_method
 import pytest
-import toy
 import torch
+import toy
 from every_method import Calls, failing
 from fairseq.optim import FP16Optimizer
 from processes import assert_equal
 from torch.overrides import TorchFunctionMode
 
-from sharp_plugins.host.masters import registered_optimizer
+from sharp_plugins.host.weights import registered_optimizer
 
 
 class Fault(Exception):

@@ -4,8 +4,8 @@ import itertools
 
 import every_method
 import pytest
-import toy
 import torch
+import toy
 from every_method import failing, watched
 from processes import assert_equal
 

@@ -9,8 +9,8 @@ from fairseq import checkpoint_utils
 from fairseq.models.roberta import RobertaModel
 from published import PAIRS, SENTENCES
 
-from sharp_plugins.convert.checkpoint import convert
-from sharp_plugins.convert.tokenizer import Tokenizer
+from sharp_plugins.convert.conversion import convert
+from sharp_plugins.text.tokenizer import Tokenizer
 
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("tokenizers")
@@ -114,9 +114,7 @@ def test_minilms_pooler_is_the_first_half_of_a_new_head(minilm):
     torch.testing.assert_close(ours, output.pooler_output, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "size", [{}, {"hidden_act": "gelu_new"}, {"hidden_act": "relu", "num_attention_heads": 4}], ids=str
-)
+@pytest.mark.parametrize("size", [{}, {"hidden_act": "gelu_new"}, {"hidden_act": "relu", "num_attention_heads": 4}], ids=str)
 def test_small_bert(tmp_path, size):
     both = Both(published.write_bert(tmp_path / "published", **size), tmp_path / "out")
     both.assert_all()

@@ -9,14 +9,14 @@ from pathlib import Path
 import processes
 import published
 import pytest
-import toy
 import torch
+import toy
 from fairseq import checkpoint_utils
 
 from sharp_plugins.convert.__main__ import main
-from sharp_plugins.convert.checkpoint import architecture_flags, convert
-from sharp_plugins.convert.settings import Settings
-from sharp_plugins.convert.tokenizer import Tokenizer
+from sharp_plugins.convert.conversion import architecture_flags, convert
+from sharp_plugins.convert.published_settings import Settings
+from sharp_plugins.text.tokenizer import Tokenizer
 
 pytest.importorskip("tokenizers")
 

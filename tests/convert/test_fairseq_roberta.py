@@ -4,12 +4,12 @@ import argparse
 
 import published
 import pytest
-import toy
 import torch
+import toy
 from fairseq import checkpoint_utils
 from fairseq.data import Dictionary
 
-from sharp_plugins.convert.settings import read_settings
+from sharp_plugins.convert.published_settings import read_settings
 from sharp_plugins.convert.weights import fairseq_weights
 
 ROWS = 30
@@ -41,21 +41,47 @@ def old_checkpoint(path, state):
         elif not any(f".self_attn.{p}_proj." in name for p in "kv"):
             old[name] = value
     args = argparse.Namespace(
-        activation_dropout=0.0, activation_fn="gelu", adam_betas="(0.9, 0.98)", adam_eps=1e-06, arch="roberta_base",
-        attention_dropout=0.1, clip_norm=0.0, criterion="masked_lm", data="data", ddp_backend="c10d", dropout=0.1,
-        encoder_attention_heads=2, encoder_embed_dim=16, encoder_ffn_embed_dim=32, encoder_layers=2, lr=[0.0006],
-        lr_scheduler="polynomial_decay", max_positions=256, max_update=500000, optimizer="adam", pooler_dropout=0.0,
-        pooler_activation_fn="tanh", sample_break_mode="complete", seed=1, task="masked_lm", tokens_per_sample=256,
+        activation_dropout=0.0,
+        activation_fn="gelu",
+        adam_betas="(0.9, 0.98)",
+        adam_eps=1e-06,
+        arch="roberta_base",
+        attention_dropout=0.1,
+        clip_norm=0.0,
+        criterion="masked_lm",
+        data="data",
+        ddp_backend="c10d",
+        dropout=0.1,
+        encoder_attention_heads=2,
+        encoder_embed_dim=16,
+        encoder_ffn_embed_dim=32,
+        encoder_layers=2,
+        lr=[0.0006],
+        lr_scheduler="polynomial_decay",
+        max_positions=256,
+        max_update=500000,
+        optimizer="adam",
+        pooler_dropout=0.0,
+        pooler_activation_fn="tanh",
+        sample_break_mode="complete",
+        seed=1,
+        task="masked_lm",
+        tokens_per_sample=256,
         update_freq=[1],
     )
     history = {
-        "criterion_name": "MaskedLmLoss", "optimizer_name": "FP16Optimizer", "lr_scheduler_state": {"best": None},
+        "criterion_name": "MaskedLmLoss",
+        "optimizer_name": "FP16Optimizer",
+        "lr_scheduler_state": {"best": None},
         "num_updates": 500000,
     }
     iterator = {"epoch": 247, "iterations_in_epoch": 0}
     torch.save(
         {
-            "args": args, "model": old, "optimizer_history": [history], "extra_state": {"train_iterator": iterator},
+            "args": args,
+            "model": old,
+            "optimizer_history": [history],
+            "extra_state": {"train_iterator": iterator},
             "last_optimizer_state": None,
         },
         path,

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from sharp_plugins.convert.names import model_names
-from sharp_plugins.convert.settings import read_settings
+from sharp_plugins.convert.published_settings import read_settings
 from sharp_plugins.convert.weights import fairseq_weights, read_weights
 
 ROWS = 30

@@ -6,7 +6,7 @@ import published
 import pytest
 import torch
 
-from sharp_plugins.convert.settings import read_settings
+from sharp_plugins.convert.published_settings import read_settings
 from sharp_plugins.convert.weights import fairseq_weights, read_weights
 
 INSIDE = "encoder.sentence_encoder"
@@ -21,15 +21,36 @@ def settings_of(tmp_path, config):
 def test_settings_of_bert(tmp_path):
     """Those of bert-base-uncased's published config.json."""
     config = {
-        "architectures": ["BertForMaskedLM"], "attention_probs_dropout_prob": 0.1, "gradient_checkpointing": False,
-        "hidden_act": "gelu", "hidden_dropout_prob": 0.1, "hidden_size": 768, "initializer_range": 0.02,
-        "intermediate_size": 3072, "layer_norm_eps": 1e-12, "max_position_embeddings": 512, "model_type": "bert",
-        "num_attention_heads": 12, "num_hidden_layers": 12, "pad_token_id": 0, "position_embedding_type": "absolute",
-        "transformers_version": "4.6.0.dev0", "type_vocab_size": 2, "use_cache": True, "vocab_size": 30522,
+        "architectures": ["BertForMaskedLM"],
+        "attention_probs_dropout_prob": 0.1,
+        "gradient_checkpointing": False,
+        "hidden_act": "gelu",
+        "hidden_dropout_prob": 0.1,
+        "hidden_size": 768,
+        "initializer_range": 0.02,
+        "intermediate_size": 3072,
+        "layer_norm_eps": 1e-12,
+        "max_position_embeddings": 512,
+        "model_type": "bert",
+        "num_attention_heads": 12,
+        "num_hidden_layers": 12,
+        "pad_token_id": 0,
+        "position_embedding_type": "absolute",
+        "transformers_version": "4.6.0.dev0",
+        "type_vocab_size": 2,
+        "use_cache": True,
+        "vocab_size": 30522,
     }
     expected = dict(
-        encoder_layers=12, encoder_embed_dim=768, encoder_ffn_embed_dim=3072, encoder_attention_heads=12,
-        activation_fn="gelu", dropout=0.1, attention_dropout=0.1, max_positions=512, token_types=2,
+        encoder_layers=12,
+        encoder_embed_dim=768,
+        encoder_ffn_embed_dim=3072,
+        encoder_attention_heads=12,
+        activation_fn="gelu",
+        dropout=0.1,
+        attention_dropout=0.1,
+        max_positions=512,
+        token_types=2,
         layer_norm_eps=1e-12,
     )
     settings = settings_of(tmp_path, config)
@@ -168,7 +189,7 @@ def test_an_untied_or_partial_language_model_head_is_left_out(bert):
     for given in (untied, partial):
         state, left_out = fairseq_weights(given, settings, list(range(30)))
         assert [name for name in state if "lm_head" in name] == ["encoder.lm_head.weight"]
-        assert [name for name in left_out] == sorted(name for name in given if name.startswith("cls."))
+        assert list(left_out) == sorted(name for name in given if name.startswith("cls."))
 
 
 def test_a_roberta_with_another_activation_has_no_head_of_fairseqs(tmp_path):

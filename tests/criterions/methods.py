@@ -2,8 +2,8 @@
 
 import pytest
 import sentences
-import toy
 import torch
+import toy
 
 from sharp_plugins.criterions import r3f
 

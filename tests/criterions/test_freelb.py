@@ -134,9 +134,7 @@ def test_a_sentence_without_a_gradient_stays_where_it_is(sentence_data):
     assert loss.isfinite() and log["freelb_gap"] == 0
 
 
-@pytest.mark.parametrize(
-    "flag, value", [("steps", 0), ("step-size", 0), ("step-size", math.nan), ("init", -1), ("max-norm", -0.1)]
-)
+@pytest.mark.parametrize("flag, value", [("steps", 0), ("step-size", 0), ("step-size", math.nan), ("init", -1), ("max-norm", -0.1)])
 def test_bad_settings_are_refused(sentence_data, flag, value):
     with pytest.raises(ValueError, match=f"--freelb-{flag}"):
         sentences.parts(sentence_data, NAME, f"--freelb-{flag}={value}")

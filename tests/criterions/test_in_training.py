@@ -5,8 +5,8 @@ import math
 
 import pytest
 import sentences
-import toy
 import torch
+import toy
 from fairseq.criterions import CRITERION_REGISTRY
 from fairseq.logging import metrics
 from methods import METHODS, METRICS, SETTINGS, steady_noise, trainer, translation_trainer

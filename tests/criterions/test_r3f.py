@@ -4,8 +4,8 @@ import math
 
 import pytest
 import sentences
-import toy
 import torch
+import toy
 
 from sharp_plugins.criterions import r3f
 from sharp_plugins.criterions.perturbed_embeddings import perturbed, token_embedding
@@ -29,9 +29,7 @@ def test_classification(sentence_data, kind):
     clean, noised = sentences.logits_at(model, sample, 0), sentences.logits_at(model, sample, z)
     kl = sentences.plain_kl(clean, noised)
     assert kl.max() > 1e-4
-    log = sentences.assert_same_loss_and_gradient(
-        criterion, model, sample, sentences.plain_losses(clean, sample) + 0.7 * kl
-    )
+    log = sentences.assert_same_loss_and_gradient(criterion, model, sample, sentences.plain_losses(clean, sample) + 0.7 * kl)
     torch.testing.assert_close(log["symm_kl"], kl.sum().detach(), rtol=1e-3, atol=1e-6)
     assert log["ncorrect"] == (clean.argmax(1) == sample["target"].view(-1)).sum()
 
@@ -67,7 +65,13 @@ def test_the_noise_has_the_distribution_that_the_flag_names(kind):
 
 def translation(data, *flags, model=toy.MODEL):
     trainer = toy.build_trainer(
-        data, *toy.SGD, "--optimizer", "sgd", "--dropout", "0", model=model,
+        data,
+        *toy.SGD,
+        "--optimizer",
+        "sgd",
+        "--dropout",
+        "0",
+        model=model,
         criterion=["--criterion", TOKENS, "--label-smoothing", "0.1", *map(str, flags)],
     )
     (sample,) = toy.batches(trainer, [5])
@@ -165,8 +169,7 @@ def test_half_precision_keeps_noise_below_its_spacing(dtype):
 
 
 @pytest.mark.parametrize(
-    "flags",
-    [["--r3f-eps", "0"], ["--r3f-eps=-1e-5"], ["--r3f-eps", "nan"], ["--r3f-lambda=-1"], ["--r3f-lambda", "inf"]],
+    "flags", [["--r3f-eps", "0"], ["--r3f-eps=-1e-5"], ["--r3f-eps", "nan"], ["--r3f-lambda=-1"], ["--r3f-lambda", "inf"]]
 )
 @pytest.mark.parametrize("name", [NAME, TOKENS])
 def test_bad_settings_are_refused(sentence_data, translation_data, name, flags):

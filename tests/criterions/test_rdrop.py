@@ -4,8 +4,8 @@ import math
 
 import pytest
 import sentences
-import toy
 import torch
+import toy
 
 NAME, TOKENS = "rdrop_sentence_prediction", "rdrop_label_smoothed_cross_entropy"
 
@@ -34,9 +34,7 @@ def test_classification(sentence_data, alpha):
 
 
 def test_regression(sentence_data):
-    criterion, model, sample = sentences.parts(
-        sentence_data, NAME, "--rdrop-alpha", "2", regression=True, dropout="0.3"
-    )
+    criterion, model, sample = sentences.parts(sentence_data, NAME, "--rdrop-alpha", "2", regression=True, dropout="0.3")
     first, second = two_passes(model, sample)
     squares = (first - second).square().view(-1)
     losses = [sentences.plain_losses(logits, sample, regression=True) for logits in (first, second)]
@@ -46,8 +44,7 @@ def test_regression(sentence_data):
 
 def translation(data, *flags, criterion=TOKENS, dropout="0.3"):
     trainer = toy.build_trainer(
-        data, *toy.SGD, "--optimizer", "sgd", "--dropout", dropout,
-        criterion=["--criterion", criterion, *map(str, flags)],
+        data, *toy.SGD, "--optimizer", "sgd", "--dropout", dropout, criterion=["--criterion", criterion, *map(str, flags)]
     )
     (sample,) = toy.batches(trainer, [5])
     return trainer.get_criterion(), trainer.get_model().train(), sample
@@ -96,9 +93,7 @@ def test_padding_does_not_count(translation_data):
 
 @pytest.mark.parametrize("regression", [False, True], ids=["classification", "regression"])
 def test_alpha_zero_is_the_stock_criterion(sentence_data, regression):
-    sentences.assert_is_stock(
-        sentence_data, NAME, "sentence_prediction", "--rdrop-alpha", "0", regression=regression
-    )
+    sentences.assert_is_stock(sentence_data, NAME, "sentence_prediction", "--rdrop-alpha", "0", regression=regression)
 
 
 def test_alpha_zero_is_the_stock_criterion_in_translation(translation_data):

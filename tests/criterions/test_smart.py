@@ -4,8 +4,8 @@ import copy
 
 import pytest
 import sentences
-import toy
 import torch
+import toy
 
 NAME = "smart_sentence_prediction"
 
@@ -36,9 +36,7 @@ def flags(eps, sigma, eta, steps):
 @pytest.mark.parametrize("settings", [(0.1, 0.02, 0.05, 1), (0.05, 0.02, 0.05, 3), (0.05, 0.02, 10, 2)])
 @pytest.mark.parametrize("regression", [False, True], ids=["classification", "regression"])
 def test_loss_and_gradient(sentence_data, settings, regression):
-    criterion, model, sample = sentences.parts(
-        sentence_data, NAME, "--smart-lambda", "3", *flags(*settings), regression=regression
-    )
+    criterion, model, sample = sentences.parts(sentence_data, NAME, "--smart-lambda", "3", *flags(*settings), regression=regression)
     ell = squares if regression else sentences.plain_kl
     delta = adversarial(model, sample, *settings, ell)
     clean = sentences.logits_at(model, sample, 0)
@@ -67,9 +65,7 @@ def test_the_search_of_the_papers_size_climbs(sentence_data):
 
 @pytest.mark.parametrize("regression", [False, True], ids=["classification", "regression"])
 def test_lambda_and_mu_zero_are_the_stock_criterion(sentence_data, regression):
-    sentences.assert_is_stock(
-        sentence_data, NAME, "sentence_prediction", "--smart-lambda", "0", regression=regression
-    )
+    sentences.assert_is_stock(sentence_data, NAME, "sentence_prediction", "--smart-lambda", "0", regression=regression)
 
 
 def test_a_small_ball_leaves_the_stock_loss(sentence_data):
@@ -104,8 +100,7 @@ def test_without_gradients_the_losses_are_the_same(sentence_data):
 def test_bregman_loss_and_gradient(sentence_data, weight, regression):
     settings = (0.1, 0.02, 0.05, 1)
     criterion, model, sample = sentences.parts(
-        sentence_data, NAME, "--smart-lambda", weight, "--smart-mu", "0.7", "--store-ema", *flags(*settings),
-        regression=regression,
+        sentence_data, NAME, "--smart-lambda", weight, "--smart-mu", "0.7", "--store-ema", *flags(*settings), regression=regression
     )
     averaged = copy.deepcopy(model)
     with torch.no_grad():
@@ -133,8 +128,9 @@ def test_the_averaged_weights_predict_without_dropout(sentence_data):
     torch.manual_seed(0)
     measured = criterion(model, sample)[2]["smart_bregman"]
     torch.manual_seed(0)
-    expected = sentences.plain_kl(criterion.predict(model, sample["net_input"])[0],
-                                  sentences.logits_at(averaged.eval(), sample, 0)).sum()
+    expected = sentences.plain_kl(
+        criterion.predict(model, sample["net_input"])[0], sentences.logits_at(averaged.eval(), sample, 0)
+    ).sum()
     torch.testing.assert_close(measured, expected.detach())
 
 
@@ -142,8 +138,19 @@ def test_the_averaged_weights_predict_without_dropout(sentence_data):
 def test_the_average_is_of_the_updates_weights(sentence_data, optimizer):
     """θ̃ of the n-th update is β θ̃ + (1 - β) θ of those before: of w, never of w + ε, and w itself in the first."""
     built = sentences.trainer(
-        sentence_data, NAME, "--optimizer", *optimizer, "--lr", "0.5", "--smart-lambda", "0", "--smart-mu", "1",
-        "--store-ema", "--ema-decay", "0.6",
+        sentence_data,
+        NAME,
+        "--optimizer",
+        *optimizer,
+        "--lr",
+        "0.5",
+        "--smart-lambda",
+        "0",
+        "--smart-mu",
+        "1",
+        "--store-ema",
+        "--ema-decay",
+        "0.6",
     )
     assert built.get_model().encoder.lm_head.weight is built.get_model().encoder.sentence_encoder.embed_tokens.weight
     seen, predict = [], type(built.get_criterion()).predict_averaged
@@ -186,8 +193,24 @@ def test_averages_that_would_stand_still_are_refused(sentence_data, precision):
 def test_the_average_in_half_precision(sentence_data, precision):
     """θ̃ is kept in fp32, and predicts in the model's precision: at β = 0.999 it follows steps far below its spacing."""
     built = sentences.trainer(
-        sentence_data, NAME, "--optimizer", "sgd", "--lr", "0.5", "--smart-lambda", "0", "--smart-mu", "1", "--store-ema",
-        "--ema-decay", "0.999", "--ema-fp32", precision, "--fp16-no-flatten-grads", "--fp16-init-scale", "4",
+        sentence_data,
+        NAME,
+        "--optimizer",
+        "sgd",
+        "--lr",
+        "0.5",
+        "--smart-lambda",
+        "0",
+        "--smart-mu",
+        "1",
+        "--store-ema",
+        "--ema-decay",
+        "0.999",
+        "--ema-fp32",
+        precision,
+        "--fp16-no-flatten-grads",
+        "--fp16-init-scale",
+        "4",
     )
     name = "classification_heads.sentence_classification_head.out_proj.weight"
     average = built.get_model().get_parameter(name).detach().float()

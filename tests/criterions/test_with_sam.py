@@ -5,14 +5,14 @@ import copy
 import plain
 import pytest
 import sentences
-import toy
 import torch
+import toy
 from fairseq import utils
 from fairseq.logging import metrics
 from methods import METHODS, steady_noise, trainer, translation_trainer
 
+from sharp_plugins.core.perturbation import Perturbation
 from sharp_plugins.host.passes import Passes
-from sharp_plugins.perturbation import Perturbation
 
 RHO = 0.05
 SAM = ["--base-optimizer", "sgd", "--lr", "0.5", "--sam-rho", str(RHO)]

@@ -17,9 +17,7 @@ SHOWN = ("loss", "gnorm", "bar_alpha", "bar_shrinks_x", "bar_as_norms")
 def test_two_ranks_equal_one(translation_data, tmp_path, every_rank, backend, variant):
     flags = [*FLAGS, "--bar-variant", variant]
     one = train(translation_data, tmp_path / "one", *flags, "--update-freq", "2", model=LORA)
-    runs = train_ranks(
-        translation_data, tmp_path / "two", *flags, "--ddp-backend", backend, user_dir=every_rank, model=LORA
-    )
+    runs = train_ranks(translation_data, tmp_path / "two", *flags, "--ddp-backend", backend, user_dir=every_rank, model=LORA)
     assert_ranks_agree(tmp_path / "two")
     assert_close(weights_of(tmp_path / "two", 1), last(tmp_path / "one")["model"], relative=1e-4)
     entries = stats(one.text)
@@ -35,7 +33,11 @@ def test_two_ranks_equal_one(translation_data, tmp_path, every_rank, backend, va
 
 @pytest.mark.parametrize(
     "flags",
-    ["--fp16 --fp16-no-flatten-grads --fp16-init-scale 131072", "--memory-efficient-fp16 --fp16-init-scale 4 --base-optimizer adam --lr 0.01", "--bf16"],
+    [
+        "--fp16 --fp16-no-flatten-grads --fp16-init-scale 131072",
+        "--memory-efficient-fp16 --fp16-init-scale 4 --base-optimizer adam --lr 0.01",
+        "--bf16",
+    ],
     ids=["fp16", "memory-efficient", "bf16"],
 )
 def test_ranks_agree_in_half_precision(translation_data, tmp_path, every_rank, flags):

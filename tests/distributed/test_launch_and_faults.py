@@ -37,7 +37,7 @@ from fairseq.criterions.label_smoothed_cross_entropy import (
     LabelSmoothedCrossEntropyCriterion,
     LabelSmoothedCrossEntropyCriterionConfig,
 )
-from sharp_plugins.criterions import sentence_losses
+from sharp_plugins.criterions import stock
 
 sharp_plugins.register()
 
@@ -58,7 +58,7 @@ class Forgetful(LabelSmoothedCrossEntropyCriterion):
 
     def sentence_losses(self, model, sample):
         self.fail_once(model)
-        return sentence_losses.cross_entropy(self, model, sample)
+        return stock.cross_entropy(self, model, sample)
 """
 
 # SAM makes 2 passes an update (ascent, descent), δ-SAM 3 (random point, ascent, descent).
@@ -67,9 +67,7 @@ FAULTS = {"sam": 3, "dsam-random": 4, "dsam-ascent": 5}
 
 @pytest.mark.parametrize("backend", ["legacy_ddp", "pytorch_ddp"])
 @pytest.mark.parametrize("fault, scope", [("sam", "worker"), ("dsam-random", "global"), ("dsam-ascent", "worker")])
-def test_one_rank_out_of_memory_in_the_ascent_does_not_stop_the_others(
-    translation_data, tmp_path, backend, fault, scope
-):
+def test_one_rank_out_of_memory_in_the_ascent_does_not_stop_the_others(translation_data, tmp_path, backend, fault, scope):
     # A name of its own: fairseq imports the directory as a module of that name.
     user_dir = tmp_path / f"forgetful_{backend}_{fault}".replace("-", "_")
     user_dir.mkdir()

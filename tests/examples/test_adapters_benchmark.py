@@ -11,7 +11,7 @@ import torch
 import toy
 
 import sharp_plugins.optim.bar as bar_module
-from sharp_plugins.lora import lora_layers
+from sharp_plugins.networks import lora_layers
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "examples" / "benchmarks"
 TINY = ["--size", "tiny", "--batch", "2", "--tokens", "4", "--device", "cpu"]
@@ -40,9 +40,7 @@ def test_all_methods_start_from_the_same_model(adapters):
     trained = {name: {key for key, p in model.named_parameters() if p.requires_grad} for name, model in models.items()}
     assert trained["full"] == set(dict(models["full"].named_parameters()))
     head = {f"classifier.{module}.{kind}" for module in ("head", "dense") for kind in ("weight", "bias")}
-    updates = {
-        f"classifier.layers.{i}.{part}.lora_{side}" for i in (0, 1) for part in ("query", "value") for side in "AB"
-    }
+    updates = {f"classifier.layers.{i}.{part}.lora_{side}" for i in (0, 1) for part in ("query", "value") for side in "AB"}
     assert all(trained[name] == head | updates for name in WITHOUT_PEFT[1:])
     toy.freeze_alike(models["full"], models["lora"])
     logits = [model.eval()(**sample["net_input"])[0] for model in models.values()]

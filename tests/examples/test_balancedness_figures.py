@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from sharp_plugins import balancedness
+from sharp_plugins.core import balancedness
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "balancedness"
 A = torch.diag(torch.tensor([0.5, 0.0, 0.0], dtype=torch.float64))

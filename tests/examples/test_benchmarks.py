@@ -189,7 +189,7 @@ def test_memory_is_measured(script):
 
 def test_profile_names_the_parts(script, monkeypatch):
     step_time = script("step_time")
-    from sharp_plugins import perturbation
+    from sharp_plugins.core import perturbation
     from sharp_plugins.host import trainer as host
     from sharp_plugins.host.passes import Passes
 

@@ -19,12 +19,12 @@ CONFIGS = RUN.parent / "configs"
 if str(ROOT / "tests" / "glue") not in sys.path:
     sys.path.insert(0, str(ROOT / "tests" / "glue"))
 
-import glue_files  # noqa: E402
-import processes  # noqa: E402
+import glue_files
+import processes
 
-from sharp_plugins.glue import runs  # noqa: E402
-from sharp_plugins.glue.results import Result  # noqa: E402
-from sharp_plugins.glue.training import RunFailed  # noqa: E402
+from sharp_plugins.glue import runs
+from sharp_plugins.glue.results import Result
+from sharp_plugins.glue.training import RunFailed
 
 pytest.importorskip("tokenizers")  # backbones are converted with it
 
@@ -138,8 +138,15 @@ def test_a_table_is_of_one_backbone_data_and_settings(start, bert, data, tmp_pat
 @pytest.mark.parametrize(
     "setting",
     [
-        "optimizer.unknown=1", "optimizer.bar_alhpa=1", "optimization.max_updates=3", "task.clases=2",
-        "criterion.rdrop_beta=1", "criterion.unknown=1", "model.lora_rnak=4", "model.adapter_sizes=4", "model.unknown=1",
+        "optimizer.unknown=1",
+        "optimizer.bar_alhpa=1",
+        "optimization.max_updates=3",
+        "task.clases=2",
+        "criterion.rdrop_beta=1",
+        "criterion.unknown=1",
+        "model.lora_rnak=4",
+        "model.adapter_sizes=4",
+        "model.unknown=1",
     ],
 )
 def test_settings_that_fairseq_does_not_know_are_told_before_training(start, capsys, setting):
@@ -275,8 +282,10 @@ def test_what_another_call_has_done_is_not_a_failure(start, tmp_path, monkeypatc
 def test_an_error_in_the_evaluation_does_not_stop_the_others(start, tmp_path, monkeypatch, capsys):
     from sharp_plugins.glue import training
 
-    state = {"optimizer_history": [{"num_updates": 1}],
-             "extra_state": {"train_iterator": {"epoch": 1, "iterations_in_epoch": 1}, "previous_training_time": 1.0}}
+    state = {
+        "optimizer_history": [{"num_updates": 1}],
+        "extra_state": {"train_iterator": {"epoch": 1, "iterations_in_epoch": 1}, "previous_training_time": 1.0},
+    }
     monkeypatch.setattr(training, "read_checkpoint", lambda path: state)
 
     monkeypatch.setattr(training, "EVALUATE", "import sys; sys.exit('error: CUDA out of memory')")
@@ -376,8 +385,10 @@ def test_real_runs(bert, data, tmp_path):
     assert "bar_alpha" in last["lora-nbar"] and "bar_alpha" not in last["smart"]
     assert {"dsam_r", "sam_radius", "symm_kl"} <= last["dsam-r3f"].keys() and "sam_radius" not in last["smart"]
     assert "smart_bregman" in last["smart"]
-    trained = {m: re.search(r"adapters of size 64: ([\d,]+) of", (tmp_path / "out/RTE" / m / "seed3/train.log").read_text())
-               for m in methods}
+    trained = {
+        m: re.search(r"adapters of size 64: ([\d,]+) of", (tmp_path / "out/RTE" / m / "seed3/train.log").read_text())
+        for m in methods
+    }
     assert [method for method in methods if trained[method]] == ["houlsby"]
     # Again: nothing is trained, and the table is the same.
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "RTE").rglob("*")}

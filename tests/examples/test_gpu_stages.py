@@ -56,8 +56,7 @@ def test_a_stage_that_hangs_is_ended_with_all_that_it_started(stages, tmp_path):
     """Its child too, which ignores the first signal; what it wrote until then is kept."""
     child = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(600)"
     code = (
-        "import subprocess, sys, time\n"
-        f"print(subprocess.Popen([sys.executable, '-c', {child!r}]).pid, flush=True); time.sleep(600)"
+        f"import subprocess, sys, time\nprint(subprocess.Popen([sys.executable, '-c', {child!r}]).pid, flush=True); time.sleep(600)"
     )
     runner, log = stages.Runner(tmp_path, 60, "Title"), tmp_path / "slow.log"
     stage = says(stages, "slow", code, limit=3.0, tables=lambda: f"so far: {len(log.read_text().splitlines())} lines")
@@ -79,10 +78,7 @@ def test_a_stage_that_hangs_is_ended_with_all_that_it_started(stages, tmp_path):
 
 def test_stages_side_by_side(stages, tmp_path):
     """Each waits for a file that the other writes."""
-    code = (
-        "import pathlib, time; pathlib.Path({own!r}).touch()\n"
-        "while not pathlib.Path({other!r}).exists(): time.sleep(0.05)"
-    )
+    code = "import pathlib, time; pathlib.Path({own!r}).touch()\nwhile not pathlib.Path({other!r}).exists(): time.sleep(0.05)"
     a, b = str(tmp_path / "a"), str(tmp_path / "b")
     runner = stages.Runner(tmp_path / "out", 60, "Title")
     runner.run([says(stages, "one", code.format(own=a, other=b)), says(stages, "two", code.format(own=b, other=a))])
@@ -175,7 +171,19 @@ def test_what_the_tests_said_is_counted(script):
 @pytest.mark.slow
 def test_a_dry_run(tmp_path):
     """On a CPU, of three stages: the tests that want a GPU are found and skip, a script makes its table."""
-    command = ["bash", BENCHMARKS / "gpu.sh", "--device", "cpu", "--quick", "--out", tmp_path, "--only", "machine", "tests", "adapters"]
+    command = [
+        "bash",
+        BENCHMARKS / "gpu.sh",
+        "--device",
+        "cpu",
+        "--quick",
+        "--out",
+        tmp_path,
+        "--only",
+        "machine",
+        "tests",
+        "adapters",
+    ]
     environment = {**os.environ, "PYTHON": sys.executable}
     done = subprocess.run([str(part) for part in command], env=environment, stdout=subprocess.PIPE, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stdout

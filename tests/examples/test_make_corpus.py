@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sharp_plugins.data_to_text.corpus import readable_entity, read_corpus, training_pairs
+from sharp_plugins.webnlg.corpus import read_corpus, readable_entity, training_pairs
 
 SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "quickstart" / "make_corpus.py"
 

@@ -36,8 +36,7 @@ OFFICIAL = {
         (MNLI + "\tlabel1\tlabel2\tlabel3\tlabel4\tlabel5\tgold_label", MNLI_ROW + "\tneutral" * 5 + "\t{y}"),
         (MNLI, MNLI_ROW),
     ),
-    "QNLI": (("index\tquestion\tsentence\tlabel", "{i}\t{a}\t{b}\t{y}"),) * 2
-    + (("index\tquestion\tsentence", "{i}\t{a}\t{b}"),),
+    "QNLI": (("index\tquestion\tsentence\tlabel", "{i}\t{a}\t{b}\t{y}"),) * 2 + (("index\tquestion\tsentence", "{i}\t{a}\t{b}"),),
     "RTE": (("index\tsentence1\tsentence2\tlabel", "{i}\t{a}\t{b}\t{y}"),) * 2
     + (("index\tsentence1\tsentence2", "{i}\t{a}\t{b}"),),
 }
@@ -46,10 +45,7 @@ PLAIN = {
     "CoLA": (("source\tlabel\tauthor_mark\tsentence", "gj04\t{y}\t\t{a}"),) * 2,
     "SST-2": (("sentence\tlabel", "{a}\t{y}"),) * 3,
     "MRPC": (("label\tid1\tid2\tsentence1\tsentence2", "{y}\t7{i}\t8{i}\t{a}\t{b}"),) * 3,
-    "STS-B": (
-        ("index\tgenre\tfilename\tyear\told_index\tsentence1\tsentence2\tscore", "{i}\tg\tf\t2012\t0\t{a}\t{b}\t{y}"),
-    )
-    * 3,
+    "STS-B": (("index\tgenre\tfilename\tyear\told_index\tsentence1\tsentence2\tscore", "{i}\tg\tf\t2012\t0\t{a}\t{b}\t{y}"),) * 3,
     "QQP": (("question1\tquestion2\tlabel", "{a}\t{b}\t{y}"),) * 2,
     "MNLI": (("sentence1\tsentence2\tlabel", "{a}\t{b}\t{y}"),) * 2,
     "QNLI": (("question\tsentence\tlabel", "{a}\t{b}\t{y}"),) * 2,
@@ -63,9 +59,7 @@ def make_rows(task: str, count: int, seed: int = 0):
     rng = random.Random(seed)
     rows = []
     for _ in range(count):
-        sentences = tuple(
-            " ".join(rng.choice(WORDS) for _ in range(rng.randint(2, 5))) for _ in range(1 if task in SINGLE else 2)
-        )
+        sentences = tuple(" ".join(rng.choice(WORDS) for _ in range(rng.randint(2, 5))) for _ in range(1 if task in SINGLE else 2))
         if task == "STS-B":
             label = f"{len(sentences[-1].split()):.3f}"
         else:
@@ -103,7 +97,7 @@ def convert_small(directory: Path, kind: str) -> Path:
     pytest.importorskip("safetensors")
     import published
 
-    from sharp_plugins.convert.checkpoint import convert
+    from sharp_plugins.convert.conversion import convert
 
     writer = {"bert": published.write_bert, "roberta": published.write_roberta}[kind]
     convert(writer(directory / "published"), directory / "converted")

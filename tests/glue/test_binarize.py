@@ -5,8 +5,8 @@ import shutil
 
 import glue_files
 import pytest
-import toy
 import torch
+import toy
 from fairseq import tasks
 from fairseq.tasks.sentence_prediction import SentencePredictionConfig
 from omegaconf import OmegaConf
@@ -92,7 +92,10 @@ def test_mnli_has_two_development_and_two_test_sets(bert, tmp_path):
     rows = {}
     train, dev, test = glue_files.OFFICIAL["MNLI"]
     for name, layout, count in (
-        ("train", train, 9), ("dev_matched", dev, 5), ("dev_mismatched", dev, 6), ("test_matched", test, 3),
+        ("train", train, 9),
+        ("dev_matched", dev, 5),
+        ("dev_mismatched", dev, 6),
+        ("test_matched", test, 3),
         ("test_mismatched", test, 4),
     ):
         rows[name] = glue_files.make_rows("MNLI", count, seed=count)
@@ -121,8 +124,12 @@ def naive_cut(first, second, room):
 def test_long_inputs_are_cut(request, tmp_path, kind):
     converted = request.getfixturevalue(kind)
     backbone = load_backbone(converted)
-    pairs = [("the cat sat on the mat", "dog"), ("cat", "dog runs on the mat"), ("the cat sat on", "the dog runs on"),
-             ("cat sat", "dog")]
+    pairs = [
+        ("the cat sat on the mat", "dog"),
+        ("cat", "dog runs on the mat"),
+        ("the cat sat on", "the dog runs on"),
+        ("cat sat", "dog"),
+    ]
     rows = [(pair, "entailment") for pair in pairs]
     for name in ("train", "dev"):
         glue_files.write_file(tmp_path / "data" / "RTE" / f"{name}.tsv", glue_files.OFFICIAL["RTE"][0], rows)
@@ -303,9 +310,7 @@ def test_it_trains(bert, tmp_path):
     sizes = [f"--{name.replace('_', '-')}={value}" for name, value in backbone.sizes.items()]
     model = ["--arch", backbone.arch, *sizes]
     criterion = ["--criterion", "sentence_prediction"]
-    trainer = toy.build_trainer(
-        prepared.directory, *flags, model=model, criterion=criterion, task="sentence_prediction"
-    )
+    trainer = toy.build_trainer(prepared.directory, *flags, model=model, criterion=criterion, task="sentence_prediction")
     (sample,) = toy.batches(trainer, [64])
     losses = [trainer.train_step([sample])["loss"] for _ in range(20)]
     assert losses[-1] < 0.7 * losses[0]

@@ -183,7 +183,7 @@ def test_files_that_are_there_stay_as_they_are(server, tmp_path):
 
 def test_mrpc_is_put_together(server, tmp_path):
     head = "\ufeffQuality\t#1 ID\t#2 ID\t#1 String\t#2 String\r\n"
-    rows = [f"{i % 2}\t10{i}\t20{i}\tThe cat {i} .\t\" The dog {i}\r\n" for i in range(6)]
+    rows = [f'{i % 2}\t10{i}\t20{i}\tThe cat {i} .\t" The dog {i}\r\n' for i in range(6)]
     ids = "101\t201\n104\t204\n"
     names = [source.name for source in SOURCES["MRPC"]]
     texts = [(head + "".join(rows)).encode(), (head + "".join(rows[:3])).encode(), ids.encode()]

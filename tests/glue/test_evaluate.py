@@ -5,8 +5,8 @@ import shutil
 
 import glue_files
 import pytest
-import toy
 import torch
+import toy
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
@@ -32,7 +32,11 @@ def train_a_little(directory, converted, task, lora=False):
     sizes = [f"--{name.replace('_', '-')}={value}" for name, value in backbone.sizes.items()]
     arch = ["--arch", "lora", "--base-arch", backbone.arch] if lora else ["--arch", backbone.arch]
     trainer = toy.build_trainer(
-        prepared.directory, *flags, *kind, model=[*arch, *sizes], criterion=["--criterion", "sentence_prediction"],
+        prepared.directory,
+        *flags,
+        *kind,
+        model=[*arch, *sizes],
+        criterion=["--criterion", "sentence_prediction"],
         task="sentence_prediction",
     )
     for sample in toy.batches(trainer, [20, 20]) * 12:
@@ -57,7 +61,8 @@ def outputs(trainer, split):
 
 
 @pytest.mark.parametrize(
-    "kind, task, lora", [("bert", "MRPC", False), ("roberta", "CoLA", False), ("bert", "CoLA", True)],
+    "kind, task, lora",
+    [("bert", "MRPC", False), ("roberta", "CoLA", False), ("bert", "CoLA", True)],
     ids=["bert", "roberta", "lora"],
 )
 def test_metrics_of_classes(request, tmp_path, monkeypatch, kind, task, lora):

@@ -22,13 +22,24 @@ TABLE_3 = {
 }
 # The table of R-Drop's authors: batch, updates, warm-up; all with learning rate 1e-5
 RDROP = {
-    "MNLI": (32, 123873, 7432), "QNLI": (32, 33112, 1986), "QQP": (32, 113272, 28318), "RTE": (8, 2036, 122),
-    "SST-2": (32, 20935, 1256), "MRPC": (16, 2296, 137), "CoLA": (16, 5336, 320), "STS-B": (16, 3598, 214),
+    "MNLI": (32, 123873, 7432),
+    "QNLI": (32, 33112, 1986),
+    "QQP": (32, 113272, 28318),
+    "RTE": (8, 2036, 122),
+    "SST-2": (32, 20935, 1256),
+    "MRPC": (16, 2296, 137),
+    "CoLA": (16, 5336, 320),
+    "STS-B": (16, 3598, 214),
 }
 # R3F's tables: batch, updates, learning rate; warm-up is 0.06 of the updates
 R3F = {
-    "MNLI": (8, 123873, 5e-6), "QNLI": (8, 33112, 5e-6), "QQP": (32, 113272, 5e-6), "SST-2": (32, 20935, 5e-6),
-    "RTE": (8, 3120, 1e-5), "MRPC": (16, 2296, 1e-5), "CoLA": (16, 5336, 1e-5),
+    "MNLI": (8, 123873, 5e-6),
+    "QNLI": (8, 33112, 5e-6),
+    "QQP": (32, 113272, 5e-6),
+    "SST-2": (32, 20935, 5e-6),
+    "RTE": (8, 3120, 1e-5),
+    "MRPC": (16, 2296, 1e-5),
+    "CoLA": (16, 5336, 1e-5),
 }
 
 
@@ -84,8 +95,9 @@ def test_fairseq_takes_the_file_as_it_is(family, task):
 
     hydra_init(task)
     with hydra.initialize_config_dir(config_dir=str(CONFIGS / family)):
-        cfg = hydra.compose(config_name=task, overrides=["task.data=d", "checkpoint.save_dir=s",
-                                                         "checkpoint.finetune_from_model=m"])
+        cfg = hydra.compose(
+            config_name=task, overrides=["task.data=d", "checkpoint.save_dir=s", "checkpoint.finetune_from_model=m"]
+        )
     add_defaults(cfg)
     own = settings(family, task).task
     assert cfg.optimizer.sam_rho == own["optimizer"]["sam_rho"]
@@ -140,9 +152,7 @@ def parts(bert, roberta, tmp_path_factory):
     result = {}
     for kind, converted in (("bert", bert), ("roberta", roberta)):
         backbone = load_backbone(converted)
-        result[kind] = backbone, prepare(
-            directory / "data", backbone, TASKS["RTE"], directory / kind, max_positions=256
-        )
+        result[kind] = backbone, prepare(directory / "data", backbone, TASKS["RTE"], directory / kind, max_positions=256)
     return result
 
 
@@ -160,7 +170,11 @@ OPTIMIZERS = {
     "lora": {"_name": "adam", **ADAM, "weight_decay": 0.0},
     "lora-sam": {"_name": "sam", "sam_rho": 0.05, "base_optimizer": "adam", "base": {**ADAM, "weight_decay": 0.0}},
     "lora-obar": {
-        "_name": "bar", "bar_variant": "obar", "bar_alpha": 0.5, "bar_schedule": "linear", "base_optimizer": "adam",
+        "_name": "bar",
+        "bar_variant": "obar",
+        "bar_alpha": 0.5,
+        "bar_schedule": "linear",
+        "base_optimizer": "adam",
         "base": {**ADAM, "weight_decay": 0.0},
     },
 }
@@ -224,8 +238,10 @@ def test_settings_can_be_changed(parts, tmp_path):
     assert made["optimization"]["max_update"] == 7 and made["criterion"]["new"] == "a"
     assert made["optimization"]["lr"] == [0.5]
     for change, words in (
-        ("max_update=3", "part.name=value"), ("optimization.max_update", "part.name=value"),
-        ("common.seed=4", "of its own"), ("optimizer._name=sgd", "of its own"),
+        ("max_update=3", "part.name=value"),
+        ("optimization.max_update", "part.name=value"),
+        ("common.seed=4", "of its own"),
+        ("optimizer._name=sgd", "of its own"),
     ):
         with pytest.raises(ValueError, match=f"--set {change}: .*{words}"):
             make(parts, tmp_path, "base", changes=[change])
@@ -260,7 +276,11 @@ def test_each_method_takes_of_the_optimizers_changes_what_it_has_use_for(parts, 
 )
 def test_changes_to_a_parts_own_settings_are_for_methods_with_it(parts, tmp_path, name, section, kept):
     changes = [
-        "criterion.rdrop_alpha=0.5", "criterion.freelb_steps=2", "model.lora_rank=4", "model.adapter_size=9", "model.dropout=0.3"
+        "criterion.rdrop_alpha=0.5",
+        "criterion.freelb_steps=2",
+        "model.lora_rank=4",
+        "model.adapter_size=9",
+        "model.dropout=0.3",
     ]
     result = make(parts, tmp_path, name, changes=changes)
     check_config(result, name)
@@ -286,7 +306,8 @@ def test_differences_but_for_places(parts, tmp_path):
 
 # Aliases of aliases, of themselves and in brackets; objects that a full YAML loader would build.
 HOSTILE = {
-    "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    "a: &a [x, x, x, x, x, x, x, x, x, x]\n"
+    + "".join(
         f"{name}: &{name} [{', '.join([f'*{before}'] * 10)}]\n" for before, name in zip("abcdefgh", "bcdefghi")
     ): r"RTE\.yaml: cannot be read: its aliases stand for 1e\+09 values",
     "a: &a [*a]": r"RTE\.yaml: cannot be read: an alias stands for what it is in",

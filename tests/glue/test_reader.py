@@ -43,7 +43,8 @@ def test_compressed_files_and_stand_ins(tmp_path):
     glue_files.write_file(tmp_path / "QQP" / "heldout_from_train.tsv.gz", layout, rows)
     files = find_files(tmp_path, TASKS["QQP"])
     assert {split: path.name for split, path in files.items()} == {
-        "train": "train_20k.tsv.gz", "valid": "heldout_from_train.tsv.gz"
+        "train": "train_20k.tsv.gz",
+        "valid": "heldout_from_train.tsv.gz",
     }
     table = read(files["train"], TASKS["QQP"], "train")
     assert [row.sentences for row in table.rows] == [sentences for sentences, _ in rows]

@@ -89,7 +89,9 @@ def test_the_files(out):
     assert ["MRPC", "accuracy", "sam", "3", "73.00", "3.61", "77.00", "12.00"] in table
     assert ["MRPC", "accuracy", "dsam", "1", "75.00", "", "75.00", "15.00"] in table
     assert cells(text, "## What δ-SAM costs over SAM")[1:] == [
-        ["MRPC", "12.00", "15.00", "25.00"], ["RTE", "20.00", "22.00", "10.00"], ["average", "", "", "17.50"]
+        ["MRPC", "12.00", "15.00", "25.00"],
+        ["RTE", "20.00", "22.00", "10.00"],
+        ["average", "", "", "17.50"],
     ]
     with open(out / "table.csv", newline="") as file:
         rows = {(row["task"], row["metric"], row["method"]): row for row in csv.DictReader(file)}
@@ -140,7 +142,8 @@ def test_stand_ins_are_told_and_mnli_has_two_rows(tmp_path):
     assert "Not the published sets: MNLI's train set is train_10k.tsv.gz." in text
     assert cells(text, "## Best of the runs") == [["method", "MNLI, accuracy"], ["base", "80.00"]]
     assert [row[1:5] for row in cells(text, "## All runs")[1:]] == [
-        ["accuracy", "base", "1", "80.00"], ["accuracy, mismatched", "base", "1", "81.00"]
+        ["accuracy", "base", "1", "80.00"],
+        ["accuracy, mismatched", "base", "1", "81.00"],
     ]
 
 

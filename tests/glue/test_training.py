@@ -175,7 +175,10 @@ def test_a_damaged_file_of_a_run_is_named(tmp_path, name):
 def test_the_end_of_the_log_tells_why_a_run_failed(tmp_path, monkeypatch):
     monkeypatch.setattr(training, "COMMAND", ["-c", "print('out of patience'); raise SystemExit(3)"])
     run = make_run(tmp_path / "run")
-    with pytest.raises(RunFailed, match="RTE sam seed 1: fairseq-hydra-train ended with 3(.|\n)*out of patience"), locked(run) as lock:
+    with (
+        pytest.raises(RunFailed, match="RTE sam seed 1: fairseq-hydra-train ended with 3(.|\n)*out of patience"),
+        locked(run) as lock,
+    ):
         train(run, print, lock)
     # The next call is free to try again.
     with pytest.raises(RunFailed), locked(run) as lock:
@@ -199,7 +202,9 @@ def test_nor_are_they_by_the_processes_that_it_starts(tmp_path, monkeypatch):
     (tmp_path / "run" / "multiprocessing").mkdir(parents=True)
     (tmp_path / "run" / "multiprocessing" / "__init__.py").write_text("print('of the run')")
     spawn = "from multiprocessing import get_context as of; child = of('spawn').Process(target=print, args=('done',)); "
-    monkeypatch.setattr(training, "COMMAND", ["-c", training.START + spawn + "child.start(); child.join(); sys.exit(child.exitcode)"])
+    monkeypatch.setattr(
+        training, "COMMAND", ["-c", training.START + spawn + "child.start(); child.join(); sys.exit(child.exitcode)"]
+    )
     run = make_run(tmp_path / "run")
     with locked(run) as lock:
         train(run, print, lock)
@@ -267,9 +272,7 @@ def test_scores_come_from_a_process_of_its_own(trained):
     assert line.startswith(f"-c evaluate checkpoint_best.pt {Path('prepared').resolve()} --json ")
     assert line.endswith("--device cpu --submission submission")
     assert (result.minutes, result.best_epoch, result.updates, result.checkpoints) == (1.5, 1, 10, "deleted")
-    assert sorted(os.listdir(trained.directory)) == [
-        "lock", "made_of.json", "result.json", "run.yaml", "threads.json", "train.log"
-    ]
+    assert sorted(os.listdir(trained.directory)) == ["lock", "made_of.json", "result.json", "run.yaml", "threads.json", "train.log"]
 
 
 def test_a_score_that_fails_is_told_and_tried_again(trained, monkeypatch):

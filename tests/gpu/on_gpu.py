@@ -5,11 +5,11 @@ import random
 
 import numpy
 import pytest
-import toy
 import torch
+import toy
 from fairseq import utils
 
-from sharp_plugins.host.masters import registered_optimizer
+from sharp_plugins.host.weights import registered_optimizer
 from sharp_plugins.optim import SAM
 
 DEVICE = "cuda"

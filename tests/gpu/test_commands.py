@@ -30,7 +30,16 @@ def test_train_resume_and_generate(translation_data, tmp_path, precision):
     assert {entry["sam_skipped"] for entry in entries} == {0.0} and all(entry["sam_radius"] > 0 for entry in entries)
     assert all(value.isfinite().all() for value in last(tmp_path)["model"].values())
     generated = run(
-        "generate", tmp_path, translation_data, "--user-dir", toy.PLUGIN, "--path", tmp_path / "checkpoint_last.pt",
-        "--beam", 2, "--batch-size", 8,
+        "generate",
+        tmp_path,
+        translation_data,
+        "--user-dir",
+        toy.PLUGIN,
+        "--path",
+        tmp_path / "checkpoint_last.pt",
+        "--beam",
+        2,
+        "--batch-size",
+        8,
     )
     assert "Generate test with beam=2: BLEU" in generated

@@ -2,13 +2,13 @@
 
 import on_gpu
 import pytest
-import toy
 import torch
+import toy
 from on_gpu import CLIMBING, OURS, ball, build, everything, needs_gpu, scale_of, updates
 from processes import assert_equal
 from torch import nn
 
-from sharp_plugins.host.masters import registered_optimizer
+from sharp_plugins.host.weights import registered_optimizer
 
 pytestmark = needs_gpu("AMP's scaler works on a GPU alone, and fp16's weights are flattened there")
 
@@ -34,9 +34,7 @@ def overflow(monkeypatch, trainer, phase, times=1):
 
 @pytest.mark.parametrize("method, phase", WHERE)
 @pytest.mark.parametrize("precision", FP16)
-def test_an_overflow_skips_the_update_and_lowers_the_scale(
-    translation_data, monkeypatch, deterministic, precision, method, phase
-):
+def test_an_overflow_skips_the_update_and_lowers_the_scale(translation_data, monkeypatch, deterministic, precision, method, phase):
     trainer = build(translation_data, method, precision)
     twin = build(translation_data, method, precision, "--fp16-init-scale", "2")
     samples = updates(trainer, 3)

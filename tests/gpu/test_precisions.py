@@ -4,12 +4,12 @@ import copy
 
 import plain
 import pytest
-import toy
 import torch
+import toy
 from on_gpu import CLIMBING, OURS, PRECISIONS, ball, build, needs_gpu, on_device, updates
 from processes import assert_equal
 
-from sharp_plugins.host.masters import master_copies
+from sharp_plugins.host.weights import master_copies
 
 pytestmark = needs_gpu("the arithmetic, and the flattened fp16 weights, are a GPU's")
 

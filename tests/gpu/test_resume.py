@@ -1,8 +1,8 @@
 """On one GPU: resuming equals never having stopped, bit for bit, under torch's deterministic operations."""
 
 import pytest
-import toy
 import torch
+import toy
 from on_gpu import METHODS, OURS, PRECISIONS, build, everything, needs_gpu, scale_of, updates
 from processes import assert_equal
 

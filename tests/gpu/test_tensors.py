@@ -6,9 +6,9 @@ import torch
 from on_gpu import needs_gpu
 from torch import nn
 
-from sharp_plugins.noise import fill_normal_, seeded_generator
-from sharp_plugins.perturbation import Perturbation
-from sharp_plugins.rounding import round_stochastically_
+from sharp_plugins.core.noise import fill_normal_, seeded_generator
+from sharp_plugins.core.perturbation import Perturbation
+from sharp_plugins.core.rounding import round_stochastically_
 
 pytestmark = needs_gpu("its generator, its kernels and its memory addresses are others than a CPU's")
 
@@ -91,7 +91,9 @@ def test_empty_tensors_do_not_spoil_the_climb(where, measure):
     assert all(torch.equal(p, w) for p, w in zip(full, before))
 
 
-@pytest.mark.parametrize("dtype, has_master", [(torch.float32, False), *((half, master) for half in HALF for master in (False, True))])
+@pytest.mark.parametrize(
+    "dtype, has_master", [(torch.float32, False), *((half, master) for half in HALF for master in (False, True))]
+)
 def test_weights_that_are_not_contiguous(dtype, has_master):
     torch.manual_seed(0)
     w = nn.Parameter(tensors((6, 4))[0].normal_().to(dtype).t())

@@ -5,7 +5,7 @@ import torch
 from on_gpu import DEVICE, needs_gpu
 from torch import nn
 
-from sharp_plugins.perturbation import Perturbation
+from sharp_plugins.core.perturbation import Perturbation
 
 pytestmark = needs_gpu("one norm runs over both devices, and each device wants it")
 

@@ -52,11 +52,7 @@ def test_a_daily_command_line_trains_logs_and_translates(translation_data, tmp_p
 
 
 def test_a_schedule_of_update_freq_groups_the_batches_of_each_epoch(translation_data, tmp_path):
-    run = train(
-        translation_data,
-        tmp_path,
-        *"--optimizer dsam --lr 0.01 --update-freq 1,2 --batch-size 8 --max-epoch 2".split(),
-    )
+    run = train(translation_data, tmp_path, *"--optimizer dsam --lr 0.01 --update-freq 1,2 --batch-size 8 --max-epoch 2".split())
     entries = stats(run.text)
     assert [entry["bsz"] for entry in entries] == [8] * 8 + [16] * 4
     assert all(METRICS <= entry.keys() for entry in entries)
@@ -120,9 +116,7 @@ model:
         ("adam", "{adam_betas: '(0.8, 0.9)', weight_decay: 0.01}", "--adam-betas (0.8,0.9) --weight-decay 0.01"),
     ],
 )
-def test_a_hydra_config_trains_the_same_model_as_the_command_line(
-    translation_data, tmp_path, base_optimizer, base, flags
-):
+def test_a_hydra_config_trains_the_same_model_as_the_command_line(translation_data, tmp_path, base_optimizer, base, flags):
     (tmp_path / "config").mkdir()
     settings = dict(plugin=PLUGIN, data=translation_data, save_dir=tmp_path / "hydra")
     text = HYDRA.format(**settings, base_optimizer=base_optimizer, base=base)

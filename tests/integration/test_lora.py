@@ -3,8 +3,8 @@
 import json
 
 import pytest
-import toy
 import torch
+import toy
 from processes import assert_equal, assert_same_training, checkpoint, console, last, line, start, stats, train
 from toy import PLUGIN
 
@@ -56,8 +56,10 @@ def test_resuming_equals_never_having_stopped(translation_data, tmp_path, pretra
 
 def test_a_pretrained_checkpoint_is_where_lora_starts_and_what_it_keeps(translation_data, tmp_path, pretrained):
     base = dict(checkpoint(pretrained)["model"])
-    for way in (["--finetune-from-model", pretrained],
-                ["--restore-file", pretrained, "--reset-optimizer", "--reset-dataloader", "--reset-meters"]):
+    for way in (
+        ["--finetune-from-model", pretrained],
+        ["--restore-file", pretrained, "--reset-optimizer", "--reset-dataloader", "--reset-meters"],
+    ):
         save_dir = tmp_path / way[0][2:]
         run = train(translation_data, save_dir, *BAR, *way, "--max-update", "3", model=LORA)
         assert stats(run.text)[0]["num_updates"] == 1
@@ -71,8 +73,20 @@ def test_a_pretrained_checkpoint_is_where_lora_starts_and_what_it_keeps(translat
 
 
 def test_validation_before_saving_does_not_merge(translation_data, tmp_path, pretrained):
-    arguments = line(translation_data, tmp_path, *BAR, "--finetune-from-model", pretrained, "--max-update", "4",
-                     "--save-interval-updates", "2", "--validate-interval-updates", "2", model=LORA)
+    arguments = line(
+        translation_data,
+        tmp_path,
+        *BAR,
+        "--finetune-from-model",
+        pretrained,
+        "--max-update",
+        "4",
+        "--save-interval-updates",
+        "2",
+        "--validate-interval-updates",
+        "2",
+        model=LORA,
+    )
     arguments.remove("--disable-validation")
     run = start(arguments, tmp_path / "log").succeed()
     assert len(stats(run.text, "valid")) == 2
@@ -100,7 +114,7 @@ def test_a_lora_checkpoint_translates_with_its_update(translation_data, tmp_path
     from fairseq import checkpoint_utils
 
     (model,), cfg, task = checkpoint_utils.load_model_ensemble_and_task([str(tmp_path / "checkpoint_last.pt")])
-    from sharp_plugins.lora import lora_layers
+    from sharp_plugins.networks import lora_layers
 
     layers = lora_layers(model)
     assert layers
@@ -148,8 +162,16 @@ model: {{_name: lora, base_arch: transformer, lora_rank: 2, encoder_layers: 1, d
     assert [entry["bar_alpha"] for entry in entries] == pytest.approx([0.5, 0.375, 0.125], abs=1e-3)
     state = last(tmp_path / "run")
     assert len(updates_of(state)) == 12
-    text = console("fairseq-generate", translation_data, "--user-dir", PLUGIN, "--path", tmp_path / "run" / "checkpoint_last.pt",
-                   "--cpu", directory=tmp_path)
+    text = console(
+        "fairseq-generate",
+        translation_data,
+        "--user-dir",
+        PLUGIN,
+        "--path",
+        tmp_path / "run" / "checkpoint_last.pt",
+        "--cpu",
+        directory=tmp_path,
+    )
     assert len([entry for entry in text.splitlines() if entry.startswith("H-")]) == 8
 
 
@@ -183,8 +205,15 @@ model: {{_name: lora, base_arch: transformer_lm, lora_rank: 2, decoder_layers: 1
     flags = "--optimizer bar --lr 0.01 --batch-size 8 --max-update 5 --sample-break-mode eos --tokens-per-sample 16".split()
     model = "--arch lora --base-arch transformer_lm --lora-rank 2 --decoder-layers 1 --decoder-embed-dim 16".split()
     model += "--decoder-ffn-embed-dim 32 --decoder-attention-heads 2".split()
-    run = train(tmp_path / "bin", tmp_path / "run", *flags, "--task", "language_modeling", model=model,
-                criterion=["--criterion", "cross_entropy"])
+    run = train(
+        tmp_path / "bin",
+        tmp_path / "run",
+        *flags,
+        "--task",
+        "language_modeling",
+        model=model,
+        criterion=["--criterion", "cross_entropy"],
+    )
     assert [entry["num_updates"] for entry in stats(run.text)] == [4, 5]
 
 
@@ -256,9 +285,15 @@ def test_roberta_is_fine_tuned_with_its_new_head(classification_data, tmp_path):
     flags += ["--finetune-from-model", pretrained, "--max-update", "12"]
     for part in ("5", "12"):  # ... and resumed
         flags[-1] = part
-        run = train(classification_data, tmp_path / "run", *flags, "--bar-total-updates", "12",
-                    model=["--arch", "lora", "--base-arch", *model[1:], "--lora-rank", "2"],
-                    criterion=["--criterion", "sentence_prediction"])
+        run = train(
+            classification_data,
+            tmp_path / "run",
+            *flags,
+            "--bar-total-updates",
+            "12",
+            model=["--arch", "lora", "--base-arch", *model[1:], "--lora-rank", "2"],
+            criterion=["--criterion", "sentence_prediction"],
+        )
     assert [entry["num_updates"] for entry in stats(run.text)] == list(range(6, 13))
     base, state = checkpoint(pretrained)["model"], last(tmp_path / "run")["model"]
     heads = {name for name in state if name.startswith("classification_heads.sentence_classification_head.")}

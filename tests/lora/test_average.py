@@ -9,12 +9,12 @@ import weakref
 import pytest
 import torch
 from processes import checkpoint
-from torch import nn
 
-from sharp_plugins.lora import LoRASettings, checkpoint as commands
+from sharp_plugins.lora import commands
 from sharp_plugins.lora.__main__ import main
 from sharp_plugins.lora.average import Mean
 from sharp_plugins.lora.merge import merge
+from sharp_plugins.networks import LoRASettings
 
 SETTINGS = LoRASettings(rank=2, alpha=6.0, also_train="head", bias="lora_only", target="fc")
 
@@ -31,19 +31,30 @@ def state(seed, dtype=torch.float32):
 
     table = frozen(11, 8)
     return {
-        "encoder.fc.weight": frozen(16, 8), "encoder.fc.bias": trained(16),
-        "encoder.fc.lora_A": trained(2, 8), "encoder.fc.lora_B": trained(16, 2),
-        "encoder.embed.weight": table, "decoder.embed.weight": table,
+        "encoder.fc.weight": frozen(16, 8),
+        "encoder.fc.bias": trained(16),
+        "encoder.fc.lora_A": trained(2, 8),
+        "encoder.fc.lora_B": trained(16, 2),
+        "encoder.embed.weight": table,
+        "decoder.embed.weight": table,
         "encoder.fc2.bias": frozen(8),
-        "encoder.norm.running_mean": trained(8), "encoder.norm.num_batches_tracked": torch.tensor(seed),
+        "encoder.norm.running_mean": trained(8),
+        "encoder.norm.num_batches_tracked": torch.tensor(seed),
         "encoder.embed_positions._float_tensor": trained(1),
         "head.weight": trained(3, 8),
     }
 
 
 def by_hand(states, name):
-    return sum(s["encoder.fc.weight"].double() + 3.0 * s["encoder.fc.lora_B"].double() @ s["encoder.fc.lora_A"].double()
-               for s in states) / len(states) if name == "encoder.fc.weight" else sum(s[name].double() for s in states) / len(states)
+    return (
+        sum(
+            s["encoder.fc.weight"].double() + 3.0 * s["encoder.fc.lora_B"].double() @ s["encoder.fc.lora_A"].double()
+            for s in states
+        )
+        / len(states)
+        if name == "encoder.fc.weight"
+        else sum(s[name].double() for s in states) / len(states)
+    )
 
 
 def mean_of(states, settings=SETTINGS):
@@ -87,14 +98,20 @@ def test_tied_weights_that_were_trained_stay_one():
     assert merged["encoder.embed.weight"].data_ptr() == merged["decoder.embed.weight"].data_ptr()
 
 
-@pytest.mark.parametrize("change, words", [
-    (lambda s: s.update({"encoder.fc.weight": s["encoder.fc.weight"] + 1}), "encoder.fc.weight is not the first's, although it was frozen"),
-    (lambda s: s["encoder.fc2.bias"].add_(1), "encoder.fc2.bias is not the first's"),
-    (lambda s: s.update({"encoder.embed.weight": torch.ones(11, 8)}), "encoder.embed.weight is not the first's"),
-    (lambda s: s.pop("head.weight"), "no head.weight, unlike the first"),
-    (lambda s: s.update(more=torch.ones(1)), "a more, unlike the first"),
-    (lambda s: s.update({"head.weight": torch.ones(4, 8)}), "head.weight is 4 x 8, and 3 x 8 in the first"),
-])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (
+            lambda s: s.update({"encoder.fc.weight": s["encoder.fc.weight"] + 1}),
+            "encoder.fc.weight is not the first's, although it was frozen",
+        ),
+        (lambda s: s["encoder.fc2.bias"].add_(1), "encoder.fc2.bias is not the first's"),
+        (lambda s: s.update({"encoder.embed.weight": torch.ones(11, 8)}), "encoder.embed.weight is not the first's"),
+        (lambda s: s.pop("head.weight"), "no head.weight, unlike the first"),
+        (lambda s: s.update(more=torch.ones(1)), "a more, unlike the first"),
+        (lambda s: s.update({"head.weight": torch.ones(4, 8)}), "head.weight is 4 x 8, and 3 x 8 in the first"),
+    ],
+)
 def test_models_that_do_not_belong_together_are_refused_by_name(change, words):
     other = state(1)
     change(other)
@@ -106,12 +123,28 @@ def test_models_that_do_not_belong_together_are_refused_by_name(change, words):
 
 
 def write(path, seed, **settings):
-    settings = {"lora_rank": 2, "lora_alpha": 6.0, "lora_target": "fc", "lora_also_train": "head", "lora_bias": "lora_only", **settings}
+    settings = {
+        "lora_rank": 2,
+        "lora_alpha": 6.0,
+        "lora_target": "fc",
+        "lora_also_train": "head",
+        "lora_bias": "lora_only",
+        **settings,
+    }
     model = argparse.Namespace(**{"arch": "lora", "_name": "lora", "base_arch": "transformer", **settings})
-    torch.save({
-        "args": None, "cfg": {"model": model, "task": None}, "model": state(seed), "criterion": None, "task_state": {},
-        "optimizer_history": [{"num_updates": seed}], "extra_state": {"ema": state(seed)}, "last_optimizer_state": {"state": {}},
-    }, path)
+    torch.save(
+        {
+            "args": None,
+            "cfg": {"model": model, "task": None},
+            "model": state(seed),
+            "criterion": None,
+            "task_state": {},
+            "optimizer_history": [{"num_updates": seed}],
+            "extra_state": {"ema": state(seed)},
+            "last_optimizer_state": {"state": {}},
+        },
+        path,
+    )
     return path
 
 
@@ -137,9 +170,10 @@ def test_the_command_averages_merged_weights(tmp_path, capsys):
     assert all(torch.equal(once[name], first[name]) for name in once)
 
 
-@pytest.mark.parametrize("settings, words", [
-    (dict(lora_alpha=4.0), "lora_alpha is 4.0, and 6.0 in"), (dict(base_arch="bart"), "base_arch is bart, and transformer in"),
-])
+@pytest.mark.parametrize(
+    "settings, words",
+    [(dict(lora_alpha=4.0), "lora_alpha is 4.0, and 6.0 in"), (dict(base_arch="bart"), "base_arch is bart, and transformer in")],
+)
 def test_checkpoints_of_other_settings_are_refused(tmp_path, capsys, settings, words):
     first, other = write(tmp_path / "a.pt", 0), write(tmp_path / "b.pt", 1, **settings)
     status, out, err = run(capsys, "merge", first, other, tmp_path / "mean.pt")

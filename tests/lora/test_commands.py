@@ -12,15 +12,15 @@ from pathlib import Path
 
 import published
 import pytest
-import toy
 import torch
+import toy
 from fairseq import checkpoint_utils
 from processes import assert_equal, checkpoint, console, execute, last, train
 
-from sharp_plugins.lora import lora_layers
 from sharp_plugins.lora.__main__ import main
-from sharp_plugins.lora.checkpoint import merge_checkpoint
+from sharp_plugins.lora.commands import merge_checkpoint
 from sharp_plugins.lora.config import plain_config
+from sharp_plugins.networks import lora_layers
 
 ROOT = Path(__file__).resolve().parents[2]
 TARGET = ["--lora-rank", "2", "--lora-alpha", "4", "--lora-target", ".*_proj|fc1"]
@@ -189,7 +189,8 @@ def test_namespaces_in_configs_become_dicts_and_lose_loras_settings():
         assert plain == {
             "model": argparse.Namespace(**model) if arch in ("bart_base", "mine") else model,
             "task": {**kept, "arch": arch, "_name": "my_task"},
-            "common": {"seed": 1, "parts": [{"a": 1}]}, "bmuf": None,
+            "common": {"seed": 1, "parts": [{"a": 1}]},
+            "bmuf": None,
         }
     assert flat.lora_rank == 8 and isinstance(cfg["task"], argparse.Namespace)
 
@@ -292,7 +293,8 @@ def test_an_adapter_on_its_plain_checkpoint_is_the_lora_checkpoint(translation_d
     pytest.importorskip("safetensors")
     printed = succeed(capsys, "save", lora, tmp_path / "adapter")
     assert "updates of rank 2 for 14 layers" in printed and sorted(os.listdir(tmp_path / "adapter")) == [
-        "adapter_config.json", "adapter_model.safetensors",
+        "adapter_config.json",
+        "adapter_model.safetensors",
     ]
     again = tmp_path / "again.pt"
     printed = succeed(capsys, "load", tmp_path / "adapter", plain, again)
@@ -337,10 +339,15 @@ def test_a_fine_tuned_encoder_and_its_head_on_a_checkpoint_of_an_older_fairseq(s
     for key, value in parts.items():
         older[key.replace("encoder.", "decoder.", 1).replace("layernorm_embedding", "emb_layer_norm")] = value
     history = {"optimizer_name": "FairseqAdam", "criterion_name": "x", "lr_scheduler_state": {}, "num_updates": 2}
-    torch.save({
-        "args": copy.deepcopy(state["cfg"]["model"]), "model": older, "optimizer_history": [history],
-        "extra_state": {"train_iterator": {"epoch": 1, "iterations_in_epoch": 2}},
-    }, tmp_path / "older.pt")
+    torch.save(
+        {
+            "args": copy.deepcopy(state["cfg"]["model"]),
+            "model": older,
+            "optimizer_history": [history],
+            "extra_state": {"train_iterator": {"epoch": 1, "iterations_in_epoch": 2}},
+        },
+        tmp_path / "older.pt",
+    )
 
     succeed(capsys, "save", lora, tmp_path / "adapter")
     succeed(capsys, "load", tmp_path / "adapter", tmp_path / "older.pt", tmp_path / "again.pt")
@@ -362,10 +369,20 @@ def write_small(path, **changes):
     state = {"fc.weight": torch.randn(6, 4), "fc.lora_A": torch.randn(2, 4), "fc.lora_B": torch.randn(6, 2)}
     names = dict(arch="lora", _name="lora", base_arch="transformer")
     model = argparse.Namespace(**names, lora_rank=2, lora_alpha=3.0, lora_target="fc")
-    torch.save({
-        "args": None, "cfg": {"model": model, "task": None}, "model": state, "criterion": None, "task_state": {},
-        "optimizer_history": [{"num_updates": 1}], "extra_state": {}, "last_optimizer_state": {"state": {}}, **changes,
-    }, path)
+    torch.save(
+        {
+            "args": None,
+            "cfg": {"model": model, "task": None},
+            "model": state,
+            "criterion": None,
+            "task_state": {},
+            "optimizer_history": [{"num_updates": 1}],
+            "extra_state": {},
+            "last_optimizer_state": {"state": {}},
+            **changes,
+        },
+        path,
+    )
     return path
 
 
@@ -422,17 +439,20 @@ def test_rounding_that_loses_the_update_gets_a_word_of_advice(tmp_path, capsys):
     assert "rounding loses" not in succeed(capsys, "merge", lora, tmp_path / "x.pt")
 
 
-@pytest.mark.parametrize("changes, words", [
-    (dict(cfg={"model": {"_name": "transformer"}}), "its architecture is transformer: lora_alpha is not known"),
-    (dict(cfg={"model": None}), "its config names no architecture"),
-    (dict(cfg=None), "it has no cfg"),
-    (dict(model=None), "it has no model"),
-    (dict(model={"fc.weight": 1}), "it has no model with tensors"),
-    (dict(cfg={"model": {"_name": "lora", "base_arch": "x", "lora_rank": 4}}), "rank 2, and the config says lora_rank"),
-    (dict(cfg={"model": {"_name": "lora", "base_arch": "x", "lora_rank": 2, "lora_alpha": -1.0}}), "alpha must be"),
-    (dict(args=argparse.Namespace(arch="nosuch"), cfg=None), "fairseq cannot read the config"),
-    (dict(model={"fc.lora_A": torch.ones(2, 2)}), "there is no fc.weight"),
-])
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        (dict(cfg={"model": {"_name": "transformer"}}), "its architecture is transformer: lora_alpha is not known"),
+        (dict(cfg={"model": None}), "its config names no architecture"),
+        (dict(cfg=None), "it has no cfg"),
+        (dict(model=None), "it has no model"),
+        (dict(model={"fc.weight": 1}), "it has no model with tensors"),
+        (dict(cfg={"model": {"_name": "lora", "base_arch": "x", "lora_rank": 4}}), "rank 2, and the config says lora_rank"),
+        (dict(cfg={"model": {"_name": "lora", "base_arch": "x", "lora_rank": 2, "lora_alpha": -1.0}}), "alpha must be"),
+        (dict(args=argparse.Namespace(arch="nosuch"), cfg=None), "fairseq cannot read the config"),
+        (dict(model={"fc.lora_A": torch.ones(2, 2)}), "there is no fc.weight"),
+    ],
+)
 def test_checkpoints_that_are_none_of_loras_are_refused(tmp_path, capsys, changes, words):
     lora = write_small(tmp_path / "lora.pt", **changes)
     for command in (["merge", lora, tmp_path / "x.pt"], ["save", lora, tmp_path / "x"]):

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from sharp_plugins.lora import LoRASettings, add_lora, lora_layers
 from sharp_plugins.lora.merge import lora_names, merge, tied_to
+from sharp_plugins.networks import LoRASettings, add_lora, lora_layers
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 LAYERS = ["encoder.fc", "out"]

@@ -7,18 +7,18 @@ import torch
 from peft_models import build, lora_model, outputs, their_adapter
 from torch import nn
 
-from sharp_plugins.lora import LoRASettings, add_lora, freeze, lora_layers
-from sharp_plugins.lora.peft import CONFIG, WEIGHTS, Adapter, names_for_flag
-from sharp_plugins.lora.peft import from_peft, read_adapter, to_peft, write_adapter
+from sharp_plugins.lora.peft import CONFIG, WEIGHTS, Adapter, from_peft, names_for_flag, read_adapter, to_peft, write_adapter
+from sharp_plugins.networks import LoRASettings, add_lora, lora_layers, mark_only_lora_as_trainable
 
 pytest.importorskip("safetensors")
-from safetensors.torch import load_file, save_file  # noqa: E402
+from safetensors.torch import load_file, save_file
+
 
 def trained(arch, settings, seed=0):
-    """A model with an update, after training: all that `freeze` lets train has changed."""
+    """A model with an update, after training: all that `mark_only_lora_as_trainable` lets train has changed."""
     model = build(arch, seed)
     add_lora(model, settings)
-    freeze(model, settings)
+    mark_only_lora_as_trainable(model, settings)
     torch.manual_seed(5)
     with torch.no_grad():
         for p in model.parameters():
@@ -38,11 +38,13 @@ def save(model, settings, directory):
 
 
 def tiny():
-    net = nn.ModuleDict({
-        "layers": nn.ModuleList([nn.ModuleDict({"q": nn.Linear(4, 6), "k": nn.Linear(4, 6)}) for _ in range(2)]),
-        "norm": nn.LayerNorm(4),
-        "classification_heads": nn.ModuleDict({"main": nn.ModuleDict({"dense": nn.Linear(4, 2)})}),
-    })
+    net = nn.ModuleDict(
+        {
+            "layers": nn.ModuleList([nn.ModuleDict({"q": nn.Linear(4, 6), "k": nn.Linear(4, 6)}) for _ in range(2)]),
+            "norm": nn.LayerNorm(4),
+            "classification_heads": nn.ModuleDict({"main": nn.ModuleDict({"dense": nn.Linear(4, 2)})}),
+        }
+    )
     return net
 
 
@@ -78,9 +80,18 @@ def test_names_shapes_and_settings(tmp_path, bias, also_train, expected, modules
         assert torch.equal(value, net.state_dict()[name.replace("lora_B.weight", "lora_B")])
     config = json.loads((tmp_path / "adapter" / CONFIG).read_text())
     assert config == {
-        "peft_type": "LORA", "r": 2, "lora_alpha": 3, "lora_dropout": 0.25, "bias": bias,
-        "target_modules": ["layers.0.q", "layers.1.q"], "modules_to_save": modules, "init_lora_weights": "gaussian",
-        "fan_in_fan_out": False, "inference_mode": True, "task_type": None, "base_model_name_or_path": None,
+        "peft_type": "LORA",
+        "r": 2,
+        "lora_alpha": 3,
+        "lora_dropout": 0.25,
+        "bias": bias,
+        "target_modules": ["layers.0.q", "layers.1.q"],
+        "modules_to_save": modules,
+        "init_lora_weights": "gaussian",
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+        "task_type": None,
+        "base_model_name_or_path": None,
     }
 
 
@@ -109,11 +120,13 @@ def test_names_for_the_flag_choose_these_layers_alone(chosen, expected):
     assert names_for_flag(chosen, candidates) == expected
     if chosen:
         settings = LoRASettings(rank=1, target=expected)
-        net = nn.ModuleDict({
-            "a": nn.ModuleList([nn.ModuleDict({"q": nn.Linear(2, 2), "k": nn.Linear(2, 2)}) for _ in range(2)]),
-            "out": nn.Linear(2, 2),
-            "heads": nn.ModuleDict({"my-head": nn.Linear(2, 2)}),
-        })
+        net = nn.ModuleDict(
+            {
+                "a": nn.ModuleList([nn.ModuleDict({"q": nn.Linear(2, 2), "k": nn.Linear(2, 2)}) for _ in range(2)]),
+                "out": nn.Linear(2, 2),
+                "heads": nn.ModuleDict({"my-head": nn.Linear(2, 2)}),
+            }
+        )
         assert sorted(add_lora(net, settings)) == sorted(chosen)
 
 
@@ -139,13 +152,17 @@ def test_back_on_the_plain_model_it_is_the_same_model(tmp_path, arch, settings):
     for name, value in model.state_dict().items():
         assert torch.equal(state[name], value), name
     assert (again.rank, again.alpha, again.dropout, again.init, again.bias) == (
-        settings.rank, settings.alpha, settings.dropout, settings.init, settings.bias,
+        settings.rank,
+        settings.alpha,
+        settings.dropout,
+        settings.init,
+        settings.bias,
     )
     net = lora_model(arch, state, again)
     assert set(lora_layers(net)) == set(lora_layers(model))
     if settings.also_train == "":
         again.also_train = ""  # PEFT's files do not tell this from the default
-    freeze(net, again)
+    mark_only_lora_as_trainable(net, again)
     assert {name for name, p in net.named_parameters() if p.requires_grad} == {
         name for name, p in model.named_parameters() if p.requires_grad
     }
@@ -188,7 +205,7 @@ def test_pefts_own_adapters_are_read(tmp_path, arch, config):
     torch.testing.assert_close(outputs(ours), outputs(merged), rtol=1e-4, atol=1e-5)
     assert (outputs(build(arch)) - outputs(ours)).abs().max() > 1e-2
     settings.also_train = settings.also_train or ""  # without the heads, which train by default here
-    freeze(ours, settings)
+    mark_only_lora_as_trainable(ours, settings)
     ours_train = {name for name, p in ours.named_parameters() if p.requires_grad}
     assert ours_train == names - {"decoder.output_projection.weight"}  # in PEFT the tied table has two names
     assert settings.dropout == config.get("lora_dropout", 0.0)
@@ -218,11 +235,24 @@ def test_other_kinds_are_refused_by_name(adapter):
     plain = build("transformer").state_dict()
     from_peft(adapter, plain)
     settings = [
-        ("use_dora", True), ("rank_pattern", {"fc1": 4}), ("alpha_pattern", {"fc1": 4}), ("lora_bias", True),
-        ("fan_in_fan_out", True), ("layer_replication", [[0, 1]]), ("trainable_token_indices", [1]),
-        ("target_parameters", ["w"]), ("use_qalora", True), ("kasa_config", {"a": 1}), ("something_new", 1),
-        ("init_lora_weights", "pissa"), ("init_lora_weights", "olora"), ("init_lora_weights", {}),
-        ("init_lora_weights", 1), ("peft_type", "IA3"), ("peft_type", None), ("modules_to_save", "fc1"),
+        ("use_dora", True),
+        ("rank_pattern", {"fc1": 4}),
+        ("alpha_pattern", {"fc1": 4}),
+        ("lora_bias", True),
+        ("fan_in_fan_out", True),
+        ("layer_replication", [[0, 1]]),
+        ("trainable_token_indices", [1]),
+        ("target_parameters", ["w"]),
+        ("use_qalora", True),
+        ("kasa_config", {"a": 1}),
+        ("something_new", 1),
+        ("init_lora_weights", "pissa"),
+        ("init_lora_weights", "olora"),
+        ("init_lora_weights", {}),
+        ("init_lora_weights", 1),
+        ("peft_type", "IA3"),
+        ("peft_type", None),
+        ("modules_to_save", "fc1"),
         ("target_modules", [1]),
     ]
     for name, value in settings:
@@ -230,17 +260,20 @@ def test_other_kinds_are_refused_by_name(adapter):
             from_peft(adapter._replace(config={**adapter.config, name: value}), plain)
 
 
-@pytest.mark.parametrize("change, words", [
-    ({"r": 3}, "lora_A has rank 2, and adapter_config.json says r 3"),
-    ({"r": None}, "r, lora_alpha and lora_dropout"),
-    ({"lora_alpha": "x"}, "r, lora_alpha and lora_dropout"),
-    ({"lora_alpha": 0}, "alpha"),
-    ({"lora_dropout": 1.5}, "dropout"),
-    ({"bias": "some"}, "bias some"),
-    ({"target_modules": ["q_proj", "fc7"]}, "no update for fc7"),
-    ({"modules_to_save": ["fc1", "fc7"]}, "nothing of fc7"),
-    ({"modules_to_save": ["decoder.layers.0.fc1", "decoder.layers.0.fc2"]}, "nothing of decoder.layers.0.fc2"),
-])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"r": 3}, "lora_A has rank 2, and adapter_config.json says r 3"),
+        ({"r": None}, "r, lora_alpha and lora_dropout"),
+        ({"lora_alpha": "x"}, "r, lora_alpha and lora_dropout"),
+        ({"lora_alpha": 0}, "alpha"),
+        ({"lora_dropout": 1.5}, "dropout"),
+        ({"bias": "some"}, "bias some"),
+        ({"target_modules": ["q_proj", "fc7"]}, "no update for fc7"),
+        ({"modules_to_save": ["fc1", "fc7"]}, "nothing of fc7"),
+        ({"modules_to_save": ["decoder.layers.0.fc1", "decoder.layers.0.fc2"]}, "nothing of decoder.layers.0.fc2"),
+    ],
+)
 def test_a_config_that_does_not_fit_is_refused(adapter, change, words):
     if change.get("modules_to_save") == ["fc1", "fc7"]:
         words = "holds (nothing of fc7|no encoder.layers.0.fc1.weight)"
@@ -248,23 +281,32 @@ def test_a_config_that_does_not_fit_is_refused(adapter, change, words):
         from_peft(adapter._replace(config={**adapter.config, **change}), build("transformer").state_dict())
 
 
-@pytest.mark.parametrize("change, words", [
-    (lambda t: t.update({f"{Q}.lora_A.weight": torch.ones(2, 12)}),
-     "encoder.layers.0.self_attn.q_proj: lora_B 16 x 2 times lora_A 2 x 12 does not fit the weight 16 x 16"),
-    (lambda t: t.update({f"{Q}.lora_B.weight": torch.ones(12, 2)}),
-     "encoder.layers.0.self_attn.q_proj: lora_B 12 x 2 times lora_A 2 x 16 does not fit the weight 16 x 16"),
-    (lambda t: t.pop(f"{Q}.lora_B.weight"), "there is no encoder.layers.0.self_attn.q_proj.lora_B"),
-    (lambda t: t.pop(f"{Q}.lora_A.weight"), "there is no encoder.layers.0.self_attn.q_proj.lora_A"),
-    (lambda t: [t.pop(f"{Q}.lora_{part}.weight") for part in "AB"], "no update for encoder.layers.0.self_attn.q_proj"),
-    (lambda t: t.update({f"nosuch.lora_{part}.weight": torch.ones(2, 2) for part in "AB"}), "no nosuch.weight"),
-    (lambda t: t.update({"base_model.model.nosuch.weight": torch.ones(2)}), "the model has no nosuch.weight"),
-    (lambda t: t.update({"base_model.model.decoder.layers.0.fc1.bias": torch.ones(7)}),
-     "decoder.layers.0.fc1.bias is 7, and the model's decoder.layers.0.fc1.bias is 32"),
-    (lambda t: t.pop("base_model.model.decoder.layers.0.fc1.bias"), "holds no decoder.layers.0.fc1.bias"),
-    (lambda t: t[f"{Q}.lora_A.weight"].fill_(float("nan")), "q_proj.lora_A.weight holds NaN"),
-    (lambda t: t.update({f"{Q}.lora_magnitude_vector": torch.ones(16)}), "lora_magnitude_vector"),
-    (lambda t: t.clear(), "holds no lora_A and lora_B"),
-])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (
+            lambda t: t.update({f"{Q}.lora_A.weight": torch.ones(2, 12)}),
+            "encoder.layers.0.self_attn.q_proj: lora_B 16 x 2 times lora_A 2 x 12 does not fit the weight 16 x 16",
+        ),
+        (
+            lambda t: t.update({f"{Q}.lora_B.weight": torch.ones(12, 2)}),
+            "encoder.layers.0.self_attn.q_proj: lora_B 12 x 2 times lora_A 2 x 16 does not fit the weight 16 x 16",
+        ),
+        (lambda t: t.pop(f"{Q}.lora_B.weight"), "there is no encoder.layers.0.self_attn.q_proj.lora_B"),
+        (lambda t: t.pop(f"{Q}.lora_A.weight"), "there is no encoder.layers.0.self_attn.q_proj.lora_A"),
+        (lambda t: [t.pop(f"{Q}.lora_{part}.weight") for part in "AB"], "no update for encoder.layers.0.self_attn.q_proj"),
+        (lambda t: t.update({f"nosuch.lora_{part}.weight": torch.ones(2, 2) for part in "AB"}), "no nosuch.weight"),
+        (lambda t: t.update({"base_model.model.nosuch.weight": torch.ones(2)}), "the model has no nosuch.weight"),
+        (
+            lambda t: t.update({"base_model.model.decoder.layers.0.fc1.bias": torch.ones(7)}),
+            "decoder.layers.0.fc1.bias is 7, and the model's decoder.layers.0.fc1.bias is 32",
+        ),
+        (lambda t: t.pop("base_model.model.decoder.layers.0.fc1.bias"), "holds no decoder.layers.0.fc1.bias"),
+        (lambda t: t[f"{Q}.lora_A.weight"].fill_(float("nan")), "q_proj.lora_A.weight holds NaN"),
+        (lambda t: t.update({f"{Q}.lora_magnitude_vector": torch.ones(16)}), "lora_magnitude_vector"),
+        (lambda t: t.clear(), "holds no lora_A and lora_B"),
+    ],
+)
 def test_tensors_that_do_not_fit_are_refused_by_name(adapter, change, words):
     change(adapter.tensors)
     with pytest.raises(ValueError, match=words):
@@ -285,7 +327,7 @@ def test_a_head_may_be_the_adapters_alone():
     plain = {key: value for key, value in build("roberta").state_dict().items() if "classification_heads" not in key}
     state, again = from_peft(to_peft(model.state_dict(), settings), plain)
     net = lora_model("roberta", state, again)
-    freeze(net, again)  # as in model: torch multiplies with frozen weights by other kernels
+    mark_only_lora_as_trainable(net, again)  # as in model: torch multiplies with frozen weights by other kernels
     assert torch.equal(outputs(net), outputs(model))
 
 

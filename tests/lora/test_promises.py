@@ -9,7 +9,7 @@ import torch
 from peft_models import build, lora_model, outputs, their_adapter
 from safetensors.torch import load_file, save_file, save_model
 
-from sharp_plugins.lora.expressions import check_expression
+from sharp_plugins.files.expressions import check_expression
 from sharp_plugins.lora.peft import CONFIG, WEIGHTS, from_peft, read_adapter
 from sharp_plugins.lora.promises import is_target
 
@@ -27,18 +27,28 @@ def cut(directory, *patterns):
     save_file(kept, directory / WEIGHTS)
 
 
-@pytest.mark.parametrize("config, patterns, words", [
-    (dict(bias="lora_only"), [r"base_layer\.bias"], f"no {LAYER}.bias, and .* bias 'lora_only'"),
-    (dict(bias="lora_only"), [rf"{LAYER}\.base_layer\.bias"], f"no {LAYER}.bias, and {CONFIG} says bias 'lora_only'"),
-    (dict(bias="all"), [r"layers\.0\.fc2\.bias"], r"no (en|de)coder.layers.0.fc2.bias, and .* bias 'all'"),
-    (dict(bias="all"), [r"base_layer\.bias"], r"no .*q_proj.bias, and .* bias 'all'"),
-    ({}, [LAYER], f"no update for {LAYER}, which {CONFIG} names by target_modules"),
-    (dict(target_modules=r".*layers\.[01]\.fc1"), ["encoder.layers.1"], "no update for encoder.layers.1.fc1, .* target_modules"),
-    ({}, [rf"{LAYER}\.lora_B"], f"there is no {LAYER}.lora_B"),
-    (dict(modules_to_save=["final_layer_norm"]), [r"encoder.layers.1.final_layer_norm"],
-     "no encoder.layers.1.final_layer_norm.weight, whose module .* modules_to_save"),
-    (dict(modules_to_save=["final_layer_norm"]), ["final_layer_norm"], "nothing of final_layer_norm, .* modules_to_save"),
-])
+@pytest.mark.parametrize(
+    "config, patterns, words",
+    [
+        (dict(bias="lora_only"), [r"base_layer\.bias"], f"no {LAYER}.bias, and .* bias 'lora_only'"),
+        (dict(bias="lora_only"), [rf"{LAYER}\.base_layer\.bias"], f"no {LAYER}.bias, and {CONFIG} says bias 'lora_only'"),
+        (dict(bias="all"), [r"layers\.0\.fc2\.bias"], r"no (en|de)coder.layers.0.fc2.bias, and .* bias 'all'"),
+        (dict(bias="all"), [r"base_layer\.bias"], r"no .*q_proj.bias, and .* bias 'all'"),
+        ({}, [LAYER], f"no update for {LAYER}, which {CONFIG} names by target_modules"),
+        (
+            dict(target_modules=r".*layers\.[01]\.fc1"),
+            ["encoder.layers.1"],
+            "no update for encoder.layers.1.fc1, .* target_modules",
+        ),
+        ({}, [rf"{LAYER}\.lora_B"], f"there is no {LAYER}.lora_B"),
+        (
+            dict(modules_to_save=["final_layer_norm"]),
+            [r"encoder.layers.1.final_layer_norm"],
+            "no encoder.layers.1.final_layer_norm.weight, whose module .* modules_to_save",
+        ),
+        (dict(modules_to_save=["final_layer_norm"]), ["final_layer_norm"], "nothing of final_layer_norm, .* modules_to_save"),
+    ],
+)
 def test_a_missing_tensor_is_an_error_that_names_the_setting(tmp_path, config, patterns, words):
     their_adapter(tmp_path, "transformer", **{"target_modules": ["q_proj"], **config})
     plain = build("transformer").state_dict()
@@ -88,35 +98,39 @@ def test_the_layers_are_those_that_peft_chooses(config):
 SLOW = "repeats in too many ways"
 
 
-@pytest.mark.parametrize("change, words", [
-    (dict(target_modules="("), "target_modules is no regular expression: missing"),
-    (dict(target_modules="(.*.*)*x"), f"target_modules {SLOW}"),
-    (dict(target_modules=".*" * 8 + "x"), f"target_modules {SLOW}"),
-    (dict(target_modules=".?" * 40 + "x"), f"target_modules {SLOW}"),
-    (dict(target_modules="(.|.)*x"), f"target_modules {SLOW}"),
-    (dict(target_modules="(?:){4000000000}"), f"target_modules {SLOW}"),
-    (dict(target_modules="x" * 5000), "target_modules is a regular expression of 5000 characters"),
-    (dict(target_modules={"q_proj": 1}), "target_modules must be a list of names, or one regular expression"),
-    (dict(exclude_modules=5), "exclude_modules must be a list of names, or one regular expression, and is 5"),
-    (dict(exclude_modules="*"), "exclude_modules is no regular expression"),
-    (dict(exclude_modules="(.*a?)*x"), f"exclude_modules {SLOW}"),
-    (dict(exclude_modules=[5]), "exclude_modules must be a list"),
-    (dict(modules_to_save=["("]), r"nothing of \(, which .* modules_to_save"),
-    (dict(modules_to_save="fc1"), "modules_to_save must be a list of names"),
-    (dict(layers_to_transform=[0, 1], layers_pattern="("), "target_modules"),
-    (dict(layers_to_transform=[0, 1], layers_pattern="(.*.*)*x"), "target_modules"),
-    (dict(layers_to_transform=[0], layers_pattern=[3]), "layers_pattern must be a name, or a list"),
-    (dict(layers_to_transform="x"), "layers_to_transform must be a number"),
-    (dict(layers_to_transform=[[0]]), "layers_to_transform must be a number"),
-    (dict(task_type=["SEQ_CLS"]), "task_type must be a name"),
-    (dict(auto_mapping=["x"]), "auto_mapping must be"),
-    (dict(bias=["all"]), "bias"),
-    (dict(r=float("inf")), "r, lora_alpha and lora_dropout must be there and be numbers"),
-    (dict(r=-1, use_rslora=True), "rank must be 1 or larger, and is -1"),
-    (dict(r=10**400, use_rslora=True), "must be there and be numbers"),
-    (dict(lora_alpha=10**400), "must be there and be numbers"),
-    (dict(r={}), "must be there and be numbers"),
-], ids=lambda value: str(value)[:60])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (dict(target_modules="("), "target_modules is no regular expression: missing"),
+        (dict(target_modules="(.*.*)*x"), f"target_modules {SLOW}"),
+        (dict(target_modules=".*" * 8 + "x"), f"target_modules {SLOW}"),
+        (dict(target_modules=".?" * 40 + "x"), f"target_modules {SLOW}"),
+        (dict(target_modules="(.|.)*x"), f"target_modules {SLOW}"),
+        (dict(target_modules="(?:){4000000000}"), f"target_modules {SLOW}"),
+        (dict(target_modules="x" * 5000), "target_modules is a regular expression of 5000 characters"),
+        (dict(target_modules={"q_proj": 1}), "target_modules must be a list of names, or one regular expression"),
+        (dict(exclude_modules=5), "exclude_modules must be a list of names, or one regular expression, and is 5"),
+        (dict(exclude_modules="*"), "exclude_modules is no regular expression"),
+        (dict(exclude_modules="(.*a?)*x"), f"exclude_modules {SLOW}"),
+        (dict(exclude_modules=[5]), "exclude_modules must be a list"),
+        (dict(modules_to_save=["("]), r"nothing of \(, which .* modules_to_save"),
+        (dict(modules_to_save="fc1"), "modules_to_save must be a list of names"),
+        (dict(layers_to_transform=[0, 1], layers_pattern="("), "target_modules"),
+        (dict(layers_to_transform=[0, 1], layers_pattern="(.*.*)*x"), "target_modules"),
+        (dict(layers_to_transform=[0], layers_pattern=[3]), "layers_pattern must be a name, or a list"),
+        (dict(layers_to_transform="x"), "layers_to_transform must be a number"),
+        (dict(layers_to_transform=[[0]]), "layers_to_transform must be a number"),
+        (dict(task_type=["SEQ_CLS"]), "task_type must be a name"),
+        (dict(auto_mapping=["x"]), "auto_mapping must be"),
+        (dict(bias=["all"]), "bias"),
+        (dict(r=float("inf")), "r, lora_alpha and lora_dropout must be there and be numbers"),
+        (dict(r=-1, use_rslora=True), "rank must be 1 or larger, and is -1"),
+        (dict(r=10**400, use_rslora=True), "must be there and be numbers"),
+        (dict(lora_alpha=10**400), "must be there and be numbers"),
+        (dict(r={}), "must be there and be numbers"),
+    ],
+    ids=lambda value: str(value)[:60],
+)
 def test_a_config_of_other_types_and_expressions_that_never_end(tmp_path, change, words):
     """By JSON, which knows Infinity as Python writes it."""
     their_adapter(tmp_path, "transformer", target_modules=["q_proj"])
@@ -126,11 +140,17 @@ def test_a_config_of_other_types_and_expressions_that_never_end(tmp_path, change
         from_peft(read_adapter(tmp_path), build("transformer").state_dict())
 
 
-@pytest.mark.parametrize("expression", [
-    r".*layers\.[01]\.(q|v)_proj", r"model\.layers\.\d+\.(self_attn|mlp)\.(q|k|v|o|up|down|gate)_proj", "(encoder|decoder)?.*fc1",
-    r"^(?!.*(?:vision|aligner)).*(?:q_proj|k_proj|gate_proj)(?=\.|$)", r"^((?!(lm_head|out_proj)).)*$",
-    r"(?:.*?(?:vision|language).*?(?:self_attn|mlp|dense).*?(?:k_proj|q_proj|fc2).*?)|(?:\bmodel\.layers\.[\d]{1,}\.(?:q|k)_proj)",
-])
+@pytest.mark.parametrize(
+    "expression",
+    [
+        r".*layers\.[01]\.(q|v)_proj",
+        r"model\.layers\.\d+\.(self_attn|mlp)\.(q|k|v|o|up|down|gate)_proj",
+        "(encoder|decoder)?.*fc1",
+        r"^(?!.*(?:vision|aligner)).*(?:q_proj|k_proj|gate_proj)(?=\.|$)",
+        r"^((?!(lm_head|out_proj)).)*$",
+        r"(?:.*?(?:vision|language).*?(?:self_attn|mlp|dense).*?(?:k_proj|q_proj|fc2).*?)|(?:\bmodel\.layers\.[\d]{1,}\.(?:q|k)_proj)",
+    ],
+)
 def test_expressions_that_choose_layers_are_read(expression):
     check_expression(expression)
 

@@ -9,12 +9,12 @@ from fairseq import checkpoint_utils
 from processes import checkpoint
 from safetensors.torch import load_file
 
-from sharp_plugins.convert.checkpoint import convert
-from sharp_plugins.convert.tokenizer import Tokenizer
-from sharp_plugins.lora import freeze, lora_layers
-from sharp_plugins.lora.checkpoint import load_adapter, save_adapter
+from sharp_plugins.convert.conversion import convert
+from sharp_plugins.lora.commands import load_adapter, save_adapter
 from sharp_plugins.lora.config import lora_settings
 from sharp_plugins.lora.peft import WEIGHTS, from_peft, read_adapter
+from sharp_plugins.networks import lora_layers, mark_only_lora_as_trainable
+from sharp_plugins.text.tokenizer import Tokenizer
 
 transformers = pytest.importorskip("transformers")
 peft = pytest.importorskip("peft")
@@ -93,10 +93,13 @@ CASES = {
     "bert, masked words": ("bert", "AutoModelForMaskedLM", dict(target_modules=QVD)),
     "bert, classes": ("bert", "AutoModelForSequenceClassification", dict(target_modules=QV, task_type="SEQ_CLS")),
     "bert, classes, all layers and biases": (
-        "bert", "AutoModelForSequenceClassification", dict(target_modules="all-linear", task_type="SEQ_CLS", bias="all"),
+        "bert",
+        "AutoModelForSequenceClassification",
+        dict(target_modules="all-linear", task_type="SEQ_CLS", bias="all"),
     ),
     "bert, classes without a task": (
-        "bert", "AutoModelForSequenceClassification",
+        "bert",
+        "AutoModelForSequenceClassification",
         dict(target_modules=["query"], modules_to_save=["classifier", "pooler"], bias="lora_only"),
     ),
     "bert, one layer": ("bert", "AutoModel", dict(target_modules=QV, layers_to_transform=[1], modules_to_save=["0.output"])),
@@ -104,7 +107,8 @@ CASES = {
     "roberta, masked words": ("roberta", "AutoModelForMaskedLM", dict(target_modules=["dense"], lora_dropout=0.1)),
     "roberta, classes": ("roberta", "AutoModelForSequenceClassification", dict(target_modules=QVD, task_type="SEQ_CLS")),
     "roberta, an expression": (
-        "roberta", "AutoModelForSequenceClassification",
+        "roberta",
+        "AutoModelForSequenceClassification",
         dict(target_modules=r".*layer\.1.*(query|dense)", bias="all", task_type="SEQ_CLS"),
     ),
 }
@@ -128,8 +132,10 @@ def test_a_converted_model_with_an_adapter_computes_what_transformers_and_peft_d
         for layer in lora_layers(model).values():
             layer.lora_B.zero_()
     assert (both.our_outputs(model, auto)[..., : expected.size(-1)] - expected).abs().max() > 1e-2  # the update matters
-    assert len(lora_layers(model)) == len([k for k in load_file(tmp_path / "adapter" / WEIGHTS) if "lora_A" in k and "pooler" not in k])
-    freeze(model, lora_settings(checkpoint(tmp_path / "again.pt")["cfg"])[1])  # names what there is
+    assert len(lora_layers(model)) == len(
+        [k for k in load_file(tmp_path / "adapter" / WEIGHTS) if "lora_A" in k and "pooler" not in k]
+    )
+    mark_only_lora_as_trainable(model, lora_settings(checkpoint(tmp_path / "again.pt")["cfg"])[1])  # names what there is
 
 
 BACK = {
@@ -173,12 +179,15 @@ def test_a_head_of_another_name_is_saved_too(tmp_path, roberta):
     torch.testing.assert_close(both.their_outputs(back), both.their_outputs(theirs), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("rename", [
-    lambda key: f"module.{key}",
-    lambda key: key.replace("base_model.model.", ""),
-    lambda key: key.replace("base_model.model.", "base_model.model.net."),
-    lambda key: key.replace("lora_A.weight", "lora_A.default.weight").replace("lora_B.weight", "lora_B.default.weight"),
-])
+@pytest.mark.parametrize(
+    "rename",
+    [
+        lambda key: f"module.{key}",
+        lambda key: key.replace("base_model.model.", ""),
+        lambda key: key.replace("base_model.model.", "base_model.model.net."),
+        lambda key: key.replace("lora_A.weight", "lora_A.default.weight").replace("lora_B.weight", "lora_B.default.weight"),
+    ],
+)
 def test_names_lose_what_stands_before_them(tmp_path, bert, rename):
     config = dict(target_modules=QV, task_type="SEQ_CLS")
     bert.adapter(tmp_path, "AutoModelForSequenceClassification", CLASSES, **config)
@@ -194,19 +203,46 @@ CLASSIFIES = ("bert", "AutoModelForSequenceClassification", CLASSES)
 WORDS = "word_embeddings"
 
 
-@pytest.mark.parametrize("base, config, removed, words", [
-    (("bert", "AutoModelForTokenClassification", CLASSES), dict(task_type="TOKEN_CLS"), None, "classifier: .* TOKEN_CLS"),
-    (("bert", "AutoModelForQuestionAnswering", {}), dict(task_type="QUESTION_ANS"), None, "qa_outputs.*: in a converted bert there is no"),
-    (("roberta", "AutoModel", {}), dict(target_modules=["dense"]), None, "pooler.dense.lora_A: in a converted roberta there is no"),
-    (("bert", "AutoModel", {}), dict(modules_to_save=[WORDS]), None, "word_embeddings.weight: .* its counterpart has other rows"),
-    (("bert", "AutoModelForMaskedLM", {}), dict(bias="all"), None, "cls.predictions.*bias: .* its counterpart has other rows"),
-    (CLASSIFIES, dict(task_type="SEQ_CLS"), "classifier.bias", "the file holds no classifier.bias, which the head needs"),
-    (CLASSIFIES, dict(task_type="SEQ_CLS"), "classifier", "nothing of classifier, .* modules_to_save"),
-    (CLASSIFIES, dict(task_type="SEQ_CLS"), "layer.1.attention.self.value",
-     "no update for bert.encoder.layer.1.attention.self.value, .* target_modules"),
-    (CLASSIFIES, dict(bias="lora_only", task_type="SEQ_CLS"), "layer.0.*bias", "no bert.encoder.layer.0.*(query|value).bias, .* 'lora_only'"),
-    (CLASSIFIES, dict(bias="all", task_type="SEQ_CLS"), "embeddings.*bias", "no bert.embeddings.LayerNorm.bias, .* bias 'all'"),
-])
+@pytest.mark.parametrize(
+    "base, config, removed, words",
+    [
+        (("bert", "AutoModelForTokenClassification", CLASSES), dict(task_type="TOKEN_CLS"), None, "classifier: .* TOKEN_CLS"),
+        (
+            ("bert", "AutoModelForQuestionAnswering", {}),
+            dict(task_type="QUESTION_ANS"),
+            None,
+            "qa_outputs.*: in a converted bert there is no",
+        ),
+        (
+            ("roberta", "AutoModel", {}),
+            dict(target_modules=["dense"]),
+            None,
+            "pooler.dense.lora_A: in a converted roberta there is no",
+        ),
+        (
+            ("bert", "AutoModel", {}),
+            dict(modules_to_save=[WORDS]),
+            None,
+            "word_embeddings.weight: .* its counterpart has other rows",
+        ),
+        (("bert", "AutoModelForMaskedLM", {}), dict(bias="all"), None, "cls.predictions.*bias: .* its counterpart has other rows"),
+        (CLASSIFIES, dict(task_type="SEQ_CLS"), "classifier.bias", "the file holds no classifier.bias, which the head needs"),
+        (CLASSIFIES, dict(task_type="SEQ_CLS"), "classifier", "nothing of classifier, .* modules_to_save"),
+        (
+            CLASSIFIES,
+            dict(task_type="SEQ_CLS"),
+            "layer.1.attention.self.value",
+            "no update for bert.encoder.layer.1.attention.self.value, .* target_modules",
+        ),
+        (
+            CLASSIFIES,
+            dict(bias="lora_only", task_type="SEQ_CLS"),
+            "layer.0.*bias",
+            "no bert.encoder.layer.0.*(query|value).bias, .* 'lora_only'",
+        ),
+        (CLASSIFIES, dict(bias="all", task_type="SEQ_CLS"), "embeddings.*bias", "no bert.embeddings.LayerNorm.bias, .* bias 'all'"),
+    ],
+)
 def test_what_has_no_counterpart_or_is_missing_is_refused_by_name(tmp_path, request, base, config, removed, words):
     kind, auto, changes = base
     both = request.getfixturevalue(kind)
@@ -240,7 +276,9 @@ def test_what_has_no_place_in_transformers_is_not_saved(tmp_path, roberta):
     state = checkpoint(tmp_path / "plain.pt")
     heads = {
         f"classification_heads.{name}.{part}.{end}": torch.ones(3, 16) if end == "weight" else torch.ones(3)
-        for name in "ab" for part in ("dense", "out_proj") for end in ("weight", "bias")
+        for name in "ab"
+        for part in ("dense", "out_proj")
+        for end in ("weight", "bias")
     }
     one = {key: value for key, value in heads.items() if ".a." in key}
     for words, weights, settings in [

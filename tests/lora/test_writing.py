@@ -11,7 +11,7 @@ from fairseq.modules import MultiheadAttention
 from fairseq.modules.transformer_sentence_encoder import init_bert_params
 from torch import nn
 
-from sharp_plugins.lora import LoRALinear, LoRASettings, add_lora
+from sharp_plugins.networks import LoRALinear, LoRASettings, add_lora
 
 NEW = torch.arange(30.0).view(5, 6)
 
@@ -89,8 +89,17 @@ WRITES = {
     **{
         name: lambda t, init=getattr(nn.init, name): init(t)
         for name in (
-            "zeros_", "ones_", "normal_", "uniform_", "trunc_normal_", "xavier_uniform_", "xavier_normal_", "kaiming_uniform_",
-            "kaiming_normal_", "orthogonal_", "eye_",
+            "zeros_",
+            "ones_",
+            "normal_",
+            "uniform_",
+            "trunc_normal_",
+            "xavier_uniform_",
+            "xavier_normal_",
+            "kaiming_uniform_",
+            "kaiming_normal_",
+            "orthogonal_",
+            "eye_",
         )
     },
     "constant_": lambda t: nn.init.constant_(t, 1.0),
@@ -116,10 +125,19 @@ def test_what_would_be_lost_is_refused(write, target):
 
 
 # What changes no number, and would be forgotten.
-@pytest.mark.parametrize("write", [
-    grad, requires_grad, lambda t: t.requires_grad_(), lambda t: t.register_hook(print), lambda t: t.retain_grad(),
-    lambda t: nn.Parameter(t), lambda t: nn.Parameter(t.data), lambda t: t.share_memory_(),
-])
+@pytest.mark.parametrize(
+    "write",
+    [
+        grad,
+        requires_grad,
+        lambda t: t.requires_grad_(),
+        lambda t: t.register_hook(print),
+        lambda t: t.retain_grad(),
+        lambda t: nn.Parameter(t),
+        lambda t: nn.Parameter(t.data),
+        lambda t: t.share_memory_(),
+    ],
+)
 def test_what_would_be_forgotten_is_refused(write):
     with pytest.raises(RuntimeError, match="base_weight"):
         write(lora_linear().weight)
@@ -160,13 +178,19 @@ def init(layer):
         nn.init.eye_(layer.base_weight).mul_(0).add_(NEW)
 
 
-@pytest.mark.parametrize("write", [
-    assign, in_place, by_vector, init,
-    lambda layer: layer.base_weight.data.copy_(NEW),
-    lambda layer: setattr(layer.base_weight, "data", NEW.clone()),
-    lambda layer: layer.load_state_dict({**layer.state_dict(), "weight": NEW}),
-    lambda layer: layer.load_state_dict({**layer.state_dict(), "weight": NEW.clone()}, assign=True),
-])
+@pytest.mark.parametrize(
+    "write",
+    [
+        assign,
+        in_place,
+        by_vector,
+        init,
+        lambda layer: layer.base_weight.data.copy_(NEW),
+        lambda layer: setattr(layer.base_weight, "data", NEW.clone()),
+        lambda layer: layer.load_state_dict({**layer.state_dict(), "weight": NEW}),
+        lambda layer: layer.load_state_dict({**layer.state_dict(), "weight": NEW.clone()}, assign=True),
+    ],
+)
 def test_what_is_written_to_w_takes_effect_and_the_update_stays(write):
     layer, x = lora_linear(), torch.randn(3, 6)
     update = total(layer) - layer.base_weight.detach()

@@ -4,13 +4,13 @@ import copy
 
 import pytest
 import sentences
-import toy
 import torch
 import torch.nn.functional as F
+import toy
 from fairseq.modules import MultiheadAttention
 from torch import nn
 
-from sharp_plugins.bottleneck import Bottleneck, adapters, close, follow
+from sharp_plugins.networks.bottleneck import Bottleneck, adapters, close, follow
 
 ADAPTER = ["--arch", "adapter", "--base-arch", *toy.MODEL[1:], "--adapter-size", "4"]
 ADAM = "--optimizer adam --lr 0.01".split()
@@ -110,7 +110,10 @@ def test_what_trains_in_a_classification_has_a_gradient(sentence_data, placement
     """And so DDP needs no --find-unused-parameters: the language-model head, which RoBERTa keeps, has no part in it."""
     flags = ["--arch", "adapter", "--base-arch", *sentences.MODEL[1:], "--adapter-placement", placement]
     trainer = toy.build_trainer(
-        sentence_data / "classes", *ADAM, task="sentence_prediction", criterion=["--criterion", "sentence_prediction"],
+        sentence_data / "classes",
+        *ADAM,
+        task="sentence_prediction",
+        criterion=["--criterion", "sentence_prediction"],
         model=[*flags, "--num-classes", str(sentences.CLASSES)],
     )
     model, (sample,) = trainer.get_model(), toy.batches(trainer, [6])

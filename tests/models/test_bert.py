@@ -5,23 +5,21 @@ from types import SimpleNamespace
 
 import published
 import pytest
-import toy
 import torch
+import toy
 from fairseq import checkpoint_utils, models
 from fairseq.data import Dictionary
 from fairseq.models import ARCH_CONFIG_REGISTRY
 from omegaconf import OmegaConf
 
-from sharp_plugins.convert.settings import read_settings
+from sharp_plugins.convert.published_settings import read_settings
 from sharp_plugins.convert.weights import fairseq_weights
 from sharp_plugins.models.bert import token_types_of
 
 BOS, PAD, EOS = 0, 1, 2
 HEAD = "sentence_classification_head"
 ROWS = 30  # of the table of words; row i is symbol i here
-SIZES = dict(
-    encoder_layers=2, encoder_embed_dim=16, encoder_ffn_embed_dim=32, encoder_attention_heads=2, max_positions=256
-)
+SIZES = dict(encoder_layers=2, encoder_embed_dim=16, encoder_ffn_embed_dim=32, encoder_attention_heads=2, max_positions=256)
 TINY = ["--arch", "sharp_bert", *(part for k, v in SIZES.items() for part in (f"--{k.replace('_', '-')}", str(v)))]
 STILL = "--dropout 0 --attention-dropout 0".split()
 
@@ -191,9 +189,7 @@ def pairs(tmp_path_factory):
 
 def trainer_of(data, *flags, optimizer="adam", model=TINY):
     line = ["--num-classes", 2, "--init-token", 0, "--optimizer", optimizer, "--lr", "0.01", *STILL, *flags]
-    return toy.build_trainer(
-        data, *line, model=model, criterion=published.SENTENCE_PREDICTION, task="sentence_prediction"
-    )
+    return toy.build_trainer(data, *line, model=model, criterion=published.SENTENCE_PREDICTION, task="sentence_prediction")
 
 
 def load(trainer, path):
@@ -256,9 +252,7 @@ def test_checkpoints_come_back_with_their_heads(pairs, tmp_path):
     path = save(tmp_path, {name: value + 0.5 for name, value in toy.weights(trainer).items()})
     fresh = trainer_of(pairs, "--load-checkpoint-heads")
     load(fresh, path)
-    toy.assert_same(
-        {name: value + 0.5 for name, value in toy.weights(trainer).items()}, toy.weights(fresh)
-    )
+    toy.assert_same({name: value + 0.5 for name, value in toy.weights(trainer).items()}, toy.weights(fresh))
     with torch.no_grad():
         scores, _ = fresh.get_model()(padded(PAIR), classification_head_name="another")
     assert scores.shape == (1, 3)

@@ -2,8 +2,8 @@
 
 import pytest
 import sentences
-import toy
 import torch
+import toy
 
 WRAPPED = {
     "lora": ["--arch", "lora", "--lora-rank", "2"],
@@ -42,8 +42,17 @@ def test_classification(sentence_data, name):
     ends = []
     for checkpointed in (False, True):
         cfg = toy.config(
-            sentence_data / "classes", "--optimizer", "sgd", *toy.SGD, "--dropout", "0", "--attention-dropout", "0", model=model,
-            criterion=["--criterion", "sentence_prediction"], task="sentence_prediction",
+            sentence_data / "classes",
+            "--optimizer",
+            "sgd",
+            *toy.SGD,
+            "--dropout",
+            "0",
+            "--attention-dropout",
+            "0",
+            model=model,
+            criterion=["--criterion", "sentence_prediction"],
+            task="sentence_prediction",
         )
         cfg.model.checkpoint_activations = checkpointed  # RoBERTa has no flag for it, and a hydra config may say it
         ends.append(updated(toy.trainer_from(cfg)))

@@ -6,8 +6,8 @@ import re
 import types
 
 import pytest
-import toy
 import torch
+import toy
 from fairseq import models
 from fairseq.models import ARCH_CONFIG_REGISTRY
 from omegaconf import OmegaConf
@@ -15,15 +15,34 @@ from peft_models import Task
 from torch import nn
 
 from sharp_plugins.host import trainer
-from sharp_plugins.lora import LoRASettings, lora_layers
 from sharp_plugins.models.lora import LoRAConfig
+from sharp_plugins.networks import LoRASettings, lora_layers
 
 SMALL = dict(
-    encoder_layers=2, decoder_layers=2, encoder_embed_dim=16, decoder_embed_dim=16, encoder_ffn_embed_dim=32,
-    decoder_ffn_embed_dim=32, encoder_attention_heads=2, decoder_attention_heads=2, dropout=0.0, attention_dropout=0.0,
-    activation_dropout=0.0, pooler_dropout=0.0, max_positions=32, tokens_per_sample=32, max_source_positions=32,
-    max_target_positions=32, max_tokens=None, decoder_input_dim=16, decoder_output_dim=16, share_all_embeddings=True,
-    share_decoder_input_output_embed=True, tpu=False, add_bos_token=False, memory_efficient_bf16=False,
+    encoder_layers=2,
+    decoder_layers=2,
+    encoder_embed_dim=16,
+    decoder_embed_dim=16,
+    encoder_ffn_embed_dim=32,
+    decoder_ffn_embed_dim=32,
+    encoder_attention_heads=2,
+    decoder_attention_heads=2,
+    dropout=0.0,
+    attention_dropout=0.0,
+    activation_dropout=0.0,
+    pooler_dropout=0.0,
+    max_positions=32,
+    tokens_per_sample=32,
+    max_source_positions=32,
+    max_target_positions=32,
+    max_tokens=None,
+    decoder_input_dim=16,
+    decoder_output_dim=16,
+    share_all_embeddings=True,
+    share_decoder_input_output_embed=True,
+    tpu=False,
+    add_bos_token=False,
+    memory_efficient_bf16=False,
 )
 FAMILIES = {
     "transformer": 2 * 3 * 2,  # layers with an update: query and value of every attention
@@ -141,11 +160,15 @@ def test_a_config_of_hydra_builds_the_same_model():
             fields = models.MODEL_DATACLASS_REGISTRY[arch].__dataclass_fields__
             plain = {key: value for key, value in plain.items() if key in fields}
             plain["tokens_per_sample"] = "${task.tokens_per_sample}"
-        whole = OmegaConf.create({
-            "task": {"tokens_per_sample": 32, "add_bos_token": False, "max_target_positions": 32},
-            "common": {"tpu": False}, "bmuf": {"memory_efficient_bf16": False}, "optimization": {},
-            "model": {"_name": "lora", "base_arch": arch, "lora_rank": 2, "lora_target": "fc1", **plain},
-        })
+        whole = OmegaConf.create(
+            {
+                "task": {"tokens_per_sample": 32, "add_bos_token": False, "max_target_positions": 32},
+                "common": {"tpu": False},
+                "bmuf": {"memory_efficient_bf16": False},
+                "optimization": {},
+                "model": {"_name": "lora", "base_arch": arch, "lora_rank": 2, "lora_target": "fc1", **plain},
+            }
+        )
         whole.common.memory_efficient_bf16 = False
         whole.task.max_source_positions = 32
         OmegaConf.set_struct(whole, True)
@@ -179,7 +202,9 @@ def test_flags_of_the_base_and_of_lora_reach_the_model(translation_data):
 
 
 def test_heads_that_the_task_adds_later_are_trained(translation_data):
-    trainer = toy.build_trainer(translation_data, *toy.SGD, "--optimizer", "sgd", model=lora_flags("--lora-also-train", "embed_tokens"))
+    trainer = toy.build_trainer(
+        translation_data, *toy.SGD, "--optimizer", "sgd", model=lora_flags("--lora-also-train", "embed_tokens")
+    )
     trained = {name for name, p in trainer.get_model().named_parameters() if p.requires_grad and "lora_" not in name}
     assert trained == {"encoder.embed_tokens.weight", "decoder.embed_tokens.weight"}
     with pytest.raises(ValueError, match="--lora-also-train nosuch"):
@@ -234,12 +259,18 @@ def test_a_flags_default_is_the_settings():
         assert getattr(LoRAConfig(), f"lora_{name}") == value, name
 
 
-@pytest.mark.parametrize("flags, words", [
-    (["--store-ema"], "--store-ema averages A and B apart.*merge A.pt B.pt ... OUT.pt"),
-    (["--lora-target", "output_projection,q_proj"], "decoder.output_projection.weight and .*embed_tokens.weight are one weight"),
-    (["--lora-also-train", "encoder.layers.0"], "encoder.layers.0.self_attn.q_proj .*save. will refuse this model"),
-    ([], None),
-])
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        (["--store-ema"], "--store-ema averages A and B apart.*merge A.pt B.pt ... OUT.pt"),
+        (
+            ["--lora-target", "output_projection,q_proj"],
+            "decoder.output_projection.weight and .*embed_tokens.weight are one weight",
+        ),
+        (["--lora-also-train", "encoder.layers.0"], "encoder.layers.0.self_attn.q_proj .*save. will refuse this model"),
+        ([], None),
+    ],
+)
 def test_what_will_not_be_as_expected_is_said_before_training(translation_data, caplog, flags, words):
     caplog.set_level("WARNING")
     own = [flag for flag in flags if flag != "--store-ema"]

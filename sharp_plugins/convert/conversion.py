@@ -1,0 +1,164 @@
+"""A published checkpoint, as files of transformers, as a fairseq checkpoint with its dictionary and tokenizer."""
+
+import argparse
+import os
+import warnings
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Dict, List, NamedTuple
+
+import torch
+from fairseq import models, options
+from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+from fairseq.models import ARCH_CONFIG_REGISTRY
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from sharp_plugins.convert.published_settings import Settings, read_settings
+from sharp_plugins.convert.weights import TOKEN_TYPES, fairseq_weights, read_weights
+from sharp_plugins.files.writing import unfinished_in
+from sharp_plugins.models import bert  # noqa: F401  sharp_bert
+from sharp_plugins.text import bpe
+from sharp_plugins.text.tokenizer import PairFormat, Tokenizer
+
+ARCHITECTURES = {"bert": ("sharp_bert_base", "sharp_bert_large", "sharp_minilm"), "roberta": ("roberta_base", "roberta_large")}
+# Tables are often padded to a multiple of 64 or 128 rows, for speed.
+PADDING_ROWS = 127
+
+
+class Converted(NamedTuple):
+    """What `convert` wrote, for a message."""
+
+    type: str  # "bert" or "roberta"
+    flags: List[str]  # the architecture's flags for fairseq-train
+    symbols: int  # entries of the dictionary
+    weights: int  # numbers in the model
+    has_lm_head: bool  # whether the language-model head is the published one
+    left_out: List[str]  # names of published weights without a place in fairseq's model
+    pairs: PairFormat  # how the published tokenizer puts two sentences together
+
+
+def convert(directory, out) -> Converted:
+    """Convert the checkpoint in *directory* and write ``model.pt`` and the files of `Tokenizer.save` into *out*.
+
+    Each file appears under its name when it is complete, and ``model.pt`` last.
+
+    Raises:
+        FileNotFoundError: a file of the checkpoint is not there.
+        ValueError: a file cannot be read, the architecture is another one, or the parts do not fit together.
+        ImportError: tokenizers or safetensors is not installed.
+    """
+    directory, out = Path(directory), Path(out)
+    if out.exists() and directory.exists() and out.samefile(directory):
+        raise ValueError(f"{out}: choose another directory to write to; this one holds the published files")
+    settings = read_settings(directory / "config.json")
+    tokenizer = Tokenizer.load(directory)
+    check_vocabulary(directory, tokenizer, settings.vocabulary)
+    pairs = pair_format(directory, tokenizer, settings)
+    published, left_out = fairseq_weights(read_weights(directory), settings, tokenizer.published_ids, where=directory)
+    if settings.type == "bert" and not pairs.has_types:
+        # The tokenizer marks no second sentence, and so the model has never seen another type than the first.
+        published[TOKEN_TYPES] = published[TOKEN_TYPES][:1].clone()
+        settings.model["token_types"] = 1
+    flags = architecture_flags(settings)
+    cfg = build_config(flags, settings)
+    state = complete_state(directory, published, cfg, tokenizer)
+
+    with unfinished_in(out) as unfinished:
+        tokenizer.save(unfinished)
+        torch.save(checkpoint(cfg, state), unfinished / "model.pt")
+        for name in sorted(os.listdir(unfinished), key=lambda name: name == "model.pt"):
+            os.replace(unfinished / name, out / name)
+    numbers = {value.data_ptr(): value.numel() for value in state.values()}  # tied ones once
+    return Converted(
+        type=settings.type,
+        flags=flags,
+        symbols=len(tokenizer.symbols),
+        weights=sum(numbers.values()),
+        has_lm_head="encoder.lm_head.bias" in published,
+        left_out=left_out,
+        pairs=pairs,
+    )
+
+
+def pair_format(directory: Path, tokenizer: Tokenizer, settings: Settings) -> PairFormat:
+    """`Tokenizer.pair_format`, with a ValueError where the model has no place for it."""
+    try:
+        pairs = tokenizer.pair_format()
+    except ValueError as error:
+        raise ValueError(f"{directory}: {error}") from error
+    if settings.type == "roberta" and settings.token_types > 1 and pairs.has_types:
+        raise ValueError(f"{directory}: its tokenizer tells sentences apart by token types, which fairseq's roberta has not")
+    return pairs
+
+
+def check_vocabulary(directory: Path, tokenizer: Tokenizer, rows: int) -> None:
+    """Raise ValueError where the tokenizer's ids are not those of a table of *rows* words."""
+    highest, tokens = max(tokenizer.published_ids), len(tokenizer.published_ids)
+    if highest >= rows or rows - tokens > PADDING_ROWS:
+        raise ValueError(
+            f"{directory}: the vocabulary does not fit the model: it has {tokens} tokens with ids up to {highest}, and "
+            f"config.json says vocab_size {rows}"
+        )
+
+
+def architecture_flags(settings: Settings) -> List[str]:
+    """``--arch`` with the named architecture that is closest, and flags for the settings in which it differs."""
+
+    def flags(arch: str) -> List[str]:
+        defaults = argparse.Namespace()
+        ARCH_CONFIG_REGISTRY[arch](defaults)
+        defaults.max_positions = defaults.max_source_positions
+        differ = [name for name, value in settings.model.items() if getattr(defaults, name) != value]
+        named = [part for name in differ for part in (f"--{name.replace('_', '-')}", str(settings.model[name]))]
+        return ["--arch", arch, *named]
+
+    return min(map(flags, ARCHITECTURES[settings.type]), key=len)
+
+
+def build_config(flags: List[str], settings: Settings):
+    """The config that ``fairseq-train`` keeps in a checkpoint of masked-language-model training with *flags*."""
+    positions = str(settings.model["max_positions"])
+    line = ["--task", "masked_lm", "--criterion", "masked_lm", *flags, "--max-positions", positions, "--bpe", bpe.NAME]
+    line += ["--tokens-per-sample", positions, "."]  # no data yet
+    args = options.parse_args_and_arch(options.get_training_parser(), line)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # today's hydra complains of the way in which fairseq calls it
+        return convert_namespace_to_omegaconf(args)
+
+
+def complete_state(directory: Path, published: Dict[str, Tensor], cfg, tokenizer: Tokenizer) -> Dict[str, Tensor]:
+    """The state of the fairseq model of *cfg* with the *published* weights, and with BERT's pooler beside them.
+
+    A language-model head that was not published is as a new model's; only masked-language-model training uses it.
+
+    Raises:
+        ValueError: a weight is missing or has another shape.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = models.build_model(cfg.model, SimpleNamespace(source_dictionary=tokenizer.dictionary()))
+    state = model.state_dict()
+    for name, value in state.items():
+        optional = name.startswith("encoder.lm_head.") or name.endswith(".version")
+        if name not in published and not optional:
+            raise ValueError(f"{directory}: its weights have none for {name}")
+        if name in published and published[name].shape != value.shape:
+            raise ValueError(
+                f"{directory}: the weight for {name} has shape {tuple(published[name].shape)}, and by config.json it "
+                f"should have {tuple(value.shape)}"
+            )
+    return {**state, **published}
+
+
+def checkpoint(cfg, state: Dict[str, Tensor]) -> Dict:
+    """What ``fairseq-train`` saves, before its first update and without an optimizer."""
+    return {
+        "args": None,
+        "cfg": OmegaConf.to_container(cfg, resolve=True, enum_to_str=True),
+        "model": state,
+        "criterion": None,
+        "optimizer_history": [{"optimizer_name": None, "lr_scheduler_state": {}, "num_updates": 0}],
+        "task_state": {},
+        "extra_state": {"train_iterator": {"epoch": 1, "iterations_in_epoch": 0}},
+    }

@@ -1,0 +1,213 @@
+"""LoRA's commands on fairseq's checkpoints: `merge_checkpoint` and `merge_checkpoints`, `save_adapter`, `load_adapter`.
+
+A checkpoint of ``--arch lora`` holds W, A and B of a layer M as ``M.weight``, ``M.lora_A`` and ``M.lora_B``.
+"""
+
+import argparse
+import os
+import re
+from pathlib import Path
+from typing import List, NamedTuple, Optional, Tuple
+
+import torch
+
+from sharp_plugins.files.writing import unfinished_in
+from sharp_plugins.lora import peft
+from sharp_plugins.lora.average import Mean
+from sharp_plugins.lora.config import flags_of, lora_config, lora_settings, model_settings, plain_config
+from sharp_plugins.lora.fairseq_checkpoint import Checkpoint, about, read, write
+from sharp_plugins.lora.merge import NO_UPDATES, Agreement, State, lora_names, merge
+from sharp_plugins.lora.peft_names import without_front
+from sharp_plugins.lora.to_transformers import to_transformers
+from sharp_plugins.networks.lora import LoRASettings
+
+# What training goes on with, and merged weights do not fit: in the checkpoint itself, and in its extra_state.
+TRAINING_STATE = {"last_optimizer_state": "the optimizer's state"}
+EMA_STATE = {"ema": "the EMA weights (they are not merged)", "ema_fp32_params": "their fp32 copy"}
+
+
+class Merged(NamedTuple):
+    """What `merge_checkpoints` did, for a message."""
+
+    base_arch: str
+    averaged: int  # checkpoints
+    dtypes: List[str]  # of the merged weights
+    agreement: Agreement
+    left_out: List[str]
+    has_namespace: bool  # in its config, which torch 2.6 and later load only where it is allowed
+
+
+class Saved(NamedTuple):
+    """What `save_adapter` wrote, for a message."""
+
+    layers: int
+    rank: int
+    modules: List[str]  # trained along
+    size: int  # of the weights' file, in bytes
+
+
+class Loaded(NamedTuple):
+    """What `load_adapter` wrote, for a message."""
+
+    layers: int
+    flags: List[str]  # for fairseq-train
+
+
+def merge_checkpoint(path: Path, out: Path, dtype: Optional[torch.dtype] = None) -> Merged:
+    """Write the checkpoint of the plain model that computes what the one in the LoRA checkpoint *path* does.
+
+    Raises:
+        FileNotFoundError: *path* is not there.
+        ValueError: it cannot be read or is no LoRA checkpoint, *out* is the same file or another LoRA checkpoint, or as for
+            `merge`.
+    """
+    return merge_checkpoints([path], out, dtype)
+
+
+def merge_checkpoints(paths: List[Path], out: Path, dtype: Optional[torch.dtype] = None) -> Merged:
+    """Write the checkpoint of a plain model whose weights are the mean of the merged weights of the LoRA checkpoints *paths*.
+    All else is the first one's. Memory is that of two models, however many there are.
+
+    Raises:
+        FileNotFoundError: one of them is not there.
+        ValueError: as for `merge_checkpoint`, or they have different bases or settings.
+    """
+    _check_output(out, *paths)
+    _check_replaced(out)
+    checkpoint, base_arch, settings = _read_lora(paths[0])
+    left_out = [words for key, words in TRAINING_STATE.items() if checkpoint.pop(key, None) is not None]
+    extra_state = checkpoint.get("extra_state") or {}
+    left_out += [words for key, words in EMA_STATE.items() if extra_state.pop(key, None) is not None]
+    mean = Mean(checkpoint["model"], settings)
+    for path in paths[1:]:
+        other, other_arch, others = _read_lora(path, mmap=True)
+        with about(path):
+            _check_settings_agree((other_arch, others), (base_arch, settings), paths[0])
+            mean.add(other["model"])
+        del other  # before the next one is read
+    with about(paths[0]):
+        model, agreement = merge(mean.state(), mean.scale, dtype)
+    dtypes = {str(model[f"{name}.weight"].dtype).replace("torch.", "") for name in mean.layers}
+    cfg = plain_config(checkpoint["cfg"], base_arch)
+    write({**checkpoint, "cfg": cfg, "model": model}, out)
+    return Merged(base_arch, len(paths), sorted(dtypes), agreement, left_out, isinstance(cfg["model"], argparse.Namespace))
+
+
+def save_adapter(path: Path, directory: Path, names: str = "fairseq") -> Saved:
+    """Write the update in the LoRA checkpoint *path*, and what was trained with it, into *directory* as PEFT's files.
+
+    Args:
+        names: of modules, "fairseq" or "transformers" (see `to_transformers`).
+
+    Raises:
+        FileNotFoundError: *path* is not there.
+        ValueError: it cannot be read or is no LoRA checkpoint, or as for `peft.to_peft`.
+        ImportError: safetensors is not installed.
+    """
+    checkpoint, _, settings = _read_lora(path)
+    with about(path):
+        adapter = peft.to_peft(checkpoint["model"], settings)
+        if names == "transformers":
+            activation = model_settings(checkpoint["cfg"]).get("pooler_activation_fn") or "tanh"
+            tensors = to_transformers(adapter.tensors, adapter.config, checkpoint["model"], activation)
+            adapter = adapter._replace(tensors=tensors)
+    with unfinished_in(directory) as unfinished:
+        peft.write_adapter(adapter, unfinished)
+        size = (unfinished / peft.WEIGHTS).stat().st_size
+        for name in (peft.WEIGHTS, peft.CONFIG):
+            os.replace(unfinished / name, directory / name)
+    return Saved(len(adapter.config["target_modules"]), settings.rank, adapter.config["modules_to_save"] or [], size)
+
+
+def load_adapter(directory: Path, path: Path, out: Path) -> Loaded:
+    """Write the LoRA checkpoint of the plain checkpoint *path* with the adapter in *directory*: one to start from,
+    without an optimizer's state.
+
+    Raises:
+        FileNotFoundError: a file is not there.
+        ValueError: one cannot be read, *path* is no plain checkpoint, *out* is an input, or as for `peft.from_peft`.
+        ImportError: safetensors is not installed.
+    """
+    _check_output(out, path, *(directory / name for name in (peft.WEIGHTS, peft.PICKLED, peft.CONFIG)))
+    adapter = peft.read_adapter(directory)
+    plain = read(path)
+    with about(path):
+        model = model_settings(plain["cfg"])
+        if model.get("base_arch") or lora_names(plain["model"]):
+            raise ValueError(f"its architecture is {model['_name']}, and the checkpoint of a plain one is expected")
+    with about(directory):
+        state, settings = peft.from_peft(adapter, current_names(plain["model"], peft.layers_in(adapter)))
+    start = {
+        "args": None,
+        "cfg": lora_config(plain["cfg"], settings),
+        "model": state,
+        "criterion": plain.get("criterion"),
+        "optimizer_history": [{"optimizer_name": None, "lr_scheduler_state": {}, "num_updates": 0}],
+        "task_state": plain.get("task_state") or {},
+        "extra_state": {"train_iterator": {"epoch": 1, "iterations_in_epoch": 0}},
+    }
+    write(start, out)
+    flags, defaults = ["--arch", "lora", "--base-arch", model["_name"]], flags_of(LoRASettings())
+    for name, value in flags_of(settings).items():
+        if value != defaults[name]:
+            flags += [f"--{name.replace('_', '-')}", str(value)]
+    return Loaded(len(lora_names(state)), [*flags, "--finetune-from-model", str(out)])
+
+
+def current_names(state: State, layers: List[str]) -> State:
+    """A plain state dict in which *layers* have today's names. fairseq changes older ones when a model loads them:
+    query, key and value were one weight, and RoBERTa's encoder was a decoder."""
+    state = without_front(state)
+    if any(key.startswith("decoder.sentence_encoder.") for key in state):
+        state = {re.sub(r"^decoder\.", "encoder.", key): value for key, value in state.items()}
+        state = {key.replace(".emb_layer_norm.", ".layernorm_embedding."): value for key, value in state.items()}
+    state = dict(state)
+    if any(f"{layer}.weight" not in state for layer in layers):
+        for key in list(state):
+            attention, packed, end = key.rpartition("in_proj_")
+            if packed and end in ("weight", "bias"):
+                value = state.pop(key)
+                state.update({f"{attention}{part}_proj.{end}": third for part, third in zip("qkv", value.chunk(3))})
+    return state
+
+
+def _read_lora(path: Path, mmap: bool = False) -> Tuple[Checkpoint, str, LoRASettings]:
+    """A LoRA checkpoint, its base architecture's name and its settings."""
+    checkpoint = read(path, mmap)
+    checkpoint["model"] = without_front(checkpoint["model"])
+    with about(path):
+        names = lora_names(checkpoint["model"])
+        if not names:
+            raise ValueError(NO_UPDATES)
+        base_arch, settings = lora_settings(checkpoint["cfg"])
+        for name in names:
+            rank = len(checkpoint["model"][f"{name}.lora_A"])
+            if rank != settings.rank:
+                raise ValueError(f"{name}.lora_A has rank {rank}, and the config says lora_rank {settings.rank}")
+    return checkpoint, base_arch, settings
+
+
+def _check_settings_agree(other: Tuple[str, LoRASettings], first: Tuple[str, LoRASettings], path: Path) -> None:
+    """Raise ValueError where *other* has not the architecture, the rank or the alpha of *first*, which is in *path*."""
+    (arch, settings), (first_arch, first_settings) = other, first
+    pairs = {"base_arch": (arch, first_arch)}
+    pairs.update({f"lora_{name}": (getattr(settings, name), getattr(first_settings, name)) for name in ("rank", "alpha")})
+    for name, (value, expected) in pairs.items():
+        if value != expected:
+            raise ValueError(f"{name} is {value}, and {expected} in {path}: these are not averaged")
+
+
+def _check_replaced(out: Path) -> None:
+    """Raise ValueError if *out* is a LoRA checkpoint: the name to write to was forgotten, after several to read."""
+    try:
+        names = lora_names(read(out, mmap=True)["model"]) if out.is_file() else []
+    except (OSError, ValueError):
+        return
+    if names:
+        raise ValueError(f"{out}: choose another name to write to; this is a LoRA checkpoint, which would be lost")
+
+
+def _check_output(out: Path, *inputs: Path) -> None:
+    """Raise ValueError if *out* is one of the *inputs*."""
+    if out.exists() and any(path.exists() and path.samefile(out) for path in inputs):
+        raise ValueError(f"{out}: choose another name to write to; this is a file that is read")

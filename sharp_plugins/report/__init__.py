@@ -1,1 +1,0 @@
-"""Tables and pictures from training logs. Nothing in here imports fairseq."""

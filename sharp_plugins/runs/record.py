@@ -1,0 +1,76 @@
+"""What a run is, and what came out of it: the records that the engine stores, and that tables and statistics read."""
+
+from typing import Dict, List, Mapping, NamedTuple, Optional, Union
+
+Value = Union[str, int, float]
+
+
+class Record(NamedTuple):
+    """Which run it is; a directory's path is only a print of it.
+
+    Attributes:
+        benchmark: its name, such as "glue".
+        task: one of the benchmark's, such as "RTE".
+        method: such as "base" or "lora-nbar", see `sharp_plugins.runs.methods`.
+        seed: the random seed.
+        axes: further coordinates by name, such as {"examples": 16} or {"optimizer.sam_rho": 0.01}.
+    """
+
+    benchmark: str
+    task: str
+    method: str
+    seed: int
+    axes: Mapping[str, Value]
+
+
+class Validation(NamedTuple):
+    """One validation during training.
+
+    Attributes:
+        update: how many updates had been made.
+        minutes: of training and validation until then, by fairseq's own clock, which goes on where an interrupted run does.
+        metrics: value by name, in the units of `Result.metrics`.
+    """
+
+    update: int
+    minutes: float
+    metrics: Dict[str, float]
+
+
+class Result(NamedTuple):
+    """A finished run.
+
+    Attributes:
+        record: which run.
+        metrics: of the checkpoint that the run was to find: value by split and name, such as {"valid": {"accuracy": 71.5}}.
+        minutes: of training and validation, by fairseq's own clock.
+        updates: that were made.
+        best_update: of the checkpoint that is measured; None where the last one is.
+        memory: the most bytes that training held, on the GPU where there is one and else of the process; None if unknown.
+        validations: in their order; empty where there were none.
+        notes: what the benchmark wants to keep beside, in JSON's types.
+    """
+
+    record: Record
+    metrics: Dict[str, Dict[str, float]]
+    minutes: float
+    updates: int
+    best_update: Optional[int]
+    memory: Optional[int]
+    validations: List[Validation]
+    notes: Dict
+
+
+class Measure(NamedTuple):
+    """A number that a table shows.
+
+    Attributes:
+        split, name: where it stands in `Result.metrics`.
+        heading: what the table calls it, such as "accuracy, mismatched".
+        higher_is_better: False for a loss or TER.
+    """
+
+    split: str
+    name: str
+    heading: str
+    higher_is_better: bool = True

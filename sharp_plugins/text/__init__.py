@@ -1,0 +1,1 @@
+"""Tokenizers: texts to the symbols of a model, and back."""

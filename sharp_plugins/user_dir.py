@@ -1,0 +1,43 @@
+"""How the plugin gets into fairseq: by `register`, which fairseq calls where the package is its ``--user-dir``."""
+
+import os
+import sys
+
+
+def register() -> None:
+    """Put the plugin into fairseq: its optimizers, criterions, models and tokenizer, the wrappers around fairseq's trainer in
+    which they work, and the repairs of fairseq. Repeated calls change nothing.
+
+    Raises:
+        ImportError: fairseq is not installed. An installed one that cannot be imported raises what it raises.
+
+    Example::
+
+        import sharp_plugins
+
+        sharp_plugins.register()
+        args = options.parse_args_and_arch(options.get_training_parser(), [..., "--optimizer", "sam"])
+    """
+    from sharp_plugins import criterions, optim  # noqa: F401
+    from sharp_plugins.host.install import install
+    from sharp_plugins.models import adapter, bert, lora  # noqa: F401
+    from sharp_plugins.text import bpe  # noqa: F401
+
+    install()
+
+
+class PackagePath(list):
+    """The package's ``__path__``, which notices that fairseq wants the package as its ``--user-dir``.
+
+    fairseq imports the package and then every file in its models/, where `sharp_plugins.models.register` waits. But if the
+    program has imported the package before, fairseq imports nothing: it only looks whether the directory is in ``__path__``.
+    It may be there under another name: fairseq calls a directory beside its own ``fairseq/../sharp_plugins``.
+    """
+
+    def __contains__(self, directory):
+        if sys._getframe(1).f_code.co_name != "import_user_module":
+            return super().__contains__(directory)
+        found = os.path.realpath(directory) in map(os.path.realpath, self)
+        if found:
+            register()
+        return found

@@ -1,0 +1,147 @@
+"""Score generated texts against all their references with sacrebleu: BLEU, chrF++ and TER.
+
+sacrebleu takes references as columns ("reference streams"), each as long as the hypotheses. Inputs with fewer
+references than others are filled with ``None``, which sacrebleu leaves out. An empty string would not do: TER and
+BLEU's length penalty count it as a real reference with no words.
+"""
+
+import re
+from dataclasses import asdict, dataclass
+from typing import Dict, List, Optional, Sequence
+
+from sacrebleu.metrics import BLEU, CHRF, TER
+
+from sharp_plugins.files.text import TextError, text_lines
+
+
+class ScoringError(ValueError):
+    """Hypotheses and references do not fit together; the message says where."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """Corpus scores of one group of inputs. BLEU and chrF++: higher is better; TER: lower is better."""
+
+    bleu: float
+    chrf: float
+    ter: float
+    count: int
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores over all inputs, and over those of seen and unseen categories (None where there are none)."""
+
+    overall: Score
+    seen: Optional[Score]
+    unseen: Optional[Score]
+
+    def as_dict(self) -> dict:
+        """Return plain dictionaries, as for JSON."""
+        return asdict(self)
+
+
+def score(
+    hypotheses: Sequence[str], references_per_input: Sequence[Sequence[str]], seen_flags: Optional[Sequence[Optional[bool]]] = None
+) -> Scores:
+    """Score one hypothesis per input against all references of that input.
+
+    ``seen_flags`` holds True, False or None (unknown: counts in ``overall`` only) for each input.
+    """
+    if seen_flags is None:
+        seen_flags = [None] * len(references_per_input)
+    if len(hypotheses) != len(references_per_input):
+        raise ScoringError(f"{len(hypotheses)} hypotheses for {len(references_per_input)} inputs")
+    if len(seen_flags) != len(references_per_input):
+        raise ScoringError(f"{len(seen_flags)} seen flags for {len(references_per_input)} inputs")
+    if not hypotheses:
+        raise ScoringError("there is nothing to score")
+    for number, references in enumerate(references_per_input, start=1):
+        # A lone string is a sequence too: of one-letter references.
+        if isinstance(references, str) or not references:
+            raise ScoringError(f"input {number}: a list with at least one reference is expected, got {references!r}")
+        for which, text in enumerate(references, start=1):
+            # One without words would count: TER divides by the references' mean length.
+            if not isinstance(text, str) or not text.strip():
+                raise ScoringError(f"input {number}, reference {which}: a text that is not empty is expected, got {text!r}")
+
+    # TER takes most of the time, and a corpus's TER is a ratio of sums over its inputs: one pass serves all groups.
+    ter = TER()
+    edits = [ter.sentence_score(text, list(refs)) for text, refs in zip(hypotheses, references_per_input)]
+
+    def of(rows: List[int]) -> Optional[Score]:
+        if not rows:
+            return None
+        texts = [hypotheses[row] for row in rows]
+        streams = reference_streams([references_per_input[row] for row in rows])
+        return Score(
+            bleu=BLEU().corpus_score(texts, streams).score,
+            chrf=CHRF(word_order=2).corpus_score(texts, streams).score,
+            ter=100 * sum(edits[row].num_edits for row in rows) / sum(edits[row].ref_length for row in rows),
+            count=len(rows),
+        )
+
+    every = list(range(len(hypotheses)))
+    return Scores(
+        overall=of(every),
+        seen=of([row for row in every if seen_flags[row] is True]),
+        unseen=of([row for row in every if seen_flags[row] is False]),
+    )
+
+
+def reference_streams(references_per_input: Sequence[Sequence[str]]) -> List[List[Optional[str]]]:
+    """Turn rows of references, of different lengths, into sacrebleu's columns filled with ``None``."""
+    width = max(len(references) for references in references_per_input)
+    return [
+        [references[column] if column < len(references) else None for references in references_per_input] for column in range(width)
+    ]
+
+
+def read_generated(path, count: int) -> List[str]:
+    """Read the best hypotheses from the output of ``fairseq-generate``, in the order of the inputs.
+
+    fairseq prints sentences in the order of its batches; the number in ``H-17``/``D-17`` is the input's. ``D-``
+    (detokenised) is taken where both are there. With ``--nbest`` above 1 the first of an input is its best.
+    Sentencepiece pieces are joined if ``--remove-bpe sentencepiece`` did not do it. ``count`` is the number of inputs.
+
+    Raises:
+        OSError: the file cannot be opened.
+        ScoringError: a line cannot be read, an input comes twice, as when two runs were written into one file, or the inputs
+            are not *count*.
+    """
+    found: Dict[str, Dict[int, str]] = {"H": {}, "D": {}}
+    line_of: Dict[int, int] = {}  # where each input begins
+    current = None
+    try:
+        for number, line in text_lines(path):
+            match = re.match(r"([SHD])-([0-9]+)\t", line)
+            if not match:
+                continue
+            kind, index = match[1], int(match[2])
+            if index in line_of and (index != current or kind == "S"):
+                raise ScoringError(
+                    f"{path}:{number}: input {index} comes again (first on line {line_of[index]}): the file holds the output of "
+                    "two runs; delete it and generate again"
+                )
+            line_of.setdefault(index, number)
+            current = index
+            if kind == "S":
+                continue
+            fields = line.split("\t", 2)
+            if len(fields) != 3:
+                raise ScoringError(f"{path}:{number}: {fields[0]}, a score and a text are expected, tab-separated")
+            found[kind].setdefault(index, join_pieces(fields[2]))
+    except TextError as error:
+        raise ScoringError(str(error)) from error
+    hypotheses = {**found["H"], **found["D"]}
+    missing = [i for i in range(count) if i not in hypotheses]
+    surplus = sorted(i for i in hypotheses if i >= count)
+    if missing or surplus:
+        detail = f"none for input {missing[0]}" if missing else f"one for input {surplus[0]}"
+        raise ScoringError(f"{path}: {len(hypotheses)} hypotheses for {count} inputs (counted from 0: {detail})")
+    return [hypotheses[i] for i in range(count)]
+
+
+def join_pieces(text: str) -> str:
+    """``▁The ▁to wer`` -> ``The tower``; a text without sentencepiece's word mark is returned as it is."""
+    return text.replace(" ", "").replace("\u2581", " ").strip() if "\u2581" in text else text

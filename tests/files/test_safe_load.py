@@ -1,0 +1,251 @@
+"""Files of torch.save's: what they hold is read and what would run is not, by torch's own loader and by the one for older torch."""
+
+import argparse
+import collections
+import io
+import os
+import zipfile
+
+import crafted
+import pytest
+import torch
+from torch.torch_version import TorchVersion
+
+from sharp_plugins.files import safe_load
+from sharp_plugins.files.literals import evaluate
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*TorchScript|.*torch.jit|.*pickle protocol:")
+
+
+@pytest.fixture(params=["this torch", "an older torch"])
+def loader(request, monkeypatch):
+    if request.param == "an older torch":
+        monkeypatch.setattr(torch, "__version__", TorchVersion("2.1.0"))
+    return request.param
+
+
+@pytest.mark.parametrize("is_open", [False, True], ids=["path", "open file"])
+@pytest.mark.parametrize("kind", crafted.KINDS, ids=lambda kind: kind.__name__)
+def test_nothing_that_a_file_holds_is_run(loader, tmp_path, kind, is_open):
+    path, mark = tmp_path / "file.pt", tmp_path / "mark"
+    kind(path, mark)
+    with open(path, "rb") as file, pytest.raises((safe_load.Refused, safe_load.Unreadable)) as caught:
+        safe_load.load(file if is_open else path, map_location="cpu")
+    assert not mark.exists()
+    words = str(caught.value)
+    assert "weights_only" not in words and "add_safe_globals" not in words and "\033" not in words
+    if kind is crafted.torchscript:
+        assert words.startswith(f"{path}: cannot be read: it is a TorchScript program, and weights are expected: ")
+    elif kind is not crafted.newest_pickle:
+        assert words.startswith(f"{path}: cannot be read safely: it holds ") and "README.md" in words
+    try:  # it would have left its mark
+        torch.load(path, weights_only=False)
+    except Exception:
+        pass
+    assert mark.exists()
+
+
+STATE = {
+    "settings": argparse.Namespace(arch="é", layers=[1, -2, 3.5], inner=argparse.Namespace(sizes=(1, 2, 3, 4), none=None)),
+    "model": torch.nn.Linear(2, 3).state_dict(),
+    "parameter": torch.nn.Parameter(torch.ones(2)),
+    "view": torch.arange(12.0).view(3, 4).t(),
+    "types": [torch.ones(3, dtype=dtype) for dtype in (torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.bool)],
+    "torch's": [torch.float16, torch.device("cpu"), torch.Size([1, 2])],
+    "values": [2**70, -1, 255, 70000, 1.5, True, False, None, b"\x00\xff", {1, 2}, 1 + 2j, bytearray(b"12"), ()],
+    "counts": collections.Counter("aab"),
+    "many": list(range(3000)),
+}
+
+
+def assert_same(first, second):
+    assert type(first) is type(second)
+    if isinstance(first, dict):
+        assert list(first) == list(second)
+        assert vars(first) == vars(second) if isinstance(first, collections.OrderedDict) else True
+        for key in first:
+            assert_same(first[key], second[key])
+    elif isinstance(first, (list, tuple)):
+        assert len(first) == len(second)
+        for one, other in zip(first, second):
+            assert_same(one, other)
+    elif torch.is_tensor(first):
+        assert first.dtype == second.dtype and torch.equal(first, second) and first.stride() == second.stride()
+    else:
+        assert first == second
+
+
+@pytest.mark.parametrize("new", [True, False], ids=["zip", "legacy"])
+def test_all_that_a_checkpoint_holds_is_read(loader, tmp_path, new):
+    path = tmp_path / "file.pt"
+    torch.save(STATE, path, _use_new_zipfile_serialization=new)
+    assert_same(safe_load.load(path, map_location="cpu"), STATE)
+    with open(path, "rb") as file:
+        assert_same(safe_load.load(file), STATE)
+    if new:
+        assert_same(safe_load.load(path, mmap=True), STATE)
+
+
+def with_pickle(path, code: bytes) -> None:
+    """A file whose values are these operations."""
+    torch.save({}, path)
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for name, data in entries.items():
+            archive.writestr(name, code if name.endswith("data.pkl") else data)
+
+
+FORBIDDEN = {
+    "a class": b"\x80\x02cbuiltins\neval\n.",
+    "a part of torch that loads": b"\x80\x02ctorch.storage\n_load_from_bytes\nX\x01\x00\x00\x00a\x85R.",
+    "calling what the file made": b"\x80\x02}X\x01\x00\x00\x00a\x85R.",
+    "attributes of a function": b"\x80\x02ctorch._utils\n_rebuild_tensor\n}X\x01\x00\x00\x00aNsb.",
+    "attributes of a class": b"\x80\x02cargparse\nNamespace\n}X\x01\x00\x00\x00aNsb.",
+    "attributes by setattr": b"\x80\x02cargparse\nNamespace\n)\x81N}X\x01\x00\x00\x00aNs\x86b.",
+    "items of an object": b"\x80\x02cargparse\nNamespace\n)\x81X\x01\x00\x00\x00aNs.",
+    "more on a Namespace": b"\x80\x02cargparse\nNamespace\nN\x85\x81.",
+    "appending to an object": b"\x80\x02cargparse\nNamespace\n)\x81Na.",
+    "a Namespace's call": b"\x80\x02cargparse\nNamespace\n)R.",
+    "an encoding": b"\x80\x02c_codecs\nencode\nX\x01\x00\x00\x00aX\x05\x00\x00\x00rot13\x86R.",
+    "a module in its storage": b"\x80\x02X\x06\x00\x00\x00moduleN\x86Q.",
+    "INST": b"\x80\x02(ios\nsystem\n.",
+    "an extension": b"\x80\x02\x82\x01.",
+    "no stack": b"\x80\x02s.",
+    "no value": b"\x80\x02h\x05.",
+}
+
+
+@pytest.mark.parametrize("name", FORBIDDEN)
+def test_the_unpickler_for_older_torch_builds_nothing_else(monkeypatch, tmp_path, name):
+    monkeypatch.setattr(torch, "__version__", TorchVersion("2.1.0"))
+    with_pickle(tmp_path / "file.pt", FORBIDDEN[name])
+    with pytest.raises((safe_load.Refused, safe_load.Unreadable)):
+        safe_load.load(tmp_path / "file.pt")
+    assert "a" not in vars(torch._utils._rebuild_tensor) and "a" not in vars(argparse.Namespace)
+    with_pickle(tmp_path / "file.pt", b"\x80\x02}X\x01\x00\x00\x00aK\x01s.")  # the frame of these is right
+    assert safe_load.load(tmp_path / "file.pt") == {"a": 1}
+
+
+SIZED = {
+    "a number": b"\x80\x02cbuiltins\nbytearray\nJ\xff\xff\xff\x7f\x85R.",
+    "a list": b"\x80\x02cbuiltins\nbytearray\n]K\x01a\x85R.",
+}
+
+
+@pytest.mark.parametrize("name", SIZED)
+def test_a_bytearray_is_made_of_bytes_alone(monkeypatch, tmp_path, name):
+    monkeypatch.setattr(torch, "__version__", TorchVersion("2.1.0"))
+    with_pickle(tmp_path / "file.pt", SIZED[name])
+    with pytest.raises(safe_load.Refused, match="bytes that are made from an object of (int|list)"):
+        safe_load.load(tmp_path / "file.pt")
+    for value in (bytearray(), bytearray(b"\x00\xff")):
+        torch.save(value, tmp_path / "file.pt")
+        assert safe_load.load(tmp_path / "file.pt") == value
+
+
+@pytest.mark.parametrize("new", [True, False], ids=["zip", "legacy"])
+def test_an_environment_that_forces_torchs_own_loader(loader, monkeypatch, tmp_path, new):
+    monkeypatch.setenv("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1")
+    torch.save(STATE, tmp_path / "file.pt", _use_new_zipfile_serialization=new)
+    assert_same(safe_load.load(tmp_path / "file.pt"), STATE)
+    with pytest.raises(safe_load.Refused):
+        crafted.zipped(tmp_path / "file.pt", tmp_path / "mark")
+        safe_load.load(tmp_path / "file.pt")
+    assert os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] == "1"
+
+
+def test_archives_and_tensors_that_take_more_than_the_file_holds(loader, tmp_path):
+    """From open files without a name too. Others are in tests/test_broken_files.py."""
+    torch.save({"w": torch.zeros(1 << 18)}, tmp_path / "whole.pt")
+    small = io.BytesIO()
+    with zipfile.ZipFile(tmp_path / "whole.pt") as archive, zipfile.ZipFile(small, "w", zipfile.ZIP_DEFLATED) as compressed:
+        for name in archive.namelist():
+            compressed.writestr(name, archive.read(name))
+    large, none = io.BytesIO(), io.BytesIO()
+    torch.save({"list": [{"w": torch.ones(1).expand(10**9, 10**3)}]}, large)
+    torch.save({"w": torch.ones(3, device="meta")}, none)
+    no_values = "w has no values" if torch.__version__ >= (2, 6) else "an object of torch._utils._rebuild_meta_tensor_no_storage"
+    too_large = r"list\.0\.w has shape .* 4000000000000 bytes"
+    for file, words in ((small, "would unpack to 10"), (large, too_large), (none, no_values)):
+        file.seek(0)
+        with pytest.raises(ValueError, match=f"the file: cannot be read.*: .*{words}"):
+            safe_load.load(file)
+
+
+@pytest.mark.parametrize("data", [b"", b"not a checkpoint\n", b"PK\x03\x04 half"], ids=["empty", "text", "half"])
+def test_what_is_no_file_of_torchs_is_not_called_unsafe(loader, data):
+    with pytest.raises(Exception) as caught:
+        safe_load.load(io.BytesIO(data))
+    assert not isinstance(caught.value, safe_load.Refused) and "weights_only" not in str(caught.value)
+
+
+# ---------------------------------------------------------------------- settings
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0.9",
+        "(0.9, 0.98)",
+        " (0.9, 1 - 1e-3)",
+        "[(512, 10, 5)] + [(512, 3, 2)] * 4 + [(512,2,2)]",
+        "1e-30",
+        "-2 // 3",
+        "True",
+        "None",
+        "{'a': [1], 2: {3}}",
+        "[]",
+        "'text'",
+        "2 ** 16",
+        "-2 ** 0.5",
+        "1 - 10 ** -3",
+        "65536 ** 64",
+        "(9 ** 9) * 9",
+        "dict()",
+        "dict(a=1, b=dict(c=[2 ** 3]))",
+    ],
+)
+def test_plain_values_are_what_python_makes_of_them(text):
+    assert evaluate(text) == eval(text.strip())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "__import__('os').system('true')",
+        "open('/etc/passwd')",
+        "(1).__class__",
+        "[x for x in (1,)]",
+        "lambda: 1",
+        "f'{1}'",
+        "a",
+        "9 ** 9 ** 9",
+        "9 ** 65",
+        "65537 ** 2",
+        "(65536 ** 64) ** 2",
+        "'a' ** 2",
+        "0 ** -1",
+        "dict([(1, 2)])",
+        "dict(**{})",
+        "dict(a=open('x'))",
+        "list(a=1)",
+        "dict.fromkeys('a')",
+        "[0] * 10000000",
+        "'a' * 10000000",
+        "1 / 0",
+        "1 +",
+        "{**{}}",
+        "x := 1",
+        "(" * 1000,
+        "",
+    ],
+)
+def test_what_is_no_plain_value_is_not_evaluated(text):
+    with pytest.raises(ValueError, match="is no plain value"):
+        evaluate(text)
+
+
+def test_an_expression_is_a_string():
+    with pytest.raises(TypeError, match="a string is expected"):
+        evaluate(None)

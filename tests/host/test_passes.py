@@ -1,0 +1,227 @@
+"""What the extra passes leave for the descent: nothing but the gradient."""
+
+import random
+
+import numpy
+import pytest
+import torch
+import toy
+from fairseq.logging import metrics
+from torch import nn
+
+from sharp_plugins.host.randomness import RandomState
+from sharp_plugins.optim.base import STATE_KEY
+
+METHODS = ["sam", "dsam"]
+SGD = ["--base-optimizer", "sgd", *toy.SGD, "--dropout", "0"]
+
+
+# ---------------------------------------------------------------------- batch norms
+
+
+class WithBatchNorm(nn.Module):
+    """An encoder whose output goes through a batch norm."""
+
+    def __init__(self, encoder):
+        super().__init__()
+        self.encoder, self.norm = encoder, nn.BatchNorm1d(16)
+
+    def forward(self, *args, **kwargs):
+        output = self.encoder(*args, **kwargs)
+        x = output["encoder_out"][0]
+        output["encoder_out"] = [self.norm(x.reshape(-1, 16)).view(x.shape)]
+        return output
+
+    def __getattr__(self, name):
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self.encoder, name)
+
+
+def build(data, *flags):
+    """A trainer whose model has a batch norm."""
+    cfg = toy.config(data, *flags)
+    build_model = toy.tasks.FairseqTask.build_model
+
+    def build_with_norm(task, *args, **kwargs):
+        model = build_model(task, *args, **kwargs)
+        model.encoder = WithBatchNorm(model.encoder)
+        return model
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(toy.tasks.FairseqTask, "build_model", build_with_norm)
+        return toy.trainer_from(cfg)
+
+
+def statistics(trainer):
+    norm = trainer.get_model().encoder.norm
+    return norm.running_mean.clone(), norm.running_var.clone(), norm.num_batches_tracked.clone()
+
+
+@pytest.mark.parametrize("sizes", [[4], [3, 5]], ids=["one batch", "micro-batches"])
+@pytest.mark.parametrize("method, passes", [("sgd", 1), ("sam", 2), ("dsam", 3)])
+def test_an_update_moves_the_statistics_once(translation_data, method, passes, sizes):
+    """By what the norm is given in the last pass, the descent at w + ε, whatever the passes before it were given."""
+    flags = SGD if method != "sgd" else SGD[2:]
+    rho = ["--sam-rho", "0.5"] if method != "sgd" else []
+    trainer = build(translation_data, "--optimizer", method, *flags, *rho)
+    given = []
+    trainer.get_model().encoder.norm.register_forward_hook(lambda norm, inputs, output: given.append(inputs[0].detach()))
+    mean, variance, count = statistics(trainer)
+    for update in range(2):
+        del given[:]
+        trainer.train_step(toy.batches(trainer, sizes))
+        # δ-SAM makes all micro-batches but the last once more, for their backward.
+        assert len(given) == passes * len(sizes) + (len(sizes) - 1) * (method == "dsam")
+        for x in given[-len(sizes) :]:
+            mean, variance = 0.9 * mean + 0.1 * x.mean(0), 0.9 * variance + 0.1 * x.var(0)
+        for moved, expected in zip(statistics(trainer), (mean, variance, count + (update + 1) * len(sizes))):
+            torch.testing.assert_close(moved, expected, rtol=1e-5, atol=1e-6)
+        if method != "sgd":  # the test can fail: at w the norm was given something else
+            assert (given[0].mean(0) - given[-len(sizes)].mean(0)).abs().max() > 1e-3
+
+
+def test_an_update_moves_the_criterions_statistics_once(translation_data, monkeypatch):
+    trainer = build(translation_data, "--optimizer", "sam", *SGD[2:])
+    criterion = trainer.get_criterion()
+    criterion.norm = torch.nn.BatchNorm1d(3, affine=False)
+    compute_loss = type(criterion).compute_loss
+
+    def normalise_too(self, *args, **kwargs):
+        self.norm(torch.ones(2, 3))
+        return compute_loss(self, *args, **kwargs)
+
+    monkeypatch.setattr(type(criterion), "compute_loss", normalise_too)
+    trainer.train_step(toy.batches(trainer, [4]))
+    assert criterion.norm.num_batches_tracked == 1
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_overflow_leaves_the_statistics_alone(translation_data, method):
+    flags = "--fp16 --fp16-no-flatten-grads --fp16-init-scale 65536".split()
+    trainer = build(translation_data, "--optimizer", method, "--base-optimizer", "adam", "--lr", "0.001", *flags)
+    skipped = 0
+    for samples in toy.batches(trainer, [8] * 8):
+        before, updates = statistics(trainer), trainer.get_num_updates()
+        trainer.train_step([samples])
+        if trainer.get_num_updates() == updates:
+            skipped += 1
+            assert all(torch.equal(one, other) for one, other in zip(statistics(trainer), before))
+        assert all(value.isfinite().all() for value in statistics(trainer))
+    assert 0 < skipped < 8 and trainer.get_num_updates() == 8 - skipped
+
+
+# ---------------------------------------------------------------------- samples and losses
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_a_criterion_writes_into_a_sample_is_gone_in_the_next_pass(translation_data, monkeypatch, method):
+    trainer = toy.build_trainer(translation_data, "--optimizer", method, *SGD)
+    criterion, seen = trainer.get_criterion(), []
+    compute_loss = type(criterion).compute_loss
+
+    def spoil(self, model, net_output, sample, *args, **kwargs):
+        seen.append((sample["net_input"]["src_lengths"].clone(), sample.get("note")))
+        result = compute_loss(self, model, net_output, sample, *args, **kwargs)
+        sample["net_input"]["src_lengths"].fill_(0)
+        sample["note"] = "seen"
+        return result
+
+    monkeypatch.setattr(type(criterion), "compute_loss", spoil)
+    (sample,) = toy.batches(trainer, [4])
+    expected = sample["net_input"]["src_lengths"].clone()
+    trainer.train_step([sample])
+    assert len(seen) >= (2 if method == "sam" else 1)
+    assert all(torch.equal(lengths, expected) and note is None for lengths, note in seen)
+
+
+def test_a_task_may_return_its_loss_as_a_number(translation_data, monkeypatch):
+    """As multilingual_translation does."""
+    ends = []
+    for plain in (False, True):
+        trainer = toy.build_trainer(translation_data, "--optimizer", "sam", *SGD)
+        if plain:
+            train_step = type(trainer.task).train_step
+
+            def with_number(self, *args, **kwargs):
+                loss, size, log = train_step(self, *args, **kwargs)
+                return loss.item(), size, log
+
+            monkeypatch.setattr(type(trainer.task), "train_step", with_number)
+        with metrics.aggregate(new_root=True) as log:
+            for sample in toy.batches(trainer, [4, 4]):
+                trainer.train_step([sample])
+        ends.append((float(log["sam_gap"].avg), toy.weights(trainer)))
+    assert ends[0][0] > 0 and ends[0][0] == pytest.approx(ends[1][0], abs=1e-4)
+    toy.assert_same(ends[0][1], ends[1][1])
+
+
+# ---------------------------------------------------------------------- AMP's state
+
+
+@pytest.mark.skipif(not hasattr(torch.amp, "GradScaler"), reason="this torch has no GradScaler for a CPU")
+def test_amp_saves_the_methods_state_and_the_loss_scale(translation_data, monkeypatch):
+    start, make = 128.0, torch.amp.GradScaler
+    monkeypatch.setattr(torch.cuda.amp, "GradScaler", lambda **_: make("cpu", init_scale=start, growth_interval=2))
+    flags = ["--optimizer", "sam", "--base-optimizer", "adam", "--lr", "0.01", "--amp"]
+    trainer = toy.build_trainer(translation_data, *flags)
+    for sample in toy.batches(trainer, [4, 4, 4]):
+        trainer.train_step([sample])
+    trainer.consolidate_optimizer()
+    own = trainer.state_dict()["last_optimizer_state"][STATE_KEY]
+    assert (own["optimizer"], own["base_optimizer"], own["scaler"]["scale"]) == ("sam", "adam", 256.0)
+    assert own["scaler"]["_growth_tracker"] == 1
+
+    path = translation_data.parent / "amp.pt"
+    trainer.save_checkpoint(str(path), {"train_iterator": {"epoch": 1}})
+    start = 4.0
+    other = toy.build_trainer(translation_data, *flags)
+    other.load_checkpoint(str(path))
+    assert other.optimizer.scaler.state_dict() == trainer.optimizer.scaler.state_dict()
+    third = toy.build_trainer(translation_data, "--optimizer", "sam", "--base-optimizer", "sgd", *toy.SGD, "--amp")
+    with pytest.raises(ValueError, match="--base-optimizer adam.*--base-optimizer sgd"):
+        third.load_checkpoint(str(path))
+
+
+# ---------------------------------------------------------------------- NumPy's and Python's random numbers
+
+
+def drawing(trainer, drawn):
+    """Let the encoder draw from both, as layer drop in wav2vec 2.0 does."""
+    encoder = trainer.get_model().encoder
+    forward = encoder.forward
+
+    def draw_and_run(*args, **kwargs):
+        drawn.append((numpy.random.random(), random.random()))
+        return forward(*args, **kwargs)
+
+    encoder.forward = draw_and_run
+    return trainer
+
+
+@pytest.mark.parametrize("method, counts", [("sgd", [2]), ("sam", [2, 2]), ("dsam", [2, 2, 1, 2])])
+def test_all_passes_draw_the_same(translation_data, method, counts):
+    """δ-SAM: at a random point, at w, the first micro-batch of the two there again for its backward; then the descent."""
+    drawn = []
+    flags = [] if method == "sgd" else ["--base-optimizer", "sgd"]
+    trainer = drawing(toy.build_trainer(translation_data, "--optimizer", method, *flags, *toy.SGD, "--num-workers", "1"), drawn)
+    numpy.random.seed(3)
+    random.seed(3)
+    trainer.train_step(toy.batches(trainer, [4, 4]))
+    numpy.random.seed(3)
+    random.seed(3)
+    expected = [(numpy.random.random(), random.random()) for _ in range(2)]
+    assert [expected.index(pair) for pair in drawn] == [i for count in counts for i in range(count)]
+
+
+def test_the_loading_threads_draws_are_not_taken_back(translation_data):
+    """With --num-workers 0 data are loaded in a thread of this process, on the same generators."""
+    for workers, buffer, is_restored in ((0, 10, False), (0, 0, True), (1, 10, True)):
+        cfg = toy.config(translation_data, "--optimizer", "sgd", *toy.SGD, "--num-workers", workers, "--data-buffer-size", buffer)
+        state, before = RandomState(cfg), torch.get_rng_state()
+        first = numpy.random.random(), random.random()
+        torch.rand(3)
+        state.restore()
+        assert ((numpy.random.random(), random.random()) == first) == is_restored
+        assert torch.equal(torch.get_rng_state(), before)

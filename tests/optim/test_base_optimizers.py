@@ -1,0 +1,160 @@
+"""Any registered optimizer as the base, with its own flags, from the command line and from a config."""
+
+import omegaconf
+import pytest
+import torch
+import toy
+from fairseq import optim
+from omegaconf import OmegaConf
+
+from sharp_plugins.optim.base import STATE_KEY, available_base_optimizers, build_base_optimizer
+
+OWN_FLAGS = {
+    "adam": (
+        ["--adam-betas", "(0.8, 0.95)", "--adam-eps", "1e-7", "--weight-decay", "0.01"],
+        {"betas": (0.8, 0.95), "eps": 1e-7, "weight_decay": 0.01},
+    ),
+    "sgd": (["--momentum", "0.7"], {"momentum": 0.7}),
+    "nag": (["--momentum", "0.7"], {"momentum": 0.7}),
+    "adagrad": (["--weight-decay", "0.02"], {"weight_decay": 0.02}),
+    "adadelta": (["--adadelta-rho", "0.8"], {"rho": 0.8}),
+    "adamax": (["--adamax-betas", "(0.7, 0.9)"], {"betas": (0.7, 0.9)}),
+    "adafactor": (["--decay-rate", "-0.7"], {"decay_rate": -0.7}),
+}
+
+
+@pytest.mark.parametrize("name", OWN_FLAGS)
+def test_own_flags_reach_the_base_optimizer(translation_data, name):
+    flags, expected = OWN_FLAGS[name]
+    trainer = toy.build_trainer(translation_data, "--optimizer", "sam", "--base-optimizer", name, "--lr", "0.25", *flags)
+    direct = toy.build_trainer(translation_data, "--optimizer", name, "--lr", "0.25", *flags)
+    group, direct_group = trainer.optimizer.param_groups[0], direct.optimizer.param_groups[0]
+    assert type(trainer.optimizer.optimizer) is type(direct.optimizer.optimizer)
+    for key, value in expected.items():
+        assert tuple(group[key]) == value if isinstance(value, tuple) else group[key] == value
+    for key in direct_group:
+        if key != "params":
+            assert group[key] == direct_group[key], key
+
+
+def test_flags_of_another_base_optimizer_are_unknown(translation_data, capsys):
+    with pytest.raises(SystemExit):
+        toy.config(translation_data, "--optimizer", "sam", "--base-optimizer", "sgd", "--adam-betas", "(0.9, 0.9)")
+    assert "--adam-betas" in capsys.readouterr().err
+
+
+BAD = {"--sam-rho": "-0.1", "--sam-eta": "-1", "--sam-interval": "0", "--dsam-beta": "-2", "--base-optimizer": "nosuch"}
+
+
+@pytest.mark.parametrize("flag", BAD)
+def test_bad_values_are_refused_by_name(translation_data, capsys, flag):
+    with pytest.raises(SystemExit):
+        toy.config(translation_data, "--optimizer", "dsam", "--lr", "0.1", flag, BAD[flag])
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert flag in error
+    assert BAD[flag] in error
+
+
+@pytest.mark.parametrize("value", ["nan", "inf"])
+@pytest.mark.parametrize("flag", ["--sam-rho", "--dsam-beta"])
+def test_numbers_that_are_none_are_refused(translation_data, capsys, flag, value):
+    with pytest.raises(SystemExit):
+        toy.config(translation_data, "--optimizer", "dsam", "--lr", "0.1", flag, value)
+    assert flag in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "flags, named",
+    [
+        (["--ddp-backend", "fully_sharded"], "FSDP"),
+        (["--ddp-backend", "slowmo"], "slowmo"),
+        (["--tpu"], "--tpu"),
+        (["--use-bmuf"], "--use-bmuf"),
+        (["--zero-sharding", "os"], "--zero-sharding os"),
+        (["--pipeline-model-parallel"], "--pipeline-model-parallel"),
+        (["--model-parallel-size", "2"], "--model-parallel-size"),
+    ],
+)
+def test_unsupported_ways_of_training_are_refused_by_name(translation_data, capsys, flags, named):
+    with pytest.raises(SystemExit):
+        toy.config(translation_data, "--optimizer", "sam", "--lr", "0.1", *flags)
+    assert named in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_config_is_checked_as_flags_are(translation_data):
+    cfg = toy.config(translation_data, "--optimizer", "sam", "--lr", "0.1")
+    cfg.optimizer.sam_rho = -1.0
+    with pytest.raises(ValueError, match="--sam-rho"):
+        toy.trainer_from(cfg)
+    cfg.optimizer.sam_rho = 0.1
+    cfg.distributed_training.ddp_backend = "fully_sharded"
+    with pytest.raises(ValueError, match="FSDP"):
+        toy.trainer_from(cfg)
+
+
+def test_unknown_settings_in_a_config_are_refused(translation_data):
+    for base in ("adam", "sgd"):
+        cfg = toy.config(translation_data, "--optimizer", "sam", "--base-optimizer", base, "--lr", "0.1")
+        cfg.optimizer.base = OmegaConf.create({"nosuch_setting": 1})
+        with pytest.raises(ValueError, match="nosuch_setting"):
+            build_base_optimizer(cfg.optimizer, [torch.nn.Parameter(torch.zeros(1))])
+
+
+def test_wrappers_are_not_base_optimizers():
+    assert {"sam", "dsam"} <= set(optim.OPTIMIZER_REGISTRY)
+    assert not {"sam", "dsam"} & set(available_base_optimizers())
+
+
+def test_a_base_optimizer_without_memory_efficient_fp16_is_refused_by_name(translation_data):
+    trainer = toy.build_trainer(
+        translation_data, "--optimizer", "sam", "--base-optimizer", "adagrad", "--lr", "0.1", "--memory-efficient-fp16"
+    )
+    with pytest.raises(ValueError, match="--base-optimizer adagrad.*--memory-efficient-fp16"):
+        trainer.optimizer
+
+
+def test_a_base_optimizer_that_cannot_be_flattened_is_refused_by_name(translation_data, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: None)
+    trainer = toy.build_trainer(translation_data, "--optimizer", "sam", "--base-optimizer", "adafactor", "--lr", "0.1", "--fp16")
+    with pytest.raises(ValueError, match="--fp16-no-flatten-grads"):
+        trainer.optimizer
+
+
+@pytest.mark.parametrize("precision", [[], ["--fp16", "--fp16-no-flatten-grads"]])
+def test_state_of_another_optimizer_is_refused(translation_data, precision):
+    def trainer(*flags):
+        return toy.build_trainer(translation_data, *flags, "--lr", "0.1", *precision)
+
+    sam = trainer("--optimizer", "sam", "--base-optimizer", "sgd", "--momentum", "0.9")
+    for other in (
+        trainer("--optimizer", "sgd", "--momentum", "0.9"),
+        trainer("--optimizer", "sam", "--base-optimizer", "nag"),
+        trainer("--optimizer", "dsam", "--base-optimizer", "sgd", "--momentum", "0.9"),
+    ):
+        with pytest.raises(ValueError, match="--reset-optimizer"):
+            sam.optimizer.load_state_dict(other.optimizer.state_dict())
+
+
+def test_state_dict_has_the_base_optimizers_layout(translation_data):
+    trainer = toy.build_trainer(translation_data, "--optimizer", "sam", "--base-optimizer", "adam", "--lr", "0.01")
+    trainer.train_step(toy.batches(trainer, [4]))
+    state = trainer.optimizer.state_dict()
+    assert set(state) == {"state", "param_groups", STATE_KEY}
+    assert {"exp_avg", "exp_avg_sq", "step"} <= set(state["state"][0])
+    assert state[STATE_KEY] == {"optimizer": "sam", "base_optimizer": "adam"}
+
+
+@pytest.mark.skipif(omegaconf.__version__ < "2.1", reason="fairseq's composite optimizer wants omegaconf 2.1")
+def test_composite_optimizer_as_the_base(translation_data):
+    cfg = toy.config(translation_data, "--optimizer", "sam", "--lr", "0.1")
+    group = {
+        "optimizer": {"_name": "adam", "lr": [0.1], "adam_betas": "(0.5, 0.5)"},
+        "lr_scheduler": {"_name": "fixed", "lr": [0.1]},
+    }
+    cfg.optimizer.base_optimizer = "composite"
+    cfg.optimizer.base = OmegaConf.create({"groups": {"default": group}})
+    cfg.lr_scheduler = OmegaConf.create({"_name": "pass_through"})
+    trainer = toy.trainer_from(cfg)
+    for _ in range(2):
+        assert trainer.train_step(toy.batches(trainer, [4])) is not None
+    assert tuple(next(iter(trainer.optimizer.param_groups))["betas"]) == (0.5, 0.5)

@@ -1,0 +1,198 @@
+"""Updates of ``--optimizer sam`` inside fairseq's trainer, against plain PyTorch."""
+
+import copy
+
+import plain
+import pytest
+import torch
+import toy
+from fairseq.logging import metrics
+from fairseq.models.ema import build_ema
+
+NO_DROPOUT = ["--dropout", "0"]
+SGD = ["--base-optimizer", "sgd", "--momentum", "0.9", "--weight-decay", "0.01", "--lr", "0.5"]
+
+
+def plain_sam(trainer, updates, rho, clip=0.0, **options):
+    """The weights after SAM updates over SGD, from the trainer's weights on."""
+    model, criterion = copy.deepcopy(trainer.get_model()), trainer.get_criterion()
+    model.train()
+    optimizer = torch.optim.SGD(plain.trainable(model), lr=0.5, momentum=0.9, weight_decay=0.01)
+    for samples in updates:
+        loss, _ = plain.summed_loss(model, criterion, samples)
+        change = plain.epsilon(model, loss, rho, **options)
+        for p, g in zip(plain.trainable(model), plain.gradient_at(model, criterion, samples, change)):
+            p.grad = g
+        if clip:
+            torch.nn.utils.clip_grad_norm_(plain.trainable(model), clip)
+        optimizer.step()
+    return model.state_dict()
+
+
+@pytest.mark.parametrize("clip", [0.0, 0.3])
+@pytest.mark.parametrize("sizes", [[12], [4, 4, 4], [1, 8, 3]])
+def test_updates_equal_a_plain_loop(translation_data, sizes, clip):
+    flags = ["--optimizer", "sam", *SGD, "--sam-rho", "0.2", "--clip-norm", clip, *NO_DROPOUT]
+    trainer = toy.build_trainer(translation_data, *flags)
+    updates = [toy.batches(trainer, sizes) for _ in range(3)]
+    expected = plain_sam(trainer, updates, rho=0.2, clip=clip)
+    start = toy.weights(trainer)
+    for samples in updates:
+        trainer.train_step(samples)
+    toy.assert_close(trainer, expected)
+    # The comparison can fail: base updates end elsewhere.
+    base = plain_sam_zero(translation_data, updates, clip)
+    assert any((base[n] - expected[n]).abs().max() > 1e-3 for n in start)
+
+
+def plain_sam_zero(data, updates, clip):
+    trainer = toy.build_trainer(
+        data, "--optimizer", "sgd", "--momentum", 0.9, "--weight-decay", 0.01, "--lr", 0.5, "--clip-norm", clip, *NO_DROPOUT
+    )
+    for samples in updates:
+        trainer.train_step(samples)
+    return toy.weights(trainer)
+
+
+def test_adaptive_updates_equal_a_plain_loop(translation_data):
+    flags = ["--optimizer", "sam", *SGD, "--sam-rho", "1.0", "--sam-adaptive", "--sam-eta", "0.02", *NO_DROPOUT]
+    trainer = toy.build_trainer(translation_data, *flags)
+    updates = [toy.batches(trainer, [8]) for _ in range(3)]
+    expected = plain_sam(trainer, updates, rho=1.0, adaptive=True, eta=0.02)
+    for samples in updates:
+        trainer.train_step(samples)
+    toy.assert_close(trainer, expected)
+
+
+def test_micro_batches_give_the_epsilon_of_the_whole_batch(translation_data):
+    points = {}
+    for sizes in ([12], [3, 3, 3, 3]):
+        trainer = toy.build_trainer(translation_data, "--optimizer", "sam", *SGD, "--sam-rho", "0.2", *NO_DROPOUT)
+        points[len(sizes)] = toy.perturbed_weights(trainer, toy.batches(trainer, sizes))
+    for name, value in points[1].items():
+        torch.testing.assert_close(value, points[4][name], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("base", ["adam", "sgd", "nag", "adafactor", "adagrad", "adadelta", "adamax"])
+@pytest.mark.parametrize("method", ["sam", "dsam"])
+def test_rho_zero_is_the_base_optimizer_bit_for_bit(translation_data, method, base):
+    """Also with the ascent's use of memory and random numbers out of the way: dropout is on."""
+    results = []
+    for flags in (["--optimizer", base], ["--optimizer", method, "--base-optimizer", base, "--sam-rho", "0"]):
+        trainer = toy.build_trainer(translation_data, *flags, "--lr", "0.01", "--clip-norm", "1.0")
+        for _ in range(3):
+            trainer.train_step(toy.batches(trainer, [5, 5]))
+        results.append((toy.weights(trainer), trainer.optimizer.state_dict()))
+    toy.assert_same(results[0][0], results[1][0])
+    for key, state in results[0][1]["state"].items():
+        for name, value in state.items():
+            other = results[1][1]["state"][key][name]
+            assert torch.equal(value, other) if torch.is_tensor(value) else value == other
+
+
+def test_interval_makes_plain_updates_in_between(translation_data):
+    trainer = toy.build_trainer(translation_data, "--optimizer", "sam", *SGD, "--sam-interval", "3", "--sam-rho", "0.2")
+    climbs = []
+    climb = None
+    for update in range(7):
+        samples = toy.batches(trainer, [4])
+        if climb is None:
+            trainer.train_step(samples)
+            ball = trainer.optimizer.perturbation
+            climb = ball.climb
+            ball.climb = lambda *args, **kwargs: (climbs.append(trainer.get_num_updates()), climb(*args, **kwargs))[1]
+        else:
+            trainer.train_step(samples)
+    assert climbs == [3, 6]  # and update 0, before the spy was there
+
+
+@pytest.mark.parametrize("method", ["sam", "dsam"])
+@pytest.mark.parametrize("interval, expected", [(1, [2, 5]), (2, [2, 4]), (4, [0, 4])])
+def test_the_radius_is_measured_at_the_updates_that_are_logged(translation_data, method, interval, expected):
+    """fairseq logs after updates 3 and 6. Where it logs a plain update, the ascent before it is measured."""
+    flags = ["--optimizer", method, *SGD, "--sam-rho", "0.2", "--sam-interval", interval, "--log-interval", "3"]
+    trainer = toy.build_trainer(translation_data, *flags)
+    measured, climbed = [], []
+    for update in range(6):
+        with metrics.aggregate() as log:
+            trainer.train_step(toy.batches(trainer, [4]))
+        assert ("sam_radius" in log) == ("sam_projection" in log)
+        climbed += [update] * ("sam_gap" in log)
+        if "sam_radius" in log:
+            measured.append(update)
+            assert log["sam_radius"].avg.item() == pytest.approx(0.2, rel=1e-4)
+            assert log["sam_projection"].avg.item() == pytest.approx(1, abs=1e-4)
+    assert climbed == list(range(0, 6, interval)) and measured == expected
+
+
+def test_the_ascent_sees_the_dropout_masks_of_the_descent(translation_data):
+    """Then the sharpness gap is the weights' doing alone: at ρ → 0 it vanishes although dropout is on."""
+    trainer = toy.build_trainer(translation_data, "--optimizer", "sam", *SGD, "--sam-rho", "1e-6", "--dropout", "0.5")
+    with metrics.aggregate() as log:
+        trainer.train_step(toy.batches(trainer, [8]))
+    assert abs(log["sam_gap"].avg) < 1e-4
+
+
+@pytest.mark.parametrize(
+    "flags, method, tolerance",
+    [
+        (["--fp16", "--fp16-no-flatten-grads", "--fp16-init-scale", "4"], "sam", 0.03),
+        (["--fp16", "--fp16-no-flatten-grads", "--fp16-init-scale", "4"], "dsam", 0.03),
+        (["--bf16"], "sam", 0.03),
+        # g' comes from differences of losses, which bf16's forward passes give to few digits only.
+        (["--bf16"], "dsam", 0.1),
+        (["--amp"], "dsam", 0.0),  # on a CPU the same as fp32; on a GPU autocast's own error
+    ],
+)
+def test_half_precision_gives_the_epsilon_of_fp32(translation_data, flags, method, tolerance):
+    """The projection of the realised perturbation on fp32's ε is 1 within the format's own error of the gradient."""
+    settings = ["--optimizer", method, *SGD, "--sam-rho", "0.5", *NO_DROPOUT]
+    changes = []
+    for precision in ([], flags):
+        trainer = toy.build_trainer(translation_data, *settings, *precision)
+        start = toy.weights(trainer)
+        seen = toy.perturbed_weights(trainer, toy.batches(trainer, [8]))
+        changes.append(torch.cat([(seen[n].float() - start[n].float()).reshape(-1) for n in start]))
+    fp32, half = changes
+    assert (half @ fp32 / (fp32 @ fp32)).item() == pytest.approx(1.0, abs=tolerance + 1e-6)
+    assert torch.cosine_similarity(half, fp32, dim=0) > 1 - tolerance - 1e-6
+
+
+def test_without_a_flag_rounding_to_half_precision_keeps_the_ascent(translation_data):
+    """In bf16 most of these perturbations are below half a spacing of their weights."""
+    projections = []
+    for flags in ([], ["--sam-rounding", "nearest"]):
+        trainer = toy.build_trainer(translation_data, "--optimizer", "sam", *SGD, "--sam-rho", "0.02", "--bf16", *flags)
+        with metrics.aggregate() as log:
+            trainer.train_step(toy.batches(trainer, [8]))
+        projections.append(log["sam_projection"].avg.item())
+    assert projections[0] == pytest.approx(1, abs=0.1) and projections[1] < 0.8
+
+
+def test_flattened_fp16_equals_unflattened(translation_data, monkeypatch):
+    """fairseq flattens on the current CUDA device only; here that device is the CPU, whose index is None."""
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: None)
+    results = []
+    for flags in ([], ["--fp16-no-flatten-grads"]):
+        trainer = toy.build_trainer(
+            translation_data, "--optimizer", "sam", *SGD, "--sam-rho", "0.5", "--fp16", "--fp16-init-scale", "4", *flags
+        )
+        for _ in range(2):
+            trainer.train_step(toy.batches(trainer, [6, 2]))
+        results.append(toy.weights(trainer))
+    toy.assert_same_but_for_rounding(*results)
+
+
+def test_ema_follows_w(translation_data):
+    trainer = toy.build_trainer(
+        translation_data, "--optimizer", "sam", *SGD, "--sam-rho", "5", "--store-ema", "--ema-decay", "0.5", "--ema-fp32"
+    )
+    reference = None
+    for update in range(1, 4):
+        trainer.train_step(toy.batches(trainer, [4]))
+        # fairseq builds its average after the first update; this one sees the weights between updates only.
+        reference = reference or build_ema(trainer.get_model(), trainer.cfg.ema, trainer.device)
+        reference.step(trainer.get_model(), update)
+    ours, theirs = (dict(ema.get_model().named_parameters()) for ema in (trainer.ema, reference))
+    toy.assert_same(ours, theirs)
+    assert not torch.equal(toy.weights(trainer)["encoder.embed_tokens.weight"], theirs["encoder.embed_tokens.weight"])
