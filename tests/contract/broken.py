@@ -15,7 +15,7 @@ def joins(name, twin=METHODS["sam"].twin):
 
     def register(cls):
         register_optimizer(name, dataclass=SAMConfig)(cls)
-        return Method(f"{name} --sam-rho 0.5", "--sam-rho 0", twin, SAM)
+        return Method(f"{name} --sam-rho 0.5", "--sam-rho 0", twin, SAM, varies=True)
 
     return register
 

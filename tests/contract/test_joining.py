@@ -3,7 +3,10 @@
 import broken
 import promises  # noqa: F401  (fills PROMISES)
 import pytest
+import toy
 from every_method import PROMISES
+
+pytestmark = pytest.mark.skipif(toy.DEVICE != "cpu", reason="not all promises are tried on a GPU")
 
 BREAKS = {
     "without_strength_it_is_the_base_optimizer": broken.DRAWS,
