@@ -156,7 +156,7 @@ PY
 }
 
 _checksum() { # of every file that the installation depends on
-  find setup.py examples/constraints.txt examples/environment.sh sharp_plugins -type f ! -name '*.pyc' \
+  find setup.py examples/constraints.txt examples/environment.sh sharp_plugins -type f ! -name '*.pyc' ! -name '*.md' \
     -exec cksum {} + | LC_ALL=C sort | cksum
 }
 
