@@ -55,6 +55,12 @@ class Tokenizer:
         symbols: the dictionary's symbols in their order, the special ones among them.
         published_ids: the published id of each symbol; row i of fairseq's table of words is the published row
             published_ids[i].
+
+    Example, with a BERT without capitals::
+
+        tokenizer = Tokenizer.load("bert-base-uncased")  # a directory with tokenizer.json
+        tokenizer.encode("The cat sat.")  # ["the", "cat", "sat", "."]
+        tokenizer.pair_format().separators  # 1: [CLS] a [SEP] b [SEP]
     """
 
     def __init__(self, backend, special_tokens: Dict[str, str]):
