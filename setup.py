@@ -85,6 +85,7 @@ if __name__ == "__main__":  # examples/environment.sh reads FAIRSEQ
         extras_require={
             "examples": ["matplotlib", "pillow"],  # the pictures of sharp_plugins.report, of GLUE and of examples/
             "test": ["pytest>=7", "pytest-xdist>=3"],
+            "lint": ["ruff>=0.9", "mypy>=1.11"],  # ruff: the first with today's style of formatting
             "compare": ["transformers>=5", "peft>=0.18"],  # other implementations, which tests and benchmarks compare with
         },
     )
