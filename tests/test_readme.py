@@ -222,6 +222,20 @@ def test_each_flag_is_described_once_where_it_belongs():
     assert {flag: places.get(flag) for flag in flags()} == {flag: [owner] for flag, owner in flags().items()}
 
 
+def test_the_engines_flags_are_described():
+    if importlib.util.find_spec("sharp_plugins.runs.command") is None:
+        pytest.skip("there is no engine yet")
+    import argparse
+
+    from sharp_plugins.runs.benchmark import Benchmark
+    from sharp_plugins.runs.command import add_run_arguments
+
+    parser = argparse.ArgumentParser(add_help=False)
+    add_run_arguments(parser, Benchmark())
+    described = {flag for cell in rows("sharp_plugins/runs/README.md") for flag in re.findall(r"--[\w-]+", cell)}
+    assert described == {flag for action in parser._actions for flag in action.option_strings}
+
+
 def test_each_metric_is_described():
     from sharp_plugins.criterions import freelb, r3f, rdrop, smart
 
