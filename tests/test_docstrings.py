@@ -20,7 +20,7 @@ WRITTEN = ("criterions", "models", "lora", "text", "convert", "files")
 LATER = ("core", "networks", "optim")
 
 # No example is asked for: settings and records, whose fields are documented one by one, and errors.
-PLAIN = re.compile(r"Config$|Error$|^NamedTuple$|^FairseqDataclass$")
+PLAIN = re.compile(r"Config$|Error$|Exception$|^NamedTuple$|^FairseqDataclass$")
 
 
 def name_of(path):

@@ -67,8 +67,8 @@ def initial_perturbation_(delta: Tensor, real: Tensor, magnitude: float) -> Tens
 
         >>> real = torch.tensor([[[1.0], [1.0], [0.0]]])  # two tokens and padding
         >>> delta = initial_perturbation_(torch.empty(1, 3, 4), real, magnitude=0.1)
-        >>> bool(delta.norm() <= 0.1), delta[0, 2].tolist()
-        (True, [0.0, 0.0, 0.0, 0.0])
+        >>> bool(delta.norm() <= 0.1), bool(delta[0, :2].any()), bool(delta[0, 2].any())
+        (True, True, False)
     """
     if magnitude == 0:  # and no random number is drawn: in fp32 dropout is that of the stock criterion
         return delta.zero_()
