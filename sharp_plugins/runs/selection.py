@@ -108,8 +108,7 @@ def choose(results: Sequence[Result], axes: Axes, measure: Callable[[str], Measu
     candidates = []
     for (task, method, others), values in runs.items():
         by = measures[task]
-        # Sorting keeps what compares equal as it is: values that were not given stay in the order of the results, or of numbers.
-        ordered = sorted(in_order(values) if isinstance(axes, Mapping) else values, key=place)
+        ordered = sorted(values, key=place)  # values that were not given stay in the order of the results
         summaries = [_summary(values[value], by) for value in ordered]
         worth = [_worth(summary, by) for summary in summaries]
         kept = worth.index(max(worth))  # the first of equal ones

@@ -40,7 +40,7 @@ def test_summaries():
 
 
 def test_a_run_that_diverged_is_shown_and_is_not_the_best():
-    summary = summarize([70.0, math.nan], higher_is_better=False)
+    summary = summarize([math.nan, 70.0], higher_is_better=False)
     assert math.isnan(summary.mean) and math.isnan(summary.std) and summary.best == 70
     one = compare({1: 70.0, 2: math.nan}, {1: 69.0, 2: 68.0})
     assert (one.pairs, one.better, one.interval, one.p) == (2, 1, None, None) and math.isnan(one.difference)
@@ -81,6 +81,12 @@ def test_sign_flips_are_all_counted_with_their_ties(scale):
             differences = [generator.randint(-4, 4) for _ in range(n)]
             if any(differences):
                 assert sign_flip_test([scale * one for one in differences]) == brute_force(differences)
+
+
+def test_a_mean_of_zero_is_as_near_as_any():
+    differences = [100 / 277 * one for one in (2, 5, -1, 1, -7)]
+    # Their sum is zero, but for the last bits.
+    assert sign_flip_test(differences) == 1
 
 
 def test_the_least_p_is_reached():
