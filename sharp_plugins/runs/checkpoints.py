@@ -84,3 +84,14 @@ def read_trained(directory: Path, measured: str = BEST) -> Optional[Trained]:
         # After the last batch of an epoch the iterator's place is the beginning of the next.
         place["epoch"] - (place["iterations_in_epoch"] == 0),
     )
+
+
+def minutes_before(start: Optional[str]) -> float:
+    """The minutes of another training on fairseq's clock: it goes on from that of the checkpoint that training starts from.
+
+    Args:
+        start: the setting finetune_from_model; None where it is not set.
+    """
+    state = read_checkpoint(Path(start)) if start and Path(start).is_file() else None
+    extra = state.get("extra_state") if isinstance(state, dict) else None
+    return extra.get("previous_training_time", 0.0) / 60 if isinstance(extra, dict) else 0.0

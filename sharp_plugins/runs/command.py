@@ -66,7 +66,7 @@ def execute(benchmark: Benchmark, args) -> int:
         0; 1 where something is wrong or a run failed; `INTERRUPTED`.
     """
     be_quiet()
-    # What is not wanted for --help: fairseq is imported here.
+    # Here, and not for --help: these import fairseq.
     import torch
 
     from sharp_plugins.runs.execution import Worker
@@ -92,7 +92,8 @@ def execute(benchmark: Benchmark, args) -> int:
         work = Worker(benchmark, runs, screen, stop, keep, lambda: report(benchmark, args))
         if not keep:
             for run in runs:
-                work.clean_up(run)  # a killed call may not have done so
+                if run.is_finished:
+                    work.clean_up(run)  # a killed call may not have done so
         side_by_side([run for run in runs if not run.is_finished], work, places, stop, work.cannot)
         print("\n".join(str(path) for path in report(benchmark, args)))
     except KeyboardInterrupt:

@@ -6,7 +6,7 @@ from typing import Callable, Sequence
 
 from sharp_plugins.runs import memory, stages
 from sharp_plugins.runs.benchmark import Benchmark
-from sharp_plugins.runs.checkpoints import LAST, read_trained
+from sharp_plugins.runs.checkpoints import LAST, minutes_before, read_trained
 from sharp_plugins.runs.locks import RunBusy, locked
 from sharp_plugins.runs.processes import Stop
 from sharp_plugins.runs.progress import Progress, Screen
@@ -101,7 +101,7 @@ def finish(run: Run, benchmark: Benchmark, keep_checkpoints: bool = False) -> Re
     result = Result(
         record=run.record,
         metrics=metrics,
-        minutes=trained.minutes,
+        minutes=trained.minutes - minutes_before(run.config["checkpoint"].get("finetune_from_model")),
         updates=trained.updates,
         best_update=None if benchmark.measured == LAST else trained.best_update,
         memory=memory.read(run.directory / MEMORY),

@@ -6,8 +6,8 @@ from typing import Dict, Iterator, List, Optional, Tuple
 from sharp_plugins.runs.processes import parse
 from sharp_plugins.runs.record import Validation
 
-# What fairseq adds to a validation's metrics.
-NOT_METRICS = ("num_updates", "wall", "epoch")
+# What fairseq adds to a validation's metrics: where training is, and how fast.
+NOT_METRICS = ("num_updates", "wall", "epoch", "wps", "ups", "wpb", "bsz", "gb_free")
 
 
 def read_validations(path: Path) -> List[Validation]:
