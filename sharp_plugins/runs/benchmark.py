@@ -30,6 +30,7 @@ class Benchmark:
         kinds: one method of each kind that it can train, to see whether one of them knows a setting of --set.
         own: settings that each run makes itself, and that --set refuses, beside those of the engine.
         baseline: the method that the others are compared to.
+        costs: pairs of methods such as ("dsam", "sam"), each with a table of how much longer the first one takes.
         keep_checkpoints: whether they stay without the flag, too.
         measured: the checkpoint that `collect` tells about: fairseq's best one, or the last.
 
@@ -70,6 +71,7 @@ class Benchmark:
     kinds: ClassVar[Sequence[str]] = KINDS
     own: ClassVar[Tuple[str, ...]] = ()
     baseline: ClassVar[Optional[str]] = "base"
+    costs: ClassVar[Sequence[Tuple[str, str]]] = ()
     keep_checkpoints: ClassVar[bool] = False
     measured: ClassVar[str] = BEST
 
@@ -152,6 +154,10 @@ class Benchmark:
     def about(self, results: Sequence[Result]) -> str:
         """A text under the tables' heading."""
         return ""
+
+    def remarks(self, results: Sequence[Result]) -> Sequence[str]:
+        """Further lines above the tables, such as which files are not the published ones."""
+        return ()
 
     def report(self, out: Path, results: Sequence[Result]) -> List[Path]:
         """Write files of its own beside the tables; returns them."""

@@ -113,22 +113,28 @@ def execute(benchmark: Benchmark, args) -> int:
 def report(benchmark: Benchmark, args) -> List[Path]:
     """Write the tables of all finished runs in the directory; returns the files."""
     from sharp_plugins.runs.report import write_report
+    from sharp_plugins.runs.selection import choose
     from sharp_plugins.runs.store import load_results
-    from sharp_plugins.runs.sweep import choose, describe
+    from sharp_plugins.runs.sweep import read_sweeps, swept
 
     results = load_results(args.out, benchmark.name, benchmark.tasks)
     if not results:
         return []
-    chosen, choices = choose(results, benchmark.selection)
-    about = "\n\n".join(text for text in (benchmark.about(chosen), describe(choices, benchmark.selection)) if text)
+    axes = swept([result.record for result in results], read_sweeps(args.sweeps))
+    search = choose(results, axes, benchmark.selection) if axes else None
     written = write_report(
         args.out,
-        chosen,
-        benchmark.measures,
+        results,
+        measures=benchmark.measures,
         methods=args.methods,
         tasks=benchmark.tasks,
         baseline=benchmark.baseline,
         title=benchmark.title,
-        about=about,
+        about=benchmark.about(results),
+        notes=benchmark.remarks(results),
+        chosen=search,
+        selection=benchmark.selection,
+        costs=benchmark.costs,
     )
-    return [*written, *benchmark.report(args.out, chosen)]
+    kept = [result for result in results if search is None or search.keeps(result.record)]
+    return [*written, *benchmark.report(args.out, kept)]

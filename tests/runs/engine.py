@@ -1,35 +1,14 @@
-"""What the tests of the engine share: calls of the made-up benchmark, and stand-ins for its training."""
+"""What the tests of the engine share: calls of the made-up benchmark, and its checkpoints without training."""
 
-import importlib.util
 import os
 import subprocess
 import sys
-import types
 from pathlib import Path
 
 import torch
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-# Writes nothing but what the engine hands over, where the report's own module is not there.
-STAND_IN = """
-import importlib.util, sys, types
-if importlib.util.find_spec("sharp_plugins.runs.report") is None:
-    module = types.ModuleType("sharp_plugins.runs.report")
-    def write_report(out, results, measures, **how):
-        text = how["about"] + "".join(f"\\n{r.record.task} {r.record.method} {r.record.seed}" for r in results)
-        (out / "table.md").write_text(text)
-        return [out / "table.md"]
-    module.write_report = write_report
-    sys.modules[module.__name__] = module
-"""
-
-
-def stand_in(monkeypatch) -> None:
-    """In this process."""
-    if importlib.util.find_spec("sharp_plugins.runs.report") is None:
-        monkeypatch.setitem(sys.modules, "sharp_plugins.runs.report", types.ModuleType("sharp_plugins.runs.report"))
-        exec(STAND_IN.replace('find_spec("sharp_plugins.runs.report") is None', "__name__"), {})
 
 
 def start(directory: Path, *flags, change: str = "") -> subprocess.Popen:
@@ -38,7 +17,7 @@ def start(directory: Path, *flags, change: str = "") -> subprocess.Popen:
     Args:
         change: code that changes the benchmark before it is called.
     """
-    code = f"import sys; sys.path[:0] = {[str(ROOT), str(HERE)]!r}\n{STAND_IN}\nimport made_up\n{change}\n"
+    code = f"import sys; sys.path[:0] = {[str(ROOT), str(HERE)]!r}\nimport made_up\n{change}\n"
     code += "sys.exit(made_up.main(made_up.Backwards(), sys.argv[1:]))"
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with open(directory / "shown", "a") as shown:
