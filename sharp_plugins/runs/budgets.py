@@ -35,8 +35,8 @@ class Reached(NamedTuple):
 def equal_budgets(grouped: Grouped, unit: str, measure: Callable[[str], Measure]) -> List[Reached]:
     """Compare the methods at the least common budget of each task and seed.
 
-    Only seeds that all methods of the task have are taken. A method without any validation in the measure, or with a single update, has
-    no part in it, and a task where fewer than two methods remain is left out.
+    Only seeds that all methods of the task have are taken. A method without any validation in the measure, or with a single update,
+    has no part in it, and a task where fewer than two methods remain is left out.
 
     Args:
         unit: "updates" or "minutes".

@@ -107,6 +107,12 @@ class DataToText(Benchmark):
     def selection(self, task):
         return Measure("valid", "loss", "loss on dev", higher_is_better=False)
 
+    def about(self, results):
+        return (
+            "Texts are generated with the checkpoint of the lowest loss on dev and a beam of 5, and scored against all references. "
+            "Methods with LoRA or adapters start from the checkpoint of base of the same seed."
+        )
+
     def report(self, out, results):
         from sharp_plugins.webnlg.report import write_report
 

@@ -2,8 +2,8 @@
 
     python -m sharp_plugins.webnlg.pieces --text TEXT --out PIECES --vocab-size 800
 
-reads ``TEXT/{train,dev,test}.{src,tgt}`` and writes files of the same names, and the model, into PIECES. sentencepiece's own package
-has no command; these are its Python calls.
+reads ``TEXT/{train,dev,test}.{src,tgt}`` and writes files of the same names, and the model, into PIECES. sentencepiece's own
+package has no command; these are its Python calls.
 """
 
 import argparse

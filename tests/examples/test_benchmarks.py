@@ -224,7 +224,7 @@ def test_busy_machine_compares_with_the_quiet_one(script, translation_data, monk
     monkeypatch.setattr(busy_machine, "UNCOUNTED", 0)
     monkeypatch.setattr(busy_machine, "SETTINGS", {"torch's own": {}})
     speed = busy_machine.speed
-    monkeypatch.setattr(busy_machine, "speed", lambda *args: speed(*args) if args[-1] else 1000.0)
+    monkeypatch.setattr(busy_machine, "speed", lambda *args: speed(*args) if args[-1] else 100.0)
     out = tmp_path / "table.md"
     busy_machine.main(["--data", str(translation_data), "--rounds", "1", "--updates", "3", "--out", str(out)])
     row = [line for line in out.read_text().splitlines() if line.startswith("| torch's own")][0]
