@@ -7,16 +7,13 @@ OUT/STEP.log                             what each command printed
 OUT/prepared.json                        what all this was made of
 """
 
-import json
 from pathlib import Path
 from typing import Callable, Dict, List
 
-from sharp_plugins.files.text import read_json
-from sharp_plugins.files.writing import sha256, unfinished_in, write_text
-from sharp_plugins.runs.processes import Stop, interpreter, run_process, shell_line
+from sharp_plugins.files.writing import sha256
+from sharp_plugins.runs.data import do_steps, make_once
 from sharp_plugins.webnlg.corpus import SPLITS, CorpusError, find_split
 
-STAMP = "prepared.json"
 # Changed with what is written, so that data of an earlier version are made anew.
 FORMAT = 1
 
@@ -52,8 +49,7 @@ def steps_of(data: Path, vocab_size: int) -> Dict[str, List[str]]:
 
 
 def prepare(data: Path, out: Path, vocab_size: int, tell: Callable[[str], None] = print) -> None:
-    """Make a corpus's data in *out*, which appears when all of it is there. Where they are already, nothing is done; those of
-    another corpus or vocabulary are replaced. Two calls may make the same at once.
+    """Make a corpus's data in *out*, as `make_once` does.
 
     Args:
         data: directory with the corpus.
@@ -62,40 +58,7 @@ def prepare(data: Path, out: Path, vocab_size: int, tell: Callable[[str], None] 
     Raises:
         ValueError: a command fails, by the corpus, say, or *out* holds something else.
     """
-    source = source_of(data, vocab_size)
-    if _is_made_of(out, source):
-        return tell(f"{out}: all data were there")
     steps = steps_of(data, vocab_size)
-    own = {STAMP, *steps, *(f"{name}.log" for name in steps)}
-    others = sorted({path.name for path in out.iterdir()} - own) if out.exists() else []
-    if others:
-        raise ValueError(f"--out: {out} holds {', '.join(others)}, which is none of the data; choose another place")
-    with unfinished_in(out.parent) as unfinished:
-        new = unfinished / "new"
-        new.mkdir()
-        for name, command in steps.items():
-            tell(f"+ {shell_line(command, out, f'{name}.log')}")
-            status = run_process(interpreter(command), new, new / f"{name}.log", Stop())
-            if status != 0:
-                end = "\n  ".join((new / f"{name}.log").read_text(errors="replace").splitlines()[-20:])
-                raise ValueError(f"{command[0]} ended with {status}; its log ends with\n  {end}")
-        write_text(new / STAMP, json.dumps(source, indent=2) + "\n")
-        _put(new, out, source, unfinished / "old")
-
-
-def _is_made_of(out: Path, source: Dict) -> bool:
-    try:
-        return read_json(out / STAMP) == source
-    except (FileNotFoundError, ValueError):  # of half a stamp
-        return False
-
-
-def _put(new: Path, out: Path, source: Dict, old: Path) -> None:
-    """Move *new* to *out*, unless another call has made the same meanwhile."""
-    if out.exists() and not _is_made_of(out, source):
-        out.rename(old)
-    try:
-        new.rename(out)
-    except OSError:
-        if not _is_made_of(out, source):
-            raise
+    own = [*steps, *(f"{name}.log" for name in steps)]
+    if not make_once(out, source_of(data, vocab_size), own, lambda new: do_steps(steps, new, out, tell)):
+        tell(f"{out}: all data were there")

@@ -23,6 +23,7 @@ from sharp_plugins.runs import stages
 from sharp_plugins.runs.checkpoints import read_checkpoint
 from sharp_plugins.runs.command import INTERRUPTED
 from sharp_plugins.runs.configs import check_settings
+from sharp_plugins.runs.data import STAMP
 from sharp_plugins.runs.stages import RunFailed
 from sharp_plugins.webnlg import benchmark, prepare
 from sharp_plugins.webnlg.__main__ import main
@@ -311,23 +312,13 @@ def test_data_are_made_once_and_anew_for_another_corpus(data, corpus, tmp_path, 
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
     other = tmp_path / "data"
     other.mkdir()
-    (other / prepare.STAMP).write_text(json.dumps({**json.loads((out / prepare.STAMP).read_text()), "vocabulary": 119}))
-    assert len(make(corpus, other)) == 3 and (other / prepare.STAMP).read_text() == (out / prepare.STAMP).read_text()
+    (other / STAMP).write_text(json.dumps({**json.loads((out / STAMP).read_text()), "vocabulary": 119}))
+    assert len(make(corpus, other)) == 3 and (other / STAMP).read_text() == (out / STAMP).read_text()
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
-    (other / prepare.STAMP).write_text("{")
+    (other / STAMP).write_text("{")
     (other / "thesis.tex").write_text("")
     assert main(["prepare", "--data", str(corpus), "--out", str(other), "--vocab-size", "120"]) == 1
     assert "data holds thesis.tex, which is none of the data; choose another place" in capsys.readouterr().err
-
-
-def test_a_call_that_was_overtaken_takes_what_is_there(tmp_path):
-    source = {"vocabulary": 1}
-    for name in ("new", "out"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / prepare.STAMP).write_text(json.dumps(source))
-    (tmp_path / "out" / "theirs").touch()
-    prepare._put(tmp_path / "new", tmp_path / "out", source, tmp_path / "old")
-    assert (tmp_path / "out" / "theirs").exists()
 
 
 def test_what_fails_in_making_the_data_is_told(corpus, tmp_path, capsys):
