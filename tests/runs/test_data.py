@@ -70,6 +70,5 @@ def test_steps_are_told_and_a_failure_with_the_end_of_its_log(tmp_path):
     steps = {"one": ["python", "-c", "open('made', 'w')"], "two": ["python", "-c", "print('no such word'); raise SystemExit(3)"]}
     with pytest.raises(ValueError, match="python ended with 3; its log ends with\n  no such word"):
         do_steps(steps, tmp_path, tmp_path / "later", told.append)
-    assert (tmp_path / "made").exists() and told[
-        0
-    ] == f"+ cd {tmp_path}/later; python -c 'open('\"'\"'made'\"'\"', '\"'\"'w'\"'\"')' >> one.log 2>&1"
+    assert (tmp_path / "made").exists() and len(told) == 2
+    assert told[0].startswith(f"+ cd {tmp_path}/later; python -c ") and told[0].endswith(" >> one.log 2>&1")
