@@ -22,6 +22,13 @@ class Pair(NamedTuple):
 
     name: where it is: the module's name, with the names of the parameters where the module declares several pairs.
     x, y: the parameters of each side (X and Y of `sharp_plugins.core.balancedness`).
+
+    Example::
+
+        >>> model = nn.Sequential(nn.Linear(4, 2, bias=False), nn.Linear(2, 4, bias=False))
+        >>> declare_pair(model, "0.weight", "1.weight")
+        >>> [(pair.name, len(pair.x), len(pair.y)) for pair in scale_invariant_pairs(model)]
+        [('0.weight/1.weight', 1, 1)]
     """
 
     name: str

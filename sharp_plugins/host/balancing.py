@@ -12,12 +12,13 @@ from fairseq.optim import FP16Optimizer
 from torch import Tensor
 
 from sharp_plugins.core.balancedness import balancedness, squared_norms
+from sharp_plugins.core.balancing import PairStack, SideStack
 from sharp_plugins.core.pairs import Pair, scale_invariant_pairs
 from sharp_plugins.host.weights import master_copies, master_gradients, registered_optimizer
 from sharp_plugins.models.base_arch import wrapper_of
 from sharp_plugins.models.lora import LoRA, LoRAConfig, monitor_of
 from sharp_plugins.networks.lora import lora_layers
-from sharp_plugins.optim.bar import BAR, Pairs, Side
+from sharp_plugins.optim.bar import BAR
 
 
 def _what_is_updated(trainer) -> Tuple[Dict[int, int], List[Tensor], Callable[[], List]]:
@@ -39,7 +40,7 @@ def _groups(trainer, weights: Sequence[Tensor]) -> List[int]:
     return [by_memory[w.data_ptr()] for w in weights]
 
 
-def optimized_pairs(trainer) -> List[Pairs]:
+def optimized_pairs(trainer) -> List[PairStack]:
     """The model's pairs that are trained, those of the same parameter groups together."""
     index, weights, gradients = _what_is_updated(trainer)
     groups = _groups(trainer, weights)
@@ -52,11 +53,11 @@ def optimized_pairs(trainer) -> List[Pairs]:
     return [_make(pairs, key, index, weights, gradients, trainer.device) for key, pairs in together.items()]
 
 
-def _make(pairs: List[Pair], key, index, weights, gradients, device) -> Pairs:
+def _make(pairs: List[Pair], key, index, weights, gradients, device) -> PairStack:
     places = [[index[id(p)] for pair in pairs for p in getattr(pair, side)] for side in ("x", "y")]
     counts = [[len(getattr(pair, side)) for pair in pairs] for side in ("x", "y")]
     x, y = (
-        Side([weights[i] for i in where], None if set(count) == {1} else torch.tensor(count, device=device), group)
+        SideStack([weights[i] for i in where], None if set(count) == {1} else torch.tensor(count, device=device), group)
         for where, count, group in zip(places, counts, key)
     )
 
@@ -64,7 +65,7 @@ def _make(pairs: List[Pair], key, index, weights, gradients, device) -> Pairs:
         every = gradients()
         return tuple([every[i] for i in where] for where in places)
 
-    return Pairs([pair.name for pair in pairs], x, y, side_gradients)
+    return PairStack([pair.name for pair in pairs], x, y, side_gradients)
 
 
 # ---------------------------------------------------------------------- what is logged

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from sharp_plugins.core import perturbation
+from sharp_plugins.core import flat as flat_arithmetic
 from sharp_plugins.core.perturbation import Perturbation
 
 HALF = [torch.float16, torch.bfloat16]
@@ -237,7 +237,7 @@ def test_bad_arguments_are_refused(arguments):
 
 
 def test_long_and_non_contiguous_parameters(monkeypatch):
-    monkeypatch.setattr("sharp_plugins.core.perturbation._CHUNK", 100)
+    monkeypatch.setattr("sharp_plugins.core.flat.CHUNK", 100)
     params = [torch.nn.Parameter(torch.randn(50, 41).t()), torch.nn.Parameter(torch.randn(333))]
     w, g = copies(params), flat(give_gradients(params))
     scale = flat(w).abs() + 0.01
@@ -273,9 +273,9 @@ def off_the_cpu(monkeypatch):
 
     def at_once(w, direction, out, scale, in_place):
         assert len(w) > 0  # the _foreach_ functions of a GPU take no empty lists
-        perturbation._add_scaled_at_once(w, direction, out, scale, in_place)
+        flat_arithmetic._add_scaled_at_once(w, direction, out, scale, in_place)
 
-    monkeypatch.setattr(perturbation, "_add_scaled", at_once)
+    monkeypatch.setattr(flat_arithmetic, "_add_scaled", at_once)
 
 
 def test_no_gradient_at_all_off_the_cpu(off_the_cpu):
@@ -383,12 +383,12 @@ def test_parameters_and_masters_of_other_kinds_are_refused():
 @pytest.mark.parametrize("move", ["climb", "perturb_randomly"])
 def test_a_move_that_fails_half_way_comes_back(monkeypatch, move):
     """The with statement has not begun then: nothing else would."""
-    monkeypatch.setattr(perturbation, "_CHUNK", 100)
+    monkeypatch.setattr(flat_arithmetic, "CHUNK", 100)
     params = parameters(torch.float16)
     w = copies(params)
     give_gradients(params)
     ball = Perturbation(params, 1.0, [p.detach().float() for p in params])
-    load, loaded = ball._load, []
+    load, loaded = ball._scratch.load, []
 
     def fail_at_the_end(name, chunk):
         if name == "weights":
@@ -397,7 +397,7 @@ def test_a_move_that_fails_half_way_comes_back(monkeypatch, move):
             raise RuntimeError("out of memory")
         return load(name, chunk)
 
-    monkeypatch.setattr(ball, "_load", fail_at_the_end)
+    monkeypatch.setattr(ball._scratch, "load", fail_at_the_end)
     with pytest.raises(RuntimeError, match="out of memory"):
         getattr(ball, move)()
     assert not loaded[-1]  # some weights had been written
