@@ -131,6 +131,9 @@ class WrappingOptimizer(FairseqOptimizer):
     def check_run(cls, criterion, task, model) -> None:
         """Raise ValueError where the method cannot train this model on this task with this criterion."""
 
+    def return_to_w(self) -> None:
+        """Come back to the weights that the base optimizer updates, wherever the method has gone. Does nothing there."""
+
     # ------------------------------------------------------------------ the torch optimizer and its properties
 
     @property

@@ -61,12 +61,12 @@ class DSAM(SAM):
     def check_run(cls, criterion, task, model) -> None:
         check_criterion(criterion, task, model)
 
-    def ascend(self, passes) -> Dict[str, Tensor]:
+    def direction(self, passes) -> Dict[str, Tensor]:
         """Leave the gradient of N · Σ_j g'_j l_j(w) in ``.grad`` (N · g' is 1 on average, as in the stock loss), divided by the
         power of two that is returned as ``sam_shrink``."""
         with self.perturbation.perturb_randomly(passes.seed):
-            noisy = passes.sentence_losses_without_grad(independent_dropout=str(self.cfg.dsam_dropout) == "independent")
-        clean = passes.sentence_losses()  # the last micro-batch's keep their graph
+            noisy = passes.instance_losses_without_grad(independent_dropout=str(self.cfg.dsam_dropout) == "independent")
+        clean = passes.instance_losses()  # the last micro-batch's keep their graph
         nothing = torch.zeros(0, device=passes.device)
         # Eq. 3, micro-batch by micro-batch; a dummy or one lost to memory has no instances.
         changes = [

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from peft_models import Task
 from torch import nn
 
-from sharp_plugins.host import trainer
+from sharp_plugins.host import state as host_state
 from sharp_plugins.models.lora import LoRAConfig
 from sharp_plugins.networks import LoRASettings, lora_layers
 
@@ -251,7 +251,7 @@ def test_the_state_of_other_flattened_weights_is_told():
     p = torch.nn.Parameter(torch.zeros(6))
     for length, fits in ((6, True), (9, False)):
         state = {p: {"step": torch.tensor(3.0), "exp_avg": torch.zeros(length)}}
-        assert trainer._state_fits(types.SimpleNamespace(optimizer=types.SimpleNamespace(state=state))) == fits
+        assert host_state._state_fits(types.SimpleNamespace(optimizer=types.SimpleNamespace(state=state))) == fits
 
 
 def test_a_flags_default_is_the_settings():
