@@ -1,7 +1,7 @@
 """Choosing parts of a model by name, freezing the others, and loading checkpoints from before there were any new ones."""
 
 import re
-from typing import Dict, Iterable, List, Optional, Set, Tuple
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Set, Tuple, Union
 
 from torch import nn
 
@@ -29,7 +29,7 @@ def above(name: str) -> List[str]:
     return [".".join(parts[:n]) for n in range(1, len(parts))]
 
 
-def choose(setting: str, names: str, candidates: Dict[str, object], kind: str) -> List[str]:
+def choose(setting: str, names: str, candidates: Mapping[str, object], kind: str) -> List[str]:
     """The names among *candidates* that *names* matches.
 
     Args:
@@ -71,7 +71,7 @@ def trained_along(setting: str, model: nn.Module, names: Optional[str], default:
         strict: whether a part of *names* that matches nothing is an error. fairseq's tasks add heads to a model that is built
             already, so the name of a head may match later only.
     """
-    candidates: Dict[str, object] = {name: module for name, module in model.named_modules() if name}
+    candidates: Dict[str, Union[nn.Module, nn.Parameter]] = {name: module for name, module in model.named_modules() if name}
     candidates.update(model.named_parameters())
     chosen = []
     for part in [names] if names is not None else default.split(","):
@@ -80,10 +80,10 @@ def trained_along(setting: str, model: nn.Module, names: Optional[str], default:
         except ValueError:
             if strict and names is not None:
                 raise
-    params = []
+    params: List[nn.Parameter] = []
     for name in chosen:
         found = candidates[name]
-        params += [found] if isinstance(found, nn.Parameter) else found.parameters()
+        params += [found] if isinstance(found, nn.Parameter) else list(found.parameters())
     return params
 
 
@@ -120,7 +120,7 @@ def accept_plain_checkpoints(model: nn.Module, added: str) -> None:
     model._register_load_state_dict_pre_hook(_fill_in, with_module=True)
 
 
-def _fill_in(model: nn.Module, state_dict, prefix: str, *_) -> None:
+def _fill_in(model: nn.Module, state_dict: Dict[str, Any], prefix: str, *_: Any) -> None:
     added = re.compile(model._added_parameters)
     if not any(added.fullmatch(key) for key in state_dict):
         # With every name that a shared module has.
