@@ -11,8 +11,8 @@ Two ways to come back, and in both w itself is never recomputed:
 
 - *Without an fp32 master copy* (fp32, autocast, memory-efficient fp16) the perturbed weights are written to a buffer that
   is kept from step to step, and the parameters are pointed at it; coming back points them at w again, which nothing has
-  touched. This costs one copy of the trainable weights, and both perturbations share it. At w + ε ``p.data`` is then another
-  tensor: code that has kept the ``p.data`` of before (some CUDA RNNs do) sees the unperturbed weight.
+  touched. This costs one copy of the trainable weights, and both perturbations share it. During the ascent ``p.data`` points
+  to another tensor: code that kept the ``p.data`` of before sees the unperturbed weight.
 - *With an fp32 master copy* (fp16, bf16) the perturbed weights overwrite the half-precision ones, and coming back rounds the
   master copy again, as the mixed-precision optimizer did before. This costs no memory that grows with the model.
 """

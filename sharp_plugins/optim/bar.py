@@ -70,7 +70,22 @@ class BARConfig(BaseOptimizerConfig):
 
 @register_optimizer("bar", dataclass=BARConfig)
 class BAR(WrappingOptimizer):
-    """oBAR and nBAR around a base optimizer. Needs a model with scale-invariant pairs (`sharp_plugins.core.pairs`)."""
+    """oBAR and nBAR around a base optimizer; ``tests/plain.py`` has a slow plain twin. Needs a model with scale-invariant pairs
+    (`sharp_plugins.core.pairs`).
+
+    Example, of an update without fairseq's trainer, which finds the pairs and tells the optimizer of them::
+
+        >>> from omegaconf import OmegaConf
+        >>> from sharp_plugins.core.balancing import SideStack
+        >>> x, y = torch.nn.Parameter(torch.full((2, 1), 2.0)), torch.nn.Parameter(torch.ones(1, 2))
+        >>> bar = BAR(OmegaConf.structured(BARConfig(base_optimizer="sgd", lr=[0.1], bar_variant="obar", max_update=10)), [x, y])
+        >>> sides = SideStack([x.data], None, group=0), SideStack([y.data], None, group=0)
+        >>> bar.pairs = [PairStack(["x/y"], *sides, gradients=lambda: ([x.grad], [y.grad]))]
+        >>> bar.backward((x @ y).sum() * 0)
+        >>> bar.step()  # X shrinks by 1 − 0.1 · 0.5, Y grows by 1 + 0.1 · 0.5
+        >>> [round(p[0, 0].item(), 4) for p in (x, y)]
+        [1.9, 1.05]
+    """
 
     def __init__(self, cfg, params):
         self.check(cfg)

@@ -66,9 +66,20 @@ class SAMConfig(BaseOptimizerConfig):
 class SAM(WrappingOptimizer):
     """Sharpness-aware minimization (Foret et al. 2021) around a base optimizer; ``tests/plain.py`` has a slow plain twin.
 
-    It alone moves the weights between w and w + ε: `ascend` goes there, `step` and `return_to_w` come back. On the command line::
+    It alone moves the weights between w and w + ε: `ascend` goes there, `step` and `return_to_w` come back.
 
-        fairseq-train DATA --user-dir sharp_plugins --optimizer sam --sam-rho 0.05 --base-optimizer adam --lr 1e-5 ...
+    Example, of an update without fairseq's trainer; `ascend` makes the first two lines of it from a trainer's samples::
+
+        >>> import torch
+        >>> from omegaconf import OmegaConf
+        >>> w = Parameter(torch.tensor([3.0, 4.0]))
+        >>> sam = SAM(OmegaConf.structured(SAMConfig(base_optimizer="sgd", lr=[0.1], sam_rho=0.5)), [w])
+        >>> sam.backward(w.square().sum())
+        >>> _ = sam.perturbation.climb()  # to w + 0.5 w/‖w‖
+        >>> sam.backward(w.square().sum())
+        >>> sam.step()  # w − 0.1 · 2 (w + ε)
+        >>> [round(x, 4) for x in w.tolist()]
+        [2.34, 3.12]
     """
 
     def __init__(self, cfg, params):
