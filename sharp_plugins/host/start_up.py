@@ -60,7 +60,7 @@ def _wrap_build_optimizer(build):
         effective.check_optimizer(self)
         method = registered_optimizer(self)
         if isinstance(method, SAM):
-            method.tensors = functools.partial(read_by_the_forward, self)
+            method.forward_tensors = functools.partial(read_by_the_forward, self)
 
     return build_optimizer
 

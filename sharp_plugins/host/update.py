@@ -57,7 +57,7 @@ def _update(trainer, method: WrappingOptimizer, samples, raise_oom: bool, fairse
         if not (isinstance(method, SAM) and method.is_due(trainer.get_num_updates())):
             return fairseqs_own(trainer, samples, raise_oom)
         passes = Passes(trainer, samples, method.is_global, raise_oom)
-        measured = _ascend(trainer, method, passes)
+        measured = _try_to_ascend(trainer, method, passes)
         if measured is None:
             return None
         beginning.restore()
@@ -65,7 +65,7 @@ def _update(trainer, method: WrappingOptimizer, samples, raise_oom: bool, fairse
             return fairseqs_own(trainer, passes.samples, raise_oom)
 
 
-def _ascend(trainer, method: SAM, passes: Passes) -> Optional[Dict[str, Tensor]]:
+def _try_to_ascend(trainer, method: SAM, passes: Passes) -> Optional[Dict[str, Tensor]]:
     """Make the method's passes, go to w + ε, and return what was measured; None where the update is given up for want of memory."""
     try:
         return method.ascend(passes, measure=radius_due(trainer, method.cfg.sam_interval))

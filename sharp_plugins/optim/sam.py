@@ -87,7 +87,10 @@ class SAM(WrappingOptimizer):
         super().__init__(cfg, params)
         # Returns the parameters that the model's forward reads, and their fp32 master copies or None. The host, which knows the
         # precision, puts its own function here.
-        self.tensors: Callable[[], Tuple[Sequence[Parameter], Optional[Sequence[Tensor]]]] = lambda: (list(self.params), None)
+        self.forward_tensors: Callable[[], Tuple[Sequence[Parameter], Optional[Sequence[Tensor]]]] = lambda: (
+            list(self.params),
+            None,
+        )
 
     @classmethod
     def check(cls, cfg) -> None:
@@ -109,7 +112,7 @@ class SAM(WrappingOptimizer):
     @functools.cached_property
     def perturbation(self) -> Perturbation:
         """The way to w + ε and back; made when it is first used, as a checkpoint may be loaded before."""
-        cfg, (params, masters) = self.cfg, self.tensors()
+        cfg, (params, masters) = self.cfg, self.forward_tensors()
         return Perturbation(params, cfg.sam_rho, masters, str(cfg.sam_rounding), adaptive=cfg.sam_adaptive, eta=cfg.sam_eta)
 
     def direction(self, passes) -> Dict[str, Tensor]:
