@@ -40,11 +40,13 @@ class Search(NamedTuple):
         axes: names of the swept settings.
         measures: by task, what chose.
         candidates: of all tasks and methods, in the order of the results; a method's values in the order given.
+        unfinished: (task, method) of which not all values have the same seeds, so that the choice may change.
     """
 
     axes: Tuple[str, ...]
     measures: Dict[str, Measure]
     candidates: List[Candidate]
+    unfinished: List[Tuple[str, str]]
 
     def keeps(self, record: Record) -> bool:
         """Whether it is a run with the chosen value."""
@@ -75,7 +77,8 @@ def _owner(record: Record, axes: Sequence[str]) -> Tuple[str, str, Coordinates]:
 def choose(results: Sequence[Result], axes: Axes, measure: Callable[[str], Measure]) -> Search:
     """For each task and method, the value of the swept settings with the best mean of a measure over the seeds.
 
-    Of equal means the value given first is taken. A run that diverged (NaN) makes its value the worst.
+    Means are over the seeds that all values have, where there are any. Of equal means the value given first is taken. A run that
+    diverged (NaN) makes its value the worst. Of a method with swept runs only these are looked at: its other runs had no search.
 
     Args:
         results: of all values.
@@ -105,21 +108,31 @@ def choose(results: Sequence[Result], axes: Axes, measure: Callable[[str], Measu
         own = dict(value)
         return [given[name].index(own[name]) if own.get(name) in given[name] else len(given[name]) for name in names]
 
-    candidates = []
+    candidates: List[Candidate] = []
+    unfinished: List[Tuple[str, str]] = []
     for (task, method, others), values in runs.items():
         by = measures[task]
-        ordered = sorted(values, key=place)  # values that were not given stay in the order of the results
+        # Values that were not given stay in the order of the results.
+        ordered = sorted((value for value in values if value or len(values) == 1), key=place)
+        seeds = [{run.record.seed for run in values[value] if _value(run, by) is not None} for value in ordered]
+        common = set.intersection(*filter(None, seeds)) if any(seeds) else set()
+        common = common or set.union(*seeds)
+        if any(of != common for of in seeds):
+            unfinished.append((task, method))
         summaries = [_summary(values[value], by) for value in ordered]
-        worth = [_worth(summary, by) for summary in summaries]
+        worth = [_worth(_summary([run for run in values[value] if run.record.seed in common], by), by) for value in ordered]
         kept = worth.index(max(worth))  # the first of equal ones
         for number, (value, summary) in enumerate(zip(ordered, summaries)):
             candidates.append(Candidate(task, method, others, value, summary, number == kept))
-    return Search(names, measures, candidates)
+    return Search(names, measures, candidates, list(dict.fromkeys(unfinished)))
+
+
+def _value(result: Result, measure: Measure) -> Optional[float]:
+    return result.metrics.get(measure.split, {}).get(measure.name)
 
 
 def _summary(results: Sequence[Result], measure: Measure) -> Optional[Summary]:
-    values = [result.metrics.get(measure.split, {}).get(measure.name) for result in results]
-    known = [value for value in values if value is not None]
+    known = [value for value in (_value(result, measure) for result in results) if value is not None]
     return summarize(known, measure.higher_is_better) if known else None
 
 

@@ -74,6 +74,9 @@ def about_search(search: Search, measures: Measures) -> str:
         "Each method keeps, on each task, the value with the best mean over its seeds; of equal ones the value given first. "
         "All other tables show the runs with the chosen values."
     ]
+    if search.unfinished:
+        of = ", ".join(" ".join(one) for one in search.unfinished)
+        parts.append(f"Not all values have the same seeds yet, so that the choice may change: {of}.")
     tasks: Dict[str, List[str]] = {}
     for task in dict.fromkeys(one.task for one in every):
         tasks.setdefault(_where(task, search.measures[task], measures), []).append(task)

@@ -8,6 +8,7 @@ from made_up_results import ACCURACY, LOSS, result
 from sharp_plugins.runs.coordinates import coordinates, describe, in_order, is_part
 from sharp_plugins.runs.record import Record
 from sharp_plugins.runs.selection import choose
+from sharp_plugins.runs.words import about_search
 
 RHO, BETA = "optimizer.sam_rho", "optimizer.dsam_beta"
 
@@ -98,3 +99,19 @@ def test_coordinates():
         (("kind", "uniform"),),
         (("kind", "pairs"),),
     ]
+
+
+def test_values_are_compared_on_the_seeds_that_all_have():
+    results = runs("RTE", "sam", {0.01: [70.0], 0.05: [71.0, 10.0]}) + runs("RTE", "dsam", {0.01: [70.0], 0.05: [69.0]})
+    search = choose(results, [RHO], lambda task: ACCURACY)
+    assert kept(search)["RTE", "sam", ()] == {RHO: 0.05}
+    assert search.unfinished == [("RTE", "sam")]
+    words = about_search(search, lambda task: [ACCURACY])
+    assert "the choice may change: RTE sam." in words
+
+
+def test_runs_beside_the_sweep_are_left_out_for_one_search():
+    results = [result("RTE", "sam", 1, accuracy=99.0), *runs("RTE", "sam", {0.01: [70.0], 0.05: [60.0]})]
+    search = choose(results, [RHO], lambda task: ACCURACY)
+    assert kept(search) == {("RTE", "sam", ()): {RHO: 0.01}}
+    assert [one.metrics["valid"]["accuracy"] for one in results if search.keeps(one.record)] == [70.0]
