@@ -181,7 +181,7 @@ def write_sum(
     return moments
 
 
-def _add_scaled(w: Sequence[Tensor], direction: Sequence[Tensor], out: Sequence[Tensor], scale: Tensor, in_place: bool) -> None:
+def _add_scaled(w: List[Tensor], direction: List[Tensor], out: List[Tensor], scale: Tensor, in_place: bool) -> None:
     """out = w + scale · direction for tensors of one device and dtype, fp32 or fp64.
 
     Args:
@@ -197,9 +197,7 @@ def _add_scaled(w: Sequence[Tensor], direction: Sequence[Tensor], out: Sequence[
         _add_scaled_at_once(w, direction, out, scale, in_place)
 
 
-def _add_scaled_at_once(
-    w: Sequence[Tensor], direction: Sequence[Tensor], out: Sequence[Tensor], scale: Tensor, in_place: bool
-) -> None:
+def _add_scaled_at_once(w: List[Tensor], direction: List[Tensor], out: List[Tensor], scale: Tensor, in_place: bool) -> None:
     """`_add_scaled` where a sweep costs less than a call for each tensor."""
     torch._foreach_mul_(direction, scale)
     if in_place:

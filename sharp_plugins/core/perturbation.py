@@ -147,8 +147,8 @@ class Perturbation:
             self, as a context manager whose exit comes back to w; ``self.ascent`` says what was done.
         """
         with self._leaving_w():
-            indices = [i for i, p in enumerate(self.params) if p.grad is not None]
-            g = [flat.own_entries(self.params[i].grad) for i in indices]
+            given = {i: p.grad for i, p in enumerate(self.params) if p.grad is not None}
+            indices, g = list(given), [flat.own_entries(gradient) for gradient in given.values()]
             if self.adaptive:
                 norm = flat.scaled_norm(self._w(indices), g, self.eta, self._zero(), self._scratch)
             else:

@@ -74,7 +74,7 @@ class _Player(TorchDispatchMode):
     def __torch_dispatch__(self, func: Callable, types: Any, args: Tuple = (), kwargs: Optional[Dict[str, Any]] = None) -> Any:
         if _is_mask(func, kwargs):
             mask, state = next(self.draws, (None, None))
-            if mask is not None and mask.shape == args[0].shape:
+            if mask is not None and state is not None and mask.shape == args[0].shape:
                 torch.set_rng_state(state)
                 return args[0].copy_(mask)
             self.draws = iter(())

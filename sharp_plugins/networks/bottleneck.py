@@ -78,7 +78,7 @@ def follow(module: nn.Module, adapter: Bottleneck) -> None:
     module.register_forward_hook(_through_adapter)
 
 
-def close(layer: nn.Module, adapter: Bottleneck) -> None:
+def close(layer: Any, adapter: Bottleneck) -> None:
     """Put *adapter* at the end of a Transformer layer of fairseq, as Pfeiffer et al. do: as the part ``adapter`` of its
     ``final_layer_norm``, or of the layer itself where the norm comes first."""
     if getattr(layer, "normalize_before", getattr(layer, "layer_norm_first", False)):  # the latter in wav2vec 2.0
@@ -98,12 +98,12 @@ def _take(module: nn.Module, adapter: Bottleneck) -> None:
     module.adapter = adapter.to(weight.device, weight.dtype)
 
 
-def _before_norm(norm: nn.Module, inputs: Tuple[Tensor]) -> Tensor:
+def _before_norm(norm: Any, inputs: Tuple[Tensor]) -> Tensor:
     (z,) = inputs
     return z + norm.adapter.f(norm.forward(z))  # forward: without this hook
 
 
-def _through_adapter(module: nn.Module, inputs: Tuple, output: Any) -> Any:
+def _through_adapter(module: Any, inputs: Tuple, output: Any) -> Any:
     if isinstance(output, tuple):
         return (module.adapter(output[0]), *output[1:])
     return module.adapter(output)

@@ -16,7 +16,7 @@ tensor still costs the two thin products above, and not a full one. W itself is 
 
 import math
 import types
-from typing import Any, Callable, Dict, Optional, Tuple
+from typing import Any, Callable, Dict, Optional, Tuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -47,6 +47,8 @@ class LowRankSum(ReadOnly):
         >>> torch.equal(layer.weight.plain(), layer.base_weight + 2)
         True
     """
+
+    _layer: "LoRALinear"
 
     @staticmethod
     def of(layer: "LoRALinear") -> "LowRankSum":
@@ -112,6 +114,11 @@ class LoRALinear(nn.Linear):
         LoRALinear(in_features=4, out_features=3, bias=True, rank=2, scale=2, dropout=0)
     """
 
+    lora_A: nn.Parameter
+    lora_B: nn.Parameter
+    lora_scale: float
+    lora_dropout: float
+
     __jit_unused_properties__ = ["weight", "base_weight"]  # torch.jit.script sees the parameter W under its name
 
     @classmethod
@@ -146,6 +153,7 @@ class LoRALinear(nn.Linear):
             raise SettingError("init", f"{init}: choose one of {', '.join(INITS)}")
         weight = layer.weight
         layer.__class__ = cls
+        assert isinstance(layer, LoRALinear)
         layer.lora_A = nn.Parameter(torch.empty(rank, layer.in_features, dtype=weight.dtype, device=weight.device))
         layer.lora_B = nn.Parameter(torch.zeros(layer.out_features, rank, dtype=weight.dtype, device=weight.device))
         layer.lora_scale, layer.lora_dropout = alpha / rank, dropout
@@ -160,10 +168,10 @@ class LoRALinear(nn.Linear):
     @property
     def base_weight(self) -> nn.Parameter:
         """W, (out, in)."""
-        return self._parameters["weight"]
+        return cast(nn.Parameter, self._parameters["weight"])
 
     @property
-    def weight(self) -> Tensor:
+    def weight(self) -> Tensor:  # type: ignore[override]  # nn.Linear has an attribute there
         """W + s B A, for reading."""
         weight = LowRankSum.of(self)
         return weight.plain() if _is_compiling() else weight  # torch.compile would take it for W

@@ -9,6 +9,7 @@ from sharp_plugins.core.setting_error import SettingError
 
 # fairseq's models keep the heads of classification tasks here.
 HEADS = "classification_heads"
+_ADDED = "_added_parameters"  # a model's attribute
 
 
 def patterns(names: str) -> List[str]:
@@ -116,12 +117,12 @@ def accept_plain_checkpoints(model: nn.Module, added: str) -> None:
     Args:
         added: a regular expression for the names of the parameters that were added.
     """
-    model._added_parameters = added
+    setattr(model, _ADDED, added)
     model._register_load_state_dict_pre_hook(_fill_in, with_module=True)
 
 
 def _fill_in(model: nn.Module, state_dict: Dict[str, Any], prefix: str, *_: Any) -> None:
-    added = re.compile(model._added_parameters)
+    added = re.compile(getattr(model, _ADDED))
     if not any(added.fullmatch(key) for key in state_dict):
         # With every name that a shared module has.
         named = model.named_parameters(remove_duplicate=False)
