@@ -190,14 +190,14 @@ def test_memory_is_measured(script):
 def test_profile_names_the_parts(script, monkeypatch):
     step_time = script("step_time")
     from sharp_plugins.core import perturbation
-    from sharp_plugins.host import trainer as host
     from sharp_plugins.host.passes import Passes
+    from sharp_plugins.optim.sam import SAM
 
     for owner, names in (
         (perturbation, ["fill_normal_"]),
         (perturbation.Perturbation, ["perturb_randomly", "climb", "_write"]),
-        (Passes, ["sentence_losses_without_grad", "sentence_losses", "weighted_backward"]),
-        (host, ["climb"]),
+        (Passes, ["instance_losses_without_grad", "instance_losses", "weighted_backward"]),
+        (SAM, ["ascend"]),
     ):
         for name in names:  # taken back after the test
             monkeypatch.setattr(owner, name, getattr(owner, name))

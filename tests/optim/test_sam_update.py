@@ -9,6 +9,8 @@ import toy
 from fairseq.logging import metrics
 from fairseq.models.ema import build_ema
 
+from sharp_plugins.host.weights import registered_optimizer
+
 NO_DROPOUT = ["--dropout", "0"]
 SGD = ["--base-optimizer", "sgd", "--momentum", "0.9", "--weight-decay", "0.01", "--lr", "0.5"]
 
@@ -83,11 +85,37 @@ def test_rho_zero_is_the_base_optimizer_bit_for_bit(translation_data, method, ba
         for _ in range(3):
             trainer.train_step(toy.batches(trainer, [5, 5]))
         results.append((toy.weights(trainer), trainer.optimizer.state_dict()))
+    assert trainer.optimizer.perturbation.ascent is not None  # the method went its own way
     toy.assert_same(results[0][0], results[1][0])
     for key, state in results[0][1]["state"].items():
         for name, value in state.items():
             other = results[1][1]["state"][key][name]
             assert torch.equal(value, other) if torch.is_tensor(value) else value == other
+
+
+HALF = {
+    "fp16": ["--fp16", "--fp16-no-flatten-grads", "--fp16-init-scale", "4"],
+    "bf16": ["--bf16"],
+    "amp": ["--amp"],
+    "memory-efficient-fp16": ["--memory-efficient-fp16", "--fp16-init-scale", "4"],
+    "memory-efficient-bf16": ["--memory-efficient-bf16"],
+}
+
+
+@pytest.mark.parametrize("precision", HALF)
+@pytest.mark.parametrize(
+    "method", [["sam"], ["sam", "--sam-adaptive"], ["sam", "--sam-rounding", "nearest"], ["dsam"]], ids=" ".join
+)
+def test_rho_zero_in_half_precision_is_the_base_optimizer_bit_for_bit(translation_data, method, precision):
+    """Through the method's own way: it climbs, by nothing."""
+    results = []
+    for flags in (["--optimizer", "adam"], ["--optimizer", *method, "--sam-rho", "0"]):
+        trainer = toy.build_trainer(translation_data, *flags, "--lr", "0.01", *HALF[precision])
+        for _ in range(3):
+            trainer.train_step(toy.batches(trainer, [5, 5]))
+        results.append(toy.weights(trainer))
+    assert registered_optimizer(trainer).perturbation.ascent is not None
+    toy.assert_same(*results)
 
 
 def test_interval_makes_plain_updates_in_between(translation_data):
