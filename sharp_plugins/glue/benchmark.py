@@ -136,10 +136,9 @@ class Glue(Benchmark):
         return measures + mismatched if "valid1" in TASKS[task].splits else measures
 
     def about(self, results: Sequence[Result]) -> str:
-        return (
-            f"Backbone: {self.args.backbone.name}. Runs and settings: {self.args.out}/TASK/METHOD/seedN/run.yaml. Values are of the "
-            "epoch with the best value of the task's first metric; of equal ones the last."
-        )
+        runs = f"{self.args.out}/TASK/METHOD/seedN/run.yaml"
+        which = "Values are of the epoch with the best value of the task's first metric; of equal ones the last."
+        return f"Backbone: {self.args.backbone.name}. Runs and settings: {runs}. {which}"
 
     def remarks(self, results: Sequence[Result]) -> Sequence[str]:
         """Which files are not the published ones."""

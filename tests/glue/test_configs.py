@@ -1,17 +1,21 @@
 """The published settings, and the config that each method makes of them."""
 
-from pathlib import Path
+from types import SimpleNamespace
 
 import glue_files
 import pytest
 from omegaconf import OmegaConf
 
-from sharp_plugins.glue.backbone import load_backbone
+from sharp_plugins.convert.backbone import load_backbone
+from sharp_plugins.glue.benchmark import CONFIGS, GLUE_NEEDS, Glue
 from sharp_plugins.glue.binarize import prepare
-from sharp_plugins.glue.methods import check_config, config, differences, find_method, read_settings
 from sharp_plugins.glue.tasks import TASKS
+from sharp_plugins.runs.configs import differences
+from sharp_plugins.runs.plan import Planner
+from sharp_plugins.runs.record import Record
+from sharp_plugins.runs.settings_check import check_config
+from sharp_plugins.runs.settings_files import read_settings
 
-CONFIGS = Path(__file__).resolve().parents[2] / "examples" / "glue" / "configs"
 FAMILIES = ("bert", "roberta", "minilm")
 ORDER = ("MNLI", "QQP", "RTE", "QNLI", "MRPC", "CoLA", "SST-2", "STS-B")
 
@@ -44,7 +48,7 @@ R3F = {
 
 
 def settings(family, task):
-    return read_settings(CONFIGS, family, TASKS[task])
+    return read_settings(CONFIGS / family, task, GLUE_NEEDS)
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta"])
@@ -106,41 +110,6 @@ def test_fairseq_takes_the_file_as_it_is(family, task):
     assert cfg.task.num_classes == own["task"]["num_classes"]
 
 
-# ---------------------------------------------------------------------- names
-
-
-@pytest.mark.parametrize(
-    "name, expected",
-    [
-        ("base", (None, None, None)),
-        ("sam", (None, "sam", None)),
-        ("dsam-r3f", (None, "dsam", "r3f")),
-        ("lora", ("lora", None, None)),
-        ("lora-obar", ("lora", "obar", None)),
-        ("lora-dsam-rdrop", ("lora", "dsam", "rdrop")),
-        ("freelb", (None, None, "freelb")),
-        ("houlsby", ("houlsby", None, None)),
-        ("pfeiffer-sam", ("pfeiffer", "sam", None)),
-    ],
-)
-def test_a_methods_name(name, expected):
-    assert find_method(name)[1:] == expected
-
-
-@pytest.mark.parametrize(
-    "name", ["adam", "sam-dsam", "r3f-dsam", "sam-lora", "base-sam", "sam-sam", "r3f-rdrop", "-sam", "lora-houlsby", ""]
-)
-def test_no_method_of_that_name(name):
-    with pytest.raises(ValueError, match=f"--methods {name}: there is no such method"):
-        find_method(name)
-
-
-@pytest.mark.parametrize("name, better", [("obar", "lora-obar"), ("nbar-r3f", "lora-nbar-r3f"), ("pfeiffer-obar", "lora-obar")])
-def test_bar_needs_lora(name, better):
-    with pytest.raises(ValueError, match=f"--methods {name}: .*use {better}$"):
-        find_method(name)
-
-
 # ---------------------------------------------------------------------- configs
 
 
@@ -156,9 +125,13 @@ def parts(bert, roberta, tmp_path_factory):
     return result
 
 
-def make(parts, tmp_path, method, family="bert", **options):
-    backbone, prepared = parts[family]
-    return config(settings(family, "RTE"), find_method(method), backbone, prepared, 3, tmp_path / "run", **options)
+def make(parts, tmp_path, method, family="bert", task="RTE", prepared=None, changes=(), cpu=False):
+    """A run's config, by the engine."""
+    benchmark, args = Glue(), SimpleNamespace(out=tmp_path, changes=list(changes), cpu=cpu)
+    benchmark.backbone, benchmark.prepared = parts[family][0], {task: prepared or parts[family][1]}
+    planner = Planner(benchmark, args)
+    planner.settings, planner.made_of = {task: settings(family, task)}, {task: {}}
+    return planner.run(Record("glue", task, method, 3, {})).config
 
 
 ADAM = {"adam_betas": "(0.9, 0.98)", "adam_eps": 1e-6, "weight_decay": 0.01}
@@ -222,13 +195,13 @@ def test_what_the_backbone_the_data_and_the_run_bring(parts, tmp_path):
         assert made["task"]["max_positions"] == 256 and made["model"]["encoder_layers"] == 2
         assert made["task"]["data"] == str(prepared.directory.resolve())
         assert made["checkpoint"]["finetune_from_model"] == str((backbone.directory / "model.pt").resolve())
-        assert made["checkpoint"]["save_dir"] == str((tmp_path / "run").resolve())
+        assert made["checkpoint"]["save_dir"] == str((tmp_path / "RTE" / "base" / "seed3").resolve())
         assert made["common"]["seed"] == 3 and made["common"]["fp16"] is True
         assert made["dataset"]["valid_subset"] == "valid"
     cpu = make(parts, tmp_path, "base", cpu=True)
     assert cpu["common"]["cpu"] is True and cpu["common"]["fp16"] is False
     two = parts["bert"][1]._replace(rows={"train": 1, "valid": 1, "valid1": 1, "test": 1})
-    made = config(settings("bert", "MNLI"), find_method("base"), parts["bert"][0], two, 1, tmp_path)
+    made = make(parts, tmp_path, "base", task="MNLI", prepared=two)
     assert made["dataset"]["valid_subset"] == "valid,valid1"
 
 
@@ -242,6 +215,7 @@ def test_settings_can_be_changed(parts, tmp_path):
         ("optimization.max_update", "part.name=value"),
         ("common.seed=4", "of its own"),
         ("optimizer._name=sgd", "of its own"),
+        ("dataset.valid_subset=train", "of its own"),
     ):
         with pytest.raises(ValueError, match=f"--set {change}: .*{words}"):
             make(parts, tmp_path, "base", changes=[change])
@@ -289,10 +263,10 @@ def test_changes_to_a_parts_own_settings_are_for_methods_with_it(parts, tmp_path
 
 
 def test_a_sample_of_the_training_set_gets_its_share_of_the_updates(parts, tmp_path):
-    backbone, prepared = parts["bert"]
+    prepared = parts["bert"][1]
     rows = TASKS["MNLI"].splits["train"].rows // 100
-    sample = prepared._replace(task="MNLI", stand_ins=["train"], rows={**prepared.rows, "train": rows})
-    made = config(settings("bert", "MNLI"), find_method("dsam"), backbone, sample, 1, tmp_path)
+    sample = prepared._replace(stand_ins=["train"], rows={**prepared.rows, "train": rows})
+    made = make(parts, tmp_path, "dsam", task="MNLI", prepared=sample)
     assert made["optimization"]["max_update"] == pytest.approx(1238.73, abs=1)
     assert made["lr_scheduler"]["warmup_updates"] == pytest.approx(74.32, abs=1)
 
@@ -333,6 +307,7 @@ def edit(path, old, new):
         (lambda d: (d / "bert" / "RTE.yaml").write_text("- 1\n"), r"RTE\.yaml: settings by name"),
         (lambda d: edit(d / "bert" / "RTE.yaml", "dsam_beta: 70", ""), r"RTE\.yaml: has no optimizer\.dsam_beta;"),
         (lambda d: edit(d / "bert" / "RTE.yaml", "log_format: json", ""), r"RTE\.yaml: has no common\.log_format;"),
+        (lambda d: edit(d / "bert" / "RTE.yaml", "batch_size: 8", "seed: 1"), r"RTE\.yaml: has no dataset\.batch_size;"),
         (lambda d: (d / "bert" / "lora.yaml").write_text("CoLA: {lr: 1}\n"), r"lora\.yaml: no lr for RTE"),
         (lambda d: (d / "bert" / "adapter.yaml").write_text("RTE: {size: 1}\n"), r"adapter\.yaml: no lr for RTE"),
     ],
@@ -343,7 +318,7 @@ def test_settings_that_cannot_be_read(tmp_path, change, words):
         (tmp_path / "bert" / name).write_text((CONFIGS / "bert" / name).read_text())
     change(tmp_path)
     with pytest.raises((ValueError, FileNotFoundError), match=words):
-        read_settings(tmp_path, "bert", TASKS["RTE"])
+        read_settings(tmp_path / "bert", "RTE", GLUE_NEEDS)
 
 
 def test_the_lora_learning_rates_are_hu_et_als():

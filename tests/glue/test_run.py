@@ -1,6 +1,5 @@
-"""``examples/glue/run.py``: what it refuses before any training, what it goes on with, and what its tables say."""
+"""``python -m sharp_plugins.glue run``: what it refuses before any training, what it goes on with, and what its tables say."""
 
-import io
 import json
 import os
 import re
@@ -11,27 +10,21 @@ import sys
 import time
 from pathlib import Path
 
-import pytest
-
-ROOT = Path(__file__).resolve().parents[2]
-RUN = ROOT / "examples" / "glue" / "run.py"
-CONFIGS = RUN.parent / "configs"
-if str(ROOT / "tests" / "glue") not in sys.path:
-    sys.path.insert(0, str(ROOT / "tests" / "glue"))
-
 import glue_files
 import processes
+import pytest
+import torch
+from made_up_results import cells
 
-from sharp_plugins.glue import runs
-from sharp_plugins.glue.results import Result
-from sharp_plugins.glue.training import RunFailed
+from sharp_plugins.glue import benchmark
+from sharp_plugins.glue.__main__ import main
+from sharp_plugins.runs import stages
+from sharp_plugins.runs.command import INTERRUPTED
+from sharp_plugins.runs.stages import RunFailed
+
+ROOT = Path(__file__).resolve().parents[2]
 
 pytest.importorskip("tokenizers")  # backbones are converted with it
-
-
-@pytest.fixture(scope="module")
-def bert(tmp_path_factory):
-    return glue_files.convert_small(tmp_path_factory.mktemp("bert"), "bert")
 
 
 @pytest.fixture(scope="module")
@@ -42,18 +35,47 @@ def data(tmp_path_factory):
     return directory
 
 
+def save(path, updates):
+    """A checkpoint, as far as the engine reads it."""
+    place = {"epoch": 3, "iterations_in_epoch": 0}
+    history = [{"num_updates": updates}]
+    torch.save({"optimizer_history": history, "extra_state": {"train_iterator": place, "previous_training_time": 90.0}}, path)
+
+
 @pytest.fixture
 def start(bert, data, tmp_path, monkeypatch):
-    """Calls `main` in this process; trains nothing, but for what a test puts there."""
-    trained = []
-    monkeypatch.setattr(runs, "train", lambda run, show, lock: trained.append(run.name))
+    """Calls the command in this process; `start.done` lists the stages that were done, which make what real ones make."""
+    done, perform = [], stages.perform
 
-    def call(*flags, backbone=bert, data=data, out="out"):
-        line = ["--backbone", backbone, "--data", data, "--out", tmp_path / out, "--max-positions", 64, *flags]
-        return runs.main([str(part) for part in line], configs=CONFIGS)
+    def stand_in(run, stage, *rest):
+        done.append(f"{run.name}, {stage.name}")
+        start.before(run, stage)
+        if stage.trains:
+            for name in ("checkpoint_best.pt", "checkpoint_last.pt"):
+                save(run.directory / name, run.config["optimization"]["max_update"])
+        elif start.value is None:
+            perform(run, stage, *rest)
+        else:
+            metric = benchmark.TASKS[run.record.task].selected
+            (run.directory / stage.makes).write_text(json.dumps({"valid": {metric: start.value(run)}}))
+            stages._mark(run, {**stages._marks(run), stage.name: list(stage.command)})
 
-    call.trained = trained
-    return call
+    def start(*flags, backbone=bert, data=data, out="out"):
+        done.clear()
+        line = ["--backbone", backbone, "--data", data, "--out", tmp_path / out, "--max-positions", 64, "--cpu", *flags]
+        return main(["run", *(str(part) for part in line)])
+
+    monkeypatch.setattr(stages, "perform", stand_in)
+    start.done, start.before, start.value = done, lambda run, stage: None, lambda run: 50.0
+    return start
+
+
+def trained(start):
+    return [name.removesuffix(", train") for name in start.done if name.endswith(", train")]
+
+
+def fail(run, stage):
+    raise RunFailed(f"{run.name}: {stage.name} failed")
 
 
 # ---------------------------------------------------------------------- before training
@@ -78,7 +100,7 @@ def test_what_does_not_fit_is_told_before_training(start, capsys, flags, words):
     assert start(*"--tasks RTE --methods base --seeds 1".split(), *flags.split()) == 1
     shown = capsys.readouterr().err
     assert shown.startswith("error: ") and words in shown and "Traceback" not in shown
-    assert start.trained == []
+    assert start.done == []
 
 
 def test_a_backbone_that_is_missing_or_does_not_fit(start, bert, tmp_path, capsys):
@@ -89,7 +111,7 @@ def test_a_backbone_that_is_missing_or_does_not_fit(start, bert, tmp_path, capsy
         file.write("extra 1\n")
     assert start("--tasks", "RTE", backbone=tmp_path / "bert") == 1
     assert "vocabulary does not fit" in capsys.readouterr().err
-    assert start.trained == []
+    assert start.done == []
 
 
 def test_all_data_are_read_before_the_first_run(start, data, tmp_path, capsys):
@@ -97,26 +119,20 @@ def test_all_data_are_read_before_the_first_run(start, data, tmp_path, capsys):
     with open(tmp_path / "data" / "CoLA" / "dev.tsv", "a") as file:
         file.write("gj04\t7\t\tA sentence .\n")
     assert start("--tasks", "RTE", "CoLA", data=tmp_path / "data") == 1
-    assert "dev.tsv:41: the label is '7'" in capsys.readouterr().err and start.trained == []
+    assert "dev.tsv:41: the label is '7'" in capsys.readouterr().err and start.done == []
 
 
-def test_a_second_call_with_other_settings_is_refused(start, tmp_path, capsys, monkeypatch):
-    from sharp_plugins.glue import training
-
-    monkeypatch.setattr(training, "COMMAND", ["-c", "raise SystemExit(1)"])
-    monkeypatch.setattr(runs, "train", training.train)
+def test_a_second_call_with_other_settings_is_refused(start, capsys):
+    start.before = fail
     flags = "--tasks RTE --methods base --seeds 1".split()
-    assert start(*flags) == 1  # the process fails, and its directory stays
+    assert start(*flags) == 1  # its directory stays
     assert start(*flags, "--set", "dataset.batch_size=3") == 1
     assert "differs in dataset.batch_size" in capsys.readouterr().err
 
 
-def test_a_table_is_of_one_backbone_data_and_settings(start, bert, data, tmp_path, capsys, monkeypatch):
+def test_a_table_is_of_one_backbone_data_and_settings(start, bert, tmp_path, capsys):
     """Also where the call's own runs are others than those that are there."""
-    from sharp_plugins.glue import training
-
-    monkeypatch.setattr(training, "COMMAND", ["-c", "raise SystemExit(1)"])
-    monkeypatch.setattr(runs, "train", training.train)
+    start.before = fail
     assert start(*"--tasks RTE --methods base --seeds 1".split()) == 1
     capsys.readouterr()
     other = "--methods sam --seeds 2".split()
@@ -152,19 +168,34 @@ def test_a_table_is_of_one_backbone_data_and_settings(start, bert, data, tmp_pat
 def test_settings_that_fairseq_does_not_know_are_told_before_training(start, capsys, setting):
     assert start(*"--tasks RTE --methods base sam --seeds 1".split(), "--set", setting) == 1
     shown = capsys.readouterr().err
-    assert "error: RTE " in shown and ": fairseq does not know such a setting" in shown and start.trained == []
+    assert "error: RTE " in shown and ": fairseq does not know such a setting" in shown and start.done == []
     assert setting.split("=")[0].split(".")[1] in shown
 
 
 def test_what_is_in_the_place_of_a_run_is_named(start, tmp_path, capsys):
-    (tmp_path / "out" / "RTE" / "old-sam" / "seed1").mkdir(parents=True)
-    assert start("--tasks", "RTE", "--methods", "base") == 1 and not start.trained
-    assert "out/RTE/old-sam/seed1: in a run's place, and old-sam is no method" in capsys.readouterr().err
+    line = "--tasks RTE --methods base --seeds 1".split()
+    assert start(*line) == 0
+    record = tmp_path / "out" / "RTE" / "base" / "seed1" / "record.json"
+    text = record.read_text()
+    record.write_text(text.replace('"base"', '"old-sam"'))
+    assert start(*line) == 1 and start.done == []
+    assert "out/RTE/base/seed1: in a run's place, and old-sam is no method" in capsys.readouterr().err
+    record.write_text(text.replace('"RTE"', '"WNLI"'))
+    assert start(*line) == 1 and start.done == []
+    assert "out/RTE/base/seed1: in a run's place, and WNLI is no task" in capsys.readouterr().err
 
 
-def test_submissions_that_cannot_be_written_are_told_before_training(start, data, tmp_path, monkeypatch, capsys):
+def test_runs_of_older_versions_are_refused(start, tmp_path, capsys):
+    """Their result.json has no record beside it, and other names in it."""
+    line = "--tasks RTE --methods base --seeds 1".split()
+    assert start(*line) == 0
+    (tmp_path / "out" / "RTE" / "base" / "seed1" / "record.json").unlink()
+    assert start(*line) == 1 and start.done == []
+    assert "RTE/base/seed1: a run without a record.json, as older versions left it; move it away" in capsys.readouterr().err
+
+
+def test_submissions_that_cannot_be_written_are_told_before_training(start, data, tmp_path, capsys):
     flags = "--tasks RTE --methods base --seeds 1".split()
-    monkeypatch.setattr(runs, "finish", lambda run, *rest: finished(run, 50.0))
     assert start(*flags) == 0
     assert start(*flags, "--submission") == 1
     assert "--submission: " in (shown := capsys.readouterr().err) and "seed1 was finished without it" in shown
@@ -174,168 +205,105 @@ def test_submissions_that_cannot_be_written_are_told_before_training(start, data
     assert "--submission: there is no test set of RTE" in capsys.readouterr().err
 
 
-def test_data_are_fetched_where_they_are_missing(start, tmp_path, monkeypatch, capsys):
+def test_data_are_fetched_where_they_are_missing(start, tmp_path, monkeypatch):
     asked = []
 
     def download(task, directory):
         asked.append(task.name)
         glue_files.write_task(Path(directory), task.name)
 
-    monkeypatch.setattr(runs, "download", download)
-    monkeypatch.setattr(runs, "finish", lambda run, *rest: finished(run, 50.0))
-    assert start("--tasks", "RTE", "--methods", "base", "--seeds", 1, "--download", data=tmp_path / "new") == 0
-    assert asked == ["RTE"] and start.trained == ["RTE base seed 1"]
+    monkeypatch.setattr(benchmark, "download", download)
+    line = ("--tasks", "RTE", "--methods", "base", "--seeds", 1, "--download")
+    assert start(*line, "--configs", "/nowhere", data=tmp_path / "new") == 1 and asked == []  # what is wrong is told first
+    assert start(*line, data=tmp_path / "new") == 0
+    assert asked == ["RTE"] and trained(start) == ["RTE base seed 1"]
+
+
+def test_the_settings_come_with_the_package():
+    assert benchmark.CONFIGS.is_relative_to(Path(benchmark.__file__).parent)
+    found = {path.relative_to(benchmark.CONFIGS) for path in benchmark.CONFIGS.glob("*/*.yaml")}
+    assert len(found) == 3 * (len(benchmark.TASKS) + 2)
 
 
 # ---------------------------------------------------------------------- the order of runs, and what they leave
 
 
-def finished(run, value):
-    result = Result(run.task.name, run.method.name, run.seed, {"valid": {run.task.selected: value}}, 1.5, 2, 16, {})
-    run.directory.mkdir(parents=True, exist_ok=True)
-    result.save(run.directory)
-    return result
-
-
-def test_missing_runs_are_done_and_finished_ones_skipped(start, tmp_path, monkeypatch, capsys):
+def test_missing_runs_are_done_and_finished_ones_skipped(start, tmp_path, capsys):
     values = iter([60.0, 62.0, 61.0, 65.0, 40.0])
-    monkeypatch.setattr(runs, "finish", lambda run, *rest: finished(run, next(values)))
+    start.value = lambda run: next(values)
     assert start("--tasks", "RTE", "--methods", "base", "sam", "--seeds", 1, 2) == 0
-    assert start.trained == ["RTE base seed 1", "RTE sam seed 1", "RTE base seed 2", "RTE sam seed 2"]
+    assert trained(start) == ["RTE base seed 1", "RTE sam seed 1", "RTE base seed 2", "RTE sam seed 2"]
     shown = capsys.readouterr().out
-    assert "4 runs, 0 of them finished before" in shown
-    assert "[2/4] RTE sam seed 1: accuracy 62.00 in epoch 2; 16 updates, 1.5 min" in shown
+    assert "4 runs, 0 of them finished before" in shown and "train: 64 rows of train.tsv" in shown
+    assert "[2/4] RTE sam seed 1: accuracy 62.00 in epoch 2; 2036 updates, 1.5 min" in shown
+    assert re.search(
+        r"\n\+ cd \S+/RTE/sam/seed1; python -m sharp_plugins.glue evaluate checkpoint_best.pt \S+/out/data/RTE --json", shown
+    )
     text = (tmp_path / "out" / "table.md").read_text()
-    assert "60.50 | 0.71 | 61.00" in text and "63.50 | 2.12 | 65.00" in text  # base: 60, 61; sam: 62, 65
+    rows = [row[2:7] for row in cells(text, "## All runs")[1:]]
+    assert rows == [["base", "2", "60.50", "0.71", "61.00"], ["sam", "2", "63.50", "2.12", "65.00"]]  # 60, 61; 62, 65
     # One more method: its run alone.
-    start.trained.clear()
     assert start("--tasks", "RTE", "--methods", "base", "lora", "--seeds", 1) == 0
-    assert start.trained == ["RTE lora seed 1"]
+    assert trained(start) == ["RTE lora seed 1"]
     assert "2 runs, 1 of them finished before" in capsys.readouterr().out
     text = (tmp_path / "out" / "table.md").read_text()
     assert "| lora " in text and "| sam " in text
 
 
-def test_a_run_that_fails_does_not_stop_the_others(start, tmp_path, monkeypatch, capsys):
-    def train(run, show, lock):
+@pytest.mark.parametrize("error", [RunFailed("RTE base seed 1: out of memory"), OSError("checkpoint_last.pt: cannot be read: x")])
+def test_a_run_that_fails_does_not_stop_the_others(start, tmp_path, capsys, error):
+    def before(run, stage):
         if run.method.name == "base":
-            raise RunFailed("RTE base seed 1: out of memory")
+            raise error
 
-    monkeypatch.setattr(runs, "train", train)
-    monkeypatch.setattr(runs, "finish", lambda run, *rest: finished(run, 50.0))
+    start.before = before
     assert start("--tasks", "RTE", "--methods", "base", "sam", "--seeds", 1) == 1
     shown = capsys.readouterr()
-    assert "error: RTE base seed 1: out of memory" in shown.err and "1 of 2 runs are not finished" in shown.err
+    assert f"error: {error}" in shown.err and "1 of 2 runs are not finished" in shown.err
     assert "RTE sam seed 1: accuracy 50.00" in shown.out and "| sam " in (tmp_path / "out" / "table.md").read_text()
 
 
-def test_a_file_that_cannot_be_read_does_not_stop_the_others(start, monkeypatch, capsys):
-    def train(run, show, lock):
-        if run.method.name == "base":
-            raise OSError("checkpoint_last.pt: cannot be read: Cannot allocate memory")
-        start.trained.append(run.name)
-        raise runs.RunFailed("enough")
-
-    monkeypatch.setattr(runs, "train", train)
+def test_an_error_in_the_evaluation_does_not_stop_the_others(start, tmp_path, capsys):
+    """It is a process of its own, and here finds a checkpoint without a model."""
+    start.value = None
     assert start(*"--tasks RTE --methods base sam --seeds 1".split()) == 1
+    assert trained(start) == ["RTE base seed 1", "RTE sam seed 1"]
     shown = capsys.readouterr().err
-    assert start.trained == ["RTE sam seed 1"] and "error: checkpoint_last.pt: cannot be read" in shown
-    assert "error: 2 of 2 runs are not finished" in shown
+    assert "RTE base seed 1: scoring the best epoch ended with 1" in shown
+    assert shown.count("error: checkpoint_best.pt: no classifier with 2 outputs, as RTE wants it") == 2
+    assert sorted(path.name for path in (tmp_path / "out" / "RTE" / "base" / "seed1").glob("*.pt")) == [
+        "checkpoint_best.pt",
+        "checkpoint_last.pt",
+    ]
+    # Training is over; the evaluation is done again.
+    start.value = lambda run: 50.0
+    assert start(*"--tasks RTE --methods base --seeds 1".split()) == 0 and start.done == ["RTE base seed 1, evaluate"]
+    assert not list((tmp_path / "out" / "RTE" / "base" / "seed1").glob("*.pt"))
 
 
-def test_what_a_killed_call_left_of_finished_runs_goes(start, tmp_path, monkeypatch):
-    def finish(run, *rest):
-        finished(run, 50.0)._replace(checkpoints="deleted").save(run.directory)
-        (run.directory / "checkpoint_best.pt").touch()
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(runs, "finish", finish)
-    line = "--tasks RTE --methods base --seeds 1".split()
-    left = tmp_path / "out" / "RTE" / "base" / "seed1" / "checkpoint_best.pt"
-    assert start(*line) == runs.INTERRUPTED
-    assert start(*line, "--keep-checkpoints") == 0 and left.exists()
-    assert start(*line) == 0 and not left.exists()
-
-
-def test_what_another_call_has_done_is_not_a_failure(start, tmp_path, monkeypatch, capsys):
-    """The other call is at the second run while this one passes it, and has finished it before this one ends."""
-    import fcntl
-
-    busy = tmp_path / "out" / "RTE" / "sam" / "seed1"
-    busy.mkdir(parents=True)
-    lock = open(busy / "lock", "w")
-    fcntl.flock(lock, fcntl.LOCK_EX)
-
-    def finish(run, *rest):
-        if run.method.name == "lora":
-            finished(run._replace(method=run.method._replace(name="sam"), directory=busy), 70.0)
-        return finished(run, 50.0)
-
-    monkeypatch.setattr(runs, "finish", finish)
-    line = ("--tasks", "RTE", "--seeds", 1, "--methods", "base", "sam")
-    assert start(*line) == 1
-    assert "RTE sam seed 1: another process is at it" in capsys.readouterr().err
-    assert start(*line, "lora") == 0 and "sam" not in "".join(start.trained)
-    lock.close()
+def test_what_the_evaluation_is_asked_for(start, tmp_path):
+    seen = []
+    start.before = lambda run, stage: seen.append((stage.name, stage.log, " ".join(stage.command)))
+    assert start(*"--tasks RTE --methods base --seeds 1 --submission".split()) == 0
+    data = (tmp_path / "out" / "data" / "RTE").resolve()
+    line = f"python -m sharp_plugins.glue evaluate checkpoint_best.pt {data} --json scores.json"
+    line += " --device cpu --submission submission"
+    assert [one[:2] for one in seen] == [("train", "train.log"), ("evaluate", "evaluate.log")] and seen[1][2] == line
+    result = json.loads((tmp_path / "out" / "RTE" / "base" / "seed1" / "result.json").read_text())
+    assert result["notes"] == {"best_epoch": 2, "files": {"train": "train.tsv", "valid": "dev.tsv", "test": "test.tsv"}}
+    assert (result["minutes"], result["updates"], result["checkpoints"]) == (1.5, 2036, "deleted")
 
 
-def test_an_error_in_the_evaluation_does_not_stop_the_others(start, tmp_path, monkeypatch, capsys):
-    from sharp_plugins.glue import training
-
-    state = {
-        "optimizer_history": [{"num_updates": 1}],
-        "extra_state": {"train_iterator": {"epoch": 1, "iterations_in_epoch": 1}, "previous_training_time": 1.0},
-    }
-    monkeypatch.setattr(training, "read_checkpoint", lambda path: state)
-
-    monkeypatch.setattr(training, "EVALUATE", "import sys; sys.exit('error: CUDA out of memory')")
-    assert start(*"--tasks RTE --methods base sam --seeds 1".split()) == 1
-    assert start.trained == ["RTE base seed 1", "RTE sam seed 1"]
-    shown = capsys.readouterr().err
-    assert shown.count("error: CUDA out of memory") == 2 and "RTE base seed 1: scoring the best epoch ended with 1" in shown
-
-
-def test_an_interruption_says_how_to_go_on(start, monkeypatch, capsys):
-    def train(run, show, lock):
+def test_an_interruption_says_how_to_go_on(start, capsys):
+    def before(run, stage):
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(5)
 
-    before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(runs, "train", train)
-    assert start("--tasks", "RTE", "--methods", "base", "--seeds", 1) == runs.INTERRUPTED
+    handler = signal.getsignal(signal.SIGTERM)
+    start.before = before
+    assert start("--tasks", "RTE", "--methods", "base", "--seeds", 1) == INTERRUPTED
     assert "run the same command again" in capsys.readouterr().err
-    assert signal.getsignal(signal.SIGTERM) is before
-
-
-class Terminal(io.StringIO):
-    def isatty(self):
-        return True
-
-
-class FakeRun:
-    config = {"optimization": {"max_update": 20}, "checkpoint": {"best_checkpoint_metric": "mcc"}}
-
-
-def test_progress():
-    entries = [
-        {"epoch": 1, "num_updates": "5", "loss": "1"},
-        {"epoch": 1, "valid_mcc": "12.5", "valid_num_updates": "8"},
-        {"epoch": 1, "train_loss": "0.9", "train_num_updates": "8"},
-        {"epoch": 2, "num_updates": "9"},
-    ]
-    log, terminal = io.StringIO(), Terminal()
-    for stream in (log, terminal):
-        progress = runs.Progress("[1/2] CoLA sam seed 1", FakeRun, stream)
-        for entry in entries:
-            progress(entry)
-        progress.end()
-    assert log.getvalue() == "[1/2] CoLA sam seed 1: epoch 1, update 8 of 20, mcc 12.5\n"
-    shown = [part.rstrip() for part in terminal.getvalue().split("\r") if part.strip()]
-    assert shown == [
-        "[1/2] CoLA sam seed 1: epoch 1, update 5 of 20",
-        "[1/2] CoLA sam seed 1: epoch 1, update 8 of 20, mcc 12.5",
-        "[1/2] CoLA sam seed 1: epoch 2, update 9 of 20, mcc 12.5",
-    ]
+    assert signal.getsignal(signal.SIGTERM) is handler
 
 
 # ---------------------------------------------------------------------- real processes
@@ -344,7 +312,21 @@ TINY = "optimization.max_update={} optimization.lr=[0.01] lr_scheduler.warmup_up
 
 
 def command(bert, data, out, updates, *flags):
-    line = [sys.executable, RUN, "--backbone", bert, "--data", data, "--out", out, "--max-positions", 64, "--cpu"]
+    line = [
+        sys.executable,
+        "-m",
+        "sharp_plugins.glue",
+        "run",
+        "--backbone",
+        bert,
+        "--data",
+        data,
+        "--out",
+        out,
+        "--max-positions",
+        64,
+        "--cpu",
+    ]
     for change in TINY.format(updates).split():
         line += ["--set", change]
     return [str(part) for part in (*line, *flags)]
@@ -373,7 +355,7 @@ def test_real_runs(bert, data, tmp_path):
         assert [epoch for _, epoch in validated] == [1, 2, 3]  # 64 rows in batches of 8: 8, 16, 20 updates
         best, epoch = max(validated)
         assert result["metrics"]["valid"]["accuracy"] == pytest.approx(best, abs=0.051)
-        assert result["best_epoch"] == epoch and result["updates"] == 20
+        assert result["notes"]["best_epoch"] == epoch and result["updates"] == 20
         wall = max(float(entry["train_wall"]) for entry in found if "train_wall" in entry)
         assert 0 < result["minutes"] * 60 <= wall + 5
         assert f"RTE {method} seed 3: accuracy {result['metrics']['valid']['accuracy']:.2f}" in shown
@@ -442,5 +424,5 @@ def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been_killed(bert, data, 
     processes.execute(command(bert, data, whole, 80, *flags), tmp_path)
     processes.assert_same_training(directory, whole / "RTE" / "dsam" / "seed1")
     ours, theirs = (json.loads((out / "RTE" / "dsam" / "seed1" / "result.json").read_text()) for out in (killed, whole))
-    for key in ("metrics", "best_epoch", "updates"):
+    for key in ("metrics", "notes", "best_update", "updates"):
         assert ours[key] == theirs[key]
