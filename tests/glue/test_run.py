@@ -219,6 +219,16 @@ def test_data_are_fetched_where_they_are_missing(start, tmp_path, monkeypatch):
     assert asked == ["RTE"] and trained(start) == ["RTE base seed 1"]
 
 
+def test_the_help_has_all_flags_and_imports_no_fairseq():
+    code = "import sys\nfrom sharp_plugins.glue.__main__ import main\ntry:\n    main(['run', '--help'])\n"
+    code += "except SystemExit as end:\n    assert end.code == 0 and 'fairseq' not in sys.modules\n"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr == "" and done.stdout.startswith("usage: python -m sharp_plugins.glue run ")
+    engines = "--tasks --methods --seeds --out --set --sweep --jobs --devices --cpu --keep-checkpoints"
+    own = "--data --backbone --max-positions --skip-malformed --download --configs --submission"
+    assert all(f"\n  {flag} " in done.stdout or f"\n  {flag}\n" in done.stdout for flag in (engines + " " + own).split())
+
+
 def test_the_settings_come_with_the_package():
     assert benchmark.CONFIGS.is_relative_to(Path(benchmark.__file__).parent)
     found = {path.relative_to(benchmark.CONFIGS) for path in benchmark.CONFIGS.glob("*/*.yaml")}
@@ -311,6 +321,12 @@ def test_an_interruption_says_how_to_go_on(start, capsys):
 TINY = "optimization.max_update={} optimization.lr=[0.01] lr_scheduler.warmup_updates=2 common.log_interval=1"
 
 
+@pytest.fixture
+def found(monkeypatch):
+    """Processes in other directories find the package."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+
+
 def command(bert, data, out, updates, *flags):
     line = [
         sys.executable,
@@ -339,6 +355,7 @@ def entries(log):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("found")
 def test_real_runs(bert, data, tmp_path):
     methods = ("lora-nbar", "dsam-r3f", "houlsby", "smart")
     flags = f"--tasks RTE --methods {' '.join(methods)} --seeds 3 --submission".split()
@@ -381,6 +398,7 @@ def test_real_runs(bert, data, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("found")
 def test_real_runs_of_other_metrics(data, tmp_path):
     roberta = glue_files.convert_small(tmp_path, "roberta")
     line = command(roberta, data, tmp_path / "out", 16, *"--tasks STS-B CoLA --methods sam --seeds 1".split())
@@ -406,6 +424,7 @@ def kill_when(process, directory, log_words):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("found")
 def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been_killed(bert, data, tmp_path):
     flags = "--tasks RTE --methods dsam --seeds 1 --keep-checkpoints".split()
     killed, whole = tmp_path / "killed", tmp_path / "whole"
