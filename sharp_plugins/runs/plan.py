@@ -86,7 +86,7 @@ def plan(benchmark: Benchmark, args, tell: Callable[[str], None] = print) -> Lis
     # Before the data are made, which would replace those of the runs that are there.
     planner.made_of = {task: benchmark.made_of(task) for task in args.tasks}
     for directory, record in planner.there.values():
-        _check_method(directory, record, benchmark)
+        _check_record(directory, record, benchmark)
         check_made_of(directory, planner.made_of[record.task] if record.task in args.tasks else benchmark.made_of(None))
     own = benchmark.axes()
     combinations = [dict(zip(own, values)) for values in product(*own.values())]
@@ -121,7 +121,9 @@ def _grid(planner: Planner, task: str, method: Method, axes: Dict, sweeps: Mappi
     return found
 
 
-def _check_method(directory: Path, record: Record, benchmark: Benchmark) -> None:
+def _check_record(directory: Path, record: Record, benchmark: Benchmark) -> None:
+    if record.task not in benchmark.tasks:
+        raise ValueError(f"{directory}: in a run's place, and {record.task} is no task; move it away")
     try:
         find_method(record.method, benchmark.extra_methods)
     except ValueError:

@@ -107,9 +107,13 @@ def test_a_table_is_of_one_data_set_and_settings(call, capsys):
 def test_what_is_in_the_place_of_a_run_is_named(call, capsys):
     assert call() == 0
     record = call.out / "short" / "base" / "seed1" / "record.json"
-    record.write_text(record.read_text().replace('"base"', '"old-sam"'))
+    text = record.read_text()
+    record.write_text(text.replace('"base"', '"old-sam"'))
     assert call() == 1
     assert "base/seed1: in a run's place, and old-sam is no method; move it away" in capsys.readouterr().err
+    record.write_text(text.replace('"short"', '"wide"'))
+    assert call() == 1 and call.done == []
+    assert "base/seed1: in a run's place, and wide is no task; move it away" in capsys.readouterr().err
 
 
 # ---------------------------------------------------------------------- the order of runs, and what they leave
@@ -178,6 +182,19 @@ def test_what_a_killed_call_left_of_finished_runs_goes(call, monkeypatch):
 def test_checkpoints_that_were_to_be_kept_stay(call):
     assert call("--tasks short --methods base --seeds 1 --keep-checkpoints") == 0 and call() == 0
     assert len(list(call.out.rglob("checkpoint*.pt"))) == 2
+
+
+def test_checkpoints_stay_where_a_result_does_not_say_what_was_wanted(call):
+    """Who reads all results says what is wrong with one."""
+    assert call() == 0
+    directory = call.out / "short" / "base" / "seed1"
+    engine.save(directory / "checkpoint_best.pt")
+    result = json.loads((directory / "result.json").read_text())
+    del result["checkpoints"]
+    for text in (json.dumps(result), "{[", "[]"):
+        (directory / "result.json").write_text(text)
+        call()
+        assert (directory / "checkpoint_best.pt").exists() and call.done == []
 
 
 def test_what_another_call_has_done_is_not_a_failure(call, capsys):

@@ -223,6 +223,19 @@ def test_a_shell_does_the_same(run, tmp_path):
 # ---------------------------------------------------------------------- the log, and locks
 
 
+@pytest.mark.parametrize(
+    "line, expected",
+    [
+        ('{"epoch": 1, "valid_accuracy": "53.8"}', {"epoch": 1, "valid_accuracy": "53.8"}),
+        ("Saving checkpoint", None),
+        ('{"epoch": 1, "val', None),
+        ('{"other": 1}', None),
+    ],
+)
+def test_entries_of_the_log(line, expected):
+    assert processes.parse(line) == expected
+
+
 def test_entries_are_shown_while_the_process_runs(tmp_path, monkeypatch):
     log = tmp_path / "log"
     log.write_text('{"epoch": 0, "of": "an earlier process"}\n')
