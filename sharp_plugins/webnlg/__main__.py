@@ -27,7 +27,8 @@ def run_prepare(args) -> None:
 
 
 def run_score(args) -> str:
-    from sharp_plugins.webnlg.scorer import read_generated, score
+    from sharp_plugins.runs.generated import read_generated
+    from sharp_plugins.webnlg.scorer import score
 
     inputs = read_split(find_split(args.data, "test"))
     texts = read_generated(args.generated, len(inputs))

@@ -12,7 +12,7 @@ from typing import Callable, Dict, List
 
 from sharp_plugins.files.writing import sha256
 from sharp_plugins.runs.data import do_steps, make_once
-from sharp_plugins.webnlg.corpus import SPLITS, CorpusError, find_split
+from sharp_plugins.webnlg.corpus import OBJECT, PREDICATE, SPLITS, SUBJECT, CorpusError, find_split
 
 # Changed with what is written, so that data of an earlier version are made anew.
 FORMAT = 1
@@ -40,10 +40,10 @@ def steps_of(data: Path, vocab_size: int) -> Dict[str, List[str]]:
     module = ["python", "-m"]
     binarize = "fairseq-preprocess --source-lang src --target-lang tgt --joined-dictionary --destdir bin "
     binarize += "--trainpref pieces/train --validpref pieces/dev --testpref pieces/test"
-    pieces = f"--text text --out pieces --vocab-size {vocab_size}"
+    pieces = f"--text text --out pieces --vocab-size {vocab_size} --marks {SUBJECT} {PREDICATE} {OBJECT}"
     return {
         "text": [*module, "sharp_plugins.webnlg.corpus", "--data", str(data.resolve()), "--out", "text"],
-        "pieces": [*module, "sharp_plugins.webnlg.pieces", *pieces.split()],
+        "pieces": [*module, "sharp_plugins.text.pieces", *pieces.split()],
         "bin": binarize.split(),
     }
 
