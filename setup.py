@@ -47,10 +47,11 @@ install_requires = [
     "numpy",
     "pyyaml",  # settings, read by its safe loader
     "omegaconf",  # the configs that fairseq hands to its plugins, and that are saved in checkpoints
-    "scipy",  # GLUE's correlations, as in fairseq's sentence_prediction
+    "scipy>=1.9",  # GLUE's correlations, as in fairseq's sentence_prediction; permutation_test of the reports, tried with 1.9
     "scikit-learn",  # GLUE's F1 and Matthews correlation, the same
     "sentencepiece",  # the quickstart's subwords
     "sacrebleu>=2",  # the scores of data-to-text
+    "tabulate>=0.8.9",  # Markdown tables; the same floor as sacrebleu's, which brings it
     "tensorboard",  # what torch's writer needs for --tensorboard-logdir; reads curves back for reports
     "safetensors>=0.4",  # LoRA's files in PEFT's layout, published checkpoints
     "tokenizers>=0.20",  # published tokenizers; the first with wheels for Python 3.13
@@ -80,11 +81,12 @@ if __name__ == "__main__":  # examples/environment.sh reads FAIRSEQ
         license="MIT",
         python_requires=">=3.10",
         packages=find_packages(include=["sharp_plugins", "sharp_plugins.*"]),
-        package_data={"sharp_plugins": ["py.typed"]},
+        package_data={"sharp_plugins": ["py.typed", "glue/configs/*/*.yaml", "webnlg/settings/*.yaml"]},
         install_requires=install_requires,
         extras_require={
-            "examples": ["matplotlib", "pillow"],  # the pictures of sharp_plugins.report, of GLUE and of examples/
+            "examples": ["matplotlib", "pillow"],  # the pictures of sharp_plugins.runs and of examples/
             "test": ["pytest>=7", "pytest-xdist>=3"],
+            "lint": ["ruff>=0.9", "mypy>=1.11"],  # ruff: the first with today's style of formatting
             "compare": ["transformers>=5", "peft>=0.18"],  # other implementations, which tests and benchmarks compare with
         },
     )

@@ -124,7 +124,7 @@ _install() {
   mkdir "$scratch/plugin"
   cp -R setup.py LICENSE sharp_plugins "$scratch/plugin"
   extras=examples
-  if [ "$_for" = tests ]; then extras=examples,test,compare; fi
+  if [ "$_for" = tests ]; then extras=examples,test,lint,compare; fi
   _pip_install --use-pep517 --no-build-isolation "$scratch/plugin[$extras]"
   if [ "$_for" = tests ]; then
     # Weights and a tokenizer, which the tests read as files: what would run them (sentence-transformers) is not wanted.
@@ -156,7 +156,7 @@ PY
 }
 
 _checksum() { # of every file that the installation depends on
-  find setup.py examples/constraints.txt examples/environment.sh sharp_plugins -type f ! -name '*.pyc' \
+  find setup.py examples/constraints.txt examples/environment.sh sharp_plugins -type f ! -name '*.pyc' ! -name '*.md' \
     -exec cksum {} + | LC_ALL=C sort | cksum
 }
 

@@ -1,19 +1,50 @@
-"""The README's own lines run."""
+"""The README and the guides: their examples run, their links and paths lead somewhere, and each flag has one place."""
 
+import importlib.util
+import os
 import re
+import subprocess
 from pathlib import Path
 
+import pytest
 import torch
+import yaml
 
-README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
+ROOT = Path(__file__).resolve().parents[1]
+PARTS = ("sharp_plugins", "examples", "tests")
+GUIDES = [
+    *ROOT.glob("*.md"),
+    *(path for part in PARTS for path in (ROOT / part).rglob("*.md") if ".pytest_cache" not in path.parts),
+]
+EVERY_GUIDE = pytest.mark.parametrize("guide", GUIDES, ids=lambda path: str(path.relative_to(ROOT)))
+
+MOST_LINES = 150
+# Of fairseq's repository, and so said.
+FAIRSEQS = {"examples/rxf/README.md", "examples/roberta/config/finetuning/sts_b.yaml"}
+COMMANDS = ("fairseq-", "python", "bash", "pip", "git", "source", "export", "run=", "$run")
 
 
-def code_blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", README, re.S)
+def text(path):
+    return (ROOT / path).read_text(encoding="utf-8")
+
+
+def code_blocks(guide, language=""):
+    """The blocks of a language; without one, those of a shell, which begin with a command."""
+    blocks = re.findall(rf"^```{language}\n(.*?)^```", text(guide), re.S | re.M)
+    return blocks if language else [block for block in blocks if block.startswith(COMMANDS)]
+
+
+def prose(guide):
+    """A guide without its blocks of code, and without what the changelog says was there before."""
+    words = re.sub(r"^```.*?^```", "", text(guide), flags=re.S | re.M)
+    return re.sub(r"^ *\|[^|]*\|", "", words, flags=re.M) if guide.name == "CHANGELOG.md" else words
+
+
+# ---------------------------------------------------------------------- examples
 
 
 def test_the_loop_without_fairseq_learns():
-    (loop,) = [block for block in code_blocks("python") if "Perturbation" in block]
+    (loop,) = [block for block in code_blocks("sharp_plugins/core/README.md", "python") if "Perturbation" in block]
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(4, 16), torch.nn.Tanh(), torch.nn.Linear(16, 2))
     x = torch.randn(256, 4)
@@ -33,7 +64,7 @@ def test_the_loop_without_fairseq_learns():
 
 
 def test_lora_without_fairseq():
-    (lines,) = [block for block in code_blocks("python") if "add_lora" in block]
+    (lines,) = [block for block in code_blocks("sharp_plugins/core/README.md", "python") if "add_lora" in block]
     model = torch.nn.Sequential()
     model.query, model.key, model.value = (torch.nn.Linear(16, 16) for _ in range(3))
     exec(lines, {"model": model})
@@ -45,12 +76,184 @@ def test_lora_without_fairseq():
     ]
 
 
-def test_every_flag_is_in_the_readme():
+def test_a_pair_is_declared():
+    from sharp_plugins import scale_invariant_pairs
+
+    (lines,) = [block for block in code_blocks("sharp_plugins/optim/README.md", "python") if "declare_pair" in block]
+    attention = torch.nn.Module()
+    attention.q_proj, attention.k_proj = torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)
+    exec(lines, {"attention": attention})
+    (pair,) = scale_invariant_pairs(attention)
+    assert [len(side) for side in (pair.x, pair.y)] == [2, 2]
+
+
+@EVERY_GUIDE
+def test_python_compiles_and_shell_parses(guide):
+    for block in code_blocks(guide, "python"):
+        compile(block, str(guide), "exec")
+    for block in code_blocks(guide):
+        parsed = subprocess.run(["bash", "-n"], input=block, capture_output=True, text=True)
+        assert parsed.returncode == 0, f"{block}\n{parsed.stderr}"
+
+
+def test_hydra_settings_are_known():
     from sharp_plugins import optim
-    from sharp_plugins.models.adapter import AdapterConfig
+    from sharp_plugins.criterions.r3f import R3FSentencePredictionConfig
     from sharp_plugins.models.lora import LoRAConfig
 
-    for config in (optim.SAMConfig, optim.DSAMConfig, optim.BARConfig, LoRAConfig, AdapterConfig):
-        for name in config.__dataclass_fields__:
-            if name.startswith(("sam_", "dsam_", "bar_", "lora_", "adapter_")) or name in ("base_optimizer", "base_arch"):
-                assert f"--{name.replace('_', '-')}" in README, name
+    configs = {"dsam": optim.DSAMConfig, "sam": optim.SAMConfig, "r3f_sentence_prediction": R3FSentencePredictionConfig}
+    seen = set()
+    for guide in GUIDES:
+        for block in code_blocks(guide, "yaml"):
+            for settings in yaml.safe_load(block).values():
+                name = settings.pop("_name", None)
+                seen.add(name)
+                if name == "lora":  # the base architecture's settings stand beside its own
+                    assert {key for key in settings if key.startswith("lora_")} < set(LoRAConfig.__dataclass_fields__)
+                elif name:
+                    assert set(settings) <= set(configs[name].__dataclass_fields__), name
+    assert seen == {None, "lora", *configs}
+    (criterion,) = [yaml.safe_load(block)["criterion"] for block in code_blocks("sharp_plugins/criterions/README.md", "yaml")]
+    assert criterion["regression_target"] is False and criterion["classification_head_name"] == "sentence_classification_head"
+
+
+# ---------------------------------------------------------------------- length, links, paths
+
+
+def test_the_readme_is_short():
+    assert len(text("README.md").splitlines()) <= MOST_LINES
+
+
+def anchors(path):
+    """The places in a guide that a link can name, as GitHub makes them of the headings."""
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```", "", text(path), flags=re.S | re.M), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@EVERY_GUIDE
+def test_links_lead_somewhere(guide):
+    for link in re.findall(r"\]\(([^)\s]+)\)", prose(guide)):
+        if not link.startswith(("https://", "http://")):
+            path, _, place = link.partition("#")
+            there = (guide.parent / path).resolve() if path else guide
+            assert there.exists(), link
+            assert not place or place in anchors(there), link
+
+
+@EVERY_GUIDE
+def test_paths_exist(guide):
+    words = text(guide) if guide.name != "CHANGELOG.md" else prose(guide)
+    for path in re.findall(r"(?<![\w./-])(?:sharp_plugins|examples|tests)/[\w./-]*\w", words):
+        assert path in FAIRSEQS or (ROOT / path).exists(), path
+    for name in re.findall(r"`([\w-]+\.(?:py|sh|args))`", prose(guide)):
+        assert list(guide.parent.rglob(name)), name
+
+
+@EVERY_GUIDE
+def test_modules_exist(guide):
+    words = text(guide) if guide.name != "CHANGELOG.md" else prose(guide)
+    for name in re.findall(r"\bsharp_plugins(?:\.\w+)+", words):
+        found, parts = "sharp_plugins", name.split(".")[1:]
+        while parts and importlib.util.find_spec(f"{found}.{parts[0]}"):
+            found += f".{parts.pop(0)}"
+            if not importlib.util.find_spec(found).submodule_search_locations:
+                break
+        if parts:  # a function or a class
+            assert len(parts) == 1 and hasattr(importlib.import_module(found), parts[0]), name
+
+
+def test_all_guides_are_listed():
+    listed = {(ROOT / "examples" / link).resolve() for link in re.findall(r"\]\(([^)#\s]+)\)", text("examples/README.md"))}
+    assert {path for path in GUIDES if path != ROOT / "examples" / "README.md"} <= listed
+
+
+def test_all_folders_are_in_the_house():
+    listed = set(re.findall(r"`(\w+)/`", "\n".join(re.findall(r"^\| `.*/` \|", text("sharp_plugins/README.md"), re.M))))
+    assert listed == {path.parent.name for path in (ROOT / "sharp_plugins").glob("*/__init__.py")}
+
+
+# ---------------------------------------------------------------------- flags and metrics
+
+
+def flags():
+    """Flag -> the guide that describes it."""
+    import argparse
+
+    from sharp_plugins import optim
+    from sharp_plugins.criterions import freelb, r3f, rdrop, smart
+    from sharp_plugins.models.adapter import AdapterConfig
+    from sharp_plugins.models.bert import BertModel
+    from sharp_plugins.models.lora import LoRAConfig
+
+    owners = {
+        "optim": (optim.SAMConfig, optim.DSAMConfig, optim.BARConfig),
+        "models": (LoRAConfig, AdapterConfig),
+        "criterions": (
+            *(rdrop.RDropSentencePredictionConfig, rdrop.RDropLabelSmoothedCrossEntropyConfig),
+            *(r3f.R3FSentencePredictionConfig, r3f.R3FLabelSmoothedCrossEntropyConfig),
+            *(freelb.FreeLBConfig, smart.SMARTConfig),
+        ),
+    }
+    prefixes = ("sam_", "dsam_", "bar_", "lora_", "adapter_", "rdrop_", "r3f_", "freelb_", "smart_")
+    found = {}
+    for owner, configs in owners.items():
+        for config in configs:
+            for name in config.__dataclass_fields__:
+                if name.startswith(prefixes) or name in ("base_optimizer", "base_arch"):
+                    found[f"--{name.replace('_', '-')}"] = f"sharp_plugins/{owner}/README.md"
+    parser = argparse.ArgumentParser()
+    BertModel.add_args(parser)
+    found.update(dict.fromkeys(("--token-types", "--layer-norm-eps"), "sharp_plugins/models/README.md"))
+    assert {flag for action in parser._actions for flag in action.option_strings} >= {"--token-types", "--layer-norm-eps"}
+    return found
+
+
+def rows(guide):
+    """The first cells of a guide's tables."""
+    return re.findall(r"^\|([^|]*)\|", text(guide), re.M)
+
+
+def test_each_flag_is_described_once_where_it_belongs():
+    places = {}
+    for guide in GUIDES:
+        for cell in rows(guide):
+            for flag in re.findall(r"--[a-z][\w-]*", cell):
+                places.setdefault(flag, []).append(str(guide.relative_to(ROOT)))
+    assert {flag: places.get(flag) for flag in flags()} == {flag: [owner] for flag, owner in flags().items()}
+
+
+def test_the_engines_flags_are_described():
+    if importlib.util.find_spec("sharp_plugins.runs.command") is None:
+        pytest.skip("there is no engine yet")
+    import argparse
+
+    from sharp_plugins.runs.benchmark import Benchmark
+    from sharp_plugins.runs.command import add_run_arguments
+
+    parser = argparse.ArgumentParser(add_help=False)
+    add_run_arguments(parser, Benchmark())
+    described = {flag for cell in rows("sharp_plugins/runs/README.md") for flag in re.findall(r"--[a-z][\w-]*", cell)}
+    assert described == {flag for action in parser._actions for flag in action.option_strings}
+
+
+def test_each_metric_is_described():
+    from sharp_plugins.criterions import freelb, r3f, rdrop, smart
+
+    of_criterions = (freelb.FreeLBSentencePrediction, r3f.R3F, rdrop.RDrop, smart.SMARTSentencePrediction)
+    guide = text("sharp_plugins/criterions/README.md")
+    assert all(f"`{name}`" in guide for criterion in of_criterions for name in criterion.measures)
+    names = {
+        name
+        for part in ("optim", "host")
+        for path in (ROOT / "sharp_plugins" / part).glob("*.py")
+        for name in re.findall(r'"((?:sam|dsam|bar)_(?!loss|shrink")\w+)"', path.read_text(encoding="utf-8"))
+    }
+    described = " ".join(rows("sharp_plugins/optim/README.md"))
+    settings = {flag[2:].replace("-", "_") for flag in flags()}
+    assert {"sam_gap", "bar_alpha", "dsam_r"} <= names and not {name for name in names - settings if f"`{name}`" not in described}
+
+
+@pytest.mark.parametrize("script", ["examples/quickstart/run.sh", "tests/run.sh"])
+def test_the_two_commands_are_scripts(script):
+    assert f"\nbash {script}" in text("README.md")
+    assert os.access(ROOT / script, os.R_OK) and subprocess.run(["bash", "-n", ROOT / script]).returncode == 0

@@ -119,7 +119,7 @@ def glue_stages(args, scratch: Path, environment: Dict[str, str]) -> List[List[S
     updates, place = 4 if args.quick else 200, ["--cpu"] if args.device == "cpu" else []
     data = ["--data", args.glue, "--backbone", backbone]
     settings = ["--set", f"optimization.max_update={updates}", "--set", f"lr_scheduler.warmup_updates={updates // 10}"]
-    run = [python, ROOT / "examples" / "glue" / "run.py", *data, "--out", out, "--seeds", 1, *settings, *place]
+    run = [python, "-m", "sharp_plugins.glue", "run", *data, "--out", out, "--seeds", 1, *settings, *place]
 
     def stage(name: str, command: Sequence, limit: float, **more) -> Stage:
         return Stage(f"glue, {name}", command, limit, log, environment, **more)

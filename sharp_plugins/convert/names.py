@@ -38,9 +38,12 @@ def model_names(content, shared: Optional[Mapping[str, str]] = None) -> Dict[str
     Raises:
         ValueError: it holds no tensors by names, two encoders, or different tensors for one name.
 
-    Example:
-        ``model_names({"state_dict": {"module.bert.pooler.dense.bias": b}})`` is ``{"bert.pooler.dense.bias": b}``, where there is
-        an encoder around it.
+    Example, as a training loop saved it, the encoder inside a larger model::
+
+        >>> table = torch.zeros(3, 2)
+        >>> content = {"state_dict": {"module.net.bert.embeddings.word_embeddings.weight": table}, "epoch": 3}
+        >>> list(model_names(content))
+        ['bert.embeddings.word_embeddings.weight']
     """
     weights = with_shared(_tensors(_unwrapped(content)), shared or {})
     weights = _renamed(weights, _without_wrappers)

@@ -61,7 +61,15 @@ class FreeLBConfig(SentencePredictionConfig):
 
 
 def initial_perturbation_(delta: Tensor, real: Tensor, magnitude: float) -> Tensor:
-    """Fill *delta* (B, T, D) with δ₀, 0 at padding, and return it; *real* (B, T, 1) marks the tokens."""
+    """Fill *delta* (B, T, D) with δ₀, 0 at padding, and return it; *real* (B, T, 1) marks the tokens.
+
+    Example::
+
+        >>> real = torch.tensor([[[1.0], [1.0], [0.0]]])  # two tokens and padding
+        >>> delta = initial_perturbation_(torch.empty(1, 3, 4), real, magnitude=0.1)
+        >>> bool(delta.norm() <= 0.1), bool(delta[0, :2].any()), bool(delta[0, 2].any())
+        (True, True, False)
+    """
     if magnitude == 0:  # and no random number is drawn: in fp32 dropout is that of the stock criterion
         return delta.zero_()
     entries = real.sum(dim=(1, 2), keepdim=True).clamp(min=1) * delta.size(-1)
@@ -70,7 +78,16 @@ def initial_perturbation_(delta: Tensor, real: Tensor, magnitude: float) -> Tens
 
 @register_criterion("freelb_sentence_prediction", dataclass=FreeLBConfig)
 class FreeLBSentencePrediction(SentencePrediction):
-    """``sentence_prediction`` with FreeLB; ``freelb_gap`` is the rise of the loss from the first to the last point."""
+    """``sentence_prediction`` with FreeLB; ``freelb_gap`` is the rise of the loss from the first to the last point.
+
+    Example; the task, the model and the sample are yours::
+
+        >>> criterion = FreeLBSentencePrediction.build_criterion(FreeLBConfig(freelb_steps=2), task)
+        >>> loss, sample_size, log = criterion(model, sample)
+        >>> losses = criterion.sentence_losses(model, sample)  # (B,), for δ-SAM
+        >>> "freelb_gap" in log, len(losses)
+        (True, 4)
+    """
 
     measures = ("freelb_gap",)
 

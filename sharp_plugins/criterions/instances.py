@@ -26,6 +26,14 @@ def sentence_losses_of(criterion) -> Callable[..., Tensor]:
 
     Raises:
         ValueError: the criterion has none. A subclass of a stock criterion computes another loss and needs its own method.
+
+    Example; the task, the model and the sample are yours::
+
+        >>> from fairseq.criterions.sentence_prediction import SentencePredictionConfig, SentencePredictionCriterion
+        >>> criterion = SentencePredictionCriterion(SentencePredictionConfig(), task)
+        >>> losses = sentence_losses_of(criterion)(model, sample)
+        >>> losses.shape, losses.dtype
+        (torch.Size([4]), torch.float32)
     """
     if hasattr(criterion, "sentence_losses"):
         return criterion.sentence_losses

@@ -65,7 +65,13 @@ def draw_noise_(z: Tensor, kind: str, eps: float) -> Tensor:
 
 
 class R3F:
-    """The method; the task comes from the other base."""
+    """The method; the task comes from the other base.
+
+    Example::
+
+        class R3FSentencePrediction(R3F, SentencePrediction):
+            pass
+    """
 
     measures = ("symm_kl",)
 
@@ -89,9 +95,27 @@ class R3F:
 
 @register_criterion("r3f_sentence_prediction", dataclass=R3FSentencePredictionConfig)
 class R3FSentencePrediction(R3F, SentencePrediction):
-    """``sentence_prediction`` with R3F."""
+    """``sentence_prediction`` with R3F.
+
+    Example; the task, the model and the sample are yours::
+
+        >>> criterion = R3FSentencePrediction.build_criterion(R3FSentencePredictionConfig(r3f_lambda=1.0), task)
+        >>> loss, sample_size, log = criterion(model, sample)
+        >>> losses = criterion.sentence_losses(model, sample)  # (B,), for δ-SAM
+        >>> "symm_kl" in log, len(losses)
+        (True, 4)
+    """
 
 
 @register_criterion("r3f_label_smoothed_cross_entropy", dataclass=R3FLabelSmoothedCrossEntropyConfig)
 class R3FLabelSmoothedCrossEntropy(R3F, LabelSmoothedCrossEntropy):
-    """``label_smoothed_cross_entropy`` with R3F on every target token."""
+    """``label_smoothed_cross_entropy`` with R3F on every target token.
+
+    Example; the task, the model and the sample are yours::
+
+        >>> criterion = R3FLabelSmoothedCrossEntropy.build_criterion(R3FLabelSmoothedCrossEntropyConfig(r3f_lambda=1.0), task)
+        >>> loss, sample_size, log = criterion(model, sample)
+        >>> losses = criterion.sentence_losses(model, sample)  # (B,), for δ-SAM
+        >>> "symm_kl" in log, len(losses)
+        (True, 4)
+    """

@@ -46,7 +46,13 @@ class RDropLabelSmoothedCrossEntropyConfig(LabelSmoothedCrossEntropyCriterionCon
 
 
 class RDrop:
-    """The method; the task comes from the other base."""
+    """The method; the task comes from the other base.
+
+    Example::
+
+        class RDropSentencePrediction(RDrop, SentencePrediction):
+            pass
+    """
 
     measures = ("rdrop_kl",)
 
@@ -67,9 +73,27 @@ class RDrop:
 
 @register_criterion("rdrop_sentence_prediction", dataclass=RDropSentencePredictionConfig)
 class RDropSentencePrediction(RDrop, SentencePrediction):
-    """``sentence_prediction`` with R-Drop."""
+    """``sentence_prediction`` with R-Drop.
+
+    Example; the task, the model and the sample are yours::
+
+        >>> criterion = RDropSentencePrediction.build_criterion(RDropSentencePredictionConfig(rdrop_alpha=1.0), task)
+        >>> loss, sample_size, log = criterion(model, sample)
+        >>> losses = criterion.sentence_losses(model, sample)  # (B,), for δ-SAM
+        >>> "rdrop_kl" in log, len(losses)
+        (True, 4)
+    """
 
 
 @register_criterion("rdrop_label_smoothed_cross_entropy", dataclass=RDropLabelSmoothedCrossEntropyConfig)
 class RDropLabelSmoothedCrossEntropy(RDrop, LabelSmoothedCrossEntropy):
-    """``label_smoothed_cross_entropy`` with R-Drop on every target token."""
+    """``label_smoothed_cross_entropy`` with R-Drop on every target token.
+
+    Example; the task, the model and the sample are yours::
+
+        >>> criterion = RDropLabelSmoothedCrossEntropy.build_criterion(RDropLabelSmoothedCrossEntropyConfig(rdrop_alpha=5.0), task)
+        >>> loss, sample_size, log = criterion(model, sample)
+        >>> losses = criterion.sentence_losses(model, sample)  # (B,), for δ-SAM
+        >>> "rdrop_kl" in log, len(losses)
+        (True, 4)
+    """

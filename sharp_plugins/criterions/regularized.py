@@ -31,7 +31,14 @@ class Pieces(NamedTuple):
 
 
 class GivenOutput:
-    """A model whose output is known already; everything else is the model's own."""
+    """A model whose output is known already; everything else is the model's own.
+
+    Example::
+
+        >>> model = GivenOutput(torch.nn.Linear(2, 3), "the output")
+        >>> model(src_tokens=None), model.out_features
+        ('the output', 3)
+    """
 
     def __init__(self, model, output):
         self.model, self.output = model, output
@@ -51,7 +58,14 @@ def check_flag(flag: str, value: float, above: Optional[float] = None) -> None:
 
 
 def symmetric_kl(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """KL(p‖q) + KL(q‖p) = Σ (p - q)(log p - log q) over the last dimension, in fp32."""
+    """KL(p‖q) + KL(q‖p) = Σ (p - q)(log p - log q) over the last dimension, in fp32.
+
+    Example::
+
+        >>> p, q = torch.tensor([[0.5, 0.5]]), torch.tensor([[0.8, 0.2]])
+        >>> round(symmetric_kl(p.log(), q.log()).item(), 4)  # 0.3 log 4
+        0.4159
+    """
     log_p, log_q = log_p.float(), log_q.float()
     return ((log_p.exp() - log_q.exp()) * (log_p - log_q)).sum(-1)
 
@@ -75,7 +89,26 @@ def halves(output):
 
 
 class Regularized:
-    """A base before the stock criterion; a method goes before both and has `measures`, `check` and `pieces`."""
+    """A base before the stock criterion; a method goes before both and has `measures`, `check` and `pieces`.
+
+    Example, a method that keeps the logits small::
+
+        class Calm:
+            measures = ("calm_square",)
+
+            @classmethod
+            def check(cls, cfg):
+                check_flag("--calm-weight", cfg.calm_weight)
+
+            def pieces(self, model, sample):
+                output = self.predict(model, sample["net_input"])
+                square = output[0].float().square().sum(-1)  # (B,)
+                return Pieces([output], 1.0, self.cfg.calm_weight * square, {"calm_square": square})
+
+        @register_criterion("calm_sentence_prediction", dataclass=CalmConfig)
+        class CalmSentencePrediction(Calm, SentencePrediction):
+            pass
+    """
 
     measures: Tuple[str, ...]  # names of what `pieces` may measure
     regression_target = False
@@ -145,7 +178,13 @@ class Regularized:
 
 
 class SentencePrediction(Regularized, SentencePredictionCriterion):
-    """For ``--task sentence_prediction``: classification, and regression with ``--regression-target``."""
+    """For ``--task sentence_prediction``: classification, and regression with ``--regression-target``.
+
+    Example, the criterion of a method (see `Regularized`)::
+
+        class CalmSentencePrediction(Calm, SentencePrediction):
+            pass
+    """
 
     stock_losses = stock.sentence_prediction
 
@@ -175,7 +214,13 @@ class SentencePrediction(Regularized, SentencePredictionCriterion):
 
 
 class LabelSmoothedCrossEntropy(Regularized, LabelSmoothedCrossEntropyCriterion):
-    """For translation and other sequence-to-sequence tasks, BART's too; a sentence's loss is summed over its tokens."""
+    """For translation and other sequence-to-sequence tasks, BART's too; a sentence's loss is summed over its tokens.
+
+    Example, the criterion of a method (see `Regularized`)::
+
+        class CalmLabelSmoothedCrossEntropy(Calm, LabelSmoothedCrossEntropy):
+            pass
+    """
 
     stock_losses = stock.cross_entropy
 

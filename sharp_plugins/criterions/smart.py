@@ -81,7 +81,16 @@ class SMARTConfig(SentencePredictionConfig):
 
 @register_criterion("smart_sentence_prediction", dataclass=SMARTConfig)
 class SMARTSentencePrediction(SentencePrediction):
-    """``sentence_prediction`` with SMART's adversarial regularization, and with μ > 0 its proximal point method."""
+    """``sentence_prediction`` with SMART's adversarial regularization, and with μ > 0 its proximal point method.
+
+    Example; the task, the model and the sample are yours::
+
+        >>> criterion = SMARTSentencePrediction.build_criterion(SMARTConfig(smart_lambda=1.0), task)
+        >>> loss, sample_size, log = criterion(model, sample)
+        >>> losses = criterion.sentence_losses(model, sample)  # (B,), for δ-SAM
+        >>> "smart_divergence" in log, len(losses)
+        (True, 4)
+    """
 
     measures = ("smart_divergence", "smart_bregman")
     # f(·; θ̃) as a function without arguments, from the trainer: a module would become a part of this one.

@@ -23,8 +23,12 @@ REPEATS = {getattr(parser, name, None) for name in ("MAX_REPEAT", "MIN_REPEAT", 
 def check_expression(text: str) -> None:
     """Raise ValueError, with what follows its setting's name, where *text* is no regular expression or may take very long.
 
-    Example:
-        ``check_expression(r".*layers\\.[01]\\.(q|v)_proj")``
+    Example::
+
+        >>> check_expression("layers.[01].(q|v)_proj")
+        >>> check_expression("(.*.*)*x")
+        Traceback (most recent call last):
+        ValueError: repeats in too many ways, ...
     """
     if len(text) > LONGEST:
         raise ValueError(f"is a regular expression of {len(text)} characters; up to {LONGEST} are read")

@@ -22,8 +22,8 @@ from sharp_plugins.files import safe_unpickler
 from sharp_plugins.files import sizes as file_sizes
 from sharp_plugins.files.unreadable import ZIP, what_it_is, words_of
 
-# Where README.md says what to do with a file that is refused.
-ADVICE = "if you trust where it comes from, convert it once, as README.md says under 'Files from elsewhere'"
+# The guide beside this file says what to do with a file that is refused.
+ADVICE = "if you trust where it comes from, convert it once, as sharp_plugins/files/README.md ('Files from elsewhere') says"
 
 
 class Refused(ValueError):

@@ -110,7 +110,17 @@ OPERATIONS = (
 
 
 class Unpickler(pickle._Unpickler):
-    """Python's own unpickler, that calls `FUNCTIONS` alone and changes no object but the containers that it has made."""
+    """Python's own unpickler, that calls `FUNCTIONS` alone and changes no object but the containers that it has made.
+
+    Example::
+
+        >>> import io
+        >>> Unpickler(io.BytesIO(pickle.dumps({"rho": 0.05}, protocol=2))).load()
+        {'rho': 0.05}
+        >>> Unpickler(io.BytesIO(pickle.dumps(print, protocol=2))).load()
+        Traceback (most recent call last):
+        sharp_plugins.files.safe_unpickler.Forbidden: an object of __builtin__.print
+    """
 
     dispatch = {}
 

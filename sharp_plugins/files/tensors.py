@@ -21,8 +21,9 @@ def read_torch(path, mmap: bool = False) -> Any:
         ValueError: it is no such file, is cut off, holds objects beside tensors, or would take more memory than its size; the
             message says which of these.
 
-    Example:
-        ``read_torch("pytorch_model.bin")["bert.pooler.dense.bias"]``
+    Example::
+
+        bias = read_torch("pytorch_model.bin")["bert.pooler.dense.bias"]
     """
     return safe_load.load(path, map_location="cpu", mmap=mmap)
 

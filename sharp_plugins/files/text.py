@@ -101,8 +101,10 @@ def text_lines(path, is_free: bool = False) -> Iterator[Tuple[int, str]]:
         OSError: the file cannot be opened.
         TextError: as `byte_lines`, or a line is not UTF-8.
 
-    Example:
-        ``for number, line in text_lines("train.tsv"): ...``
+    Example::
+
+        for number, line in text_lines("train.tsv"):
+            print(number, line)
     """
     for number, line in byte_lines(path, is_free):
         yield number, decode(line, f"{path}:{number}")

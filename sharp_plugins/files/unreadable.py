@@ -42,8 +42,9 @@ def cause(path, error: Exception, is_text: bool = False) -> str:
         error: the reader's.
         is_text: whether the file should be a text.
 
-    Example:
-        ``raise ValueError(f"{path}: cannot be read: {cause(path, error)}") from None``
+    Example::
+
+        raise ValueError(f"{path}: cannot be read: {cause(path, error)}") from None
     """
     return what_it_is(Path(path), is_text) or words_of(error)
 

@@ -1,4 +1,4 @@
-"""The commands: ``python -m sharp_plugins.glue prepare | evaluate``."""
+"""The commands: ``python -m sharp_plugins.glue run | prepare | evaluate``."""
 
 import argparse
 import json
@@ -7,12 +7,14 @@ from pathlib import Path
 
 from sharp_plugins.command import run_command
 from sharp_plugins.files.writing import write_text
-from sharp_plugins.glue.arguments import add_data_arguments, message
-from sharp_plugins.glue.tasks import find_task
+from sharp_plugins.glue.arguments import add_data_arguments
+from sharp_plugins.glue.tasks import TASKS, find_task
+
+PROGRAM = "python -m sharp_plugins.glue"
 
 
 def run_prepare(args) -> None:
-    from sharp_plugins.glue.backbone import load_backbone  # here and below, so that --help imports no fairseq
+    from sharp_plugins.convert.backbone import load_backbone  # here and below, so that --help imports no fairseq
     from sharp_plugins.glue.binarize import prepare
     from sharp_plugins.glue.download import download
     from sharp_plugins.glue.reader import find_files
@@ -22,9 +24,9 @@ def run_prepare(args) -> None:
         if args.download:
             download(task, args.data)
         find_files(args.data, task)
-    how = args.max_positions, args.skip_malformed
     for task in tasks:
-        print(message(prepare(args.data, backbone, task, args.out / task.name, *how)), flush=True)
+        how = args.max_positions, args.skip_malformed
+        print(prepare(args.data, backbone, task, args.out / task.name, *how).in_words, flush=True)
 
 
 def run_evaluate(args) -> str:
@@ -40,20 +42,29 @@ def run_evaluate(args) -> str:
     lines = [
         f"{split}: " + ", ".join(f"{name} {value:.2f}" for name, value in metrics.items()) for split, metrics in scores.items()
     ]
-    lines += map(str, written)
     if args.json:
         write_text(args.json, json.dumps(scores, indent=2) + "\n")
-    return "\n".join(lines)
+    return "\n".join([*lines, *map(str, written)])
 
 
 def main(argv=None) -> int:
-    """GLUE's tasks for fairseq's sentence_prediction: make the data, evaluate what was trained on them."""
-    parser = argparse.ArgumentParser(prog="python -m sharp_plugins.glue", description=main.__doc__)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="prepare | evaluate")
+    """GLUE's tasks for fairseq's sentence_prediction: fine-tune with several methods and compare; make the data; evaluate."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["run"]:  # its flags are the engine's, which --help of the other commands does not import
+        from sharp_plugins.glue.benchmark import Glue
+        from sharp_plugins.runs.command import main as run
+
+        return run(Glue(), argv[1:], prog=f"{PROGRAM} run")
+
+    parser = argparse.ArgumentParser(prog=PROGRAM, description=main.__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="run | prepare | evaluate")
+    commands.add_parser("run", help="fine-tune with several methods and seeds, and compare")
 
     words = "Write the tasks' data as --task sentence_prediction reads them. Where they are already, nothing is done."
     command = commands.add_parser("prepare", help="binarize the tasks' files", description=words)
     command.set_defaults(run=run_prepare)
+    words = f"of {', '.join(TASKS)} (default: all)"
+    command.add_argument("--tasks", nargs="+", default=list(TASKS), metavar="TASK", help=words)
     add_data_arguments(command)
     command.add_argument("--out", metavar="OUT", type=Path, required=True, help="each task's go to OUT/TASK")
 

@@ -30,7 +30,7 @@ class Task(NamedTuple):
     sentences: one or two; each the names that its column may have.
     label: names that the column of the labels may have.
     classes: their labels in the files, in the order of the model's outputs; empty where a score is predicted.
-    metrics: GLUE's, as `sharp_plugins.glue.metrics` and fairseq's ``sentence_prediction`` criterion name them.
+    metrics: GLUE's, as `sharp_plugins.runs.metrics` and fairseq's ``sentence_prediction`` criterion name them.
     selected: the one in Table 1 of the δ-SAM paper, which also chooses a run's best epoch.
     splits: fairseq's name of a split -> the split.
     """
@@ -47,6 +47,9 @@ class Task(NamedTuple):
     def is_regression(self) -> bool:
         return not self.classes
 
+
+# What tables call the metrics.
+LABELS = {"accuracy": "accuracy", "f1": "F1", "mcc": "Matthews", "pearson": "Pearson", "spearman": "Spearman"}
 
 # STS-B's scores are from 0 to 5. The model predicts a fifth of them, as in fairseq's own recipe for GLUE.
 MOST = 5.0

@@ -108,7 +108,7 @@ def what_else_is_there(last: Path) -> str:
         newest = max(refused, key=lambda path: path.stat().st_mtime)
         return (
             f"The others in {last.parent} are whole, but hold more than can be read safely, the newest of them {newest.name}: "
-            "README.md says under 'Files from elsewhere' what to do"
+            "sharp_plugins/files/README.md ('Files from elsewhere') says what to do"
         )
     return f"No other checkpoint in {last.parent} can be read; move this one away, and the same command starts anew"
 

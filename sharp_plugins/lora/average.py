@@ -29,11 +29,15 @@ class Mean:
         state: the first model's state dict; it is kept.
         settings: which of its tensors were trained.
 
-    Example::
+    Example, two models of one base with updates of 1 and of 3::
 
-        mean = Mean(first, settings)
-        mean.add(second)
-        plain, agreement = merge(mean.state(), mean.scale)
+        >>> from sharp_plugins.lora.merge import merge
+        >>> w, a, b = torch.zeros(2, 2), torch.ones(1, 2), torch.ones(2, 1)
+        >>> mean = Mean({"q.weight": w, "q.lora_A": a, "q.lora_B": b}, LoRASettings(rank=1, alpha=1))
+        >>> mean.add({"q.weight": w, "q.lora_A": 3 * a, "q.lora_B": b})
+        >>> plain, agreement = merge(mean.state(), mean.scale)
+        >>> plain["q.weight"].tolist()
+        [[2.0, 2.0], [2.0, 2.0]]
     """
 
     def __init__(self, state: State, settings: LoRASettings):

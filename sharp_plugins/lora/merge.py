@@ -75,6 +75,13 @@ def merge(state: State, scale: float, dtype: Optional[torch.dtype] = None) -> Tu
     Raises:
         ValueError: there is no update, a tensor is not finite, a merged layer is farther from the unmerged one than
             rounding may take it, or its weight is tied to one that has no such update.
+
+    Example::
+
+        >>> state = {"q.weight": torch.eye(2), "q.lora_A": torch.ones(1, 2), "q.lora_B": torch.ones(2, 1)}
+        >>> plain, agreement = merge(state, scale=2.0)
+        >>> plain["q.weight"].tolist()
+        [[3.0, 2.0], [2.0, 3.0]]
     """
     names = lora_names(state)
     if not names:

@@ -78,7 +78,15 @@ class AdapterConfig(BaseArchConfig):
 
 @register_model("adapter")
 class Adapter(WrappingModel):
-    """The base architecture's model with adapters, all else frozen."""
+    """The base architecture's model with adapters, all else frozen.
+
+    Example; the task is yours, and so are the flags of your ``--arch roberta``::
+
+        >>> args.base_arch, args.adapter_placement = "roberta", "pfeiffer"
+        >>> model = Adapter.build_model(args, task)
+        >>> len(adapters(model))  # one for each layer
+        1
+    """
 
     config = AdapterConfig
 

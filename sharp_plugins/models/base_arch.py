@@ -29,7 +29,19 @@ class BaseArchConfig(FairseqDataclass):
 
 
 class WrappingModel(BaseFairseqModel):
-    """Builds the model of ``--base-arch`` and changes it. Subclasses have ``config`` (a `BaseArchConfig`) and `change`."""
+    """Builds the model of ``--base-arch`` and changes it. Subclasses have ``config`` (a `BaseArchConfig`) and `change`.
+
+    Example, an architecture that trains the biases alone (BitFit)::
+
+        @register_model("bitfit")
+        class BitFit(WrappingModel):
+            @classmethod
+            def change(cls, model, args):
+                for name, p in model.named_parameters():
+                    p.requires_grad_(name.endswith("bias"))
+
+        register_model_architecture("bitfit", "bitfit")(BitFit.apply_defaults)
+    """
 
     config = BaseArchConfig
     # Called with what gets the flags; the host, which knows how fairseq parses, puts a function here.

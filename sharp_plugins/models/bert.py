@@ -27,13 +27,29 @@ from torch import Tensor, nn
 
 
 def token_types_of(tokens: Tensor, eos: int) -> Tensor:
-    """0 up to and with a row's first end-of-sentence symbol ([SEP]), 1 after it: (B, T) int64 from *tokens* (B, T)."""
+    """0 up to and with a row's first end-of-sentence symbol ([SEP]), 1 after it: (B, T) int64 from *tokens* (B, T).
+
+    Example, ``<s> a </s> b </s>`` with 2 for the end of a sentence::
+
+        >>> import torch
+        >>> token_types_of(torch.tensor([[0, 7, 2, 8, 2]]), eos=2).tolist()
+        [[0, 0, 0, 1, 1]]
+    """
     ends = tokens.eq(eos).long()
     return (ends.cumsum(dim=1) - ends).clamp(max=1)
 
 
 class PositionsFromZero(nn.Embedding):
-    """Learned positions in which a row's first token that is no padding has number 0, its second 1, and so on."""
+    """Learned positions in which a row's first token that is no padding has number 0, its second 1, and so on.
+
+    Example, with 1 for padding::
+
+        >>> import torch
+        >>> positions = PositionsFromZero(positions=8, width=4, padding_idx=1)
+        >>> embedded = positions(torch.tensor([[7, 9, 1]]))
+        >>> torch.equal(embedded[0, :2], positions.weight[:2])
+        True
+    """
 
     def __init__(self, positions: int, width: int, padding_idx: int):
         super().__init__(positions, width)  # its own padding_idx would leave out a row, and BERT uses all of them
@@ -47,7 +63,13 @@ class PositionsFromZero(nn.Embedding):
 
 
 class BertTransformerEncoder(TransformerEncoder):
-    """fairseq's encoder with token types, and with positions from 0."""
+    """fairseq's encoder with token types, and with positions from 0.
+
+    Example, with a `BertModel` and types of your own::
+
+        encoder = model.encoder.sentence_encoder
+        output = encoder(tokens, token_types=types)["encoder_out"][0]  # (T, B, width)
+    """
 
     def __init__(self, args, dictionary, embed_tokens):
         super().__init__(args, dictionary, embed_tokens)
@@ -81,7 +103,12 @@ class BertTransformerEncoder(TransformerEncoder):
 
 
 class BertEncoder(RobertaEncoder):
-    """RoBERTa's encoder and language-model head around `BertTransformerEncoder`."""
+    """RoBERTa's encoder and language-model head around `BertTransformerEncoder`.
+
+    Example, with a `BertModel`::
+
+        features, _ = model.encoder(tokens, features_only=True)  # (B, T, width)
+    """
 
     def __init__(self, args, dictionary):
         super().__init__(args, dictionary)
@@ -118,6 +145,11 @@ class BertModel(RobertaModel):
 
     BERT's pooler, tanh(W h_[CLS] + b), is the first half of fairseq's classification head. W and b of a converted
     checkpoint (``encoder.pooler``) become those of each head that it does not hold itself, where the inner size fits.
+
+    Example, with what ``python -m sharp_plugins.convert DIRECTORY OUT`` wrote::
+
+        hub = BertModel.from_pretrained("OUT", checkpoint_file="model.pt", user_dir="sharp_plugins")
+        features = hub.extract_features(hub.encode("The cat sat."))  # (1, T, width)
     """
 
     @classmethod

@@ -67,7 +67,15 @@ class LoRAConfig(BaseArchConfig):
 
 @register_model("lora")
 class LoRA(WrappingModel):
-    """The base architecture's model with `LoRALinear` layers, all else frozen."""
+    """The base architecture's model with `LoRALinear` layers, all else frozen.
+
+    Example; the task is yours, and so are the flags of your ``--arch roberta``::
+
+        >>> args.base_arch, args.lora_rank = "roberta", 4
+        >>> model = LoRA.build_model(args, task)
+        >>> sorted(name for name, p in model.named_parameters() if p.requires_grad)[0]
+        'encoder.sentence_encoder.layers.0.self_attn.q_proj.lora_A'
+    """
 
     config = LoRAConfig
 

@@ -33,9 +33,10 @@ class TokenizerConfig(FairseqDataclass):
 class ConvertedTokenizer:
     """Texts to a fairseq dictionary's symbols with spaces between them, and back.
 
-    Example:
-        ``ConvertedTokenizer(TokenizerConfig(bpe_tokenizer="OUT")).encode("The cat sat.")`` is ``"the cat sat ."`` for a BERT
-        without capitals.
+    Example, with what ``python -m sharp_plugins.convert DIRECTORY OUT`` wrote of a BERT without capitals::
+
+        bpe = ConvertedTokenizer(TokenizerConfig(bpe_tokenizer="OUT"))
+        bpe.encode("The cat sat.")  # "the cat sat ."
     """
 
     @staticmethod

@@ -32,8 +32,9 @@ def encode_file(directory, source, out) -> Encoded:
         ValueError: *source* is no text in UTF-8 (named with its line), *out* is the same file, or the tokenizer cannot be read.
         ImportError: tokenizers is not installed.
 
-    Example:
-        ``encode_file("backbones/minilm", "train.txt", "train.symbols")``
+    Example::
+
+        encode_file("backbones/minilm", "train.txt", "train.symbols")
     """
     source, out = Path(source), Path(out)
     if out.exists() and source.exists() and out.samefile(source):

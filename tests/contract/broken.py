@@ -25,10 +25,10 @@ class SignedAscent(SAMOptimizer):
 
     passes = None
 
-    def ascend(self, passes):
+    def direction(self, passes):
         self.passes = 0
         try:
-            return super().ascend(passes)
+            return super().direction(passes)
         finally:
             self.passes = None
 
@@ -103,8 +103,8 @@ class UNCLIPPED(SAMOptimizer):
 class TALKS(SAMOptimizer):
     """Logs what it has not promised."""
 
-    def ascend(self, passes):
-        return {**super().ascend(passes), "sam_secret": torch.ones(())}
+    def direction(self, passes):
+        return {**super().direction(passes), "sam_secret": torch.ones(())}
 
 
 @joins("takes_anything")
@@ -129,10 +129,10 @@ class MOVES_W(SAMOptimizer):
 
     moved = None
 
-    def ascend(self, passes):
+    def direction(self, passes):
         self.moved = next(p.data for p in passes.trainer.get_model().parameters())
         self.moved.add_(1)
-        return super().ascend(passes)
+        return super().direction(passes)
 
     def step(self, *args, **kwargs):
         self.moved.sub_(1)
@@ -152,9 +152,9 @@ class SAVES_LOUDLY(SAMOptimizer):
 class SETTLES_EARLY(SAMOptimizer):
     """Lowers the learning rate before it knows whether there will be an update."""
 
-    def ascend(self, passes):
+    def direction(self, passes):
         self.set_lr(0.9 * self.get_lr())
-        return super().ascend(passes)
+        return super().direction(passes)
 
 
 R3F = CRITERIONS["r3f"]._replace(off="--r3f-lambda 1")  # which does not switch it off

@@ -100,8 +100,8 @@ def test_both_losses_of_dsam_see_the_same_dropout_noise_and_start(sentence_data,
     built = trainer(sentence_data, method, "--optimizer", "dsam", *SAM[:-1], "1e-7", dropout="0.3")
     samples = toy.batches(built, sizes)
     passes = Passes(built, samples, False, False)
-    noisy = torch.cat(passes.sentence_losses_without_grad())
-    clean = torch.cat(passes.sentence_losses())
+    noisy = torch.cat(passes.instance_losses_without_grad())
+    clean = torch.cat(passes.instance_losses())
     torch.testing.assert_close(noisy, clean.detach(), rtol=0, atol=1e-5)
     with metrics.aggregate() as shown:
         built.train_step(samples)
@@ -115,12 +115,12 @@ def test_the_tape_of_masks_also_keeps_noise_and_random_rounding(sentence_data, m
     flags = ["--optimizer", "dsam", *SAM, "--fp16", "--fp16-no-flatten-grads"]
     built = trainer(sentence_data, method, *flags, dropout="0.3")
     passes = Passes(built, toy.batches(built, [8]), False, False)
-    (noisy,) = passes.sentence_losses_without_grad()
+    (noisy,) = passes.instance_losses_without_grad()
     assert passes.tape.draws
     with torch.no_grad():  # as the first pass was made: with gradients torch may choose other kernels
-        (again,) = passes.sentence_losses()
+        (again,) = passes.instance_losses()
     assert torch.equal(noisy, again)
-    passes.sentence_losses_without_grad()
-    (clean,) = passes.sentence_losses()
+    passes.instance_losses_without_grad()
+    (clean,) = passes.instance_losses()
     assert clean.requires_grad
     torch.testing.assert_close(clean.detach(), noisy, rtol=5e-3, atol=5e-3)

@@ -17,12 +17,12 @@ import torch
 from fairseq import checkpoint_utils
 
 from sharp_plugins.convert.__main__ import main as convert
+from sharp_plugins.convert.backbone import load_backbone
 from sharp_plugins.convert.conversion import convert as converted
 from sharp_plugins.files import safe_load
 from sharp_plugins.files.tensors import read_safetensors, read_torch
 from sharp_plugins.files.unreadable import words_of
 from sharp_plugins.glue.__main__ import main as glue
-from sharp_plugins.glue.backbone import load_backbone
 from sharp_plugins.glue.binarize import prepare
 from sharp_plugins.glue.tasks import TASKS
 from sharp_plugins.host import loading

@@ -1,7 +1,8 @@
 """What a file from elsewhere could make us do beside running code: read and write other files, take any memory, any disk.
 
 Sizes in config.json are in tests/convert/test_command.py; compressed checkpoints and shapes without values in
-tests/test_broken_files.py; YAML's tags and aliases in tests/glue/test_methods.py; endless lines in tests/glue/test_reader.py."""
+tests/files/test_broken_files.py; YAML's tags and aliases in tests/glue/test_configs.py; endless lines in
+tests/glue/test_reader.py; names of files in results in tests/glue/test_results.py."""
 
 import argparse
 import json
@@ -18,19 +19,23 @@ import pytest
 import torch
 
 from sharp_plugins.convert.__main__ import main as convert
+from sharp_plugins.convert.backbone import load_backbone
 from sharp_plugins.glue.__main__ import main as glue
-from sharp_plugins.glue.backbone import load_backbone
-from sharp_plugins.glue.binarize import STAMP, prepare, read_prepared
+from sharp_plugins.glue.binarize import prepare, read_prepared
 from sharp_plugins.glue.evaluate import Checkpoint
-from sharp_plugins.glue.results import load_results
 from sharp_plugins.glue.tasks import TASKS
 from sharp_plugins.lora.__main__ import main as lora
 from sharp_plugins.lora.fairseq_checkpoint import read
+from sharp_plugins.runs.methods import find_method
+from sharp_plugins.runs.prepared import STAMP
+from sharp_plugins.runs.record import Record, Result
+from sharp_plugins.runs.store import Run, begin, load_results, save_result
 from sharp_plugins.text.tokenizer import Tokenizer
 
 pytest.importorskip("tokenizers")
 safetensors = pytest.importorskip("safetensors.torch")
 SECRET = "the secret of another directory"
+RECORD = Record("glue", "RTE", "sam", 1, {})
 
 
 @pytest.fixture(scope="module")
@@ -193,28 +198,25 @@ def test_other_content_of_prepared_json(prepared, capsys, content):
         dict(metrics=3),
         dict(metrics={"valid": {"accuracy": "high"}}),
         dict(minutes="x"),
-        dict(seed=None),
-        dict(files=[]),
-        dict(files=None),
-        dict(files={"train": 3}),
-        dict(method=["sam"]),
-        dict(method=None),
-        dict(task=["RTE"]),
-        dict(task={}),
+        dict(record={**RECORD._asdict(), "seed": None}),
+        dict(notes=[]),
+        dict(notes=None),
+        dict(validations=[3]),
+        dict(record={**RECORD._asdict(), "method": ["sam"]}),
+        dict(record={**RECORD._asdict(), "method": None}),
+        dict(record={**RECORD._asdict(), "task": ["RTE"]}),
+        dict(record={**RECORD._asdict(), "task": {}}),
     ],
     ids=str,
 )
 def test_results_of_other_types(tmp_path, spoil):
-    path = tmp_path / "RTE" / "sam" / "seed1" / "result.json"
-    path.parent.mkdir(parents=True)
-    good = dict(
-        task="RTE", method="sam", seed=1, metrics={"valid": {"accuracy": 1.0}}, minutes=1.0, best_epoch=1, updates=1, files={}
-    )
-    path.write_text(json.dumps(good))
-    assert load_results(tmp_path)[0].metrics == good["metrics"]
-    path.write_text(json.dumps({**good, **spoil}))
+    begin(Run(RECORD, find_method("sam"), tmp_path / "run", {}, {}))
+    good = Result(RECORD, {"valid": {"accuracy": 1.0}}, 1.0, 1, 1, None, [], {})
+    save_result(tmp_path / "run", good, "deleted")
+    assert load_results(tmp_path, "glue") == [good]
+    change(tmp_path / "run" / "result.json", lambda content: content.update(spoil))
     with pytest.raises(ValueError, match="result.json: not a run's result: .*delete it"):
-        load_results(tmp_path)
+        load_results(tmp_path, "glue")
 
 
 @pytest.fixture

@@ -11,11 +11,11 @@ from fairseq import tasks
 from fairseq.tasks.sentence_prediction import SentencePredictionConfig
 from omegaconf import OmegaConf
 
-from sharp_plugins.glue import binarize
+from sharp_plugins.convert.backbone import load_backbone
 from sharp_plugins.glue.__main__ import main
-from sharp_plugins.glue.backbone import load_backbone
 from sharp_plugins.glue.binarize import prepare, read_prepared
 from sharp_plugins.glue.tasks import TASKS
+from sharp_plugins.runs.prepared import STAMP
 
 BOS, EOS = 0, 2
 
@@ -275,7 +275,7 @@ def test_the_command(bert, tmp_path, capsys):
     assert main(line) == 0
     printed = capsys.readouterr().out
     assert "train: 32 rows of train.tsv, shortened" in printed and "warning:" in printed and "out/RTE: written" in printed
-    stamp = json.loads((tmp_path / "out" / "RTE" / binarize.STAMP).read_text())
+    stamp = json.loads((tmp_path / "out" / "RTE" / STAMP).read_text())
     assert stamp["rows"] == {"train": 32, "valid": 8, "test": 4}
     assert main(line) == 0
     assert "nothing to do" in capsys.readouterr().out

@@ -1,146 +1,24 @@
-"""Fetching from a server on this machine that drops connections, ignores ranges, or sends something else."""
+"""GLUE's published files, from a server on this machine."""
 
-import hashlib
-import http.server
 import io
-import threading
 import zipfile
 
 import glue_files
 import pytest
+import served
 
 from sharp_plugins.glue import download as module
-from sharp_plugins.glue.download import SOURCES, Source, download, fetch
+from sharp_plugins.glue.download import SOURCES, download
 from sharp_plugins.glue.reader import find_files, read
 from sharp_plugins.glue.tasks import TASKS
-
-
-class Server:
-    """Serves *files*; keeps the Range header of each request."""
-
-    def __init__(self):
-        self.files, self.ranges, self.stop_after, self.knows_ranges = {}, [], None, True
-        outer = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self):
-                outer.ranges.append(self.headers.get("Range"))
-                content = outer.files.get(self.path.strip("/"))
-                if content is None:
-                    self.send_error(404)
-                    return
-                start = 0
-                if self.headers.get("Range") and outer.knows_ranges:
-                    start = int(self.headers["Range"].split("=")[1].rstrip("-"))
-                    if start >= len(content):
-                        self.send_error(416)
-                        return
-                    self.send_response(206)
-                    self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-                else:
-                    self.send_response(200)
-                self.send_header("Content-Length", str(len(content) - start))
-                self.end_headers()
-                stop = len(content) if outer.stop_after is None else min(len(content), start + outer.stop_after)
-                self.wfile.write(content[start:stop])
-
-            def log_message(self, *args):
-                pass
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.base = f"http://127.0.0.1:{self.server.server_port}/"
-        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
-
-    def source(self, name, content):
-        self.files[name] = content
-        return Source(self.base, name, len(content), hashlib.sha256(content).hexdigest())
 
 
 @pytest.fixture
 def server(monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    server = Server()
+    server = served.Server()
     yield server
-    server.server.shutdown()
-    server.server.server_close()
-
-
-CONTENT = bytes(range(256)) * 1000
-
-
-def test_a_file_is_fetched_and_checked(server, tmp_path):
-    fetch(server.source("a.zip", CONTENT), tmp_path / "deep" / "a.zip")
-    assert (tmp_path / "deep" / "a.zip").read_bytes() == CONTENT
-    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["a.zip"]
-
-
-def test_an_interrupted_download_goes_on(server, tmp_path):
-    source = server.source("a.zip", CONTENT)
-    server.stop_after = 100_000
-    for _ in range(2):
-        with pytest.raises(OSError, match=r"a\.zip: .*run this again to go on"):
-            fetch(source, tmp_path / "a.zip")
-        assert not (tmp_path / "a.zip").exists()
-    fetch(source, tmp_path / "a.zip")
-    assert (tmp_path / "a.zip").read_bytes() == CONTENT
-    assert server.ranges == [None, "bytes=100000-", "bytes=200000-"]
-
-
-def test_a_server_without_ranges_sends_all_again(server, tmp_path):
-    source = server.source("a.zip", CONTENT)
-    server.stop_after = 100_000
-    with pytest.raises(OSError):
-        fetch(source, tmp_path / "a.zip")
-    server.knows_ranges, server.stop_after = False, None
-    fetch(source, tmp_path / "a.zip")
-    assert (tmp_path / "a.zip").read_bytes() == CONTENT and server.ranges[-1] == "bytes=100000-"
-
-
-def test_a_part_that_is_complete_is_not_fetched_again(server, tmp_path):
-    source = server.source("a.zip", CONTENT)
-    (tmp_path / "a.zip.part").write_bytes(CONTENT)
-    fetch(source, tmp_path / "a.zip")
-    assert server.ranges == [] and (tmp_path / "a.zip").read_bytes() == CONTENT
-
-
-@pytest.mark.parametrize("there", [0, 500], ids=["at once", "in parts"])
-@pytest.mark.parametrize("content", [CONTENT[:900], CONTENT + b"x"], ids=["shorter", "longer"])
-def test_a_file_of_another_size_is_refused_and_deleted(server, tmp_path, content, there):
-    source = server.source("a.zip", CONTENT)
-    server.files["a.zip"] = content
-    if there:
-        (tmp_path / "a.zip.part").write_bytes(CONTENT[:there])
-    words = rf"a\.zip: not the published file: it has {len(content)} bytes, and published are {len(CONTENT)}"
-    with pytest.raises(ValueError, match=words):
-        fetch(source, tmp_path / "a.zip")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_part_beyond_the_servers_file_is_deleted(server, tmp_path):
-    source = server.source("a.zip", CONTENT)
-    server.files["a.zip"] = CONTENT[:900]
-    (tmp_path / "a.zip.part").write_bytes(CONTENT[:1000])
-    with pytest.raises(OSError, match="416.*what was there was deleted; run this again"):
-        fetch(source, tmp_path / "a.zip")
-    server.files["a.zip"] = CONTENT
-    fetch(source, tmp_path / "a.zip")
-    assert (tmp_path / "a.zip").read_bytes() == CONTENT and server.ranges == ["bytes=1000-", None]
-
-
-def test_something_else_is_refused_and_deleted(server, tmp_path):
-    source, content = server.source("a.zip", CONTENT), CONTENT[:-1] + b"x"
-    server.files["a.zip"] = content
-    found = hashlib.sha256(content).hexdigest()
-    with pytest.raises(ValueError, match=rf"a\.zip: not the published file.*{found}.*{source.sha256}"):
-        fetch(source, tmp_path / "a.zip")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_no_such_file_and_no_server(server, tmp_path):
-    with pytest.raises(OSError, match=r"b\.zip: HTTP Error 404"):
-        fetch(Source(server.base, "b.zip", 10, "0" * 64), tmp_path / "b.zip")
-    with pytest.raises(OSError, match="run this again"):
-        fetch(Source("http://127.0.0.1:9/", "b.zip", 10, "0" * 64), tmp_path / "b.zip")
+    server.stop()
 
 
 def zipped(files):
@@ -211,14 +89,14 @@ def test_a_stop_between_files_is_no_complete_task(server, tmp_path, monkeypatch)
     sources = {"RTE": [server.source("RTE.zip", archive_of("RTE", tmp_path / "made"))]}
     written = []
 
-    def stop(path):
+    def stop(archive, member, path):
         written.append(path.name)
         if len(written) == 3:
             raise KeyboardInterrupt
-        return replacing(path)
+        extract(archive, member, path)
 
-    replacing = module.replacing
-    monkeypatch.setattr(module, "replacing", stop)
+    extract = module.extract
+    monkeypatch.setattr(module, "extract", stop)
     with pytest.raises(KeyboardInterrupt):
         download(TASKS["RTE"], tmp_path / "glue", lambda line: None, sources)
     assert written == ["test.tsv", "dev.tsv", "train.tsv"]
@@ -241,21 +119,3 @@ def test_an_archive_writes_nowhere_else(server, tmp_path):
 def _written(task, directory):
     glue_files.write_task(directory, task)
     return (directory / task).iterdir()
-
-
-def test_a_server_that_does_not_end_fills_no_disk(server, tmp_path, monkeypatch):
-    """It says no size, and sends on."""
-    source = server.source("a.zip", CONTENT)
-
-    class Answer(io.RawIOBase):
-        status, headers, sent = 200, {}, 0
-
-        def read(self, size):
-            self.sent += size
-            assert self.sent < 2 * len(CONTENT)
-            return bytes(size)
-
-    monkeypatch.setattr(module.urllib.request, "urlopen", lambda request, timeout: Answer())
-    with pytest.raises(ValueError, match=rf"a\.zip: not the published file \({len(CONTENT) + 1} bytes"):
-        fetch(source, tmp_path / "a.zip")
-    assert list(tmp_path.iterdir()) == []

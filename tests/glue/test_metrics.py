@@ -5,9 +5,9 @@ import random
 
 import pytest
 
-from sharp_plugins.glue.metrics import scores
 from sharp_plugins.glue.submission import write_submission
 from sharp_plugins.glue.tasks import TASKS
+from sharp_plugins.runs.metrics import scores
 
 
 def random_classes(classes, count=57, seed=0):
@@ -25,7 +25,7 @@ def confusion(predictions, targets):
 def test_accuracy(task):
     predictions, targets = random_classes(TASKS[task].classes)
     right = sum(p == t for p, t in zip(predictions, targets))
-    assert scores(TASKS[task], predictions, targets)["accuracy"] == pytest.approx(100 * right / len(targets))
+    assert scores(TASKS[task].metrics, predictions, targets)["accuracy"] == pytest.approx(100 * right / len(targets))
 
 
 @pytest.mark.parametrize("task", ["MRPC", "QQP"])
@@ -34,16 +34,16 @@ def test_f1_is_of_the_class_1(task):
     tp, fp, fn, _ = confusion(predictions, targets)
     precision, recall = tp / (tp + fp), tp / (tp + fn)
     expected = 100 * 2 * precision * recall / (precision + recall)
-    assert scores(TASKS[task], predictions, targets)["f1"] == pytest.approx(expected)
-    assert scores(TASKS[task], ["0"] * 3, ["0", "1", "1"])["f1"] == 0
+    assert scores(TASKS[task].metrics, predictions, targets)["f1"] == pytest.approx(expected)
+    assert scores(TASKS[task].metrics, ["0"] * 3, ["0", "1", "1"])["f1"] == 0
 
 
 def test_matthews():
     predictions, targets = random_classes(("0", "1"), seed=2)
     tp, fp, fn, tn = confusion(predictions, targets)
     expected = (tp * tn - fp * fn) / math.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
-    assert scores(TASKS["CoLA"], predictions, targets) == {"mcc": pytest.approx(100 * expected)}
-    assert scores(TASKS["CoLA"], ["1"] * 57, targets) == {"mcc": 0}
+    assert scores(TASKS["CoLA"].metrics, predictions, targets) == {"mcc": pytest.approx(100 * expected)}
+    assert scores(TASKS["CoLA"].metrics, ["1"] * 57, targets) == {"mcc": 0}
 
 
 def pearson(x, y):
@@ -61,17 +61,17 @@ def test_correlations():
     rng = random.Random(3)
     targets = [rng.choice((0.0, 0.2, 0.5, 1.0)) for _ in range(40)]
     predictions = [t**3 + 0.2 * rng.random() for t in targets]
-    found = scores(TASKS["STS-B"], predictions, targets)
+    found = scores(TASKS["STS-B"].metrics, predictions, targets)
     assert found["pearson"] == pytest.approx(100 * pearson(predictions, targets))
     assert found["spearman"] == pytest.approx(100 * pearson(ranks(predictions), ranks(targets)))
     assert found["pearson"] != pytest.approx(found["spearman"], abs=0.5)
-    assert scores(TASKS["STS-B"], [0.3] * 40, targets) == {"pearson": 0.0, "spearman": 0.0}
+    assert scores(TASKS["STS-B"].metrics, [0.3] * 40, targets) == {"pearson": 0.0, "spearman": 0.0}
 
 
 @pytest.mark.parametrize("predictions, targets", [([], []), (["1"], ["1", "0"])])
 def test_as_many_predictions_as_rows(predictions, targets):
     with pytest.raises(ValueError, match="predictions for"):
-        scores(TASKS["CoLA"], predictions, targets)
+        scores(TASKS["CoLA"].metrics, predictions, targets)
 
 
 # ---------------------------------------------------------------------- submissions

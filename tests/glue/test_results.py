@@ -1,21 +1,35 @@
-"""Tables of made-up runs, against numbers worked out by hand."""
+"""GLUE's tables of made-up runs, against numbers worked out by hand."""
 
 import csv
-import math
+import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from made_up_results import cells
 
-from sharp_plugins.glue.results import Result, load_results, overheads, summarize, write_report
+from sharp_plugins.glue.benchmark import Glue
 from sharp_plugins.glue.tasks import TASKS
+from sharp_plugins.runs import command
+from sharp_plugins.runs.methods import find_method
+from sharp_plugins.runs.record import Record, Result
+from sharp_plugins.runs.store import Run, begin, directory_of, save_result
 
 FILES = {"train": "train.tsv", "valid": "dev.tsv"}
 
 
 def save(out, task, method, seed, minutes, files=FILES, **metrics):
-    result = Result(task, method, seed, metrics or {"valid": {}}, minutes, 2, 100, files)
-    directory = out / task / method / f"seed{seed}"
-    directory.mkdir(parents=True)
-    result.save(directory)
+    record = Record("glue", task, method, seed, {})
+    begin(Run(record, find_method(method), directory_of(out, record), {}, {}))
+    result = Result(record, metrics or {"valid": {}}, minutes, 100, 50, None, [], {"best_epoch": 2, "files": files})
+    save_result(directory_of(out, record), result, "deleted")
+
+
+def report(out, methods=("base", "sam", "dsam")):
+    """The files, and the text of table.md."""
+    benchmark = Glue()
+    benchmark.args = SimpleNamespace(out=out, backbone=Path("made-up"), methods=methods, sweeps=[])
+    return command.report(benchmark, benchmark.args), (out / "table.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture
@@ -30,27 +44,6 @@ def out(tmp_path):
     return tmp_path
 
 
-def test_means_standard_deviations_and_best_ones(out):
-    lines = summarize(load_results(out), ["base", "sam", "dsam"])
-    lines = {(line.task, line.metric, line.method): line for line in lines}
-    assert len(lines) == 2 * 2 + 3
-    # (70 + 72 + 77) / 3 = 73; deviations -3, -1, 4; sqrt((9 + 1 + 16) / 2) = sqrt(13)
-    line = lines["MRPC", "accuracy", "sam"]
-    assert (line.runs, line.mean, line.best, line.minutes) == (3, pytest.approx(73), 77, pytest.approx(12))
-    assert line.std == pytest.approx(13**0.5)
-    # (80 + 79 + 81) / 3 = 80; deviations 0, -1, 1; sqrt(2 / 2) = 1
-    assert lines["MRPC", "F1", "sam"][4:7] == (pytest.approx(80), pytest.approx(1), 81)
-    alone = lines["MRPC", "accuracy", "dsam"]
-    assert (alone.runs, alone.mean, alone.std, alone.best) == (1, 75, None, 75)
-
-
-def test_what_delta_sam_costs(out):
-    rows = overheads(summarize(load_results(out), ["sam", "dsam"]))
-    assert [row[0] for row in rows] == ["MRPC", "RTE"]
-    assert rows[0][1:] == [pytest.approx(12), pytest.approx(15), pytest.approx(25)]
-    assert rows[1][1:] == [pytest.approx(20), pytest.approx(22), pytest.approx(10)]
-
-
 def test_the_papers_own_minutes_give_its_18_percent(tmp_path):
     """Table 4: the average over tasks of how much longer δ-SAM took."""
     tasks = ("MNLI", "QQP", "RTE", "QNLI", "MRPC", "CoLA", "SST-2", "STS-B")
@@ -58,26 +51,15 @@ def test_the_papers_own_minutes_give_its_18_percent(tmp_path):
     for task, one, other in zip(tasks, sam, dsam):
         for method, minutes in (("sam", one), ("dsam", other)):
             save(tmp_path, task, method, 1, float(minutes), valid={TASKS[task].selected: 50.0})
-    write_report(tmp_path, ["sam", "dsam"], "made up")
-    (average,) = [line for line in (tmp_path / "table.md").read_text().splitlines() if line.startswith("| average")]
-    assert float(average.split("|")[-2]) == pytest.approx(18, abs=0.5)
-
-
-def cells(text, heading):
-    """The rows of the first table after a heading."""
-    rows = []
-    for line in text.split(heading, 1)[1].splitlines():
-        if line.startswith("|"):
-            rows.append([cell.strip() for cell in line.strip("|").split("|")])
-        elif rows:
-            break
-    return [rows[0], *rows[2:]]
+    _, text = report(tmp_path)
+    *rows, average = cells(text, "## What dsam costs over sam")[1:]
+    assert [row[0] for row in rows] == list(TASKS) and average[0] == "average"
+    assert float(average[-1]) == pytest.approx(18, abs=0.5)
 
 
 def test_the_files(out):
-    written = write_report(out, ["base", "sam", "dsam"], "Backbone: made up.")
-    text = (out / "table.md").read_text(encoding="utf-8")
-    assert "Backbone: made up." in text and "Not the published" not in text
+    written, text = report(out)
+    assert text.startswith("# GLUE, development sets\n\nBackbone: made-up. Runs and settings: ") and "Not the published" not in text
     assert cells(text, "## Best of the runs") == [
         ["method", "MRPC, accuracy", "RTE, accuracy", "average"],
         ["base", "", "58.00", ""],
@@ -88,7 +70,9 @@ def test_the_files(out):
     assert table[0] == ["task", "metric", "method", "runs", "mean", "std", "best", "minutes"]
     assert ["MRPC", "accuracy", "sam", "3", "73.00", "3.61", "77.00", "12.00"] in table
     assert ["MRPC", "accuracy", "dsam", "1", "75.00", "", "75.00", "15.00"] in table
-    assert cells(text, "## What δ-SAM costs over SAM")[1:] == [
+    # (80 + 79 + 81) / 3 = 80; deviations 0, -1, 1; sqrt(2 / 2) = 1
+    assert ["MRPC", "F1", "sam", "3", "80.00", "1.00", "81.00", "12.00"] in table and len(table) == 1 + 2 * 2 + 3
+    assert cells(text, "## What dsam costs over sam")[1:] == [
         ["MRPC", "12.00", "15.00", "25.00"],
         ["RTE", "20.00", "22.00", "10.00"],
         ["average", "", "", "17.50"],
@@ -105,40 +89,11 @@ def test_the_files(out):
     assert image.imread(out / "table.png").std() > 0.01  # something is drawn
 
 
-def test_a_single_run_is_drawn_without_a_bar(out, monkeypatch):
-    from matplotlib.axes import Axes
-
-    drawn, stock = [], Axes.errorbar
-
-    def errorbar(axis, x, y, bars, **how):
-        drawn.append(bars)
-        return stock(axis, x, y, bars, **how)
-
-    monkeypatch.setattr(Axes, "errorbar", errorbar)
-    write_report(out, ["base", "sam", "dsam"], "made up")
-    (three, one), alone = drawn  # MRPC: SAM's three runs, one of δ-SAM's; RTE: one of each
-    assert three == pytest.approx(13**0.5) and math.isnan(one)
-    assert len(alone) == 3 and all(map(math.isnan, alone))
-
-
-def test_without_matplotlib_there_are_tables_alone(out, monkeypatch):
-    import sys
-
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    assert [path.name for path in write_report(out, ["sam"], "")] == ["table.md", "table.csv"]
-    assert not (out / "table.png").exists()
-
-
-def test_no_runs_no_table(tmp_path):
-    assert write_report(tmp_path, ["sam"], "") == [] and list(tmp_path.iterdir()) == []
-
-
 def test_stand_ins_are_told_and_mnli_has_two_rows(tmp_path):
     metrics = {"valid": {"accuracy": 80.0}, "valid1": {"accuracy": 81.0}, "test": {"accuracy": 1.0}}
     files = {"train": "train_10k.tsv.gz", "valid": "dev_matched.tsv.gz", "valid1": "dev_mismatched.tsv"}
     save(tmp_path, "MNLI", "base", 1, 5.0, files=files, **metrics)
-    write_report(tmp_path, [], "")
-    text = (tmp_path / "table.md").read_text(encoding="utf-8")
+    _, text = report(tmp_path, [])
     assert "Not the published sets: MNLI's train set is train_10k.tsv.gz." in text
     assert cells(text, "## Best of the runs") == [["method", "MNLI, accuracy"], ["base", "80.00"]]
     assert [row[1:5] for row in cells(text, "## All runs")[1:]] == [
@@ -152,4 +107,14 @@ def test_a_result_that_cannot_be_read_is_named(out, content):
     path = out / "RTE" / "sam" / "seed1" / "result.json"
     path.write_text(content)
     with pytest.raises(ValueError, match=r"RTE/sam/seed1/result\.json: (not a run's result|cannot be read).*; delete it"):
-        load_results(out)
+        report(out)
+
+
+@pytest.mark.parametrize("files", [[], None, {"train": 3}, {"../train": "train.tsv"}], ids=str)
+def test_names_of_files_that_are_none_are_named(out, files):
+    """A result may be from elsewhere."""
+    path = out / "RTE" / "sam" / "seed1" / "result.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "notes": {"files": files}}))
+    with pytest.raises(ValueError, match="RTE sam seed 1: not a run's result: its files are no names by split; delete"):
+        report(out)

@@ -185,7 +185,7 @@ class Meter:
     """What checkpoints of fairseq's first versions hold."""
 
 
-def test_an_old_checkpoint_is_converted_as_the_readme_says(translation_data, trained, tmp_path, monkeypatch):
+def test_an_old_checkpoint_is_converted_as_the_guide_says(translation_data, trained, tmp_path, monkeypatch):
     state = safe_load.load(trained)
     name = vars(state["cfg"]["model"])["_name"]
     cfg = OmegaConf.create({**state["cfg"], "model": {"_name": name, **vars(state["cfg"]["model"])}})
@@ -193,8 +193,8 @@ def test_an_old_checkpoint_is_converted_as_the_readme_says(translation_data, tra
     torch.save({**state, "cfg": cfg, "extra_state": extra}, tmp_path / "old.pt")
     with pytest.raises(safe_load.Refused, match=r"old\.pt: cannot be read safely: .*'Files from elsewhere'"):
         WAYS["--path"](tmp_path / "old.pt", translation_data)
-    readme = (Path(toy.PLUGIN).parent / "README.md").read_text()
-    (code,) = re.findall(r"```python\n(import torch\nfrom omegaconf.*?)```", readme.split("## Files from elsewhere")[1], re.S)
+    guide = (Path(toy.PLUGIN) / "files" / "README.md").read_text()
+    (code,) = re.findall(r"```python\n(import torch\nfrom omegaconf.*?)```", guide, re.S)
     monkeypatch.chdir(tmp_path)
     exec(code, {})
     (model,), _, _ = WAYS["--path"](tmp_path / "new.pt", translation_data)

@@ -170,7 +170,7 @@ def test_a_last_checkpoint_that_is_refused_is_not_called_unreadable(trainer, tmp
     assert words.startswith(f"{last}: cannot be read safely: it holds an object of numpy.") and "README.md" in words
     assert "No other" not in words and "delete" not in words and "anew" not in words
     last.write_bytes(last.read_bytes()[:5000])
-    words = r"cut off.*are whole, but hold more .* newest of them checkpoint_1_5\.pt: README"
+    words = r"cut off.*are whole, but hold more .* newest of them checkpoint_1_5\.pt: sharp_plugins/files/README"
     with pytest.raises(safe_load.Unreadable, match=words):
         checkpoint_utils.load_checkpoint(trainer.cfg.checkpoint, trainer)
 

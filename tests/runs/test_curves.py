@@ -60,7 +60,10 @@ def test_nothing_to_draw_or_read(tmp_path):
 
 def test_markdown_table():
     assert markdown_table(["method", "BLEU"], [["Adam", 61.257], ["a|b", None], ["SAM", 9]]) == (
-        "| method |  BLEU |\n| ------ | ----: |\n| Adam   | 61.26 |\n| a\\|b   |       |\n| SAM    |     9 |\n"
+        "| method   |   BLEU |\n|:---------|-------:|\n| Adam     |  61.26 |\n| a\\|b     |        |\n| SAM      |      9 |\n"
     )
+    # Cells stay as they are, also those that look like other numbers.
+    assert markdown_table(["seed", "share"], [["007", "1e5"]]).splitlines()[2] == "| 007    |     1e5 |"
+    assert markdown_table(["a", "b"], []).splitlines() == ["| a   | b   |", "|-----|-----|"]
     with pytest.raises(ValueError, match="row 2 has 1 cells for 2 columns"):
         markdown_table(["a", "b"], [[1, 2], [3]])

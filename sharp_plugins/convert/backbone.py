@@ -1,0 +1,124 @@
+"""A published encoder as ``python -m sharp_plugins.convert`` leaves it: what data and runs need to know of it."""
+
+from pathlib import Path
+from typing import Dict, NamedTuple, Optional
+
+from fairseq.data import Dictionary
+
+from sharp_plugins.files.checkpoint_config import config_of
+from sharp_plugins.files.tensors import read_torch
+from sharp_plugins.files.unreadable import what_it_is
+from sharp_plugins.files.writing import sha256
+from sharp_plugins.text.tokenizer import Tokenizer
+
+FILES = ("model.pt", "dict.txt", "tokenizer.json")
+WORDS = "encoder.sentence_encoder.embed_tokens.weight"
+# Settings of the architecture that a fine-tuned model must share.
+SIZES = (
+    "encoder_layers",
+    "encoder_embed_dim",
+    "encoder_ffn_embed_dim",
+    "encoder_attention_heads",
+    "activation_fn",
+    "token_types",
+    "layer_norm_eps",
+)
+# What an architecture's name begins with -> the family, whose settings of fine-tuning are its own.
+FAMILIES = {"sharp_minilm": "minilm", "sharp_bert": "bert", "roberta": "roberta"}
+
+
+class Backbone(NamedTuple):
+    """What a directory of `FILES` holds.
+
+    arch: fairseq's architecture.
+    family: one of `FAMILIES`.
+    sizes: the architecture's settings.
+    max_positions: length of its table of positions, special symbols included.
+    init_token, separator_token: of the ``sentence_prediction`` task; the separator is None where a pair has none but
+        the first sentence's end.
+    checksums: of the `FILES`.
+    """
+
+    directory: Path
+    arch: str
+    family: str
+    sizes: Dict[str, object]
+    max_positions: int
+    init_token: int
+    separator_token: Optional[int]
+    dictionary: Dictionary
+    tokenizer: Tokenizer
+    checksums: Dict[str, str]
+
+    def special_symbols(self, sentences: int) -> int:
+        """How many symbols the task puts around and between that many sentences."""
+        return 1 + sentences + (sentences - 1 if self.separator_token is not None else 0)
+
+
+def load_backbone(directory) -> Backbone:
+    """Read a converted encoder.
+
+    Raises:
+        FileNotFoundError: a file is not there.
+        ValueError: the checkpoint is no encoder that was converted, or its vocabulary is not the dictionary's.
+        ImportError: tokenizers is not installed.
+    """
+    directory = Path(directory)
+    for name in FILES:
+        if not (directory / name).is_file():
+            raise FileNotFoundError(f"{directory / name}: not there; --backbone wants what `python -m sharp_plugins.convert` wrote")
+    args, rows = _read_checkpoint(directory / "model.pt")
+    family = next((family for start, family in FAMILIES.items() if args["arch"].startswith(start)), None)
+    if family is None:
+        raise ValueError(f"{directory / 'model.pt'}: its architecture, {args['arch']}, is none of a BERT or RoBERTa")
+
+    dictionary = read_dictionary(directory / "dict.txt")
+    tokenizer = Tokenizer.load(directory)
+    unknown = [symbol for symbol in tokenizer.symbols if symbol not in dictionary]
+    if unknown:
+        raise ValueError(
+            f"{directory}: the tokenizer does not fit: {len(unknown)} of its symbols are not in dict.txt, the "
+            f"first of them {unknown[0]!r}"
+        )
+    dictionary.add_symbol("<mask>")  # as the task does
+    if len(dictionary) != rows:
+        raise ValueError(f"{directory}: the vocabulary does not fit: dict.txt has {len(dictionary)} symbols, and model.pt {rows}")
+    return Backbone(
+        directory=directory,
+        arch=args["arch"],
+        family=family,
+        sizes={name: args[name] for name in SIZES if name in args},
+        max_positions=args["max_positions"],
+        init_token=dictionary.bos(),
+        separator_token=dictionary.eos() if tokenizer.pair_format().separators == 2 else None,
+        dictionary=dictionary,
+        tokenizer=tokenizer,
+        checksums={name: sha256(directory / name) for name in FILES},
+    )
+
+
+def read_dictionary(path: Path) -> Dictionary:
+    """fairseq's dictionary of a ``dict.txt``.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    other = what_it_is(path, is_text=True)
+    if other:
+        raise ValueError(f"{path}: cannot be read: {other}")
+    try:
+        return Dictionary.load(str(path))
+    except OSError:
+        raise
+    except Exception as error:  # fairseq raises RuntimeErrors and bare ones too
+        raise ValueError(f"{path}: cannot be read: {error}") from error
+
+
+def _read_checkpoint(path: Path):
+    """The architecture's settings, and the rows of its table of words."""
+    state = read_torch(path, mmap=True)
+    try:
+        args = config_of(state, "model")
+        return {**args, "arch": args.get("arch") or args["_name"]}, len(state["model"][WORDS])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: not a converted encoder: {type(error).__name__}: {error}") from error

@@ -1,0 +1,140 @@
+"""The command that trains a benchmark's runs and writes the tables: the same words for every benchmark.
+
+    OUT/TASK/METHOD/seedN     one run each, see `sharp_plugins.runs.store`
+    OUT/table.{md,csv,png}    of all finished runs, renewed after each
+
+A second call does what is missing: finished runs are skipped, an interrupted one goes on where it was. Two calls may share OUT.
+"""
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+from typing import List, Optional, Sequence
+
+from sharp_plugins.command import MENDABLE, be_quiet
+from sharp_plugins.runs.benchmark import Benchmark
+from sharp_plugins.runs.methods import BASE, CRITERIONS, NETWORKS, OPTIMIZERS
+
+INTERRUPTED = 130
+
+
+def add_run_arguments(parser, benchmark: Benchmark) -> None:
+    """The flags of every benchmark, and then its own."""
+
+    def listed(values):
+        return " ".join(map(str, values))
+
+    tasks = list(benchmark.default_tasks or benchmark.tasks)
+    words = f"of {', '.join(benchmark.tasks)} (default: {'all' if tasks == list(benchmark.tasks) else listed(tasks)})"
+    parser.add_argument("--tasks", nargs="+", default=tasks, metavar="TASK", help=words)
+    words = f"{', '.join((BASE, *benchmark.extra_methods))}; or parts with hyphens between them: one of {', '.join(NETWORKS)}, "
+    words += f"one of {', '.join(OPTIMIZERS)}, and one of {', '.join(CRITERIONS)}; such as dsam-r3f and lora-nbar "
+    words += f"(default: {listed(benchmark.default_methods)})"
+    parser.add_argument("--methods", nargs="+", default=list(benchmark.default_methods), metavar="METHOD", help=words)
+    words = f"random seeds, one run each (default: {listed(benchmark.default_seeds)})"
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(benchmark.default_seeds), metavar="N", help=words)
+    place = Path("runs", benchmark.name)
+    parser.add_argument("--out", type=Path, default=place, metavar="OUT", help=f"where all goes (default: {place})")
+    words = "change a setting of all runs, as optimization.max_update=100; may be given several times"
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="changes", help=words)
+    words = "train each value of a setting, as optimizer.sam_rho=0.01,0.05, and report the one that is chosen on the selection "
+    words += "split; a method without use for the setting is trained once; may be given several times"
+    parser.add_argument("--sweep", action="append", default=[], metavar="KEY=V1,V2,...", dest="sweeps", help=words)
+    words = "runs side by side, on the CPU with its threads divided (default: one for each of --devices, else 1)"
+    parser.add_argument("--jobs", type=int, metavar="N", help=words)
+    parser.add_argument("--devices", metavar="0,1,...", help="GPUs; each run gets one of them (default: what fairseq takes)")
+    parser.add_argument("--cpu", action="store_true", help="train on the CPU, in fp32 (default: where there is no GPU)")
+    parser.add_argument("--keep-checkpoints", action="store_true", help="of finished runs too; they are large")
+    benchmark.add_arguments(parser)
+
+
+def main(benchmark: Benchmark, argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> int:
+    """Read a command line, do all its runs and write the tables; returns the exit status, as `execute`."""
+    parser = argparse.ArgumentParser(prog=prog, description=benchmark.title)
+    add_run_arguments(parser, benchmark)
+    return execute(benchmark, parser.parse_args(argv))
+
+
+def execute(benchmark: Benchmark, args) -> int:
+    """Do all runs and write the tables.
+
+    Args:
+        args: of a parser with `add_run_arguments`.
+
+    Returns:
+        0; 1 where something is wrong or a run failed; `INTERRUPTED`.
+    """
+    be_quiet()
+    # Here, and not for --help: these import fairseq.
+    import torch
+
+    from sharp_plugins.runs.execution import Worker
+    from sharp_plugins.runs.plan import plan
+    from sharp_plugins.runs.processes import Stop
+    from sharp_plugins.runs.progress import Screen
+    from sharp_plugins.runs.schedule import side_by_side, slots
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        places = slots(args.jobs, args.devices)
+        if args.devices is not None and (args.cpu or not torch.cuda.is_available()):
+            raise ValueError(f"--devices {args.devices}: {'--cpu asks for none' if args.cpu else 'there is no GPU'}; leave it out")
+        args.cpu = args.cpu or not torch.cuda.is_available()
+        screen, stop = Screen(), Stop()
+        runs = plan(benchmark, args, screen.tell)
+        finished = sum(run.is_finished for run in runs)
+        screen.tell(f"{len(runs)} runs, {finished} of them finished before")
+        keep = args.keep_checkpoints or benchmark.keep_checkpoints
+        work = Worker(benchmark, runs, screen, stop, keep, lambda: report(benchmark, args))
+        if not keep:
+            for run in runs:
+                if run.is_finished:
+                    work.clean_up(run)  # a killed call may not have done so
+        side_by_side([run for run in runs if not run.is_finished], work, places, stop, work.cannot)
+        print("\n".join(str(path) for path in report(benchmark, args)))
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to go on", file=sys.stderr)
+        return INTERRUPTED
+    except MENDABLE as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    failed = [run.name for run in runs if not run.is_finished]
+    if failed:
+        print(f"error: {len(failed)} of {len(runs)} runs are not finished; see above", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def report(benchmark: Benchmark, args) -> List[Path]:
+    """Write the tables of all finished runs in the directory; returns the files."""
+    from sharp_plugins.runs.report import write_report
+    from sharp_plugins.runs.selection import choose
+    from sharp_plugins.runs.store import load_results
+    from sharp_plugins.runs.sweep import read_sweeps, swept
+
+    results = load_results(args.out, benchmark.name, benchmark.tasks)
+    if not results:
+        return []
+    axes = swept([result.record for result in results], read_sweeps(args.sweeps))
+    search = choose(results, axes, benchmark.selection) if axes else None
+    written = write_report(
+        args.out,
+        results,
+        measures=benchmark.measures,
+        methods=args.methods,
+        tasks=benchmark.tasks,
+        baseline=benchmark.baseline,
+        title=benchmark.title,
+        about=benchmark.about(results),
+        notes=benchmark.remarks(results),
+        chosen=search,
+        selection=benchmark.selection,
+        costs=benchmark.costs,
+    )
+    kept = [result for result in results if search is None or search.keeps(result.record)]
+    return [*written, *benchmark.report(args.out, kept)]

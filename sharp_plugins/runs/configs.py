@@ -1,0 +1,167 @@
+"""A method's fairseq config, from a task's settings.
+
+A task's settings are those of a whole δ-SAM run. The other methods' are derived from them: each takes what it has use for. What a
+method needs beyond them are the plugin's defaults, and what `Settings` says of LoRA, BAR and adapters.
+"""
+
+from copy import deepcopy
+from typing import Callable, Dict, NamedTuple, Optional, Sequence
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from sharp_plugins.runs.methods import Method, has_use
+
+# Settings that tell where things are: they differ from machine to machine, and two runs that differ in them alone are the same.
+PLACES = ("common.user_dir", "task.data", "checkpoint.save_dir", "checkpoint.finetune_from_model", "bpe._name", "bpe.bpe_tokenizer")
+# Settings that each run makes itself, and that --set leaves alone.
+OWN = (*PLACES, "common.seed", "model._name", "optimizer._name", "criterion._name")
+# Settings without which there is no run.
+NEEDED = (
+    "task._name",
+    "criterion._name",
+    "model._name",
+    "optimizer.sam_rho",
+    "optimizer.dsam_beta",
+    "optimizer.base_optimizer",
+    "optimization.lr",
+    "common.log_format",
+)
+
+
+class Settings(NamedTuple):
+    """The settings of one task.
+
+    Attributes:
+        task: fairseq's config of a whole ``dsam`` run, part by part, as a YAML file for ``fairseq-hydra-train`` holds it.
+        lora: what methods with LoRA change: ``lr``, ``weight_decay``, and ``bar_...`` for BAR.
+        adapter: what methods with adapters change: ``lr``, ``weight_decay``.
+
+    >>> Settings({}, {"lr": 0.01}).of("lora")
+    {'lr': 0.01}
+    """
+
+    task: Dict
+    lora: Dict = {}
+    adapter: Dict = {}
+
+    def of(self, network: Optional[str]) -> Dict:
+        """What a method with that network changes in the task's own."""
+        return {None: {}, "lora": self.lora}.get(network, self.adapter)
+
+
+def check_settings(task: Dict, where: str, needed: Sequence[str] = NEEDED) -> None:
+    """Raise ValueError where a task's settings are not those of a whole δ-SAM run; *where* is their file, for the message."""
+    missing = [key for key in needed if key not in flat(task)]
+    if missing:
+        raise ValueError(f"{where}: has no {', '.join(missing)}; a task's settings are those of a whole dsam run")
+
+
+def configure(
+    settings: Settings,
+    method: Method,
+    changes: Sequence[str] = (),
+    cpu: bool = False,
+    adapt: Callable[[Dict], None] = lambda config: None,
+    own: Sequence[str] = (),
+) -> Dict:
+    """A method's config, for ``fairseq-hydra-train``, but for the places of a run.
+
+    Args:
+        changes: ``part.name=value``, as on hydra's command line.
+        cpu: train on a CPU, in fp32.
+        adapt: changes the config in place before *changes* are made, as a benchmark wants it; ``model._name`` is the
+            architecture that a network is put into.
+        own: further settings that *changes* must leave alone.
+
+    Raises:
+        ValueError: a change is not of that form, or is of a setting that the run makes itself.
+    """
+    # The optimizer's settings are changed before a method's are derived: each takes of a change what it has use for.
+    bar = [change for change in changes if change.startswith("optimizer.bar_")]
+    around = [change for change in changes if change.startswith("optimizer.") and change not in bar]
+    rest = [change for change in changes if change not in bar + around and has_use(method, change)]
+    _refuse(changes, own)
+    result = change_settings(settings.task, around)
+    changed = {change.partition("=")[0] for change in changes}
+    network = settings.of(method.network)
+    network = {name: value for name, value in network.items() if f"optimizer.base.{name}" not in changed}
+    network.update(change_settings({"optimizer": {}}, bar)["optimizer"])
+    result["optimizer"] = _optimizer(result["optimizer"], method, network)
+    if method.network and "lr" in network:
+        result["optimization"]["lr"] = [network["lr"]]
+    if method.criterion:
+        result["criterion"]["_name"] = f"{method.criterion}_{result['criterion']['_name']}"
+    if method.criterion == "smart":
+        # Both parts of SMART, as in its paper.
+        result["criterion"]["smart_mu"] = 1.0
+        result["ema"] = {"store_ema": True, "ema_decay": 0.999, "ema_fp32": True, **result.get("ema", {})}
+    adapt(result)
+    result["model"] = {**result["model"], **_arch(method.network, result["model"]["_name"])}
+    if cpu:
+        result.setdefault("common", {}).update(cpu=True, fp16=False)
+    return change_settings(result, rest)
+
+
+def _arch(network: Optional[str], arch: str) -> Dict:
+    """The architecture's settings of a method."""
+    if network is None:
+        return {"_name": arch}
+    own = {"_name": "lora"} if network == "lora" else {"_name": "adapter", "adapter_placement": network}
+    return {**own, "base_arch": arch}
+
+
+def _optimizer(dsam: Dict, method: Method, network: Dict) -> Dict:
+    """The optimizer's settings of a method, from δ-SAM's."""
+    base = dict(dsam.get("base") or {})
+    if "weight_decay" in network:
+        base["weight_decay"] = network["weight_decay"]
+    if method.optimizer is None:
+        return {"_name": dsam["base_optimizer"], **base}
+    around = {"base_optimizer": dsam["base_optimizer"], "base": base}
+    if method.optimizer in ("obar", "nbar"):
+        bar = {name: value for name, value in network.items() if name.startswith("bar_")}
+        return {"_name": "bar", "bar_variant": method.optimizer, **bar, **around}
+    kept = {name: value for name, value in dsam.items() if not (name.startswith("dsam_") and method.optimizer == "sam")}
+    return {**kept, "_name": method.optimizer, **around}
+
+
+def _refuse(changes: Sequence[str], own: Sequence[str]) -> None:
+    for change in changes:
+        key, equals, _ = change.partition("=")
+        if not (equals and "." in key):
+            raise ValueError(f"--set {change}: should be part.name=value, such as optimization.max_update=100")
+        if key in OWN or key in own:
+            raise ValueError(f"--set {change}: each run has a {key} of its own")
+
+
+def change_settings(config: Dict, changes: Sequence[str]) -> Dict:
+    """A copy of *config* with the changes made, ``part.name=value`` each.
+
+    Raises:
+        ValueError: a change cannot be made.
+    """
+    try:
+        changed = OmegaConf.merge(OmegaConf.create(deepcopy(config)), OmegaConf.from_dotlist(list(changes)))
+        return OmegaConf.to_container(changed)
+    except OmegaConfBaseException as error:
+        raise ValueError(f"--set: {error}") from error
+
+
+def differences(one: Dict, other: Dict) -> Sequence[str]:
+    """Names of the settings in which two configs differ, but for those that tell where things are."""
+    one, other = flat(one), flat(other)
+    keys = sorted((one.keys() | other.keys()) - set(PLACES) - {"common.tensorboard_logdir"})
+    return [key for key in keys if one.get(key) != other.get(key)]
+
+
+def flat(config: Dict, before: str = "") -> Dict:
+    """A config's settings by their whole names.
+
+    >>> flat({"optimization": {"lr": [0.1]}})
+    {'optimization.lr': [0.1]}
+    """
+    result = {}
+    for key, value in config.items():
+        result.update(flat(value, f"{before}{key}.") if isinstance(value, dict) else {before + key: value})
+    return result

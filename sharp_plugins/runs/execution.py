@@ -1,0 +1,134 @@
+"""Doing one run: its stages, its result, and its checkpoints."""
+
+import json
+import threading
+from typing import Callable, Sequence
+
+from sharp_plugins.runs import memory, stages
+from sharp_plugins.runs.benchmark import Benchmark
+from sharp_plugins.runs.checkpoints import LAST, minutes_before, read_trained
+from sharp_plugins.runs.locks import RunBusy, locked
+from sharp_plugins.runs.processes import Stop
+from sharp_plugins.runs.progress import Progress, Screen
+from sharp_plugins.runs.record import Result
+from sharp_plugins.runs.schedule import Slot
+from sharp_plugins.runs.stages import RunFailed
+from sharp_plugins.runs.store import MEMORY, RESULT, Run, begin, key, save_result
+from sharp_plugins.runs.training_log import read_validations
+
+
+class Worker:
+    """Does runs, from several threads if need be.
+
+    Args:
+        runs: all of this call.
+        keep_checkpoints: of finished runs too.
+        after: is called when a run is over, well or not; never from two threads at once.
+    """
+
+    def __init__(
+        self,
+        benchmark: Benchmark,
+        runs: Sequence[Run],
+        screen: Screen,
+        stop: Stop,
+        keep_checkpoints: bool,
+        after: Callable[[], None] = lambda: None,
+    ):
+        self.benchmark, self.runs, self.screen, self.stop = benchmark, runs, screen, stop
+        self.keep_checkpoints, self._after, self._one = keep_checkpoints, after, threading.Lock()
+
+    def __call__(self, run: Run, slot: Slot) -> None:
+        """Do what is missing of a run; a failure is told on the screen."""
+        start = self.start_of(run)
+        try:
+            with locked(run.directory, run.name) as lock:
+                if not run.is_finished:  # another call may have done it meanwhile
+                    self._do(run, slot, start, lock)
+        except (RunFailed, RunBusy, OSError) as error:
+            self.tell_error(str(error))
+        with self._one:
+            self._after()
+
+    def _do(self, run: Run, slot: Slot, start: str, lock) -> None:
+        begin(run)
+        environment = stages.environment_of(run, slot.device, slot.share)
+        for stage in stages.remaining(run, self.benchmark.stages(run)):
+            self.screen.tell(f"{start}: {stage.name}, log in {run.directory / stage.log}\n+ {stage.line(run.directory)}")
+            progress = Progress(start, run.config, self.screen)
+            try:
+                stages.perform(run, stage, lock, self.stop, progress, environment)
+            finally:
+                progress.end()
+        result = finish(run, self.benchmark, self.keep_checkpoints)
+        self.screen.tell(f"{start}: {describe(result, self.benchmark)}")
+        for one in (run, run.needs):
+            if one is not None:
+                self.clean_up(one)
+
+    def start_of(self, run: Run) -> str:
+        """What the lines about a run begin with."""
+        return f"[{1 + [key(one.record) for one in self.runs].index(key(run.record))}/{len(self.runs)}] {run.name}"
+
+    def tell_error(self, text: str) -> None:
+        """Print an error line."""
+        self.screen.tell(f"error: {text}", is_error=True)
+
+    def cannot(self, run: Run) -> None:
+        """Tell that a run is not begun, for want of another."""
+        self.tell_error(f"{run.name}: not begun; it needs {run.needs.name}, which is not finished")
+
+    def clean_up(self, run: Run) -> None:
+        """`clean_up`, unless a run of this call still needs the checkpoints."""
+        ahead = [one for one in self.runs if one.needs is not None and not one.is_finished]
+        if all(key(one.needs.record) != key(run.record) for one in ahead):
+            clean_up(run, self.benchmark)
+
+
+def finish(run: Run, benchmark: Benchmark, keep_checkpoints: bool = False) -> Result:
+    """Collect what came out of a run whose stages are done, and write ``result.json``.
+
+    Raises:
+        RunFailed: there is no checkpoint that can be read, or no metrics.
+    """
+    trained = read_trained(run.directory, benchmark.measured)
+    if trained is None:
+        raise RunFailed(f"{run.name}: no checkpoint that can be read; see {run.directory / stages.train().log}")
+    try:
+        metrics = benchmark.collect(run)
+    except ValueError as error:
+        raise RunFailed(f"{run.name}: no metrics: {error}") from error
+    result = Result(
+        record=run.record,
+        metrics=metrics,
+        minutes=trained.minutes - minutes_before(run.config["checkpoint"].get("finetune_from_model")),
+        updates=trained.updates,
+        best_update=None if benchmark.measured == LAST else trained.best_update,
+        memory=memory.read(run.directory / MEMORY),
+        validations=read_validations(run.directory / stages.train().log),
+        notes={"best_epoch": trained.best_epoch, **benchmark.notes(run)},
+    )
+    save_result(run.directory, result, "kept" if keep_checkpoints else "deleted")
+    return result
+
+
+def clean_up(run: Run, benchmark: Benchmark) -> None:
+    """Delete the checkpoints of a finished run that were not to be kept; a process may have been killed before it had done so."""
+    try:
+        result = json.loads((run.directory / RESULT).read_text(encoding="utf-8"))
+    except (ValueError, FileNotFoundError):
+        return  # who reads all results says so
+    if isinstance(result, dict) and result.get("checkpoints") == "deleted":
+        large = [run.directory / stage.makes for stage in benchmark.stages(run) if stage.is_temporary]
+        for path in (*run.directory.glob("checkpoint*.pt"), *large):
+            path.unlink(missing_ok=True)  # another call may be at it
+
+
+def describe(result: Result, benchmark: Benchmark) -> str:
+    """A line on a finished run."""
+    found = []
+    for measure in benchmark.measures(result.record.task):
+        value = result.metrics.get(measure.split, {}).get(measure.name)
+        found += [] if value is None else [f"{measure.heading} {value:.2f}"]
+    epoch = f" in epoch {result.notes['best_epoch']}" if result.best_update is not None else ""
+    return f"{', '.join(found) or 'finished'}{epoch}; {result.updates} updates, {result.minutes:.1f} min"

@@ -1,0 +1,150 @@
+"""All runs that are asked for, with their data made and their settings checked, before any training starts."""
+
+from itertools import product
+from pathlib import Path
+from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+
+import sharp_plugins
+from sharp_plugins.runs.benchmark import Benchmark
+from sharp_plugins.runs.checkpoints import BEST, read_checkpoint
+from sharp_plugins.runs.configs import Settings, configure
+from sharp_plugins.runs.methods import Method, find_method
+from sharp_plugins.runs.record import Record, Value
+from sharp_plugins.runs.settings_check import check_config, has_criterion
+from sharp_plugins.runs.store import Run, check, check_made_of, directory_of, key, name_of, stored
+from sharp_plugins.runs.sweep import changes_of, grid, read_sweeps
+
+
+class Planner:
+    """Makes runs of records.
+
+    Args:
+        args: the command line's, see `sharp_plugins.runs.command`; `Benchmark.begin` has seen them.
+    """
+
+    def __init__(self, benchmark: Benchmark, args):
+        self.benchmark, self.args = benchmark, args
+        self.there = {key(record): (directory, record) for directory, record in stored(args.out, benchmark.name)}
+        self.settings: Dict[str, Settings] = {}
+        self.made_of: Dict[str, Dict] = {}
+
+    def run(self, record: Record) -> Run:
+        """The run of a record, in the directory where it is, or will be."""
+        need = self.benchmark.needs(record)
+        directory = self.there.get(key(record), (directory_of(self.args.out, record), record))[0]
+        method = find_method(record.method, self.benchmark.extra_methods)
+        made_of = self.made_of[record.task]
+        run = Run(record, method, Path(directory), {}, made_of, None if need is None else self.run(need))
+        return run._replace(config=self.config(run, [*self.args.changes, *changes_of(record.axes)]))
+
+    def config(self, run: Run, changes: Sequence[str]) -> Dict:
+        """A run's config, with changes as ``--set`` has them."""
+
+        def adapt(config):
+            self.benchmark.adapt(config, run)
+
+        of = self.settings[run.record.task]
+        config = configure(of, run.method, changes, self.args.cpu, adapt, self.benchmark.own)
+        config.setdefault("common", {}).update(user_dir=str(Path(sharp_plugins.__file__).resolve().parent), seed=run.record.seed)
+        config.setdefault("checkpoint", {})["save_dir"] = str(run.directory.resolve())
+        self.benchmark.place(config, run)
+        return config
+
+    def check_settings(self, task: str, methods: Sequence[Method], axes: Mapping[str, Value]) -> None:
+        """Raise ValueError where fairseq would refuse a setting. All of a --set is in the config of one of the methods' kinds."""
+        asked = [method.name for method in methods]
+        kinds = [find_method(name, self.benchmark.extra_methods) for name in self.benchmark.kinds]
+        for method in dict.fromkeys([*methods, *kinds]):
+            # The first call with `axes` alone: a kind may have needs that its method here has not.
+            record = Record(self.benchmark.name, task, method.name, self.args.seeds[0], axes)
+            config = self.run(record).config
+            if method.name in asked or has_criterion(config):
+                check_config(config, f"{task} {method.name}")
+
+
+def plan(benchmark: Benchmark, args, tell: Callable[[str], None] = print) -> List[Run]:
+    """All runs that are asked for.
+
+    Args:
+        tell: is given what the preparation of the data has to say.
+
+    Raises:
+        ValueError, OSError, ImportError: something does not fit or is not there; nothing was trained.
+    """
+    for flag, values in (("--tasks", args.tasks), ("--methods", args.methods), ("--seeds", args.seeds)):
+        twice = [str(value) for value in dict.fromkeys(values) if values.count(value) > 1]
+        if twice:
+            raise ValueError(f"{flag}: {', '.join(twice)} given more than once")
+    for task in args.tasks:
+        if task not in benchmark.tasks:
+            raise ValueError(f"--tasks {task}: there is no such task; choose from {', '.join(benchmark.tasks)}")
+    methods = [find_method(name, benchmark.extra_methods) for name in args.methods]
+    sweeps = read_sweeps(args.sweeps, args.changes)
+    benchmark.begin(args)
+    planner = Planner(benchmark, args)
+    planner.settings = {task: benchmark.settings(task) for task in args.tasks}
+    # Before the data are made, which would replace those of the runs that are there.
+    planner.made_of = {task: benchmark.made_of(task) for task in args.tasks}
+    for directory, record in planner.there.values():
+        _check_record(directory, record, benchmark)
+        check_made_of(directory, planner.made_of[record.task] if record.task in args.tasks else benchmark.made_of(None))
+    own = benchmark.axes()
+    combinations = [dict(zip(own, values)) for values in product(*own.values())]
+    records = []
+    for task in args.tasks:
+        said = benchmark.prepare(task)
+        if said:
+            tell(said)
+        planner.check_settings(task, methods, combinations[0])
+        for record in [record for _, record in planner.there.values() if record.task == task]:
+            check(planner.run(record))
+        for axes in combinations:
+            swept = {method: _grid(planner, task, method, axes, sweeps) for method in methods}
+            for seed in args.seeds:
+                records += [
+                    Record(benchmark.name, task, method.name, seed, {**axes, **one}) for method in methods for one in swept[method]
+                ]
+    runs = [planner.run(record) for record in records]
+    _check_needs(runs)
+    benchmark.check(runs)
+    return runs
+
+
+def _grid(planner: Planner, task: str, method: Method, axes: Dict, sweeps: Mapping[str, Sequence[Value]]) -> List[Dict]:
+    record = Record(planner.benchmark.name, task, method.name, planner.args.seeds[0], axes)
+    if not sweeps:
+        return [{}]
+    run = planner.run(record)
+    found = grid(sweeps, lambda changes: planner.config(run, [*planner.args.changes, *changes]))
+    for one in found:
+        check_config(planner.config(run, [*planner.args.changes, *changes_of(one)]), f"{task} {method.name}")
+    return found
+
+
+def _check_record(directory: Path, record: Record, benchmark: Benchmark) -> None:
+    if record.task not in benchmark.tasks:
+        raise ValueError(f"{directory}: in a run's place, and {record.task} is no task; move it away")
+    try:
+        find_method(record.method, benchmark.extra_methods)
+    except ValueError:
+        raise ValueError(f"{directory}: in a run's place, and {record.method} is no method; move it away") from None
+
+
+def _check_needs(runs: Sequence[Run]) -> None:
+    """Raise ValueError where a run starts from one that is neither there nor planned, or whose checkpoints are gone."""
+    planned: Dict[Tuple, Optional[Run]] = {key(run.record): run for run in runs}
+    for run in runs:
+        need = run.needs
+        if need is None or run.is_finished:
+            continue
+        if not need.is_finished:
+            if key(need.record) not in planned:
+                raise ValueError(
+                    f"--methods {run.record.method}: starts from {name_of(need.record)}, which is not finished; "
+                    f"put {need.record.method} before it"
+                )
+        elif read_checkpoint(need.directory / BEST) is None:
+            raise ValueError(
+                f"--methods {run.record.method}: starts from {name_of(need.record)}, whose checkpoint is gone; delete "
+                f"{need.directory} to train it again, in one call with --methods {need.record.method} {run.record.method}"
+            )

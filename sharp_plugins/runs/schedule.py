@@ -1,0 +1,98 @@
+"""Runs side by side: one a GPU, or some on the CPU with its threads divided."""
+
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import Callable, Dict, List, NamedTuple, Optional, Sequence
+
+from sharp_plugins.runs.processes import Stop
+from sharp_plugins.runs.store import Run, key
+from sharp_plugins.runs.threads import usable_cores
+
+
+class Slot(NamedTuple):
+    """A place for a run.
+
+    Attributes:
+        device: the GPU's number for CUDA_VISIBLE_DEVICES; None for what the process finds.
+        share: how many CPU threads a run gets; None: as many as are free.
+    """
+
+    device: Optional[str] = None
+    share: Optional[int] = None
+
+
+def slots(jobs: Optional[int], devices: Optional[str]) -> List[Slot]:
+    """The places of ``--jobs`` and ``--devices``.
+
+    >>> [slot.device for slot in slots(None, "0,3")]
+    ['0', '3']
+
+    Raises:
+        ValueError: a flag's value is none.
+    """
+    numbers = [] if devices is None else [number.strip() for number in devices.split(",")]
+    if devices is not None and (not all(numbers) or len(set(numbers)) != len(numbers)):
+        raise ValueError(f"--devices {devices}: should be different GPUs, as 0,1,2,3")
+    count = jobs if jobs is not None else len(numbers) or 1
+    if count < 1:
+        raise ValueError(f"--jobs {jobs}: should be at least 1")
+    if count < len(numbers):
+        raise ValueError(f"--jobs {jobs}: there are {len(numbers)} --devices; give fewer of them, or more jobs")
+    share = None if count == 1 else max(1, len(usable_cores()) // count)
+    return [Slot(numbers[i % len(numbers)] if numbers else None, share) for i in range(count)]
+
+
+def side_by_side(
+    runs: Sequence[Run],
+    work: Callable[[Run, Slot], None],
+    places: Sequence[Slot],
+    stop: Stop,
+    cannot: Callable[[Run], None] = lambda run: None,
+) -> None:
+    """Call *work* for each run, in a thread of each place, and begin in the order of *runs*; a run waits for the one that it needs.
+
+    Args:
+        work: does not raise where a run failed.
+        cannot: is called for each run that is not begun, as the run that it needs is not finished.
+
+    Raises:
+        BaseException: what *work* raised, or a KeyboardInterrupt; the other runs have been stopped and have ended.
+    """
+    waiting, free = list(runs), list(places)
+    active: Dict[Future, tuple] = {}
+    with ThreadPoolExecutor(len(places)) as pool:
+        try:
+            while waiting or active:
+                _drop(waiting, [run for run, _ in active.values()], cannot)
+                for run in [run for run in waiting if run.needs is None or run.needs.is_finished][: len(free)]:
+                    waiting.remove(run)
+                    slot = free.pop(0)
+                    active[pool.submit(work, run, slot)] = (run, slot)
+                for future in wait(active, return_when=FIRST_COMPLETED).done:
+                    free.append(active.pop(future)[1])
+                    future.result()
+        except BaseException:
+            _end(stop, active)
+            raise
+
+
+def _drop(waiting: List[Run], active: Sequence[Run], cannot: Callable[[Run], None]) -> None:
+    """Take those out of *waiting* whose need will not be finished any more."""
+    while True:
+        coming = {key(run.record) for run in (*waiting, *active)}
+        lost = [run for run in waiting if run.needs and not run.needs.is_finished and key(run.needs.record) not in coming]
+        if not lost:
+            return
+        for run in lost:
+            waiting.remove(run)
+            cannot(run)
+
+
+def _end(stop: Stop, active) -> None:
+    """Stop what is at work; a second Ctrl-C kills it."""
+    stop.ask()
+    while active:
+        try:
+            wait(active)
+            return
+        except KeyboardInterrupt:
+            stop.ask()

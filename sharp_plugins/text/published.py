@@ -1,0 +1,198 @@
+"""The files of a published tokenizer (byte-level BPE, WordPiece), read as the `tokenizers` library's own object.
+
+Three sets of files are read: `FILES`. What they leave open is as in transformers; special tokens are kept in one piece.
+"""
+
+import json
+from pathlib import Path
+from typing import Dict, Tuple
+
+from sharp_plugins.files.text import read_json
+from sharp_plugins.files.unreadable import what_it_is
+
+# The token of each role; fairseq's own symbols are spelled as RoBERTa's, in this order.
+ROBERTA_TOKENS = {"cls_token": "<s>", "pad_token": "<pad>", "sep_token": "</s>", "unk_token": "<unk>", "mask_token": "<mask>"}
+BERT_TOKENS = dict(zip(ROBERTA_TOKENS, ("[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]")))
+
+FILES = "tokenizer.json; vocab.txt and tokenizer_config.json (WordPiece); vocab.json and merges.txt (byte-level BPE)"
+# Tokenizers that `FILES` without a tokenizer.json are enough for; their names may end in Fast.
+CLASSES = ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer", "RobertaTokenizer")
+# What tokenizer_config.json calls the settings of a BertNormalizer.
+NORMALIZER = {"lowercase": "do_lower_case", "strip_accents": "strip_accents", "handle_chinese_chars": "tokenize_chinese_chars"}
+
+
+def read_published(directory: Path) -> Tuple:
+    """The `tokenizers.Tokenizer` of a directory, without truncation and padding, and its special token of each role.
+
+    Raises:
+        FileNotFoundError: the directory holds none of the three sets of files.
+        ValueError: a file cannot be read, or the vocabulary has no token for a role.
+        ImportError: the library is not installed.
+
+    Example::
+
+        backend, special = read_published(Path("bert-base-uncased"))
+        special["cls_token"]  # "[CLS]"
+    """
+    config = _read_json(directory / "tokenizer_config.json")
+    backend = _read_backend(directory, config)
+    _add_tokens(backend, directory, config)
+    names = {**config, **_read_json(directory / "special_tokens_map.json")}
+    special = _special_tokens(names, backend.get_vocab(), directory)
+    _mark_special(backend, special)
+    if backend.post_processor is None:
+        backend.post_processor = _usual_pairs(backend, special)
+    if backend.decoder is None:
+        backend.decoder = _usual_decoder(backend)
+    backend.no_truncation()
+    backend.no_padding()
+    return backend, special
+
+
+def is_wordpiece(backend) -> bool:
+    """Whether a `tokenizers.Tokenizer` is a WordPiece one."""
+    return type(backend.model).__name__ == "WordPiece"
+
+
+def _read_json(path: Path) -> Dict:
+    """The object in a file; empty where there is no file."""
+    return read_json(path) if path.is_file() else {}
+
+
+def _read_backend(directory: Path, config: Dict):
+    """The `tokenizers.Tokenizer` of the first set of files that is there."""
+    try:
+        from tokenizers import Tokenizer as Backend
+        from tokenizers import models, normalizers, pre_tokenizers
+    except ImportError as error:
+        raise ImportError(f"{directory}: its tokenizer is read with tokenizers: pip install tokenizers") from error
+    whole, words, pieces, merges = (directory / f for f in ("tokenizer.json", "vocab.txt", "vocab.json", "merges.txt"))
+    for path in [whole] if whole.is_file() else filter(Path.is_file, (words, pieces, merges)):
+        other = what_it_is(path, is_text=True)  # the library would take its lines for a vocabulary
+        if other:
+            raise ValueError(f"{path}: cannot be read: {other}")
+    try:
+        if whole.is_file():
+            backend = Backend.from_file(str(whole))
+            _apply(backend, config)
+            return backend
+        if words.is_file() or pieces.is_file():
+            _check_class(config)
+        if words.is_file():
+            if "do_lower_case" not in config:
+                raise ValueError("without tokenizer.json, tokenizer_config.json must say do_lower_case, true or false")
+            backend = Backend(models.WordPiece.from_file(str(words), unk_token=_token(config, "unk_token") or "[UNK]"))
+            backend.normalizer = normalizers.BertNormalizer(
+                lowercase=config["do_lower_case"],
+                strip_accents=config.get("strip_accents"),
+                handle_chinese_chars=config.get("tokenize_chinese_chars", True),
+            )
+            backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+            return backend
+        if pieces.is_file() and merges.is_file():
+            backend = Backend(models.BPE.from_file(str(pieces), str(merges)))
+            backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=config.get("add_prefix_space", False))
+            return backend
+    except Exception as error:  # the library raises bare Exceptions
+        raise ValueError(f"{directory}: its tokenizer cannot be read: {error}") from error
+    raise FileNotFoundError(f"{directory}: no tokenizer there. Expected is one of {FILES}")
+
+
+def _apply(backend, config: Dict) -> None:
+    """Settings of ``tokenizer_config.json`` go before those in ``tokenizer.json``, as in transformers; where it does not
+    say any, the latter stay (transformers would take its own default)."""
+    from tokenizers import normalizers, pre_tokenizers
+
+    if isinstance(backend.normalizer, normalizers.BertNormalizer):
+        state = json.loads(backend.normalizer.__getstate__())
+        state.pop("type")
+        given = {own: config[theirs] for own, theirs in NORMALIZER.items() if theirs in config}
+        backend.normalizer = normalizers.BertNormalizer(**{**state, **given})
+    if isinstance(backend.pre_tokenizer, pre_tokenizers.ByteLevel) and "add_prefix_space" in config:
+        state = json.loads(backend.pre_tokenizer.__getstate__())
+        given = {"add_prefix_space": config["add_prefix_space"], "use_regex": state.get("use_regex", True)}
+        backend.pre_tokenizer = pre_tokenizers.ByteLevel(**given)
+
+
+def _check_class(config: Dict) -> None:
+    """Raise ValueError where the vocabulary alone is not the whole tokenizer."""
+    name = config.get("tokenizer_class") or CLASSES[0]
+    other = [key for key in ("word_tokenizer_type", "subword_tokenizer_type") if config.get(key)]
+    if name.removesuffix("Fast") not in CLASSES or other:
+        raise ValueError(
+            f"without tokenizer.json, {' and '.join([name, *other])} in tokenizer_config.json cannot be followed; save it "
+            "with transformers as a fast tokenizer"
+        )
+
+
+def _add_tokens(backend, directory: Path, config: Dict) -> None:
+    """Add the tokens that ``tokenizer_config.json`` and ``added_tokens.json`` have beside the vocabulary.
+
+    Raises:
+        ValueError: one is not of this form, or would get another id than the files say.
+    """
+    from tokenizers import AddedToken
+
+    tokens: Dict[int, AddedToken] = {}
+    try:
+        for token, index in _read_json(directory / "added_tokens.json").items():
+            tokens[int(index)] = AddedToken(token, normalized=True)
+        for index, token in (config.get("added_tokens_decoder") or {}).items():
+            flags = {name: token[name] for name in ("single_word", "lstrip", "rstrip", "normalized", "special") if name in token}
+            tokens[int(index)] = AddedToken(token["content"], **flags)
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise ValueError(f"{directory}: its added tokens cannot be read: {error}") from error
+    for index, token in sorted(tokens.items()):
+        if index not in backend.get_added_tokens_decoder():
+            (backend.add_special_tokens if token.special else backend.add_tokens)([token])
+        if backend.token_to_id(token.content) != index:
+            raise ValueError(
+                f"{directory}: the vocabulary does not fit: the added token {token.content!r} should be number {index}, and "
+                f"is {backend.token_to_id(token.content)}"
+            )
+
+
+def _usual_decoder(backend):
+    from tokenizers import decoders
+
+    return decoders.WordPiece() if is_wordpiece(backend) else decoders.ByteLevel()
+
+
+def _usual_pairs(backend, special: Dict[str, str]):
+    """BERT's way to put a pair together for WordPieces, and RoBERTa's for others."""
+    from tokenizers import processors
+
+    sep, cls = ((special[role], backend.token_to_id(special[role])) for role in ("sep_token", "cls_token"))
+    if is_wordpiece(backend):
+        return processors.BertProcessing(sep, cls)
+    return processors.RobertaProcessing(sep, cls, trim_offsets=False, add_prefix_space=False)
+
+
+def _token(names: Dict, role: str):
+    """The token of a role as the two files write it: a string, or an object with its content."""
+    value = names.get(role)
+    return value.get("content") if isinstance(value, dict) else value
+
+
+def _special_tokens(names: Dict, vocabulary: Dict[str, int], directory: Path) -> Dict[str, str]:
+    """The token of each role: the one that the files name, or else BERT's or RoBERTa's usual one."""
+    usual = BERT_TOKENS if BERT_TOKENS["cls_token"] in vocabulary else ROBERTA_TOKENS
+    special = {role: _token(names, role) or usual[role] for role in ROBERTA_TOKENS}
+    for role, token in special.items():
+        if not isinstance(token, str) or token not in vocabulary:
+            raise ValueError(f"{directory}: the vocabulary does not fit a BERT or RoBERTa: it has no {role} {token!r}")
+    if len(set(special.values())) < len(special):
+        raise ValueError(f"{directory}: each special token must have one role, and they are {special}")
+    return special
+
+
+def _mark_special(backend, special: Dict[str, str]) -> None:
+    """Keep special tokens in one piece; where the files say how, this changes nothing."""
+    from tokenizers import AddedToken
+
+    marked = {token.content for token in backend.get_added_tokens_decoder().values()}
+    for role, token in special.items():
+        if token not in marked:
+            # In RoBERTa's own tokenizer.json the mask takes the space before it along.
+            lstrip = role == "mask_token" and token == ROBERTA_TOKENS[role]
+            backend.add_special_tokens([AddedToken(token, lstrip=lstrip, normalized=False)])

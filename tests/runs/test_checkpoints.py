@@ -1,0 +1,48 @@
+"""Checkpoints of a run, as far as the engine reads them."""
+
+import pytest
+import torch
+from engine import save
+
+from sharp_plugins.runs.checkpoints import is_trained, read_checkpoint
+
+
+def test_half_a_checkpoint_is_none(tmp_path):
+    whole = save(tmp_path / "checkpoint_best.pt")
+    assert read_checkpoint(whole)["optimizer_history"][-1] == {"num_updates": 10}
+    last = tmp_path / "checkpoint_last.pt"
+    assert read_checkpoint(last) is None
+    data = whole.read_bytes()
+    for length in (0, 3, 100, len(data) // 2, len(data) - 1):
+        last.write_bytes(data[:length])
+        assert read_checkpoint(last) is None, length
+
+
+@pytest.mark.parametrize("error", [RuntimeError("unable to mmap: Cannot allocate memory"), OSError(5, "I/O error")], ids=str)
+def test_a_whole_checkpoint_that_cannot_be_read_now_is_no_half_one(tmp_path, monkeypatch, error):
+    last = save(tmp_path / "checkpoint_last.pt")
+
+    def load(*args, **how):
+        raise error
+
+    monkeypatch.setattr(torch.serialization, "load", load)
+    with pytest.raises(OSError, match=r"checkpoint_last\.pt: cannot be read: .*(memory|I/O)"):
+        read_checkpoint(last)
+
+
+@pytest.mark.parametrize(
+    "limits, updates, epoch, expected",
+    [
+        ({"max_update": 10}, 9, 5, False),
+        ({"max_update": 10}, 10, 1, True),
+        ({"max_update": 10, "max_epoch": 3}, 4, 3, False),
+        ({"max_update": 10, "max_epoch": 3}, 4, 4, True),  # the epoch to go on in
+        ({"stop_time_hours": 0.02}, 4, 4, True),  # the clock is at a minute and a half
+        ({"stop_time_hours": 0.03}, 4, 4, False),
+        ({}, 99, 99, False),
+    ],
+)
+def test_whether_training_is_over(tmp_path, limits, updates, epoch, expected):
+    assert not is_trained(tmp_path, limits)
+    save(tmp_path / "checkpoint_last.pt", updates, epoch)
+    assert is_trained(tmp_path, limits) is expected

@@ -1,0 +1,246 @@
+"""The command on the made-up benchmark: what it refuses, what it goes on with, what it leaves. No training but in a stand-in."""
+
+import fcntl
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import time
+
+import engine
+import made_up
+import pytest
+
+from sharp_plugins.runs import execution, stages
+from sharp_plugins.runs.command import INTERRUPTED
+from sharp_plugins.runs.stages import RunFailed
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """The data of the tasks."""
+    benchmark = made_up.Backwards()
+    benchmark.sentences, benchmark.data = 32, tmp_path_factory.mktemp("data") / "data"
+    benchmark.prepare("short"), benchmark.prepare("long")
+    return benchmark.data
+
+
+@pytest.fixture
+def call(prepared, tmp_path, monkeypatch):
+    """Calls the command in this process; `call.done` lists the stages that were done, which make what real ones make."""
+    shutil.copytree(prepared, tmp_path / "out" / "data")
+    done = []
+
+    def perform(run, stage, lock, stop, show=None, environment=None):
+        done.append(f"{run.name}, {stage.name}")
+        call.before(run, stage)
+        if stage.trains:
+            for name in ("checkpoint_best.pt", "checkpoint_last.pt"):
+                engine.save(run.directory / name, updates=run.config["optimization"]["max_update"])
+        else:
+            (run.directory / stage.makes).write_text(json.dumps({"test": {"words": call.value(run)}}))
+            stages._mark(run, {**stages._marks(run), stage.name: list(stage.command)})
+
+    monkeypatch.setattr(stages, "perform", perform)
+
+    def call(line="--tasks short --methods base --seeds 1", *more):
+        done.clear()
+        flags = ["--out", str(tmp_path / "out"), "--cpu", *shlex.split(line), *map(str, more)]
+        return made_up.main(made_up.Backwards(), flags)
+
+    call.done, call.out = done, tmp_path / "out"
+    call.value, call.before = lambda run: 50.0, lambda run, stage: None
+    return call
+
+
+def trained(call):
+    return [name.removesuffix(", train") for name in call.done if name.endswith(", train")]
+
+
+# ---------------------------------------------------------------------- before training
+
+
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        ("--seeds 1 2 1", "--seeds: 1 given more than once"),
+        ("--tasks short short", "--tasks: short given more than once"),
+        ("--tasks wide", "--tasks wide: there is no such task; choose from short, long"),
+        ("--methods sgd", "--methods sgd: there is no such method; it is base, untrained, or"),
+        ("--methods nbar", "--methods nbar: BAR balances LoRA"),
+        ("--methods freelb", "there is no criterion freelb_label_smoothed_cross_entropy"),
+        ("--methods lora", "--methods lora: starts from short base seed 1, which is not finished; put base before it"),
+        ("--set lr=3", "--set lr=3: should be part.name=value"),
+        ("--set common.seed=3", "--set common.seed=3: each run has a common.seed of its own"),
+        ("--set optimizer.unknown=1", "short dsam: fairseq does not know such a setting"),
+        ("--set model.lora_rnak=1", "fairseq does not know such a setting"),
+        ("--set criterion.r3f_nosie=1", "fairseq does not know such a setting"),
+        ("--sweep optimizer.sam_rho=0.1", "--sweep optimizer.sam_rho=0.1: should be"),
+        ("--methods sam --sweep optimizer.sam_roh=0.1,0.2", "fairseq does not know such a setting"),
+        ("--jobs 0", "--jobs 0: should be at least 1"),
+        ("--devices 0", "--devices 0: --cpu asks for none"),
+        ("--sentences 1", "--sentences 1: should be at least 8"),
+    ],
+)
+def test_what_does_not_fit_is_told_before_training(call, capsys, flags, words):
+    assert call("--tasks short --methods base --seeds 1", *flags.split()) == 1
+    shown = capsys.readouterr().err
+    assert shown.startswith("error: ") and words in shown and "Traceback" not in shown and call.done == []
+
+
+def test_a_table_is_of_one_data_set_and_settings(call, capsys):
+    """Also where the call's own runs are others than those that are there."""
+    assert call() == 0
+    assert call("--tasks short --methods sam --seeds 2 --set dataset.batch_size=3") == 1
+    assert "base/seed1: holds a run that differs in dataset.batch_size, and would be" in capsys.readouterr().err
+    assert call("--tasks short --methods sam --seeds 2 --sentences 48") == 1
+    assert "base/seed1: holds a run that differs in the data," in capsys.readouterr().err
+    made_of = call.out / "short" / "base" / "seed1" / "made_of.json"
+    made_of.write_text(json.dumps({**json.loads(made_of.read_text()), "maker": "another"}))
+    assert call("--tasks long --methods base --seeds 1") == 1
+    assert "base/seed1: holds a run that differs in the maker," in capsys.readouterr().err
+    assert call.done == []
+
+
+def test_what_is_in_the_place_of_a_run_is_named(call, capsys):
+    assert call() == 0
+    record = call.out / "short" / "base" / "seed1" / "record.json"
+    text = record.read_text()
+    record.write_text(text.replace('"base"', '"old-sam"'))
+    assert call() == 1
+    assert "base/seed1: in a run's place, and old-sam is no method; move it away" in capsys.readouterr().err
+    record.write_text(text.replace('"short"', '"wide"'))
+    assert call() == 1 and call.done == []
+    assert "base/seed1: in a run's place, and wide is no task; move it away" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------------- the order of runs, and what they leave
+
+
+def test_missing_runs_are_done_and_finished_ones_skipped(call, capsys):
+    line = "--tasks short --methods base sam --seeds 1 2"
+    assert call(line) == 0
+    assert trained(call) == ["short base seed 1", "short sam seed 1", "short base seed 2", "short sam seed 2"]
+    shown = capsys.readouterr().out
+    assert "4 runs, 0 of them finished before" in shown and str(call.out / "table.md") in shown
+    assert "[2/4] short sam seed 1: words in place, % 50.00 in epoch 1; 12 updates, 1.5 min" in shown
+    assert re.search(r"\n\+ cd \S+/short/sam/seed1; fairseq-hydra-train --config-dir . --config-name run", shown)
+    assert re.search(r"\n\+ cd \S+/seed1; fairseq-generate .* > generated.txt 2>> generate.log", shown)
+    assert not list(call.out.rglob("checkpoint*.pt"))
+    assert call(line) == 0 and call.done == []
+    assert call("--tasks short --methods base rdrop --seeds 1") == 0 and trained(call) == ["short rdrop seed 1"]
+    assert "2 runs, 1 of them finished before" in capsys.readouterr().out
+    text = (call.out / "table.md").read_text()
+    assert all(method in text for method in ("rdrop", "base", "sam"))
+
+
+@pytest.mark.parametrize("error", [RunFailed("out of memory"), OSError("checkpoint_last.pt: cannot be read")])
+def test_a_run_that_fails_does_not_stop_the_others(call, capsys, error):
+    def before(run, stage):
+        if run.record.method == "base":
+            raise error
+
+    call.before = before
+    assert call("--tasks short --methods base sam lora --seeds 1") == 1
+    shown = capsys.readouterr()
+    assert f"error: {error}" in shown.err and "2 of 3 runs are not finished" in shown.err
+    assert "short lora seed 1: not begun; it needs short base seed 1, which is not finished" in shown.err
+    assert "short sam seed 1: words in place" in shown.out and "sam" in (call.out / "table.md").read_text()
+    call.before = lambda run, stage: None
+    assert call("--tasks short --methods base sam lora --seeds 1") == 0
+    assert trained(call) == ["short base seed 1", "short lora seed 1"]
+
+
+def test_a_need_keeps_its_checkpoints_until_it_is_met(call, capsys):
+    seen = []
+    call.before = lambda run, stage: seen.append(run.needs and (run.needs.directory / "checkpoint_best.pt").is_file())
+    line = "--tasks short --methods lora base --seeds 1"
+    assert call(line) == 0 and trained(call) == ["short base seed 1", "short lora seed 1"]
+    assert seen == [None] * 3 + [True] * 3 and not list(call.out.rglob("checkpoint*.pt"))
+    result = json.loads((call.out / "short" / "lora" / "seed1" / "result.json").read_text())
+    assert result["minutes"] == 0  # the stand-in's clock did not go on
+    assert call("--tasks short --methods lora-sam --seeds 1") == 1
+    assert "starts from short base seed 1, whose checkpoint is gone; delete" in capsys.readouterr().err
+
+
+def test_what_a_killed_call_left_of_finished_runs_goes(call, monkeypatch):
+    def killed(run, benchmark):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(execution, "clean_up", killed)
+        assert call() == INTERRUPTED
+    left = call.out / "short" / "base" / "seed1" / "checkpoint_best.pt"
+    assert left.exists()
+    line = "--tasks short --methods base --seeds 1"
+    assert call(line, "--keep-checkpoints") == 0 and left.exists()
+    assert call(line) == 0 and not left.exists() and call.done == []
+
+
+def test_checkpoints_that_were_to_be_kept_stay(call):
+    assert call("--tasks short --methods base --seeds 1 --keep-checkpoints") == 0 and call() == 0
+    assert len(list(call.out.rglob("checkpoint*.pt"))) == 2
+
+
+def test_checkpoints_stay_where_a_result_does_not_say_what_was_wanted(call):
+    """Who reads all results says what is wrong with one."""
+    assert call() == 0
+    directory = call.out / "short" / "base" / "seed1"
+    engine.save(directory / "checkpoint_best.pt")
+    result = json.loads((directory / "result.json").read_text())
+    del result["checkpoints"]
+    for text in (json.dumps(result), "{[", "[]"):
+        (directory / "result.json").write_text(text)
+        call()
+        assert (directory / "checkpoint_best.pt").exists() and call.done == []
+
+
+def test_what_another_call_has_done_is_not_a_failure(call, capsys):
+    """The other call is at the second run while this one passes it, and has finished it before this one ends."""
+    busy = call.out / "short" / "sam" / "seed1"
+    busy.mkdir(parents=True)
+    with open(busy / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert call("--tasks short --methods base sam --seeds 1") == 1
+        assert "short sam seed 1: another process is at it" in capsys.readouterr().err
+
+        def before(run, stage):
+            text = (call.out / "short" / "base" / "seed1" / "result.json").read_text()
+            (busy / "result.json").write_text(text.replace('"base"', '"sam"'))
+            (busy / "record.json").write_text(json.dumps({**run.record._asdict(), "method": "sam"}))
+
+        call.before = before
+        assert call("--tasks short --methods sam rdrop --seeds 1") == 0 and trained(call) == ["short rdrop seed 1"]
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_an_interruption_says_how_to_go_on(call, capsys, jobs):
+    def before(run, stage):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.3)
+        raise KeyboardInterrupt  # as a real stage does when it is stopped
+
+    handler = signal.getsignal(signal.SIGTERM)
+    call.before = before
+    assert call("--tasks short --methods base sam --seeds 1", "--jobs", jobs) == INTERRUPTED
+    assert "interrupted; run the same command again to go on" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) is handler
+
+
+# ---------------------------------------------------------------------- sweeps
+
+
+def test_a_sweep_trains_each_value_where_it_is_used(call, capsys):
+    call.value = lambda run: 60 + 100 * run.record.axes.get("optimizer.sam_rho", 0) + run.record.seed
+    line = "--tasks short --methods base sam --seeds 1 2 --sweep optimizer.sam_rho=0.01,0.02"
+    assert call(line) == 0
+    assert len(trained(call)) == 6 and "short sam optimizer.sam_rho=0.02 seed 2" in trained(call)
+    directory = call.out / "short" / "sam" / "optimizer.sam_rho=0.02" / "seed1"
+    assert "sam_rho: 0.02" in (directory / "run.yaml").read_text()
+    assert json.loads((directory / "record.json").read_text())["axes"] == {"optimizer.sam_rho": 0.02}
+    assert "| 0.02 | 2 | 63.50 | 0.71 | chosen |" in " ".join((call.out / "table.md").read_text().split())
+    assert call(line) == 0 and call.done == []
+    # One value more.
+    assert call(line.replace("0.01,", "0.01,0.05,")) == 0 and len(trained(call)) == 2

@@ -1,0 +1,104 @@
+"""Runs side by side: order, places, needs, and interruptions. No process is started."""
+
+import threading
+import time
+
+import pytest
+
+from sharp_plugins.runs import schedule
+from sharp_plugins.runs.methods import find_method
+from sharp_plugins.runs.processes import Stop
+from sharp_plugins.runs.record import Record
+from sharp_plugins.runs.schedule import Slot, side_by_side, slots
+from sharp_plugins.runs.store import RESULT, Run
+
+
+def make(tmp_path, seed, needs=None):
+    directory = tmp_path / str(seed)
+    directory.mkdir(exist_ok=True)
+    return Run(Record("made-up", "RTE", "sam", seed, {}), find_method("sam"), directory, {}, {}, needs)
+
+
+class Work:
+    """Finishes runs, and remembers which were at work together, and where."""
+
+    def __init__(self, failing=(), seconds=0.05):
+        self.failing, self.seconds = failing, seconds
+        self.active, self.most, self.log, self.lock = [], 0, [], threading.Lock()
+
+    def __call__(self, run, slot):
+        with self.lock:
+            assert slot not in [other for _, other in self.active]
+            self.active.append((run.record.seed, slot))
+            self.most = max(self.most, len(self.active))
+            self.log.append((run.record.seed, slot.device))
+        time.sleep(self.seconds)
+        if run.record.seed not in self.failing:
+            (run.directory / RESULT).touch()
+        with self.lock:
+            self.active.remove((run.record.seed, slot))
+
+
+def test_places(monkeypatch):
+    monkeypatch.setattr(schedule, "usable_cores", lambda: range(8))
+    assert slots(None, None) == [Slot(None, None)] and slots(1, None) == [Slot(None, None)]
+    assert slots(3, None) == [Slot(None, 2)] * 3 and slots(None, "0,3") == [Slot("0", 4), Slot("3", 4)]
+    assert [slot.device for slot in slots(4, "0,1")] == ["0", "1", "0", "1"]
+    assert slots(99, None)[0].share == 1
+    for jobs, devices, words in ((0, None, "--jobs 0"), (1, "0,1", "--jobs 1: there are 2"), (None, "0,0", "--devices 0,0")):
+        with pytest.raises(ValueError, match=words):
+            slots(jobs, devices)
+    with pytest.raises(ValueError, match="--devices"):
+        slots(None, "")
+
+
+def test_one_after_the_other_in_order(tmp_path):
+    work = Work(seconds=0)
+    side_by_side([make(tmp_path, seed) for seed in (3, 1, 2)], work, [Slot()], Stop())
+    assert [seed for seed, _ in work.log] == [3, 1, 2] and work.most == 1
+
+
+def test_each_place_has_one_run_at_a_time(tmp_path):
+    work = Work()
+    side_by_side([make(tmp_path, seed) for seed in range(7)], work, [Slot("0"), Slot("1"), Slot("2")], Stop())
+    assert work.most == 3 and len(work.log) == 7 and {device for _, device in work.log} == {"0", "1", "2"}
+
+
+def test_a_run_waits_for_the_one_that_it_needs(tmp_path):
+    base = make(tmp_path, 1)
+    runs = [make(tmp_path, 2, base), make(tmp_path, 3), base]
+    work = Work()
+    side_by_side(runs, work, [Slot("0"), Slot("1")], Stop())
+    assert [seed for seed, _ in work.log] == [3, 1, 2]
+
+
+def test_one_whose_need_failed_is_told_and_not_begun(tmp_path):
+    base = make(tmp_path, 1)
+    second = make(tmp_path, 2, base)
+    told, work = [], Work(failing=[1])
+    side_by_side([make(tmp_path, 3, second), second, base, make(tmp_path, 4)], work, [Slot()], Stop(), told.append)
+    assert sorted(seed for seed, _ in work.log) == [1, 4] and sorted(run.record.seed for run in told) == [2, 3]
+
+
+def test_an_interruption_stops_all(tmp_path):
+    stop, ended = Stop(), []
+
+    def work(run, slot):
+        if run.record.seed == 1:
+            time.sleep(0.1)
+            raise KeyboardInterrupt
+        stop.wait(30)
+        ended.append(run.record.seed)
+
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        side_by_side([make(tmp_path, seed) for seed in (1, 2, 3, 4, 5)], work, [Slot("0"), Slot("1"), Slot("2")], stop)
+    assert sorted(ended) == [2, 3] and time.monotonic() - start < 10
+
+
+def test_a_second_one_has_no_patience():
+    stop = Stop()
+    stop.ask()
+    assert stop.patience > 0
+    stop.ask()
+    assert stop.patience == 0

@@ -1,0 +1,291 @@
+"""Stages as processes: what is done once, gone on with, and told. Training is a stand-in."""
+
+import fcntl
+import json
+import os
+import sys
+import threading
+import time
+
+import pytest
+from engine import python, save
+
+from sharp_plugins.runs import memory, processes, stages
+from sharp_plugins.runs.locks import RunBusy, locked
+from sharp_plugins.runs.methods import find_method
+from sharp_plugins.runs.processes import Stop, follow, interpreter, run_process
+from sharp_plugins.runs.record import Record
+from sharp_plugins.runs.stages import RunFailed, Stage, is_done, perform, remaining
+from sharp_plugins.runs.store import Run
+
+CONFIG = {"optimization": {"max_update": 10}}
+
+
+@pytest.fixture
+def run(tmp_path):
+    directory = tmp_path / "run"
+    directory.mkdir()
+    return Run(Record("made-up", "RTE", "sam", 1, {}), find_method("sam"), directory, CONFIG, {})
+
+
+@pytest.fixture(autouse=True)
+def hurry(monkeypatch):
+    monkeypatch.setattr(processes, "PAUSE", 0.02)
+
+
+def do(run, *listed, stop=None, show=lambda entry: None):
+    """What a call does; returns the names of the stages that it began."""
+    begun = []
+    with locked(run.directory, run.name) as lock:
+        for stage in remaining(run, listed):
+            begun.append(stage.name)
+            perform(run, stage, lock, stop or Stop(), show)
+    return begun
+
+
+def training(run, tmp_path, before="pass"):
+    whole = save(tmp_path / "whole.pt")
+    return Stage("train", python(f"{before}; import shutil; shutil.copy({str(whole)!r}, 'checkpoint_last.pt')"))
+
+
+def writer(name, makes, text="x", before="pass"):
+    return Stage(name, python(f"{before}; open({makes!r}, 'w').write({text!r})"), makes)
+
+
+def test_each_stage_is_done_once(run, tmp_path):
+    listed = (
+        training(run, tmp_path),
+        Stage("generate", python("print('words')"), "out.txt", takes_output=True),
+        writer("score", "s"),
+    )
+    assert do(run, *listed) == ["train", "generate", "score"]
+    assert (run.directory / "out.txt").read_text() == "words\n" and do(run, *listed) == []
+    # A file that is gone is made again, and what follows it.
+    (run.directory / "out.txt").unlink()
+    assert do(run, *listed) == ["generate", "score"]
+    # So is what another command would make.
+    other = listed[1]._replace(command=python("print('other words')"))
+    assert do(run, listed[0], other, listed[2]) == ["generate", "score"]
+    (run.directory / "checkpoint_last.pt").unlink()
+    assert do(run, *listed) == ["train", "generate", "score"]
+
+
+def test_what_follows_is_done_again_after_a_failure_between(run, tmp_path):
+    listed = [writer("merge", "merged"), writer("score", "scores")]
+    do(run, *listed)
+    (run.directory / "merged").unlink()
+    failing = Stage("score", python("raise SystemExit(3)"), "scores")
+    with pytest.raises(RunFailed):
+        do(run, listed[0], failing)
+    assert do(run, *listed) == ["score"]  # its file is of the old merged one
+
+
+def test_training_is_over_by_its_last_checkpoint(run):
+    failing = Stage("train", python("raise SystemExit(3)"))
+    save(run.directory / "checkpoint_last.pt", updates=9)
+    with pytest.raises(RunFailed, match="RTE sam seed 1: python ended with 3"):
+        do(run, failing)
+    save(run.directory / "checkpoint_last.pt", updates=10)
+    assert do(run, failing) == []
+
+
+def test_training_that_ends_early_is_over(run, tmp_path):
+    """By fairseq's --patience, say, of which no checkpoint tells."""
+    short = save(tmp_path / "short.pt", updates=4)
+    stage = Stage("train", python(f"import shutil; shutil.copy({str(short)!r}, 'checkpoint_last.pt')"))
+    assert do(run, stage) == ["train"] and is_done(run, stage)
+
+
+def test_a_limit_of_time_is_of_the_runs_own_training(run, tmp_path):
+    """fairseq's clock goes on from that of the checkpoint that training starts from."""
+    start = save(tmp_path / "start.pt", minutes=20)
+    run = run._replace(config={"optimization": {"stop_time_hours": 0.5}, "checkpoint": {"finetune_from_model": str(start)}})
+    name, _, hours = stages.train(run).command[-1].partition("=")
+    assert name == "optimization.stop_time_hours" and float(hours) == pytest.approx(50 / 60)
+    for minutes, is_over in ((45, False), (51, True)):
+        save(run.directory / "checkpoint_last.pt", minutes=minutes)
+        assert is_done(run, stages.train(run)) is is_over
+    start.unlink()
+    assert stages.train(run) == stages.train() and is_done(run, stages.train(run))
+    without = run._replace(config={**run.config, "optimization": {"max_update": 10}})
+    save(tmp_path / "start.pt", minutes=20)
+    assert stages.train(without) == stages.train()
+
+
+def test_the_end_of_the_log_tells_why(run):
+    stage = Stage("score", python("print('out of patience'); raise SystemExit(3)"), "s", title="scoring the best epoch")
+    words = "RTE sam seed 1: scoring the best epoch ended with 3; .*score.log ends with(.|\n)*out of patience"
+    for _ in range(2):  # the next call is free to try again
+        with pytest.raises(RunFailed, match=words):
+            do(run, stage)
+    assert (run.directory / "score.log").read_text().count("out of patience") == 2
+    with pytest.raises(RunFailed, match="python did not write s"):
+        do(run, Stage("score", python("pass"), "s"))
+
+
+def test_half_an_output_is_none(run):
+    """The process fails, or is interrupted, after it has written some."""
+    code = "import sys, time; print('half'); sys.stdout.flush(); print('{\"epoch\": 1}', file=sys.stderr, flush=True); {}"
+    for end, error in (("sys.exit(1)", RunFailed), ("time.sleep(60)", KeyboardInterrupt)):
+        stop = Stop()
+        stage = Stage("generate", python(code.replace("{}", end)), "out.txt", takes_output=True)
+
+        def show(entry, stop=stop, wanted=error is KeyboardInterrupt):
+            if wanted:
+                stop.ask()
+
+        with pytest.raises(error):
+            do(run, stage, stop=stop, show=show)
+        assert not (run.directory / "out.txt").exists() and not is_done(run, stage)
+        assert not list(run.directory.glob(".unfinished*"))
+    again = stage._replace(command=python("print('whole')"))
+    assert do(run, again) == ["generate"] and (run.directory / "out.txt").read_text() == "whole\n"
+
+
+@pytest.mark.parametrize("is_deaf", [False, True])
+def test_an_interruption_stops_the_process(run, monkeypatch, is_deaf):
+    monkeypatch.setattr(processes, "PATIENCE", 0.5)
+    code = "import os, pathlib, signal, sys, time; pathlib.Path('pid').write_text(str(os.getpid())); "
+    handler = "None" if is_deaf else "(pathlib.Path('stopped').touch(), sys.exit(0))"
+    code += f"signal.signal(signal.SIGTERM, lambda *_: {handler}); print('{{\"epoch\": 1}}', flush=True); "
+    code += "exec('while True: time.sleep(0.1)')"
+    stop = Stop()
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        do(run, Stage("train", python(code)), stop=stop, show=lambda entry: stop.ask())
+    assert (run.directory / "stopped").exists() is not is_deaf and time.monotonic() - start < 15
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((run.directory / "pid").read_text()), 0)
+
+
+def test_a_process_that_the_terminal_ended_is_no_failure(run):
+    """Ctrl-C reaches all processes of a terminal, and this one may learn of it last."""
+    stop = Stop()
+    threading.Timer(0.2, stop.ask).start()
+    with pytest.raises(KeyboardInterrupt):
+        do(run, Stage("train", python("raise SystemExit(130)")), stop=stop)
+
+
+def test_modules_in_a_runs_directory_are_not_run(run):
+    """A directory that was copied from elsewhere may hold some."""
+    for name in ("torch", "fairseq_cli", "fairseq", "hydra", "json", "multiprocessing", "atexit", "runpy"):
+        (run.directory / name).mkdir()
+        (run.directory / name / "__init__.py").write_text(f"print('{name} of the run'); raise SystemExit(0)")
+    (run.directory / "run.yaml").write_text("no_such_part: {x: 1}\n")
+    with pytest.raises(RunFailed, match="fairseq-hydra-train ended with 1(.|\n)*no_such_part"):
+        do(run, stages.train())
+    with pytest.raises(RunFailed, match="json|Expecting"):
+        do(run, Stage("score", ["python", "-m", "json.tool", "run.yaml"], "s"))
+    assert "of the run" not in (run.directory / "train.log").read_text() + (run.directory / "score.log").read_text()
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 looks there in processes that are spawned")
+def test_nor_are_they_by_the_processes_that_it_starts(run):
+    (run.directory / "multiprocessing").mkdir()
+    (run.directory / "multiprocessing" / "__init__.py").write_text("print('of the run')")
+    spawn = "from multiprocessing import get_context as of; child = of('spawn').Process(target=print, args=('done',)); "
+    spawn += "child.start(); child.join(); sys.exit(child.exitcode)"
+    do(run, Stage("spawn", python(spawn), "o", takes_output=True))
+    assert (run.directory / "o").read_text() == "done\n"
+
+
+def test_the_most_memory_of_a_runs_processes_is_remembered(run, tmp_path):
+    big = training(run, tmp_path, "x = bytearray(300 << 20); del x")
+    with locked(run.directory, run.name) as lock:
+        perform(run, big, lock, Stop())
+        first = memory.read(run.directory / "memory.json")
+        perform(run, training(run, tmp_path, "x = bytearray(1 << 20)"), lock, Stop())
+    assert 300 << 20 <= first < 600 << 20 and memory.read(run.directory / "memory.json") == first
+    for text in ("{", "[]", '{"bytes": "many"}', '{"bytes": -1}'):
+        (run.directory / "memory.json").write_text(text)
+        assert memory.read(run.directory / "memory.json") is None
+
+
+def test_threads_are_shared_and_remembered(run, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    found = stages.environment_of(run, device="3", share=2)
+    assert (found["OMP_NUM_THREADS"], found["CUDA_VISIBLE_DEVICES"]) == ("2", "3")
+    assert stages.environment_of(run, share=7)["OMP_NUM_THREADS"] == "2"  # what it began with
+    code = "import os; print(os.environ['OMP_NUM_THREADS'])"
+    do(run, Stage("tell", python(code), "o", takes_output=True))
+    assert (run.directory / "o").read_text() == "2\n"
+
+
+def test_a_shell_does_the_same(run, tmp_path):
+    import subprocess
+
+    stage = Stage("generate", python("import sys; print('a  b'); print('c', file=sys.stderr)"), "o u t", takes_output=True)
+    line = stage.line(run.directory).replace("python", sys.executable, 1)
+    subprocess.run(["bash", "-c", line], check=True, cwd=tmp_path)
+    assert (run.directory / "o u t").read_text() == "a  b\n" and (run.directory / "generate.log").read_text() == "c\n"
+
+
+# ---------------------------------------------------------------------- the log, and locks
+
+
+@pytest.mark.parametrize(
+    "line, expected",
+    [
+        ('{"epoch": 1, "valid_accuracy": "53.8"}', {"epoch": 1, "valid_accuracy": "53.8"}),
+        ("Saving checkpoint", None),
+        ('{"epoch": 1, "val', None),
+        ('{"other": 1}', None),
+    ],
+)
+def test_entries_of_the_log(line, expected):
+    assert processes.parse(line) == expected
+
+
+def test_entries_are_shown_while_the_process_runs(tmp_path, monkeypatch):
+    log = tmp_path / "log"
+    log.write_text('{"epoch": 0, "of": "an earlier process"}\n')
+    # An entry in two halves, and the last one without the end of its line.
+    code = (
+        "import sys, time\n"
+        "for part in ('noise\\n{\"epoch\": 1, ', '\"a\": 1}\\n', '{\"epoch\": 2}\\n'):\n"
+        "    sys.stdout.write(part); sys.stdout.flush(); time.sleep(0.2)\n"
+    )
+    shown = []
+    assert run_process(interpreter(python(code)), tmp_path, log, Stop(), show=shown.append) == 0
+    assert shown == [{"epoch": 1, "a": 1}, {"epoch": 2}]
+    assert callable(follow) and log.read_text().startswith('{"epoch": 0')
+
+
+def test_a_run_that_another_process_is_at_is_left_alone(run):
+    with open(run.directory / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(RunBusy, match="RTE sam seed 1: another process"), locked(run.directory, run.name):
+            raise AssertionError("both have it")
+    assert [path.name for path in run.directory.iterdir()] == ["lock"]
+
+
+def test_a_process_that_outlives_its_call_keeps_the_run(run):
+    """The call is killed; its training goes on, and no other call begins a second one."""
+    import subprocess
+
+    with locked(run.directory, run.name) as lock:
+        process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], pass_fds=[lock.fileno()])
+    try:
+        with pytest.raises(RunBusy), locked(run.directory, run.name):
+            raise AssertionError("both have it")
+    finally:
+        process.kill()
+        process.wait()
+    with locked(run.directory, run.name):
+        pass
+
+
+def test_leftovers_of_a_killed_process_go(run):
+    (run.directory / ".unfinished-abc").mkdir()
+    for name in (".unfinished-abc/out.txt", "checkpoint_best.pt.tmp", "checkpoint_best.pt"):
+        (run.directory / name).write_text("")
+    with locked(run.directory, run.name):
+        assert sorted(path.name for path in run.directory.iterdir()) == ["checkpoint_best.pt", "lock"]
+
+
+def test_a_damaged_record_of_stages_is_named(run):
+    (run.directory / stages.STAGES).write_text("{[")
+    with pytest.raises(OSError, match="stages.json: cannot be read: .*; delete it"):
+        is_done(run, writer("score", "s"))
+    (run.directory / stages.STAGES).write_text(json.dumps({"score": ["another"]}))
+    assert not is_done(run, writer("score", "s"))

@@ -1,0 +1,47 @@
+"""Validations of a run, from its log."""
+
+import json
+
+import pytest
+
+from sharp_plugins.runs.training_log import read_validations
+
+
+def write(tmp_path, *entries):
+    path = tmp_path / "train.log"
+    path.write_text("".join((entry if isinstance(entry, str) else json.dumps({"epoch": 1, **entry})) + "\n" for entry in entries))
+    return path
+
+
+def inner(update, wall):
+    return {"num_updates": str(update), "wall": str(wall), "train_wall": "1"}
+
+
+def valid(update, **metrics):
+    return {"valid_num_updates": str(update), "valid_wps": "9", **{f"valid_{name}": str(value) for name, value in metrics.items()}}
+
+
+def test_validations_and_their_time(tmp_path):
+    path = write(
+        tmp_path,
+        "noise",
+        inner(5, 30),
+        valid(5, accuracy=50, best_accuracy=50),
+        {"valid1_num_updates": "5", "valid1_accuracy": "1"},
+        inner(10, 90),
+        valid(10, accuracy=60),
+        {"train_num_updates": "10", "train_wall": "120", "train_train_wall": "1"},
+        '{"epoch": 2, "cut off',
+    )
+    found = read_validations(path)
+    assert found == [(5, 0.5, {"accuracy": 50.0}), (10, 2.0, {"accuracy": 60.0})]
+    assert read_validations(tmp_path / "none") == []
+
+
+def test_a_resumed_run(tmp_path):
+    """Killed at update 9, resumed from a checkpoint of update 4: what came after is repeated, and the clock goes on from there."""
+    before = [inner(2, 20), inner(4, 40), valid(4, loss=4), inner(6, 60), inner(8, 80), valid(8, loss=9)]
+    path = write(tmp_path, *before, inner(6, 15), valid(6, loss="nan"), inner(8, 35), valid(8, loss=3), inner(8, 35))
+    found = read_validations(path)
+    assert [(one.update, one.metrics) for one in found] == [(4, {"loss": 4.0}), (6, {}), (8, {"loss": 3.0})]
+    assert [one.minutes for one in found] == [pytest.approx(seconds / 60) for seconds in (40, 55, 75)]
