@@ -81,10 +81,10 @@ if __name__ == "__main__":  # examples/environment.sh reads FAIRSEQ
         license="MIT",
         python_requires=">=3.10",
         packages=find_packages(include=["sharp_plugins", "sharp_plugins.*"]),
-        package_data={"sharp_plugins": ["py.typed"], "sharp_plugins.glue": ["configs/*/*.yaml"]},
+        package_data={"sharp_plugins": ["py.typed", "glue/configs/*/*.yaml", "webnlg/settings/*.yaml"]},
         install_requires=install_requires,
         extras_require={
-            "examples": ["matplotlib", "pillow"],  # the pictures of sharp_plugins.report, of GLUE and of examples/
+            "examples": ["matplotlib", "pillow"],  # the pictures of sharp_plugins.runs and of examples/
             "test": ["pytest>=7", "pytest-xdist>=3"],
             "lint": ["ruff>=0.9", "mypy>=1.11"],  # ruff: the first with today's style of formatting
             "compare": ["transformers>=5", "peft>=0.18"],  # other implementations, which tests and benchmarks compare with

@@ -9,7 +9,8 @@ import published
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-HELP = ["sharp_plugins.convert", "sharp_plugins.lora", "sharp_plugins.glue", "sharp_plugins.webnlg.corpus"]
+HELP = ["sharp_plugins.convert", "sharp_plugins.lora", "sharp_plugins.glue", "sharp_plugins.webnlg"]
+HELP += ["sharp_plugins.webnlg.corpus", "sharp_plugins.text.pieces"]
 
 
 def run(*arguments, status=0, **environment):

@@ -33,7 +33,7 @@ from torch import Tensor
 from sharp_plugins.core.balancedness import balancedness, squared_norms
 from sharp_plugins.core.pairs import Pair, scale_invariant_pairs
 from sharp_plugins.core.perturbation import Perturbation
-from sharp_plugins.host.balancing import monitored
+from sharp_plugins.host.logs import monitored
 from sharp_plugins.runs.table import markdown_table
 
 COLUMNS = ("SGD at w", "SGD at w + ε (SAM)", "Theorem 2", "Adam at w", "Adam at w + ε (SAM)")

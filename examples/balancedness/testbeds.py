@@ -136,7 +136,7 @@ def alpha_at(problem, snr: float) -> float:
 def step(problem, w: np.ndarray, target: np.ndarray, eta: float, rho, strength, by_gradients) -> None:
     """One step of all methods, in place.
 
-    BAR is `obar_sign`, `nbar_sign` and `factors` of `sharp_plugins.core.balancedness` in numpy, with the gradients at w, and
+    BAR is `obar_sign`, `nbar_sign` and `factors` of `sharp_plugins.core.balancing` in numpy, with the gradients at w, and
     comes before the update.
 
     Args:

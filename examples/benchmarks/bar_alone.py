@@ -14,7 +14,7 @@ import torch
 from fairseq.trainer import Trainer
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sharp_plugins.host import trainer as host
+from sharp_plugins.host import update
 from sharp_plugins.host.weights import registered_optimizer
 
 aten = torch.ops.aten
@@ -62,7 +62,7 @@ def around_bar(trainer: Trainer, watch: Callable[[], ContextManager]):
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(mock.patch.object(bar.base, "step", lambda *given, **named: None))
-        for owner, name in ((bar, "step"), (host, "prepare_balancing"), (host, "log_balancedness")):
+        for owner, name in ((bar, "step"), (update, "prepare_balancing"), (update, "log_balancedness")):
             stack.enter_context(mock.patch.object(owner, name, watched(getattr(owner, name))))
         yield
 

@@ -1,11 +1,11 @@
 """How fast a training on several CPU threads is beside another busy program, for several ways in which threads wait.
 
-`fairseq-train` processes of the quickstart's small model take turns: each setting on a quiet machine, and then beside a
+Training processes of the quickstart's small model take turns: each setting on a quiet machine, and then beside a
 program that keeps one core busy. Speed is the median of the updates per second that fairseq logs, after the first ones. The
 table gives it over the speed of torch's own setting on the quiet machine, in the same round.
 
-    bash examples/quickstart/run.sh                             # makes runs/quickstart/bin, among other things
-    python examples/benchmarks/busy_machine.py --data runs/quickstart/bin
+    bash examples/quickstart/run.sh                             # makes runs/quickstart/data/bin, among other things
+    python examples/benchmarks/busy_machine.py --data runs/quickstart/data/bin
 """
 
 import argparse
@@ -22,10 +22,14 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
 import machine
+from omegaconf import OmegaConf
 
+from sharp_plugins.files.yaml import read_yaml
 from sharp_plugins.runs import threads
+from sharp_plugins.runs.configs import Settings, configure
+from sharp_plugins.runs.methods import find_method
 
-PRESET = HERE.parent / "quickstart" / "presets" / "small.args"
+SMALL = HERE.parents[1] / "sharp_plugins" / "webnlg" / "settings" / "small.yaml"
 SETTINGS = {
     "torch's own": {},
     "wait asleep": {"OMP_WAIT_POLICY": "passive"},
@@ -39,16 +43,20 @@ def speed(data: Path, updates: int, limit: float, environment: Dict[str, str], b
     """Updates per second of one process, which is stopped after *limit* seconds."""
     unset = (threads.THREADS, *threads.WAITING)
     own = {key: value for key, value in os.environ.items() if key not in unset}
-    preset = [word for line in PRESET.read_text().splitlines() if not line.startswith("#") for word in line.split()]
-    flags = "--user-dir sharp_plugins --source-lang src --target-lang tgt --cpu --optimizer sam --no-save --disable-validation "
-    flags += f"--log-format simple --log-interval {INTERVAL} --max-update {updates}"
-    code = "from fairseq_cli.train import cli_main; cli_main()"
+    config = configure(Settings(read_yaml(SMALL)), find_method("sam"), cpu=True)
+    config["common"].update(user_dir=str(HERE.parents[1] / "sharp_plugins"), log_interval=INTERVAL, tensorboard_logdir=None)
+    config["task"]["data"] = str(data.resolve())
+    config["dataset"]["disable_validation"] = config["checkpoint"]["no_save"] = True
+    config["optimization"]["max_update"] = updates
+    code = "from fairseq_cli.hydra_train import cli_main; cli_main()"
+    flags = "--config-dir . --config-name run hydra.run.dir=. hydra.output_subdir=null hydra/job_logging=stdout"
     neighbour = subprocess.Popen([sys.executable, "-c", "while True: pass"]) if busy else None
-    with tempfile.TemporaryFile("w+") as log:
+    with tempfile.TemporaryDirectory() as place, tempfile.TemporaryFile("w+") as log:
+        Path(place, "run.yaml").write_text("# @package _group_\n" + OmegaConf.to_yaml(OmegaConf.create(config)))
         try:
             subprocess.run(
-                [sys.executable, "-c", code, str(data.resolve()), *flags.split(), *preset],
-                cwd=HERE.parents[1],
+                [sys.executable, "-c", code, *flags.split()],
+                cwd=place,
                 env={**own, **environment},
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -62,7 +70,7 @@ def speed(data: Path, updates: int, limit: float, environment: Dict[str, str], b
                 neighbour.wait()
         log.seek(0)
         text = log.read()
-    speeds = [float(number) for number in re.findall(r"train_inner .* ups=([0-9.]+)", text)][UNCOUNTED:]
+    speeds = [float(number) for number in re.findall(r'"ups": "([0-9.]+)"', text)][UNCOUNTED:]
     if not speeds:
         raise SystemExit(f"error: no update was counted in {limit} s; the log ends with\n{text[-2000:]}")
     return statistics.median(speeds)

@@ -121,8 +121,8 @@ def profile(args) -> str:
     """A table of the milliseconds that the parts of a δ-SAM step take; parts of parts are indented."""
     from sharp_plugins.core import perturbation
     from sharp_plugins.core.perturbation import Perturbation
-    from sharp_plugins.host import trainer as host
     from sharp_plugins.host.passes import Passes
+    from sharp_plugins.optim.sam import SAM
 
     clock = CLOCKS[args.clock]
     spent: Dict[str, float] = {}
@@ -145,12 +145,12 @@ def profile(args) -> str:
 
     timed(Perturbation, "perturb_randomly", "to a random point")
     timed(perturbation, "fill_normal_", "&nbsp; noise")
-    timed(Passes, "sentence_losses_without_grad", "forward there")
-    timed(Passes, "sentence_losses", "forward at w")
+    timed(Passes, "instance_losses_without_grad", "forward there")
+    timed(Passes, "instance_losses", "forward at w")
     timed(Passes, "weighted_backward", "weighted backward")
     timed(Perturbation, "climb", "climb")
     timed(Perturbation, "_write", "&nbsp; writing w + ε, both times")
-    timed(host, "climb", "ascent in all")
+    timed(SAM, "ascend", "ascent in all")
     trainer = trainer_for("dsam", args)
     step = stepper("dsam", trainer, random_sample(args.size, args.batch, args.tokens, device=args.device))
     step(), step()

@@ -11,9 +11,13 @@ import sys
 from pathlib import Path
 from typing import Dict, List, Tuple
 
+sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
+
 from names import pools
 from realise import realise
 from world import CHAINS, SEEN, UNSEEN, Category, Property
+
+from sharp_plugins.files.writing import write_text
 
 # How often an input has 1, 2, ... 7 triples, in percent; close to WebNLG's own.
 SIZES = (26, 20, 20, 17, 11, 4, 2)
@@ -168,12 +172,9 @@ def make_corpus(seed: int, train: int, dev: int, test: int) -> Dict[str, List[di
 
 
 def write_corpus(splits: Dict[str, List[dict]], directory) -> None:
-    """Write ``train.jsonl``, ``dev.jsonl`` and ``test.jsonl``."""
-    directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
+    """Write ``train.jsonl``, ``dev.jsonl`` and ``test.jsonl``, in this order; each appears when it is complete."""
     for split, entries in splits.items():
-        text = "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries)
-        (directory / f"{split}.jsonl").write_text(text, encoding="utf-8", newline="\n")
+        write_text(Path(directory) / f"{split}.jsonl", "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries))
 
 
 def main(argv=None) -> int:

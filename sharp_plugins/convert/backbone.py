@@ -5,10 +5,10 @@ from typing import Dict, NamedTuple, Optional
 
 from fairseq.data import Dictionary
 
+from sharp_plugins.files.checkpoint_config import config_of
 from sharp_plugins.files.tensors import read_torch
 from sharp_plugins.files.unreadable import what_it_is
 from sharp_plugins.files.writing import sha256
-from sharp_plugins.runs.checkpoints import config_of
 from sharp_plugins.text.tokenizer import Tokenizer
 
 FILES = ("model.pt", "dict.txt", "tokenizer.json")

@@ -21,7 +21,14 @@ from torch import Tensor
 
 
 class Sums(NamedTuple):
-    """What a batch contributes to Eq. 4-6; 0-dimensional fp64 tensors that add up over micro-batches and workers."""
+    """What a batch contributes to Eq. 4-6; 0-dimensional fp64 tensors that add up over micro-batches and workers.
+
+    Example::
+
+        >>> one, other = sums(torch.tensor([1.0, -2.0])), sums(torch.tensor([4.0]))
+        >>> [round(total.item(), 3) for total in map(sum, zip(one, other))]
+        [3.0, 7.0, 3.0, 13.0, 6.931]
+    """
 
     n: Tensor  # N, the number of instances
     abs_a: Tensor  # Σ |a_i|
@@ -31,7 +38,14 @@ class Sums(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """The result of Eq. 4-6."""
+    """The result of Eq. 4-6.
+
+    Example::
+
+        >>> a = torch.tensor([1.0, -2.0, 4.0])
+        >>> [round(g.item(), 3) for g in weights(a, sums(a), beta=1.0).g_prime]
+        [0.231, 0.308, 0.462]
+    """
 
     g_prime: Tensor  # (N,) g'_j; sums to 1 over the whole batch; single entries may be negative when r > 1
     r: Tensor  # () Eq. 5; 0 where the batch is degenerate and the weights are uniform
@@ -102,6 +116,12 @@ def instance_weights(a: Tensor, beta: float, largest: Optional[Tensor] = None) -
 
     Returns:
         (N,) weights g'_j of the dtype of *a*, which sum to 1.
+
+    Example::
+
+        >>> a = torch.tensor([0.1, 0.1, 0.4])  # the loss of the third instance changes most
+        >>> [round(g.item(), 3) for g in instance_weights(a, beta=1.0)]
+        [0.222, 0.222, 0.556]
 
     Raises:
         ValueError: *a* has not one dimension, or β is negative or not a number.

@@ -17,11 +17,21 @@ Names = Union[str, Sequence[str]]
 MONITORS = ("ends", "all", "none")
 
 
+_DECLARED = "_scale_invariant_pairs"  # a module's attribute
+
+
 class Pair(NamedTuple):
     """A scale-invariant pair of a model.
 
     name: where it is: the module's name, with the names of the parameters where the module declares several pairs.
     x, y: the parameters of each side (X and Y of `sharp_plugins.core.balancedness`).
+
+    Example::
+
+        >>> model = nn.Sequential(nn.Linear(4, 2, bias=False), nn.Linear(2, 4, bias=False))
+        >>> declare_pair(model, "0.weight", "1.weight")
+        >>> [(pair.name, len(pair.x), len(pair.y)) for pair in scale_invariant_pairs(model)]
+        [('0.weight/1.weight', 1, 1)]
     """
 
     name: str
@@ -48,14 +58,14 @@ def declare_pair(module: nn.Module, x: Names, y: Names) -> None:
     if len(set(sides[0] + sides[1])) < len(sides[0] + sides[1]):
         raise ValueError(f"declare_pair: {', '.join(sides[0] + sides[1])}: a parameter belongs to one side, once")
     # A plain attribute, and names instead of parameters: both survive deepcopy, pickle and a change of precision.
-    module._scale_invariant_pairs = [*getattr(module, "_scale_invariant_pairs", ()), sides]
+    setattr(module, _DECLARED, [*getattr(module, _DECLARED, ()), sides])
 
 
 def scale_invariant_pairs(model: nn.Module) -> List[Pair]:
     """All declared pairs of *model*, in the order of its modules."""
     pairs = []
     for prefix, module in model.named_modules():
-        declared = getattr(module, "_scale_invariant_pairs", ())
+        declared = getattr(module, _DECLARED, ())
         for x, y in declared:
             names = [prefix] if prefix else []
             if len(declared) > 1 or not names:

@@ -10,6 +10,14 @@ class SettingError(ValueError):
     Args:
         name: of the setting, as the library's functions and classes call it.
         problem: what follows it in the text.
+
+    Example::
+
+        >>> try:
+        ...     raise SettingError("rank", "must be 1 or larger, and is 0")
+        ... except ValueError as error:
+        ...     print(error)
+        rank must be 1 or larger, and is 0
     """
 
     def __init__(self, name: str, problem: str):

@@ -7,7 +7,7 @@ everything is bit for bit as after reseeding, other random functions and recompu
 """
 
 from contextlib import contextmanager
-from typing import Iterator, List, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 import torch
 from torch import Tensor
@@ -19,9 +19,20 @@ Draw = Tuple[Tensor, Tensor]  # a mask, one byte an entry, and the generator's s
 
 
 class Tape:
-    """The masks of one pass."""
+    """The masks of one pass.
 
-    def __init__(self):
+    Example::
+
+        >>> tape, x = Tape(), torch.ones(100)
+        >>> with tape.record():
+        ...     first = torch.nn.functional.dropout(x)
+        >>> with tape.replay():
+        ...     second = torch.nn.functional.dropout(x)
+        >>> torch.equal(first, second)
+        True
+    """
+
+    def __init__(self) -> None:
         self.draws: List[Draw] = []
 
     @contextmanager
@@ -39,7 +50,7 @@ class Tape:
             yield
 
 
-def _is_mask(func, kwargs) -> bool:
+def _is_mask(func: Callable, kwargs: Optional[Dict[str, Any]]) -> bool:
     return func is _BERNOULLI and not (kwargs or {}).get("generator")
 
 
@@ -48,7 +59,7 @@ class _Recorder(TorchDispatchMode):
         super().__init__()
         self.draws = draws
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(self, func: Callable, types: Any, args: Tuple = (), kwargs: Optional[Dict[str, Any]] = None) -> Any:
         result = func(*args, **(kwargs or {}))
         if _is_mask(func, kwargs):
             self.draws.append((result.bool(), torch.get_rng_state()))
@@ -60,10 +71,10 @@ class _Player(TorchDispatchMode):
         super().__init__()
         self.draws = draws
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(self, func: Callable, types: Any, args: Tuple = (), kwargs: Optional[Dict[str, Any]] = None) -> Any:
         if _is_mask(func, kwargs):
             mask, state = next(self.draws, (None, None))
-            if mask is not None and mask.shape == args[0].shape:
+            if mask is not None and state is not None and mask.shape == args[0].shape:
                 torch.set_rng_state(state)
                 return args[0].copy_(mask)
             self.draws = iter(())

@@ -1,6 +1,6 @@
 """Put the plugin into fairseq: every wrapper and repair of this folder, in one place."""
 
-from sharp_plugins.host import flags, frozen, loading, mends, saving, trainer
+from sharp_plugins.host import flags, frozen, loading, logs, mends, saving, start_up, state, update
 
 
 def install() -> None:
@@ -10,4 +10,7 @@ def install() -> None:
     saving.install()
     flags.install()
     frozen.install()
-    trainer.install()
+    start_up.install()
+    update.install()
+    logs.install()
+    state.install()

@@ -1,8 +1,7 @@
 """Repairs of fairseq (0.12.2, its last commit, ve-fairseq 0.12.3, fairseq-fixed 0.12.3.1) on today's torch and NumPy.
 
-Each does nothing where fairseq is already right. Two more are where they have to be: the overflow branch of the trainer
-(`sharp_plugins.host.trainer.mend_overflow_on_cpu`) and ``--bf16`` (`sharp_plugins.host.flags`). The last one here is put in
-place by `sharp_plugins.host.trainer`, which wraps the same function.
+Each does nothing where fairseq is already right. One more is where it has to be: ``--bf16`` (`sharp_plugins.host.flags`). The last
+two here are put in place by `sharp_plugins.host.update` and `sharp_plugins.host.state`, which wrap the same functions.
 """
 
 import inspect
@@ -12,7 +11,7 @@ import numpy
 import torch
 from fairseq import utils
 from fairseq.data import data_utils, language_pair_dataset, token_block_dataset
-from fairseq.logging import meters
+from fairseq.logging import meters, metrics
 from fairseq.models import distributed_fairseq_model
 from fairseq.models.ema.ema import EMA
 from fairseq.modules import dynamic_crf_layer
@@ -137,9 +136,10 @@ def average_tied_weights_once() -> None:
 
 
 def unscale_gradients_once_with_amp() -> None:
-    """``--amp`` divides the gradients by the loss scale twice: `AMPOptimizer.clip_grad_norm` on behalf of the torch optimizer, and
-    its `step` again on behalf of fairseq's, as the scaler keeps what it has done by object. SGD then trains at its learning
-    rate over the scale. Here both are fairseq's."""
+    """``--amp`` divides the gradients by the loss scale twice. torch's GradScaler remembers for each optimizer object that it has
+    unscaled that object's gradients. fairseq hands it two objects for the same parameters: the torch optimizer in
+    `AMPOptimizer.clip_grad_norm`, and its own optimizer in `AMPOptimizer.step`. SGD then trains at its learning rate over the
+    scale. Here it is fairseq's own optimizer both times."""
 
     def make(clip_grad_norm):
         def clip_unscaled_once(self, *args, **kwargs):
@@ -176,16 +176,25 @@ def clip_on_the_cpu_beside_a_gpu() -> None:
     wrap(utils, "clip_grad_norm_", make)
 
 
-def install() -> None:
-    safe_load.allow_namespaces()  # for whoever reads fairseq's checkpoints with torch's own loader beside the plugin
-    let_pytorch_ddp_run_on_cpu()
-    restore_numpy_aliases()
-    keep_batches_when_resuming()
-    keep_the_last_batch()
-    keep_numpy_out_of_checkpoints()
-    average_tied_weights_once()
-    unscale_gradients_once_with_amp()
-    clip_on_the_cpu_beside_a_gpu()
+def mend_overflow_on_cpu(train_step):
+    """fairseq's branch for an overflow under --fp16 calls ``torch.tensor(0.0).cuda()``, which fails without a GPU.
+
+    The rest of that branch is done here instead: the update is skipped and training goes on. For every optimizer.
+    """
+
+    def mended(self, samples, raise_oom=False):
+        try:
+            return train_step(self, samples, raise_oom)
+        except (AssertionError, RuntimeError) as error:
+            if self.cuda or not isinstance(error.__context__, OverflowError):
+                raise
+        self.zero_grad()
+        with metrics.aggregate("train"):
+            metrics.log_scalar("loss_scale", self.optimizer.scaler.loss_scale, priority=700, round=4, weight=0)
+            metrics.log_stop_time("train_wall")
+        return None
+
+    return mended
 
 
 def start_averages_from_a_plain_checkpoint(load_checkpoint):
@@ -209,3 +218,15 @@ def start_averages_from_a_plain_checkpoint(load_checkpoint):
             self._ema = None  # fairseq makes them on first use
 
     return load_with_averages
+
+
+def install() -> None:
+    safe_load.allow_namespaces()  # for whoever reads fairseq's checkpoints with torch's own loader beside the plugin
+    let_pytorch_ddp_run_on_cpu()
+    restore_numpy_aliases()
+    keep_batches_when_resuming()
+    keep_the_last_batch()
+    keep_numpy_out_of_checkpoints()
+    average_tied_weights_once()
+    unscale_gradients_once_with_amp()
+    clip_on_the_cpu_beside_a_gpu()

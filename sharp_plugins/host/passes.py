@@ -18,7 +18,7 @@ from sharp_plugins.core.noise import mix
 from sharp_plugins.core.tape import Tape
 from sharp_plugins.criterions.instances import sentence_losses_of
 from sharp_plugins.host.randomness import HostRandomState
-from sharp_plugins.host.weights import registered_optimizer
+from sharp_plugins.host.weights import loss_scale, registered_optimizer
 
 # Elements reduced between workers at a time.
 _BUCKET = 2**25
@@ -33,6 +33,7 @@ class Passes:
 
     Attributes:
         samples: what `Trainer.train_step` takes, already on the device.
+        has_data: whether any of them is this worker's own; if not, all are dummies, which let it meet the others.
         seed: depends on ``--seed`` and the number of the update alone; the same on all workers.
         out_of_memory: how many micro-batches were lost.
     """
@@ -48,6 +49,7 @@ class Passes:
         self.is_dummy = [dummy for _, dummy in prepared]
         # fairseq's own pass finds the dummies by their emptiness, and moves nothing to the device a second time.
         self.samples = [given if dummy else sample for given, (sample, dummy) in zip(samples, prepared)]
+        self.has_data = not all(self.is_dummy)
         self.world_size = trainer.data_parallel_world_size
         self.extra = {}
         if trainer.cfg.ema.store_ema and getattr(trainer.task, "uses_ema", False):
@@ -87,8 +89,8 @@ class Passes:
         return total
 
     @torch.no_grad()
-    def sentence_losses_without_grad(self, independent_dropout: bool = False) -> List[Optional[Tensor]]:
-        """The losses of the sentences of each micro-batch, each (N_i,); None for what was lost to memory."""
+    def instance_losses_without_grad(self, independent_dropout: bool = False) -> List[Optional[Tensor]]:
+        """The losses of the instances, which are sentences, of each micro-batch, each (N_i,); None for what was lost to memory."""
         if independent_dropout:
             utils.set_torch_seed(mix(self.seed, 1) % 2**32)
             return [self._losses(i) for i in range(len(self.batches))]
@@ -99,7 +101,7 @@ class Passes:
         with self.tape.record():
             return [self._losses(0)]
 
-    def sentence_losses(self) -> List[Optional[Tensor]]:
+    def instance_losses(self) -> List[Optional[Tensor]]:
         """As above, and with the graph of the last micro-batch."""
         self._draw_as_before()
         if self.tape.draws:
@@ -117,7 +119,7 @@ class Passes:
         """Add the gradient of Σ_i weights_i · losses_i to ``.grad``.
 
         Args:
-            losses: what `sentence_losses` returned; those without a graph are computed again, with the same masks.
+            losses: what `instance_losses` returned; those without a graph are computed again, with the same masks.
             weights: as many tensors, each (N_i,); an empty one stands for zeros.
         """
         last = len(losses) - 1
@@ -169,6 +171,12 @@ class Passes:
             values = values.clone()
             distributed_utils.all_reduce(values, group=self.trainer.data_parallel_process_group, op=op)
         return values
+
+    def unscaled(self, grad_norm: Tensor) -> Tensor:
+        """The norm of the gradient of the summed losses over the scope, from that of what is in ``.grad``."""
+        # With global scope .grad is the mean over the workers, each with its share of the sum.
+        shares = self.world_size if self.is_global else 1
+        return grad_norm * shares / loss_scale(self.trainer)
 
     def _share_gradients(self) -> None:
         """With global scope: replace the gradients by their mean over the workers (DDP's convention)."""

@@ -1,6 +1,11 @@
-"""What an update that is not made must leave as it found it, besides the weights: random numbers and running statistics."""
+"""What an update that is not made must leave as it found it: the weights, random numbers and the running statistics of batch norms.
 
-from typing import List
+Each pass in training mode moves a batch norm's running mean and variance. Only the move of the descent is kept, as a plain update
+has one pass. If the update is skipped, the values from before it are put back.
+"""
+
+from contextlib import contextmanager
+from typing import Iterator, List, Optional
 
 import torch
 from fairseq.optim import AMPOptimizer
@@ -13,7 +18,7 @@ from sharp_plugins.optim.base import WrappingOptimizer
 
 
 class RunningStatistics:
-    """The statistics of the batch norms in *modules*, which every pass in training mode moves."""
+    """The running means and variances of the batch norms in *modules*."""
 
     def __init__(self, *modules: nn.Module):
         norms = {module for root in modules for module in root.modules() if isinstance(module, _NormBase)}
@@ -28,8 +33,8 @@ class RunningStatistics:
 
 
 class Beginning:
-    """The state in which an update of *trainer* begins. `restore` brings it back, before each pass that is to see what the base
-    optimizer's only pass would have seen, and when the update has not been made."""
+    """The state in which an update of *trainer* begins, besides the weights. `restore` brings it back: before each pass that is to
+    see what the base optimizer's only pass would have seen, and when the update has not been made."""
 
     def __init__(self, trainer, method: WrappingOptimizer):
         if method.statistics is None:
@@ -46,25 +51,31 @@ class Beginning:
             self.optimizer.scaler._per_optimizer_states.clear()
 
 
-def as_if_not_begun(train_step):
-    """`Trainer.train_step`, which with the plugin's optimizers leaves nothing of an update that it does not make."""
+def undo(trainer) -> None:
+    """Bring back all that an update which has begun, and not been made, has changed; nothing between updates."""
+    method = registered_optimizer(trainer)
+    if isinstance(method, WrappingOptimizer):
+        method.return_to_w()
+    beginning = getattr(trainer, "_sharp_beginning", None)
+    if beginning is not None:
+        beginning.restore()
 
-    def train_step_or_nothing(self, samples, raise_oom=False):
-        method = registered_optimizer(self)
-        if not isinstance(method, WrappingOptimizer):
-            return train_step(self, samples, raise_oom)
-        beginning = getattr(self, "_sharp_beginning", None)
-        if beginning is not None:
-            # AMP repeats an overflowed update by calling train_step from within itself: the first try was not made either.
+
+@contextmanager
+def undone_unless_made(trainer, method: WrappingOptimizer) -> Iterator[Beginning]:
+    """An update of *trainer*: however it ends, the weights are w, and if it has not been made, all else is as it was too."""
+    beginning: Optional[Beginning] = getattr(trainer, "_sharp_beginning", None)
+    if beginning is not None:
+        # AMP repeats an overflowed update by calling train_step from within itself, at w + ε: the first try was not made.
+        undo(trainer)
+        yield beginning
+        return
+    updates = trainer.get_num_updates()
+    trainer._sharp_beginning = beginning = Beginning(trainer, method)
+    try:
+        yield beginning
+    finally:
+        trainer._sharp_beginning = None
+        method.return_to_w()
+        if trainer.get_num_updates() == updates:
             beginning.restore()
-            return train_step(self, samples, raise_oom)
-        updates = self.get_num_updates()
-        self._sharp_beginning = Beginning(self, method)
-        try:
-            return train_step(self, samples, raise_oom)
-        finally:
-            beginning, self._sharp_beginning = self._sharp_beginning, None
-            if self.get_num_updates() == updates:
-                beginning.restore()
-
-    return train_step_or_nothing

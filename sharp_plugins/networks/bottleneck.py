@@ -14,7 +14,7 @@ Sources: "Parameter-Efficient Transfer Learning for NLP", section 2.1; "AdapterF
 where that leaves it open the authors' AdapterHub (PfeifferConfig: its places of layer norms, relu, m = d/16).
 """
 
-from typing import Callable, Dict, List
+from typing import Any, Callable, Dict, List, Tuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -34,6 +34,17 @@ class Bottleneck(nn.Module):
 
     Raises:
         ValueError: *size* is not positive, or there is no such activation.
+
+    Example::
+
+        >>> import torch
+        >>> layer = nn.Linear(4, 4)
+        >>> before = layer(torch.ones(4))
+        >>> follow(layer, Bottleneck(width_of(layer), size=2))
+        >>> torch.equal(layer(torch.ones(4)), before)  # until it has trained
+        True
+        >>> len(adapters(layer))
+        1
     """
 
     def __init__(self, width: int, size: int, activation: str = "gelu"):
@@ -67,7 +78,7 @@ def follow(module: nn.Module, adapter: Bottleneck) -> None:
     module.register_forward_hook(_through_adapter)
 
 
-def close(layer: nn.Module, adapter: Bottleneck) -> None:
+def close(layer: Any, adapter: Bottleneck) -> None:
     """Put *adapter* at the end of a Transformer layer of fairseq, as Pfeiffer et al. do: as the part ``adapter`` of its
     ``final_layer_norm``, or of the layer itself where the norm comes first."""
     if getattr(layer, "normalize_before", getattr(layer, "layer_norm_first", False)):  # the latter in wav2vec 2.0
@@ -87,12 +98,12 @@ def _take(module: nn.Module, adapter: Bottleneck) -> None:
     module.adapter = adapter.to(weight.device, weight.dtype)
 
 
-def _before_norm(norm: nn.Module, inputs):
+def _before_norm(norm: Any, inputs: Tuple[Tensor]) -> Tensor:
     (z,) = inputs
     return z + norm.adapter.f(norm.forward(z))  # forward: without this hook
 
 
-def _through_adapter(module: nn.Module, inputs, output):
+def _through_adapter(module: Any, inputs: Tuple, output: Any) -> Any:
     if isinstance(output, tuple):
         return (module.adapter(output[0]), *output[1:])
     return module.adapter(output)

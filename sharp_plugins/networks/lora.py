@@ -30,6 +30,15 @@ class LoRASettings:
 
     Raises:
         SettingError: by `check`, if a setting is out of range whatever the model.
+
+    Example::
+
+        >>> model = nn.ModuleDict({"q_proj": nn.Linear(8, 8), "fc": nn.Linear(8, 2)})
+        >>> settings = LoRASettings(rank=2, alpha=4, target="q_proj", also_train="fc")
+        >>> add_lora(model, settings)
+        ['q_proj']
+        >>> mark_only_lora_as_trainable(model, settings)  # of all weights
+        (50, 122)
     """
 
     rank: int = 8

@@ -6,16 +6,17 @@
 An `nn.Linear` becomes one in place (`LoRALinear.convert`), so that everything that holds on to the layer, its name or its
 weights keeps them: checkpoints, tied weights, hooks.
 
-**The weight that others read.** fairseq's attention seldom calls its projections: it hands `q_proj.weight` to torch's fused
-`F.multi_head_attention_forward`, in training and evaluation, where an update that lives in `forward` alone would be lost
-(and is, in other implementations). So ``layer.weight`` is W + s B A for every reader: a `LowRankSum`, a tensor whose product
-with activations is still the sum above. W itself is in ``state_dict``, ``parameters()`` and ``base_weight``. Writing to
-``layer.weight`` raises, by whatever way (read_only.py); ``layer.weight = nn.Parameter(...)`` sets W.
+**The weight that others read.** fairseq's attention seldom calls its projections. It passes ``q_proj.weight`` straight to torch's
+fused `F.multi_head_attention_forward`, in training and evaluation. An update that lives in `forward` alone would be lost there
+(and is, in other implementations). So reading ``layer.weight`` gives W + s B A, as a `LowRankSum`: multiplying activations by this
+tensor still costs the two thin products above, and not a full one. W itself is in ``state_dict``, ``parameters()`` and
+``base_weight``. Writing to ``layer.weight`` raises an error, in whatever way it is written to (read_only.py);
+``layer.weight = nn.Parameter(...)`` sets W.
 """
 
 import math
 import types
-from typing import Optional
+from typing import Any, Callable, Dict, Optional, Tuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -36,7 +37,18 @@ _METADATA = {
 
 
 class LowRankSum(ReadOnly):
-    """W + s B A of a layer, never formed where it is multiplied with activations; any other reader gets `plain`."""
+    """W + s B A of a layer, never formed where it is multiplied with activations; any other reader gets `plain`.
+
+    Example::
+
+        >>> layer = nn.Linear(4, 3)
+        >>> LoRALinear.convert(layer, rank=1, alpha=2)
+        >>> _ = nn.init.ones_(layer.lora_B), nn.init.ones_(layer.lora_A)
+        >>> torch.equal(layer.weight.plain(), layer.base_weight + 2)
+        True
+    """
+
+    _layer: "LoRALinear"
 
     @staticmethod
     def of(layer: "LoRALinear") -> "LowRankSum":
@@ -50,7 +62,7 @@ class LowRankSum(ReadOnly):
         return torch.addmm(layer.base_weight, layer.lora_B, layer.lora_A, alpha=layer.lora_scale)
 
     @classmethod
-    def __torch_function__(cls, func, types, args=(), kwargs=None):
+    def __torch_function__(cls, func: Callable, types: Any, args: Tuple = (), kwargs: Optional[Dict[str, Any]] = None) -> Any:
         kwargs = kwargs or {}
         if func is F.linear and len(args) > 1 and isinstance(args[1], cls) and not isinstance(args[0], cls):
             return args[1]._layer.product(args[0], *args[2:], **kwargs)
@@ -66,7 +78,7 @@ class LowRankSum(ReadOnly):
 _is_compiling = getattr(torch.compiler, "is_compiling", lambda: False)  # torch 2.1 has none
 
 
-def _without_dispatch(function):
+def _without_dispatch(function: Callable) -> Callable:
     """torch's own *function* without the line that hands calls with tensor-likes over to `__torch_function__`: the linear
     products inside it then reach `LowRankSum` one by one."""
     scope = {**function.__globals__, "has_torch_function": lambda tensors: False}
@@ -90,7 +102,22 @@ class LoRALinear(nn.Linear):
     """`nn.Linear` plus a low-rank update. Made by `convert`.
 
     ``lora_A`` is (r, in) and ``lora_B`` (out, r), of the weight's dtype and device; ``lora_scale`` is α/r.
+
+    Example::
+
+        >>> layer, x = nn.Linear(4, 3), torch.ones(2, 4)
+        >>> y = layer(x)
+        >>> LoRALinear.convert(layer, rank=2, alpha=4)
+        >>> torch.equal(layer(x), y)  # B is 0
+        True
+        >>> layer
+        LoRALinear(in_features=4, out_features=3, bias=True, rank=2, scale=2, dropout=0)
     """
+
+    lora_A: nn.Parameter
+    lora_B: nn.Parameter
+    lora_scale: float
+    lora_dropout: float
 
     __jit_unused_properties__ = ["weight", "base_weight"]  # torch.jit.script sees the parameter W under its name
 
@@ -126,6 +153,7 @@ class LoRALinear(nn.Linear):
             raise SettingError("init", f"{init}: choose one of {', '.join(INITS)}")
         weight = layer.weight
         layer.__class__ = cls
+        assert isinstance(layer, LoRALinear)
         layer.lora_A = nn.Parameter(torch.empty(rank, layer.in_features, dtype=weight.dtype, device=weight.device))
         layer.lora_B = nn.Parameter(torch.zeros(layer.out_features, rank, dtype=weight.dtype, device=weight.device))
         layer.lora_scale, layer.lora_dropout = alpha / rank, dropout
@@ -140,10 +168,10 @@ class LoRALinear(nn.Linear):
     @property
     def base_weight(self) -> nn.Parameter:
         """W, (out, in)."""
-        return self._parameters["weight"]
+        return cast(nn.Parameter, self._parameters["weight"])
 
     @property
-    def weight(self) -> Tensor:
+    def weight(self) -> Tensor:  # type: ignore[override]  # nn.Linear has an attribute there
         """W + s B A, for reading."""
         weight = LowRankSum.of(self)
         return weight.plain() if _is_compiling() else weight  # torch.compile would take it for W

@@ -1,7 +1,7 @@
 """Choosing parts of a model by name, freezing the others, and loading checkpoints from before there were any new ones."""
 
 import re
-from typing import Dict, Iterable, List, Optional, Set, Tuple
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Set, Tuple, Union
 
 from torch import nn
 
@@ -9,6 +9,7 @@ from sharp_plugins.core.setting_error import SettingError
 
 # fairseq's models keep the heads of classification tasks here.
 HEADS = "classification_heads"
+_ADDED = "_added_parameters"  # a model's attribute
 
 
 def patterns(names: str) -> List[str]:
@@ -29,7 +30,7 @@ def above(name: str) -> List[str]:
     return [".".join(parts[:n]) for n in range(1, len(parts))]
 
 
-def choose(setting: str, names: str, candidates: Dict[str, object], kind: str) -> List[str]:
+def choose(setting: str, names: str, candidates: Mapping[str, object], kind: str) -> List[str]:
     """The names among *candidates* that *names* matches.
 
     Args:
@@ -71,7 +72,7 @@ def trained_along(setting: str, model: nn.Module, names: Optional[str], default:
         strict: whether a part of *names* that matches nothing is an error. fairseq's tasks add heads to a model that is built
             already, so the name of a head may match later only.
     """
-    candidates: Dict[str, object] = {name: module for name, module in model.named_modules() if name}
+    candidates: Dict[str, Union[nn.Module, nn.Parameter]] = {name: module for name, module in model.named_modules() if name}
     candidates.update(model.named_parameters())
     chosen = []
     for part in [names] if names is not None else default.split(","):
@@ -80,10 +81,10 @@ def trained_along(setting: str, model: nn.Module, names: Optional[str], default:
         except ValueError:
             if strict and names is not None:
                 raise
-    params = []
+    params: List[nn.Parameter] = []
     for name in chosen:
         found = candidates[name]
-        params += [found] if isinstance(found, nn.Parameter) else found.parameters()
+        params += [found] if isinstance(found, nn.Parameter) else list(found.parameters())
     return params
 
 
@@ -116,12 +117,12 @@ def accept_plain_checkpoints(model: nn.Module, added: str) -> None:
     Args:
         added: a regular expression for the names of the parameters that were added.
     """
-    model._added_parameters = added
+    setattr(model, _ADDED, added)
     model._register_load_state_dict_pre_hook(_fill_in, with_module=True)
 
 
-def _fill_in(model: nn.Module, state_dict, prefix: str, *_) -> None:
-    added = re.compile(model._added_parameters)
+def _fill_in(model: nn.Module, state_dict: Dict[str, Any], prefix: str, *_: Any) -> None:
+    added = re.compile(getattr(model, _ADDED))
     if not any(added.fullmatch(key) for key in state_dict):
         # With every name that a shared module has.
         named = model.named_parameters(remove_duplicate=False)

@@ -4,7 +4,7 @@
 memory is the reader's alone. `ReadOnly` marks it, and everything that shares it: views, ``.data``, ``detach()``, NumPy arrays.
 """
 
-from typing import Any, Iterable
+from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ def _writes(name: str) -> bool:
     return name.endswith("_") or name in _ATTACHING
 
 
-def _refuse_writing(func, args, kwargs) -> None:
+def _refuse_writing(func: Callable, args: Tuple, kwargs: Dict[str, Any]) -> None:
     """Raise RuntimeError where *func* would write into a `ReadOnly`; it may read one to write elsewhere."""
     targets = [kwargs.get("out")]
     if _writes(func.__name__) or kwargs.get("inplace"):
@@ -39,7 +39,7 @@ def _mark(result: Any, sources: Iterable[Tensor]) -> Any:
     """*result*, in which all tensors and arrays that share the memory of *sources* are for reading."""
     memories = {_memory(source) for source in sources}
 
-    def mark(value):
+    def mark(value: Any) -> Any:
         if isinstance(value, Tensor):
             return value.as_subclass(ReadOnly) if _memory(value) in memories else value
         if hasattr(value, "setflags"):
@@ -58,7 +58,17 @@ def _memory(tensor: Tensor) -> object:
 
 
 class ReadOnly(Tensor):
-    """A tensor for reading: what functions make of it is plain, and writing into it raises RuntimeError."""
+    """A tensor for reading: what functions make of it is plain, and writing into it raises RuntimeError.
+
+    Example::
+
+        >>> w = torch.ones(2).as_subclass(ReadOnly)
+        >>> w + 1
+        tensor([2., 2.])
+        >>> w.zero_()  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        RuntimeError: zero_: a LoRA layer's weight is W + s B A, computed anew at each reading, ...
+    """
 
     def plain(self) -> Tensor:
         """The same as a plain tensor, with its graph."""
@@ -66,14 +76,14 @@ class ReadOnly(Tensor):
             return self.as_subclass(Tensor)
 
     @classmethod
-    def __torch_function__(cls, func, types, args=(), kwargs=None):
+    def __torch_function__(cls, func: Callable, types: Any, args: Tuple = (), kwargs: Optional[Dict[str, Any]] = None) -> Any:
         kwargs = kwargs or {}
         _refuse_writing(func, args, kwargs)
         if func is Tensor.__iter__:
             return iter(args[0].unbind(0))
-        sources = []
+        sources: List[Tensor] = []
 
-        def read(value):
+        def read(value: Any) -> Any:
             if isinstance(value, ReadOnly):
                 value = value.plain()
                 sources.append(value)

@@ -6,15 +6,16 @@ Before each update of the base optimizer, for every scale-invariant pair (X, Y) 
     2. X ← (1 − sign η_t α_t) X,  Y ← (1 + sign η_t α_t) Y
     3. the base optimizer's update
 
-The rule is `sharp_plugins.core.balancedness`. It is applied like decoupled weight decay, to the weights that the base optimizer
-updates (the fp32 master copies under mixed precision), after the all-reduce: all workers decide alike without communication.
+Steps 1 and 2 are `sharp_plugins.core.balancing`. They are applied like decoupled weight decay, to the weights that the base
+optimizer updates (the fp32 master copies under mixed precision), after the all-reduce: all workers decide alike without
+communication.
 Where step 3 fails, step 2 is taken back, from a copy of the pairs' weights that is kept for as long as the update takes.
 
 Source: "Implicit Regularization of Sharpness-Aware Minimization for Scale-Invariant Problems" (arXiv 2410.14802), section 4.
 """
 
 from dataclasses import dataclass, field
-from typing import Callable, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Optional, Sequence
 
 import torch
 from fairseq.dataclass.constants import ChoiceEnum
@@ -22,19 +23,19 @@ from fairseq.optim import register_optimizer
 from omegaconf import II
 from torch import Tensor
 
-from sharp_plugins.core.balancedness import (
+from sharp_plugins.core.balancing import (
     SCHEDULES,
     VARIANTS,
+    Balancing,
+    PairStack,
     check_strength,
+    decide,
     factors,
-    nbar_sign,
-    obar_sign,
     scheduled_alpha,
-    squared_norms,
+    sign_by_norms,
 )
-from sharp_plugins.core.noise import mix, seeded_generator
+from sharp_plugins.core.noise import mix
 from sharp_plugins.core.pairs import MONITORS, scale_invariant_pairs
-from sharp_plugins.core.rounding import round_stochastically_
 from sharp_plugins.core.setting_error import SettingError, as_flags
 from sharp_plugins.optim.base import BaseOptimizerConfig, WrappingOptimizer
 
@@ -49,7 +50,11 @@ class BARConfig(BaseOptimizerConfig):
         },
     )
     bar_alpha: float = field(
-        default=0.5, metadata={"help": "strength α₀; 0 is the base optimizer (default: the middle of the paper's 0.2, 0.5, 1.0)"}
+        default=0.5,
+        metadata={
+            "help": "strength α₀; at 0 every update is the base optimizer's, bit for bit "
+            "(default: the middle of the paper's 0.2, 0.5, 1.0)"
+        },
     )
     bar_schedule: ChoiceEnum(list(SCHEDULES)) = field(
         default="constant", metadata={"help": "how α falls over the run: not at all, linearly to 0, or as half a cosine to 0"}
@@ -63,60 +68,31 @@ class BARConfig(BaseOptimizerConfig):
     max_update: float = II("optimization.max_update")
 
 
-class Side(NamedTuple):
-    """One side of some pairs.
-
-    weights: what the base optimizer updates, one or several tensors for each pair.
-    lengths: (P,) int64, how many belong to each of the P pairs, or None where it is one each.
-    group: index of the base optimizer's parameter group that they are in.
-    """
-
-    weights: List[Tensor]
-    lengths: Optional[Tensor]
-    group: int
-
-
-class Pairs(NamedTuple):
-    """Pairs as the base optimizer sees them; made by `sharp_plugins.host.balancing`.
-
-    names: of the P pairs.
-    gradients: returns those of x.weights and y.weights, which the update will use; None for a weight without.
-    """
-
-    names: List[str]
-    x: Side
-    y: Side
-    gradients: Callable[[], Tuple[List[Optional[Tensor]], List[Optional[Tensor]]]]
-
-
-def multiply_(side: Side, by: Tensor, seed: int) -> None:
-    """Multiply the weights of each pair by its entry of *by* (P,), in place."""
-    if side.lengths is not None:
-        by = by.repeat_interleave(side.lengths, output_size=len(side.weights))
-    half = side.weights[0].dtype in (torch.float16, torch.bfloat16)
-    if not half:
-        torch._foreach_mul_(side.weights, by.to(side.weights[0].dtype).unbind())
-        return
-    # Memory-efficient half precision has no master copy, and 1 − ηα is 1 there: rounding at random keeps it on average.
-    wide = [w.float() for w in side.weights]
-    torch._foreach_mul_(wide, by.unbind())
-    generator = seeded_generator(wide[0].device, seed)
-    for w in wide:
-        round_stochastically_(w, side.weights[0].dtype, generator)
-    torch._foreach_copy_(side.weights, wide)
-
-
 @register_optimizer("bar", dataclass=BARConfig)
 class BAR(WrappingOptimizer):
-    """oBAR and nBAR around a base optimizer. Needs a model with scale-invariant pairs (`sharp_plugins.core.pairs`)."""
+    """oBAR and nBAR around a base optimizer; ``tests/plain.py`` has a slow plain twin. Needs a model with scale-invariant pairs
+    (`sharp_plugins.core.pairs`).
+
+    Example, of an update without fairseq's trainer, which finds the pairs and tells the optimizer of them::
+
+        >>> from omegaconf import OmegaConf
+        >>> from sharp_plugins.core.balancing import SideStack
+        >>> x, y = torch.nn.Parameter(torch.full((2, 1), 2.0)), torch.nn.Parameter(torch.ones(1, 2))
+        >>> bar = BAR(OmegaConf.structured(BARConfig(base_optimizer="sgd", lr=[0.1], bar_variant="obar", max_update=10)), [x, y])
+        >>> sides = SideStack([x.data], None, group=0), SideStack([y.data], None, group=0)
+        >>> bar.pairs = [PairStack(["x/y"], *sides, gradients=lambda: ([x.grad], [y.grad]))]
+        >>> bar.backward((x @ y).sum() * 0)
+        >>> bar.step()  # X shrinks by 1 − 0.1 · 0.5, Y grows by 1 + 0.1 · 0.5
+        >>> [round(p[0, 0].item(), 4) for p in (x, y)]
+        [1.9, 1.05]
+    """
 
     def __init__(self, cfg, params):
         self.check(cfg)
         super().__init__(cfg, params)
-        self.pairs: Sequence[Pairs] = ()  # set by the host, which knows what the base optimizer updates
+        self.pairs: Sequence[PairStack] = ()  # set by the host, which knows what the base optimizer updates
         self.num_updates, self.seed = 0, 0  # set by the host before every update
         self.measure = False  # set by the host: whether to compute as_norms
-        self._multiplied: List[Tuple[Side, Tensor, int]] = []  # the arguments of multiply_, in this update
         # Of the last update: α_t; the signs, (all pairs,); the share of the pairs with the sign that their norms ask for.
         self.alpha, self.signs, self.as_norms = 0.0, None, None
 
@@ -162,68 +138,28 @@ class BAR(WrappingOptimizer):
 
     def step(self, closure=None, scale=1.0, groups=None):
         """Balance the pairs, then let the base optimizer update. Where either fails, what is balanced only is as it was."""
-        self.alpha = self.alpha_at(self.cfg, self.num_updates)
-        self.signs = None
-        if not (self.alpha > 0 and self.pairs):
+        self.alpha, self.signs = self.alpha_at(self.cfg, self.num_updates), None
+        if not self.pairs:
             super().step(closure, scale=scale, groups=groups)
             return
-        weights = list({id(w): w for pairs in self.pairs for side in (pairs.x, pairs.y) for w in side.weights}.values())
-        before = torch.cat([w.detach().reshape(-1) for w in weights])
-        self._multiplied = []
+        balancing = Balancing(self.pairs)
         try:
             if self.measure:
                 by_norms = torch.cat([sign_by_norms(pairs) for pairs in self.pairs])
-            self.signs = torch.cat([self.balance(pairs, index) for index, pairs in enumerate(self.pairs)])
+            self.signs = torch.cat([self.balance(balancing, pairs, index) for index, pairs in enumerate(self.pairs)])
             if self.measure:
                 self.as_norms = (self.signs == by_norms).float().mean()
             super().step(closure, scale=scale, groups=groups)
         except BaseException:
-            self.take_back(weights, before)
+            balancing.take_back()
             raise
 
-    @torch.no_grad()
-    def balance(self, pairs: Pairs, index: int) -> Tensor:
-        """Apply steps 1 and 2 to *pairs*; returns the signs, (P,): 0 for a pair that the update leaves out."""
-        gx, gy = pairs.gradients()
-        if str(self.cfg.bar_variant) == "obar":
-            sign = sign_by_norms(pairs)
-        else:
-            nothing = torch.zeros((), device=pairs.x.weights[0].device)
-            x, y = ([nothing if g is None else g for g in side] for side in (gx, gy))
-            sign = nbar_sign(squared_norms(x, pairs.x.lengths), squared_norms(y, pairs.y.lengths))
-        if any(g is None for g in (*gx, *gy)):  # as the base optimizer, which leaves out weights without a gradient
-            sign = sign * has_gradient(gx, pairs.x.lengths, sign) * has_gradient(gy, pairs.y.lengths, sign)
+    def balance(self, balancing: Balancing, pairs: PairStack, index: int) -> Tensor:
+        """Steps 1 and 2 for *pairs*, number *index* of all; returns the signs, (P,)."""
+        sign = decide(pairs, str(self.cfg.bar_variant))
         eta_x, eta_y = (self.param_groups[side.group]["lr"] for side in (pairs.x, pairs.y))
         with as_flags("bar"):  # the learning rate may have grown
             by = factors(sign, eta_x, eta_y, self.alpha)
-        for number, side in enumerate((pairs.x, pairs.y)):
-            self._multiplied.append((side, by[number], mix(self.seed, self.num_updates, index, number)))  # first: see take_back
-            multiply_(*self._multiplied[-1])
+        seed_x, seed_y = (mix(self.seed, self.num_updates, index, number) for number in (0, 1))
+        balancing.apply(pairs, by, (seed_x, seed_y))
         return sign
-
-    @torch.no_grad()
-    def take_back(self, weights: List[Tensor], before: Tensor) -> None:
-        """Give *weights* their values *before* the balancing, bit for bit; but leave those that the base optimizer has updated
-        since as it left them: a base optimizer that fails half-way leaves what it leaves without BAR too.
-
-        It has updated a weight where that is no longer what balancing makes of its value before, which is computed once more.
-        """
-        values = [part.view(w.shape) for part, w in zip(before.split([w.numel() for w in weights]), weights)]
-        left = [w.clone() for w in weights]
-        torch._foreach_copy_(weights, values)
-        for arguments in self._multiplied:
-            multiply_(*arguments)
-        for w, value, found in zip(weights, values, left):
-            w.copy_(value if torch.equal(w, found) else found)
-
-
-@torch.no_grad()
-def sign_by_norms(pairs: Pairs) -> Tensor:
-    """oBAR's signs, (P,)."""
-    return obar_sign(*(squared_norms(side.weights, side.lengths) for side in (pairs.x, pairs.y)))
-
-
-def has_gradient(gradients: Sequence[Optional[Tensor]], lengths: Optional[Tensor], like: Tensor) -> Tensor:
-    """(P,) of the dtype and device of *like*: 1 for a pair whose side has a gradient, else 0."""
-    each = torch.tensor([float(g is not None) for g in gradients], dtype=like.dtype, device=like.device)
-    return each if lengths is None else torch.segment_reduce(each, "max", lengths=lengths, unsafe=True)

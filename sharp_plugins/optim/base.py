@@ -100,7 +100,22 @@ def build_base_optimizer(cfg: DictConfig, params) -> FairseqOptimizer:
 
 
 class WrappingOptimizer(FairseqOptimizer):
-    """Is the base optimizer in all that fairseq asks of it; subclasses add what happens around the update."""
+    """Is the base optimizer in all that fairseq asks of it; subclasses add what happens around the update.
+
+    Example::
+
+        >>> import torch
+        >>> class Twice(WrappingOptimizer):
+        ...     def step(self, closure=None, scale=1.0, groups=None):
+        ...         super().step(closure, scale, groups)
+        ...         super().step(closure, scale, groups)
+        >>> w = torch.nn.Parameter(torch.ones(1))
+        >>> optimizer = Twice(OmegaConf.structured(BaseOptimizerConfig(base_optimizer="sgd", lr=[0.25])), [w])
+        >>> optimizer.backward(w.sum())
+        >>> optimizer.step()
+        >>> w.item()
+        0.5
+    """
 
     # Called with the parser that gets the flags; the host, which knows how fairseq parses, puts a function here.
     on_flags = staticmethod(lambda parser: None)
@@ -130,6 +145,9 @@ class WrappingOptimizer(FairseqOptimizer):
     @classmethod
     def check_run(cls, criterion, task, model) -> None:
         """Raise ValueError where the method cannot train this model on this task with this criterion."""
+
+    def return_to_w(self) -> None:
+        """Come back to the weights that the base optimizer updates, wherever the method has gone. Does nothing there."""
 
     # ------------------------------------------------------------------ the torch optimizer and its properties
 

@@ -49,7 +49,24 @@ class DSAMConfig(SAMConfig):
 
 @register_optimizer("dsam", dataclass=DSAMConfig)
 class DSAM(SAM):
-    """δ-SAM around a base optimizer. Needs a criterion with per-sentence losses (`sharp_plugins.criterions`)."""
+    """δ-SAM around a base optimizer; ``tests/plain.py`` has a slow plain twin. Needs a criterion with per-sentence losses
+    (`sharp_plugins.criterions`).
+
+    Example, of an ascent without fairseq's trainer, as `direction` makes it from a trainer's samples::
+
+        >>> from omegaconf import OmegaConf
+        >>> w, x = torch.nn.Parameter(torch.tensor([1.0, -1.0])), torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 7.0]])
+        >>> dsam = DSAM(OmegaConf.structured(DSAMConfig(base_optimizer="sgd", lr=[0.1])), [w])
+        >>> with torch.no_grad(), dsam.perturbation.perturb_randomly(seed=1):
+        ...     noisy = (x @ w).square()
+        >>> clean = (x @ w).square()
+        >>> weights = guardedness.instance_weights((noisy - clean).detach(), dsam.cfg.dsam_beta)
+        >>> round(weights.sum().item(), 4)
+        1.0
+        >>> dsam.backward((weights * clean).sum())
+        >>> with dsam.perturbation.climb():
+        ...     dsam.backward((x @ w).square().mean())
+    """
 
     @classmethod
     def check(cls, cfg) -> None:
@@ -61,12 +78,12 @@ class DSAM(SAM):
     def check_run(cls, criterion, task, model) -> None:
         check_criterion(criterion, task, model)
 
-    def ascend(self, passes) -> Dict[str, Tensor]:
+    def direction(self, passes) -> Dict[str, Tensor]:
         """Leave the gradient of N · Σ_j g'_j l_j(w) in ``.grad`` (N · g' is 1 on average, as in the stock loss), divided by the
         power of two that is returned as ``sam_shrink``."""
         with self.perturbation.perturb_randomly(passes.seed):
-            noisy = passes.sentence_losses_without_grad(independent_dropout=str(self.cfg.dsam_dropout) == "independent")
-        clean = passes.sentence_losses()  # the last micro-batch's keep their graph
+            noisy = passes.instance_losses_without_grad(independent_dropout=str(self.cfg.dsam_dropout) == "independent")
+        clean = passes.instance_losses()  # the last micro-batch's keep their graph
         nothing = torch.zeros(0, device=passes.device)
         # Eq. 3, micro-batch by micro-batch; a dummy or one lost to memory has no instances.
         changes = [

@@ -5,17 +5,21 @@
     3. gradient at w'                    fairseq's own train_step: accumulation, all-reduce, clipping, loss scaling
     4. back to w, then the base optimizer's update
 
-Steps 2 and 4 are `sharp_plugins.core.perturbation`; the passes are made by `sharp_plugins.host`, which calls `ascend`.
+The arithmetic of steps 2 and 4 is `sharp_plugins.core.perturbation`; the passes are made by `sharp_plugins.host`, which calls
+`ascend`, and `return_to_w` where an update fails.
 """
 
+import functools
 import math
 from dataclasses import dataclass, field
-from typing import Dict
+from typing import Callable, Dict, Optional, Sequence, Tuple
 
 from fairseq.dataclass.constants import ChoiceEnum
 from fairseq.optim import register_optimizer
 from torch import Tensor
+from torch.nn import Parameter
 
+from sharp_plugins.core.perturbation import Perturbation
 from sharp_plugins.optim.base import BaseOptimizerConfig, WrappingOptimizer
 
 SCOPES = ChoiceEnum(["worker", "global"])
@@ -27,7 +31,8 @@ class SAMConfig(BaseOptimizerConfig):
     sam_rho: float = field(
         default=0.05,
         metadata={
-            "help": "radius ρ of the neighbourhood whose worst loss is minimised; 0 is the base optimizer "
+            "help": "radius ρ of the neighbourhood whose worst loss is minimised; at 0 every update is the base optimizer's, bit "
+            "for bit, at the cost of SAM's passes "
             "(default: Foret et al. 2021; the δ-SAM paper searches 0.01, 0.02, 0.05)"
         },
     )
@@ -59,12 +64,33 @@ class SAMConfig(BaseOptimizerConfig):
 
 @register_optimizer("sam", dataclass=SAMConfig)
 class SAM(WrappingOptimizer):
-    """Sharpness-aware minimization (Foret et al. 2021) around a base optimizer."""
+    """Sharpness-aware minimization (Foret et al. 2021) around a base optimizer; ``tests/plain.py`` has a slow plain twin.
+
+    It alone moves the weights between w and w + ε: `ascend` goes there, `step` and `return_to_w` come back.
+
+    Example, of an update without fairseq's trainer; `ascend` makes the first two lines of it from a trainer's samples::
+
+        >>> import torch
+        >>> from omegaconf import OmegaConf
+        >>> w = Parameter(torch.tensor([3.0, 4.0]))
+        >>> sam = SAM(OmegaConf.structured(SAMConfig(base_optimizer="sgd", lr=[0.1], sam_rho=0.5)), [w])
+        >>> sam.backward(w.square().sum())
+        >>> _ = sam.perturbation.climb()  # to w + 0.5 w/‖w‖
+        >>> sam.backward(w.square().sum())
+        >>> sam.step()  # w − 0.1 · 2 (w + ε)
+        >>> [round(x, 4) for x in w.tolist()]
+        [2.34, 3.12]
+    """
 
     def __init__(self, cfg, params):
         self.check(cfg)
         super().__init__(cfg, params)
-        self.perturbation = None  # set by the host, which knows the tensors that the forward reads
+        # Returns the parameters that the model's forward reads, and their fp32 master copies or None. The host, which knows the
+        # precision, puts its own function here.
+        self.forward_tensors: Callable[[], Tuple[Sequence[Parameter], Optional[Sequence[Tensor]]]] = lambda: (
+            list(self.params),
+            None,
+        )
 
     @classmethod
     def check(cls, cfg) -> None:
@@ -77,14 +103,20 @@ class SAM(WrappingOptimizer):
 
     def is_due(self, num_updates: int) -> bool:
         """Whether the update after *num_updates* ones climbs. It depends on nothing else, so resuming keeps the rhythm."""
-        return self.cfg.sam_rho > 0 and num_updates % self.cfg.sam_interval == 0
+        return num_updates % self.cfg.sam_interval == 0
 
     @property
     def is_global(self) -> bool:
         return str(self.cfg.sam_scope) == "global"
 
-    def ascend(self, passes) -> Dict[str, Tensor]:
-        """Leave the ascent's gradient in ``.grad``.
+    @functools.cached_property
+    def perturbation(self) -> Perturbation:
+        """The way to w + ε and back; made when it is first used, as a checkpoint may be loaded before."""
+        cfg, (params, masters) = self.cfg, self.forward_tensors()
+        return Perturbation(params, cfg.sam_rho, masters, str(cfg.sam_rounding), adaptive=cfg.sam_adaptive, eta=cfg.sam_eta)
+
+    def direction(self, passes) -> Dict[str, Tensor]:
+        """Step 1: leave the ascent's gradient in ``.grad``.
 
         Args:
             passes: a `sharp_plugins.host.passes.Passes` over the update's samples.
@@ -95,8 +127,28 @@ class SAM(WrappingOptimizer):
         """
         return {"sam_loss": passes.forward_backward()}
 
-    def step(self, closure=None, scale=1.0, groups=None):
-        """Return to w, then let the base optimizer update it with the gradient found at w + ε."""
-        if self.perturbation is not None:
+    def ascend(self, passes, measure: bool = False) -> Dict[str, Tensor]:
+        """Steps 1 and 2: go to w + ε*.
+
+        Args:
+            measure: also measure the realised radius and projection.
+
+        Returns:
+            metrics of this worker, 0-dimensional tensors.
+        """
+        metrics = dict(self.direction(passes))
+        ascent = self.perturbation.climb(passes.seed, measure).ascent
+        metrics["sam_grad_norm"] = passes.unscaled(ascent.grad_norm * metrics.pop("sam_shrink", 1.0))
+        metrics["sam_skipped"] = ascent.skipped
+        if measure:
+            metrics["sam_radius"], metrics["sam_projection"] = ascent.radius, ascent.projection
+        return metrics
+
+    def return_to_w(self) -> None:
+        if "perturbation" in vars(self):
             self.perturbation.descend()
+
+    def step(self, closure=None, scale=1.0, groups=None):
+        """Step 4: return to w, then let the base optimizer update it with the gradient found at w + ε."""
+        self.return_to_w()
         super().step(closure, scale=scale, groups=groups)

@@ -50,7 +50,7 @@ class Benchmark:
 
             def stages(self, run):
                 score = ["python", "-m", "my_package.score", "checkpoint_best.pt", "--json", SCORES]
-                return [train(), Stage("evaluate", score, SCORES)]
+                return [train(run), Stage("evaluate", score, SCORES)]
 
             def measures(self, task):
                 return [Measure("test", "bleu", "BLEU")]
@@ -131,7 +131,7 @@ class Benchmark:
 
     def stages(self, run: Run) -> Sequence[Stage]:
         """What is done, in order; the paths in the commands are relative to the run's directory, or absolute."""
-        return [train()]
+        return [train(run)]
 
     def collect(self, run: Run) -> Dict[str, Dict[str, float]]:
         """The metrics by split and name, when all stages are done; here, from the file ``scores.json`` that one of them makes."""

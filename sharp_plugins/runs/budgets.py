@@ -35,8 +35,8 @@ class Reached(NamedTuple):
 def equal_budgets(grouped: Grouped, unit: str, measure: Callable[[str], Measure]) -> List[Reached]:
     """Compare the methods at the least common budget of each task and seed.
 
-    Only seeds that all methods of the task have are taken. A method without any validation in the measure has no part in it, and a
-    task where fewer than two methods remain is left out.
+    Only seeds that all methods of the task have are taken. A method without any validation in the measure, or with a single update,
+    has no part in it, and a task where fewer than two methods remain is left out.
 
     Args:
         unit: "updates" or "minutes".
@@ -68,7 +68,9 @@ def _widest(grouped: Grouped, task: str) -> List[Coordinates]:
 
 
 def _validated(runs: Group, measure: Measure) -> Dict[int, Result]:
-    return {seed: run for seed, run in runs.items() if any(measure.name in one.metrics for one in run.validations)}
+    # A single update is made only to get a checkpoint, of an untrained model, say: it would be everybody's budget.
+    trained = {seed: run for seed, run in runs.items() if run.updates > 1}
+    return {seed: run for seed, run in trained.items() if any(measure.name in one.metrics for one in run.validations)}
 
 
 def _used(run: Result, unit: str) -> float:

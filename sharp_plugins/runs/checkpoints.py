@@ -1,6 +1,5 @@
 """The checkpoints of a run, as fairseq leaves them."""
 
-import argparse
 import math
 import zipfile
 from pathlib import Path
@@ -23,14 +22,6 @@ def read_checkpoint(path: Path) -> Optional[Dict]:
         return read_torch(path, mmap=True)
     except ValueError as error:
         raise OSError(str(error)) from None
-
-
-def config_of(state, part: str) -> Dict:
-    """The settings of one part (``"task"``, ``"model"``) of a checkpoint's config; empty where it has none."""
-    cfg = state.get("cfg") if isinstance(state, dict) else None
-    found = cfg.get(part) if isinstance(cfg, dict) else None
-    found = vars(found) if isinstance(found, argparse.Namespace) else found  # as fairseq's legacy parts are
-    return found if isinstance(found, dict) else {}
 
 
 def is_trained(directory: Path, limits: Dict) -> bool:

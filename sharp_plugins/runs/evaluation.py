@@ -7,8 +7,8 @@ import torch
 from fairseq import checkpoint_utils
 
 import sharp_plugins
+from sharp_plugins.files.checkpoint_config import config_of
 from sharp_plugins.files.tensors import read_torch
-from sharp_plugins.runs.checkpoints import config_of
 
 
 class Loaded(NamedTuple):

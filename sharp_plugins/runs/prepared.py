@@ -1,14 +1,12 @@
 """A directory with a task's data, and a stamp in it that says what they were made of: made once, and whole or not there."""
 
-import json
-import shutil
 from pathlib import Path
 from typing import Callable, Collection, Dict, List, Mapping, NamedTuple
 
 from sharp_plugins.files.text import read_json
-from sharp_plugins.files.writing import unfinished_in, write_text
+from sharp_plugins.runs import data
+from sharp_plugins.runs.data import STAMP
 
-STAMP = "prepared.json"
 # A task -> fairseq's names of its splits.
 Splits = Mapping[str, Collection[str]]
 
@@ -68,6 +66,7 @@ def make_once(out: Path, source: Dict, write: Callable[[Path], Dict], own: Colle
         ValueError: *out* holds something else.
 
     >>> import tempfile
+    >>> from sharp_plugins.files.writing import write_text
     >>> def write(directory):
     ...     write_text(directory / "train.txt", "the cat\\n")
     ...     of = {"rows": {"train": 1}, "files": {"train": "train.tsv"}, "shortened": {"train": 0}}
@@ -77,26 +76,9 @@ def make_once(out: Path, source: Dict, write: Callable[[Path], Dict], own: Colle
     ...     [make_once(Path(directory, "data"), *how).done_before for _ in range(2)]
     [False, True]
     """
-    stamp = _read_stamp(out, splits)
-    if stamp.get("source") == source:
-        return Prepared(out, **stamp, done_before=True)
-    others = sorted({path.name for path in out.iterdir()} - {*own, STAMP}) if out.exists() else []
-    if others:
-        raise ValueError(
-            f"{out}: holds other data, which would be replaced, and with them {', '.join(others)}, which is none of "
-            "them; choose another place"
-        )
-    with unfinished_in(out.parent) as unfinished:
-        new = unfinished / "new"
-        new.mkdir()
-        stamp = {"source": source, **write(new)}
-        write_text(new / STAMP, json.dumps(stamp, indent=2) + "\n")
-        if _read_stamp(out, splits).get("source") == source:  # another call has made them meanwhile, and its runs read them
-            return Prepared(out, **stamp, done_before=True)
-        if out.exists():
-            shutil.move(str(out), str(unfinished / "old"))
-        new.rename(out)
-    return Prepared(out, **stamp)
+    _read_stamp(out, splits)  # which refuses what is something else
+    made = data.make_once(out, source, own, write, lambda stamp: _is_stamp(stamp, splits))
+    return Prepared(out, **_read_stamp(out, splits), done_before=not made)
 
 
 def read_prepared(directory, splits: Splits, version: int, command: str) -> Prepared:

@@ -12,7 +12,7 @@ from typing import Callable, Dict, NamedTuple, Optional, Sequence
 from sharp_plugins.files.text import read_json
 from sharp_plugins.files.writing import unfinished_in, write_text
 from sharp_plugins.runs import threads
-from sharp_plugins.runs.checkpoints import LAST, is_trained
+from sharp_plugins.runs.checkpoints import LAST, is_trained, minutes_before
 from sharp_plugins.runs.processes import Stop, interpreter, run_process, shell_line
 from sharp_plugins.runs.store import MEMORY, THREADS, Run
 
@@ -61,9 +61,25 @@ class Stage(NamedTuple):
         return shell_line(self.command, directory, self.log, self.makes if self.takes_output else None)
 
 
-def train() -> Stage:
-    """The stage that trains by the run's config."""
-    return Stage("train", TRAIN)
+def train(run: Optional[Run] = None) -> Stage:
+    """The stage that trains by the run's config.
+
+    Args:
+        run: needed where a run that starts from another one's checkpoint may have a limit of time, see `_limits`.
+    """
+    hours = None if run is None else _limits(run).get("stop_time_hours")
+    if run is None or hours == run.config["optimization"].get("stop_time_hours"):
+        return Stage("train", TRAIN)
+    return Stage("train", (*TRAIN, f"optimization.stop_time_hours={hours}"))
+
+
+def _limits(run: Run) -> Dict:
+    """The limits of a training. fairseq's clock goes on from that of the checkpoint that training starts from, so the limit of
+    time is later by as much; the other run's time is known only when it is finished, and is in no config."""
+    limits = run.config["optimization"]
+    hours = limits.get("stop_time_hours")
+    before = minutes_before(run.config.get("checkpoint", {}).get("finetune_from_model")) if hours else 0
+    return {**limits, "stop_time_hours": hours + before / 60} if before else limits
 
 
 def is_done(run: Run, stage: Stage) -> bool:
@@ -75,7 +91,7 @@ def is_done(run: Run, stage: Stage) -> bool:
     mark = _marks(run).get(stage.name)
     if stage.trains:
         # fairseq may end before its limits, by patience, say: the mark tells.
-        return is_trained(run.directory, run.config["optimization"]) or (mark is not None and (run.directory / LAST).is_file())
+        return is_trained(run.directory, _limits(run)) or (mark is not None and (run.directory / LAST).is_file())
     return mark == list(stage.command) and (run.directory / stage.makes).is_file()
 
 

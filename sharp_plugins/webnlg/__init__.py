@@ -1,1 +1,1 @@
-"""Data-to-text generation: reading the corpus and scoring the output. Nothing in here imports fairseq."""
+"""Data-to-text generation: a benchmark of corpora in WebNLG's shape. Nothing in here imports fairseq."""

@@ -1,41 +1,123 @@
-"""What every method is tested with: the table of methods, that of precisions, trainers of them, and where an update can fail.
+"""Every method, criterion and precision that the contract holds for. Each is one line here; see README.md beside this file."""
 
-A new method joins with one line in METHODS. Its phases need no list: they are counted in an update that does not fail.
-"""
+from typing import Callable, List, NamedTuple, Optional
 
-import contextlib
-import copy
-import functools
-import random
-from typing import List, NamedTuple
-
-import numpy
-import pytest
-import torch
+import plain
 import toy
-from fairseq.modules import MultiheadAttention
-from fairseq.optim import AMPOptimizer, FP16Optimizer
-from processes import assert_equal
-from torch import nn
-from torch.overrides import TorchFunctionMode
 
-from sharp_plugins.core.pairs import declare_pair
-from sharp_plugins.host.weights import master_copies, registered_optimizer
 
-# The name is what `--optimizer` takes, as far as its first "-". The size of a perturbation is such that a wrong one shows.
+class Criterion(NamedTuple):
+    """One of the plugin's losses of sentence classification.
+
+    flags: what stands behind ``--criterion``. off: flags that make it the stock criterion. losses: the plain twin.
+    logs: the metrics that it adds. dropout: with which it is compared with its twin.
+    rounds_when_off: whether it adds zeros then, for whose rounding in half precision it draws random numbers.
+    """
+
+    flags: str
+    off: str
+    losses: Callable
+    logs: str
+    dropout: float = 0.0
+    rounds_when_off: bool = False
+
+
+class Method(NamedTuple):
+    """An optimizer with its settings.
+
+    flags: what stands behind ``--optimizer``; "" for the base optimizer alone. The size of a perturbation is such that a wrong
+        one shows. off: flags that take the method's strength away. twin: makes the plain twin, a new one for each run.
+    logs: the metrics of an update; "*" stands for anything. lora: whether it trains LoRA layers, which are pairs; other
+        models' queries and keys are declared to be pairs.
+    varies: it takes no other way through the precisions than a method above it, and is tried in two of them only.
+    """
+
+    flags: str
+    off: str
+    twin: Callable[[], plain.Base]
+    logs: str
+    lora: bool = False
+    varies: bool = False
+    criterion: Optional[Criterion] = None
+
+    @property
+    def precisions(self):
+        return OF_A_VARIATION if self.varies else tuple(PRECISIONS)
+
+    @property
+    def arch(self) -> str:
+        return f"--arch lora --base-arch {' '.join(toy.MODEL[1:])} --lora-rank 2 --lora-alpha 4" if self.lora else ""
+
+    def base(self) -> "Method":
+        """The base optimizer alone, on the same model with the same criterion."""
+        return self._replace(flags="", off="", twin=plain.Base, logs="", varies=False)
+
+    def switched_off(self) -> "Method":
+        """With no strength."""
+        return self._replace(flags=f"{self.flags} {self.off}")
+
+
+SAM = "sam_gap sam_grad_norm sam_radius sam_projection sam_skipped"
+DSAM = f"{SAM} dsam_r dsam_weight_max dsam_weight_entropy dsam_negative dsam_nonfinite"
+BAR = "bar_alpha bar_shrinks_x bar_as_norms"
+
+
+def bar(variant, pairs=plain.attention_pairs):
+    return lambda: plain.BAR(2, variant, pairs)
+
+
 # The update that fails is the second one: with an interval of 2 it is a plain one, between two climbs.
 METHODS = {
-    "sam": "--sam-rho 0.5",
-    "sam-adaptive": "--sam-rho 0.5 --sam-adaptive",
-    "sam-interval": "--sam-rho 0.5 --sam-interval 2",
-    "dsam": "--sam-rho 0.5",
-    "bar": "--bar-alpha 20",
-    "bar-lora": "--bar-alpha 20 --bar-variant obar --arch lora --base-arch transformer --lora-rank 2",
+    "sam": Method("sam --sam-rho 0.5", "--sam-rho 0", lambda: plain.SAM(0.5), SAM),
+    "sam-adaptive": Method(
+        "sam --sam-rho 0.5 --sam-adaptive", "--sam-rho 0", lambda: plain.SAM(0.5, adaptive=True), SAM, varies=True
+    ),
+    "sam-global": Method("sam --sam-rho 0.5 --sam-scope global", "--sam-rho 0", lambda: plain.SAM(0.5), SAM, varies=True),
+    "sam-interval": Method(
+        "sam --sam-rho 0.5 --sam-interval 2", "--sam-rho 0", lambda: plain.SAM(0.5, interval=2), SAM, varies=True
+    ),
+    "dsam": Method("dsam --sam-rho 0.5", "--sam-rho 0", lambda: plain.DSAM(0.5, 3.0), DSAM),
+    "dsam-independent": Method(
+        "dsam --sam-rho 0.5 --dsam-dropout independent", "--sam-rho 0", lambda: plain.DSAM(0.5, 3.0), DSAM, varies=True
+    ),
+    "bar-nbar": Method("bar --bar-alpha 2", "--bar-alpha 0", bar("nbar"), f"{BAR} balancedness_*"),
+    "bar-obar": Method("bar --bar-alpha 2 --bar-variant obar", "--bar-alpha 0", bar("obar"), f"{BAR} balancedness_*", varies=True),
+    "bar-lora-nbar": Method("bar --bar-alpha 2", "--bar-alpha 0", bar("nbar", plain.lora_pairs), BAR, lora=True, varies=True),
+    "bar-lora-obar": Method(
+        "bar --bar-alpha 2 --bar-variant obar", "--bar-alpha 0", bar("obar", plain.lora_pairs), BAR, lora=True, varies=True
+    ),
 }
-# These take no other way through the precisions than the method that they vary.
-VARIATIONS = ("sam-adaptive", "sam-interval", "bar-lora")
-# What says nothing new here: the global scope, which differs from the worker's among several processes only
-# (tests/distributed), and δ-SAM's and BAR's other flags, which choose what is computed and not when.
+
+CRITERIONS = {
+    "rdrop": Criterion("rdrop_sentence_prediction --rdrop-alpha 2", "--rdrop-alpha 0", plain.RDrop(2), "rdrop_kl", dropout=0.3),
+    "r3f": Criterion("r3f_sentence_prediction --r3f-eps 0.05 --r3f-lambda 2", "--r3f-lambda 0", plain.R3F(0.05, 2), "symm_kl"),
+    "freelb": Criterion(
+        "freelb_sentence_prediction --freelb-init 0.4 --freelb-step-size 0.3 --freelb-max-norm 0.5",
+        "--freelb-steps 1 --freelb-init 0",
+        plain.FreeLB(3, 0.3, 0.4, 0.5),
+        "freelb_gap",
+        rounds_when_off=True,
+    ),
+    "smart": Criterion(
+        "smart_sentence_prediction --smart-eps 0.05 --smart-step-size 0.05 --smart-noise 0.01 --smart-lambda 2",
+        "--smart-lambda 0",
+        plain.SMART(2, 0.05, 0.01, 0.05),
+        "smart_divergence",
+    ),
+}
+STOCK = Criterion("sentence_prediction", "", None, "")
+
+# Each criterion under these; the radius is small enough for three updates of a classifier.
+UNDER = {
+    "base": METHODS["sam"].base(),
+    "sam": Method("sam --sam-rho 0.05", "--sam-rho 0", lambda: plain.SAM(0.05), SAM, varies=True),
+    "dsam": Method("dsam --sam-rho 0.05", "--sam-rho 0", lambda: plain.DSAM(0.05, 3.0), DSAM, varies=True),
+}
+COMBINED = {
+    f"{optimizer}-{name}": method._replace(criterion=criterion)
+    for name, criterion in CRITERIONS.items()
+    for optimizer, method in UNDER.items()
+}
 
 # What the flags of these names set.
 PRECISIONS = {
@@ -47,228 +129,45 @@ PRECISIONS = {
     "memory-efficient-bf16": {"bf16": True, "memory_efficient_bf16": True},
     "amp": {"amp": True},
 }
-SCALE = 4  # of the loss, to begin with
+ALL = " ".join(PRECISIONS)
 OF_A_VARIATION = ("fp32", "fp16")
 
-COMBINATIONS = [
-    (method, precision) for precision in PRECISIONS for method in METHODS if method not in VARIATIONS or precision in OF_A_VARIATION
-]
+
+# ---------------------------------------------------------------------- promises
 
 
-def everywhere(*precisions):
-    """Parametrises a test by method and precision: by all, or some."""
-    precisions = precisions or PRECISIONS
-    pairs = [(method, precision) for method, precision in COMBINATIONS if precision in precisions]
-    return pytest.mark.parametrize("method, precision", pairs, ids=["-in-".join(pair) for pair in pairs])
+class Promise(NamedTuple):
+    """A function of (world, method, precision) that raises AssertionError where the method does not keep the promise.
 
-
-# ---------------------------------------------------------------------- trainers
-
-# torch 2.3 and later have one for a CPU.
-HAS_A_SCALER = toy.DEVICE == "cuda" or hasattr(torch.amp, "GradScaler")
-
-LR = 0.01
-BASE = f"--base-optimizer adam --lr {LR} --weight-decay 0.01 --clip-norm 1 --num-workers 1".split()
-
-
-def _declare(init):
-    """Attentions whose queries and keys are pairs, for BAR."""
-
-    def init_and_declare(self, *args, **kwargs):
-        init(self, *args, **kwargs)
-        declare_pair(self, ["q_proj.weight", "q_proj.bias"], ["k_proj.weight", "k_proj.bias"])
-
-    return init_and_declare
-
-
-def _with_statistics(build_model):
-    """Models with a batch norm after the encoder."""
-
-    def build(*args, **kwargs):
-        model = build_model(*args, **kwargs)
-        model.encoder.norm = nn.BatchNorm1d(16)
-
-        def normalise(encoder, inputs, output):
-            return {**output, "encoder_out": [encoder.norm(x.reshape(-1, 16)).view(x.shape) for x in output["encoder_out"]]}
-
-        model.encoder.register_forward_hook(normalise)
-        return model
-
-    return build
-
-
-@functools.lru_cache(maxsize=None)
-def _config(data, method):
-    """In fp32. Parsing a command line takes ten times as long as building a trainer."""
-    return toy.config(data, "--optimizer", method.split("-")[0], *BASE, *METHODS[method].split())
-
-
-def build(data, method, precision, directory):
-    """A trainer after its first update, so that the optimizer has a state to lose."""
-    toy.skip_without_fp16(["--fp16"] if "fp16" in precision else [])
-    cfg = copy.deepcopy(_config(data, method))
-    cfg.common.update({**PRECISIONS[precision], "fp16_init_scale": SCALE})
-    cfg.checkpoint.save_dir = str(directory)
-    with pytest.MonkeyPatch.context() as patch:
-        if "--arch" not in METHODS[method]:
-            patch.setattr(MultiheadAttention, "__init__", _declare(MultiheadAttention.__init__))
-        if toy.DEVICE == "cpu":
-            # fairseq flattens on the current CUDA device; here that device is the CPU, whose index is None.
-            patch.setattr(torch.cuda, "current_device", lambda: None)
-            # On a CPU fairseq's own scaler is off, and no update would ever be skipped.
-            if HAS_A_SCALER:
-                patch.setattr(torch.cuda.amp, "GradScaler", functools.partial(torch.amp.GradScaler, "cpu"))
-        patch.setattr(toy.tasks.FairseqTask, "build_model", _with_statistics(toy.tasks.FairseqTask.build_model))
-        trainer = toy.trainer_from(cfg)
-        if "fp16" in precision:
-            assert trainer.optimizer.has_flat_params == (precision == "fp16")
-        trainer.train_step(toy.batches(trainer, [4, 4]))
-    assert trainer.get_num_updates() == 1
-    return trainer
-
-
-_trainers = {}
-
-
-def trainer_of(data, method, precision, directory):
-    """A trainer that tests share, as none of them is to leave a trace; one that fails has to `forget` it."""
-    if (method, precision) not in _trainers:
-        _trainers[method, precision] = build(data, method, precision, directory)
-    return _trainers[method, precision]
-
-
-def forget(method, precision) -> None:
-    _trainers.pop((method, precision), None)
-
-
-# ---------------------------------------------------------------------- what may not change
-
-
-def updated(trainer) -> List[torch.Tensor]:
-    """What the base optimizer updates, one tensor for each parameter."""
-    if isinstance(trainer.optimizer, FP16Optimizer):
-        return master_copies(trainer.optimizer)
-    return [p.data for p in trainer.optimizer.params]
-
-
-def scaler_state(trainer):
-    scaler = getattr(trainer.optimizer, "scaler", None)
-    if isinstance(trainer.optimizer, AMPOptimizer):
-        return scaler.state_dict()
-    return None if scaler is None else dict(vars(scaler))
-
-
-def everything(trainer):
-    """All that an update may change: weights and statistics, the optimizer, random numbers."""
-    return copy.deepcopy(
-        {
-            "weights": toy.weights(trainer),
-            "updated": updated(trainer),
-            "optimizer": trainer.optimizer.state_dict(),
-            "scaler": scaler_state(trainer),
-            "updates": trainer.get_num_updates(),
-            "random": (random.getstate(), numpy.random.get_state()[1].tolist(), torch.get_rng_state()),
-            "cuda": torch.cuda.get_rng_state() if toy.DEVICE == "cuda" else None,
-        }
-    )
-
-
-def assert_alike(ours, theirs) -> None:
-    """What `everything` says of two trainers that have made the same updates: bit for bit on a CPU. A GPU adds in any order, and
-    Adam makes a whole step of a gradient that is rounding alone, as that of a key's bias is."""
-    if toy.DEVICE == "cpu":
-        assert_equal(ours, theirs)
-        return
-    assert ours["updates"] == theirs["updates"]
-    for one, other in zip(ours["updated"], theirs["updated"]):
-        torch.testing.assert_close(one, other, rtol=0, atol=5 * LR)
-
-
-# ---------------------------------------------------------------------- where an update can fail
-
-
-class Event(NamedTuple):
-    """The end of the *number*-th forward pass of an update, of a backward pass, of the clipping; or the beginning of the
-    base optimizer's own update."""
-
-    name: str
-    number: int
-
-
-@contextlib.contextmanager
-def watched(trainer, happens):
-    """Call *happens*(event) at every event of the updates made inside."""
-    counts = {}
-
-    def event(name):
-        counts[name] = counts.get(name, 0) + 1
-        happens(Event(name, counts[name]))
-
-    def after(name, function):
-        def replacement(*args, **kwargs):
-            result = function(*args, **kwargs)
-            event(name)
-            return result
-
-        return replacement
-
-    def before(name, function):
-        def replacement(*args, **kwargs):
-            event(name)
-            return function(*args, **kwargs)
-
-        return replacement
-
-    model, base = trainer.get_model(), registered_optimizer(trainer).base
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(model, "forward", after("forward", model.forward))
-        patch.setattr(trainer.optimizer, "backward", after("backward", trainer.optimizer.backward))
-        patch.setattr(trainer, "clip_grad_norm", after("clipping", trainer.clip_grad_norm))
-        patch.setattr(base, "step", before("base update", base.step))
-        yield
-
-
-@functools.lru_cache(maxsize=None)
-def events_of(data, method, directory) -> List[Event]:
-    """The events of an update of two micro-batches that does not fail. They are the same in every precision."""
-    seen = []
-    trainer = build(data, method, "fp32", directory)
-    with watched(trainer, seen.append):
-        trainer.train_step(toy.batches(trainer, [4, 4]))
-    return seen
-
-
-@contextlib.contextmanager
-def failing(trainer, where: Event, fault):
-    """Call *fault* at an event of the update made inside; it has to happen. An assertion that fails names the event."""
-    fired = []
-
-    def happens(event):
-        if event == where and not fired:
-            fired.append(event)
-            fault()
-
-    try:
-        with watched(trainer, happens):
-            yield
-        assert fired, "has not happened"
-    except AssertionError as error:
-        raise AssertionError(f"a fault at {where}: {error}") from error
-
-
-class Calls(TorchFunctionMode):
-    """Counts the calls of torch's functions, methods and properties made inside, and raises Ctrl-C's exception at one.
-
-    Not at those with which torch's no_grad comes and goes: interrupted there, it leaves gradients off for good.
+    of_methods: the precisions in which the methods are tried. of_criterions: those in which the criterions are, under SAM and
+    δ-SAM, and where under_the_base under the base optimizer too.
     """
 
-    def __init__(self, interrupt_at=None):
-        super().__init__()
-        self.count, self.interrupt_at = 0, interrupt_at
+    check: Callable
+    of_methods: List[str]
+    of_criterions: List[str]
+    under_the_base: bool
 
-    def __torch_function__(self, function, types, args=(), kwargs=None):
-        if function is not torch._C._set_grad_enabled:
-            self.count += 1
-            if self.count == self.interrupt_at:
-                raise KeyboardInterrupt
-        return function(*args, **(kwargs or {}))
+    def combinations(self):
+        """(name, method, precision) of all that have to keep it."""
+        for precision in self.of_methods:
+            for name, method in METHODS.items():
+                if precision in method.precisions:
+                    yield name, method, precision
+        for precision in self.of_criterions:
+            for name, method in COMBINED.items():
+                if precision in method.precisions and (method.flags or self.under_the_base):
+                    yield name, method, precision
+
+
+PROMISES = {}  # by name, in the order of their files
+
+
+def promise(of_methods=ALL, of_criterions="", under_the_base=False):
+    """Makes a function a promise, in the precisions whose names are given."""
+
+    def add(check):
+        PROMISES[check.__name__] = Promise(check, of_methods.split(), of_criterions.split(), under_the_base)
+        return check
+
+    return add

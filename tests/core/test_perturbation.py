@@ -4,36 +4,10 @@ import math
 
 import pytest
 import torch
+from parameters import HALF, assert_home, copies, flat, give_gradients, parameters
 
-from sharp_plugins.core import perturbation
+from sharp_plugins.core import flat as flat_arithmetic
 from sharp_plugins.core.perturbation import Perturbation
-
-HALF = [torch.float16, torch.bfloat16]
-
-
-def parameters(dtype=torch.float32, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    shapes = [(64, 33), (7,), (5, 3, 2), ()]
-    return [torch.nn.Parameter((torch.randn(s, generator=generator) * 0.05).to(dtype)) for s in shapes]
-
-
-def give_gradients(params, seed=1):
-    generator = torch.Generator().manual_seed(seed)
-    for p in params:
-        p.grad = torch.randn(p.shape, generator=generator).to(p.dtype)
-    return [p.grad.clone() for p in params]
-
-
-def flat(tensors):
-    return torch.cat([t.detach().double().reshape(-1) for t in tensors])
-
-
-def copies(params):
-    return [p.detach().clone() for p in params]
-
-
-def assert_home(params, w):
-    assert all(torch.equal(p.detach(), home) for p, home in zip(params, w))
 
 
 def test_epsilon_is_rho_times_the_normalised_gradient():
@@ -236,16 +210,6 @@ def test_bad_arguments_are_refused(arguments):
         Perturbation([], 1.0)
 
 
-def test_long_and_non_contiguous_parameters(monkeypatch):
-    monkeypatch.setattr("sharp_plugins.core.perturbation._CHUNK", 100)
-    params = [torch.nn.Parameter(torch.randn(50, 41).t()), torch.nn.Parameter(torch.randn(333))]
-    w, g = copies(params), flat(give_gradients(params))
-    scale = flat(w).abs() + 0.01
-    with Perturbation(params, 0.3, adaptive=True).climb():  # adaptive goes through the chunks
-        torch.testing.assert_close(flat(params) - flat(w), 0.3 * scale**2 * g / (scale * g).norm(), rtol=1e-3, atol=1e-6)
-    assert_home(params, w)
-
-
 def test_stochastic_rounding_starts_from_what_the_model_sees():
     """A master copy off the half-precision grid: rounding it at random would move weights by far more than ε does."""
     generator = torch.Generator().manual_seed(0)
@@ -262,102 +226,6 @@ def test_stochastic_rounding_starts_from_what_the_model_sees():
     with twin.climb(measure=True):
         pass
     assert ball.ascent.radius.item() == pytest.approx(twin.ascent.radius.item(), rel=0.05)
-
-
-# ---------------------------------------------------------------------- unusual tensors
-
-
-@pytest.fixture
-def off_the_cpu(monkeypatch):
-    """Fp32 and fp64 weights go the way that they go on a GPU."""
-
-    def at_once(w, direction, out, scale, in_place):
-        assert len(w) > 0  # the _foreach_ functions of a GPU take no empty lists
-        perturbation._add_scaled_at_once(w, direction, out, scale, in_place)
-
-    monkeypatch.setattr(perturbation, "_add_scaled", at_once)
-
-
-def test_no_gradient_at_all_off_the_cpu(off_the_cpu):
-    """As on a worker that lost its whole ascent to memory."""
-    params = parameters()
-    w = copies(params)
-    with Perturbation(params, 1.0).climb():
-        assert_home(params, w)
-
-
-@pytest.mark.parametrize("with_masters", [False, True])
-def test_empty_tensors_wherever_they_are(off_the_cpu, with_masters):
-    """All empty tensors lie at address 0, which says nothing about the tensors after them."""
-    params = [torch.nn.Parameter(torch.empty(0, 3)), *parameters(), torch.nn.Parameter(torch.empty(0))]
-    masters = [p.detach().clone() for p in params] if with_masters else None
-    w, g = copies(params), flat(give_gradients(params))
-    ball = Perturbation(params, 0.3, masters)
-    with ball.climb():
-        torch.testing.assert_close(flat(params) - flat(w), 0.3 * g / g.norm(), rtol=1e-4, atol=1e-7)
-    with ball.perturb_randomly(0):
-        assert (flat(params) - flat(w)).norm().item() == pytest.approx(0.3, rel=1e-4)
-    assert_home(params, w)
-    with Perturbation([torch.nn.Parameter(torch.empty(0))], 0.3).perturb_randomly(0):
-        pass
-
-
-def test_gradients_without_memory_of_their_own(off_the_cpu):
-    """An expanded gradient, and a sparse one in which an entry occurs twice."""
-    embedding = torch.nn.Embedding(5, 3, sparse=True)
-    params = [torch.nn.Parameter(torch.zeros(4, 2)), embedding.weight]
-    w = copies(params)
-    params[0].grad = torch.ones(()).expand(4, 2)
-    embedding(torch.tensor([1, 1, 4])).sum().backward()
-    rows = torch.tensor([0.0, 2.0, 0.0, 0.0, 1.0])
-    g = torch.cat([torch.ones(8), rows.repeat_interleave(3)]).double()
-    with Perturbation(params, 0.3).climb():
-        torch.testing.assert_close(flat(params) - flat(w), 0.3 * g / g.norm(), rtol=1e-5, atol=1e-7)
-    assert_home(params, w)
-
-
-@pytest.mark.parametrize("with_masters", [False, True])
-@pytest.mark.parametrize("dtype", [torch.float32, *HALF])
-def test_transposed_parameters_get_the_noise_of_contiguous_ones(dtype, with_masters):
-    points = []
-    for transposed in (False, True):
-        values = torch.randn(40, 30, generator=torch.Generator().manual_seed(0)).to(dtype)
-        p = torch.nn.Parameter(values.t().contiguous().t() if transposed else values)
-        assert p.is_contiguous() != transposed
-        masters = [p.detach().float().clone()] if with_masters else None
-        with Perturbation([p], 0.5, masters).perturb_randomly(3):
-            points.append(p.detach().clone())
-        assert torch.equal(p, values)
-    torch.testing.assert_close(*points)  # the norm adds up in the order of the memory
-
-
-@pytest.mark.parametrize("path", ["one sweep", "off the CPU", "chunks"])
-def test_fp64_weights_are_perturbed_in_fp64(path, request):
-    if path == "off the CPU":
-        request.getfixturevalue("off_the_cpu")
-    params = parameters(torch.float64)
-    w, g = copies(params), give_gradients(params)
-    for each, p in zip(g, params):  # entries with a zero gradient have ε = 0
-        p.grad.view(-1)[::3] = each.view(-1)[::3] = 0
-    ball = Perturbation(params, 0.3)
-    with ball.climb(measure=path == "chunks"):
-        torch.testing.assert_close(flat(params) - flat(w), 0.3 * flat(g) / flat(g).norm(), rtol=0, atol=1e-15)
-        assert all(torch.equal(p[each == 0], home[each == 0]) for p, each, home in zip(params, g, w))
-    if path == "chunks":
-        assert ball.ascent.radius.item() == pytest.approx(0.3, rel=1e-13)
-    with ball.perturb_randomly(0):
-        assert (flat(params) - flat(w)).norm().item() == pytest.approx(0.3, rel=1e-13)
-    assert_home(params, w)
-
-
-def test_fp64_weights_beside_fp32_ones():
-    params = [torch.nn.Parameter(torch.randn(50)), torch.nn.Parameter(torch.randn(60, dtype=torch.float64))]
-    w, g = copies(params), flat(give_gradients(params))
-    for measure in (False, True):
-        give_gradients(params)
-        with Perturbation(params, 0.3).climb(measure=measure):
-            torch.testing.assert_close(flat(params) - flat(w), 0.3 * g / g.norm(), rtol=1e-4, atol=1e-7)
-        assert_home(params, w)
 
 
 def test_a_parameter_that_is_named_twice_counts_once():
@@ -383,12 +251,12 @@ def test_parameters_and_masters_of_other_kinds_are_refused():
 @pytest.mark.parametrize("move", ["climb", "perturb_randomly"])
 def test_a_move_that_fails_half_way_comes_back(monkeypatch, move):
     """The with statement has not begun then: nothing else would."""
-    monkeypatch.setattr(perturbation, "_CHUNK", 100)
+    monkeypatch.setattr(flat_arithmetic, "CHUNK", 100)
     params = parameters(torch.float16)
     w = copies(params)
     give_gradients(params)
     ball = Perturbation(params, 1.0, [p.detach().float() for p in params])
-    load, loaded = ball._load, []
+    load, loaded = ball._scratch.load, []
 
     def fail_at_the_end(name, chunk):
         if name == "weights":
@@ -397,7 +265,7 @@ def test_a_move_that_fails_half_way_comes_back(monkeypatch, move):
             raise RuntimeError("out of memory")
         return load(name, chunk)
 
-    monkeypatch.setattr(ball, "_load", fail_at_the_end)
+    monkeypatch.setattr(ball._scratch, "load", fail_at_the_end)
     with pytest.raises(RuntimeError, match="out of memory"):
         getattr(ball, move)()
     assert not loaded[-1]  # some weights had been written

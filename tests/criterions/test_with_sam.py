@@ -49,39 +49,6 @@ def plain_update(built, sample, losses, optimizer):
     return model.state_dict()
 
 
-def classification_losses(method):
-    """R-Drop's and R3F's losses of sentences from the models' logits; R3F's with `steady_noise`."""
-
-    def losses(model, sample):
-        if method == "rdrop":
-            inputs = {name: torch.cat([value, value]) for name, value in sample["net_input"].items()}
-            output = model(**inputs, features_only=True, classification_head_name=sentences.HEAD)[0]
-            first, second = output.chunk(2)
-            both = sentences.plain_losses(first, sample) + sentences.plain_losses(second, sample)
-            return both + sentences.plain_kl(first, second)
-        tokens = sample["net_input"]["src_tokens"]
-        z = torch.linspace(-0.05, 0.05, sentences.DIMENSION) * tokens.ne(1).unsqueeze(-1)
-        clean, noised = sentences.logits_at(model, sample, 0), sentences.logits_at(model, sample, z)
-        return sentences.plain_losses(clean, sample) + 2 * sentences.plain_kl(clean, noised)
-
-    return losses
-
-
-@pytest.mark.parametrize("optimizer", ["sam", "dsam"])
-@pytest.mark.parametrize("method, dropout", [("rdrop", "0.3"), ("r3f", "0")])
-def test_updates_of_classification_equal_a_plain_loop(sentence_data, monkeypatch, method, dropout, optimizer):
-    steady_noise(monkeypatch)
-    built = trainer(sentence_data, method, "--optimizer", optimizer, *SAM, dropout=dropout)
-    (sample,) = toy.batches(built, [10])
-    expected = plain_update(built, sample, classification_losses(method), optimizer)
-    with metrics.aggregate() as shown:
-        built.train_step([sample])
-    toy.assert_close(built, expected, tolerance=2e-4)
-    assert shown["sam_radius"].avg == pytest.approx(RHO, rel=1e-3)
-    if optimizer == "dsam":
-        assert shown["dsam_r"].avg > 0.1  # the weights are not uniform
-
-
 def translation_losses(method):
     def losses(model, sample):
         inputs, total = sample["net_input"], []
@@ -133,8 +100,8 @@ def test_both_losses_of_dsam_see_the_same_dropout_noise_and_start(sentence_data,
     built = trainer(sentence_data, method, "--optimizer", "dsam", *SAM[:-1], "1e-7", dropout="0.3")
     samples = toy.batches(built, sizes)
     passes = Passes(built, samples, False, False)
-    noisy = torch.cat(passes.sentence_losses_without_grad())
-    clean = torch.cat(passes.sentence_losses())
+    noisy = torch.cat(passes.instance_losses_without_grad())
+    clean = torch.cat(passes.instance_losses())
     torch.testing.assert_close(noisy, clean.detach(), rtol=0, atol=1e-5)
     with metrics.aggregate() as shown:
         built.train_step(samples)
@@ -148,12 +115,12 @@ def test_the_tape_of_masks_also_keeps_noise_and_random_rounding(sentence_data, m
     flags = ["--optimizer", "dsam", *SAM, "--fp16", "--fp16-no-flatten-grads"]
     built = trainer(sentence_data, method, *flags, dropout="0.3")
     passes = Passes(built, toy.batches(built, [8]), False, False)
-    (noisy,) = passes.sentence_losses_without_grad()
+    (noisy,) = passes.instance_losses_without_grad()
     assert passes.tape.draws
     with torch.no_grad():  # as the first pass was made: with gradients torch may choose other kernels
-        (again,) = passes.sentence_losses()
+        (again,) = passes.instance_losses()
     assert torch.equal(noisy, again)
-    passes.sentence_losses_without_grad()
-    (clean,) = passes.sentence_losses()
+    passes.instance_losses_without_grad()
+    (clean,) = passes.instance_losses()
     assert clean.requires_grad
     torch.testing.assert_close(clean.detach(), noisy, rtol=5e-3, atol=5e-3)

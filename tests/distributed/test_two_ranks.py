@@ -1,7 +1,7 @@
 """Two real processes that train together over gloo, on this machine."""
 
+import plain
 import pytest
-import torch
 import toy
 from processes import BACKENDS, assert_close, assert_ranks_agree, last, stats, train, train_ranks, weights_of
 
@@ -12,75 +12,16 @@ FLAGS = "--base-optimizer sgd --momentum 0.9 --lr 0.2 --sam-rho 0.2 --dropout 0"
 FP16 = "--fp16 --fp16-no-flatten-grads".split()
 
 
-# ---------------------------------------------------------------------- global scope
-
-GLOBAL = "--sam-scope global --batch-size 4 --max-update 6".split()
-
-
-@pytest.fixture(scope="module", params=["sam", "dsam"])
-def one_rank(request, translation_data, tmp_path_factory):
-    """fairseq deals batches to ranks in turn: two per update on one rank are the same sentences."""
-    save_dir = tmp_path_factory.mktemp("one_rank")
-    run = train(translation_data, save_dir, "--optimizer", request.param, *FLAGS, *GLOBAL, "--update-freq", "2")
-    return request.param, last(save_dir)["model"], stats(run.text)
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_two_ranks_with_global_scope_equal_one_rank(translation_data, tmp_path, one_rank, every_rank, backend):
-    optimizer, expected, entries = one_rank
-    flags = ["--optimizer", optimizer, "--ddp-backend", backend, *FLAGS, *GLOBAL]
-    runs = train_ranks(translation_data, tmp_path, *flags, user_dir=every_rank)
-    assert_ranks_agree(tmp_path)
-    assert_close(weights_of(tmp_path, 1), expected, relative=1e-5)
-    shown = {"loss", "gnorm", "wpb", "sam_gap", "sam_grad_norm", "sam_radius", "sam_projection", "sam_skipped"}
-    if optimizer == "dsam":
-        shown |= {"dsam_r", "dsam_weight_max", "dsam_weight_entropy", "dsam_negative", "dsam_nonfinite"}
-    together = stats(runs[0].text)
-    assert len(together) == len(entries) == 6
-    for one, two in zip(entries, together):
-        for name in shown:
-            # As printed: some with 5 decimals, some with 4 digits.
-            assert two[name] == pytest.approx(one[name], rel=1e-3, abs=2e-5), name
-
-
 # ---------------------------------------------------------------------- worker scope
-
-
-def sam_of_two_workers(data, updates, rho, lr, momentum):
-    """m-sharpness in plain PyTorch: each worker's own perturbation, and one update with the gradients of both."""
-    trainer = toy.build_trainer(data, "--optimizer", "sam", *FLAGS, "--batch-size", "4", "--num-workers", "0")
-    model, criterion = trainer.get_model(), trainer.get_criterion()
-    batches = list(trainer.get_train_iterator(epoch=1).next_epoch_itr(shuffle=True))
-    params = list(model.parameters())
-    optimizer = torch.optim.SGD(params, lr=lr, momentum=momentum)
-
-    def gradient(batch):
-        loss, sample_size, _ = criterion(model.train(), batch)
-        return torch.autograd.grad(loss, params), sample_size
-
-    for update in range(updates):
-        both = []
-        for batch in batches[2 * update : 2 * update + 2]:
-            w = [p.detach().clone() for p in params]
-            ascent, sample_size = gradient(batch)
-            norm = torch.sqrt(sum(g.square().sum() for g in ascent))
-            with torch.no_grad():
-                for p, g in zip(params, ascent):
-                    p.add_(rho * g / norm)
-            both.append((gradient(batch)[0], sample_size))
-            with torch.no_grad():
-                for p, original in zip(params, w):
-                    p.copy_(original)
-        tokens = sum(sample_size for _, sample_size in both)
-        for p, one, other in zip(params, both[0][0], both[1][0]):
-            p.grad = (one + other) / tokens
-        optimizer.step()
-    return toy.weights(trainer)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_worker_scope_gives_each_rank_a_perturbation_of_its_own(translation_data, tmp_path, every_rank, backend):
-    expected = sam_of_two_workers(translation_data, updates=6, rho=0.2, lr=0.2, momentum=0.9)
+    trainer = toy.build_trainer(translation_data, "--optimizer", "sam", *FLAGS, "--batch-size", "4", "--num-workers", "0")
+    batches = list(trainer.get_train_iterator(epoch=1).next_epoch_itr(shuffle=True))
+    updates = [[[batch] for batch in batches[2 * number : 2 * number + 2]] for number in range(6)]
+    objective = plain.OfCriterion(trainer.get_criterion())
+    expected = plain.sam_of_workers(trainer.get_model(), objective, updates, rho=0.2, lr=0.2, momentum=0.9)
     flags = ["--optimizer", "sam", "--ddp-backend", backend, *FLAGS, *"--batch-size 4 --max-update 6".split()]
     train_ranks(translation_data, tmp_path, *flags, user_dir=every_rank)
     assert_ranks_agree(tmp_path)

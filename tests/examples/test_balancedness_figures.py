@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from sharp_plugins.core import balancedness
+from sharp_plugins.core import balancedness, balancing
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "balancedness"
 A = torch.diag(torch.tensor([0.5, 0.0, 0.0], dtype=torch.float64))
@@ -113,9 +113,9 @@ def plain_run(problem, method, targets, eta, rho, alpha):
     for target in targets:
         gx, gy = sam_gradients(problem, x, y, target, rho) if method == "SAM" else autograd(problem, x, y, target)
         if method in ("oBAR", "nBAR"):
-            rule, sides = (balancedness.obar_sign, (x, y)) if method == "oBAR" else (balancedness.nbar_sign, (gx, gy))
+            rule, sides = (balancing.obar_sign, (x, y)) if method == "oBAR" else (balancing.nbar_sign, (gx, gy))
             signs.append(rule(*(balancedness.squared_norms([side]) for side in sides)))
-            for_x, for_y = balancedness.factors(signs[-1], eta, eta, alpha)
+            for_x, for_y = balancing.factors(signs[-1], eta, eta, alpha)
             x, y = for_x * x, for_y * y
         x, y = x - eta * gx, y - eta * gy
     return torch.stack([x, y]), {sign.item() for sign in signs}

@@ -190,14 +190,14 @@ def test_memory_is_measured(script):
 def test_profile_names_the_parts(script, monkeypatch):
     step_time = script("step_time")
     from sharp_plugins.core import perturbation
-    from sharp_plugins.host import trainer as host
     from sharp_plugins.host.passes import Passes
+    from sharp_plugins.optim.sam import SAM
 
     for owner, names in (
         (perturbation, ["fill_normal_"]),
         (perturbation.Perturbation, ["perturb_randomly", "climb", "_write"]),
-        (Passes, ["sentence_losses_without_grad", "sentence_losses", "weighted_backward"]),
-        (host, ["climb"]),
+        (Passes, ["instance_losses_without_grad", "instance_losses", "weighted_backward"]),
+        (SAM, ["ascend"]),
     ):
         for name in names:  # taken back after the test
             monkeypatch.setattr(owner, name, getattr(owner, name))
@@ -224,7 +224,7 @@ def test_busy_machine_compares_with_the_quiet_one(script, translation_data, monk
     monkeypatch.setattr(busy_machine, "UNCOUNTED", 0)
     monkeypatch.setattr(busy_machine, "SETTINGS", {"torch's own": {}})
     speed = busy_machine.speed
-    monkeypatch.setattr(busy_machine, "speed", lambda *args: speed(*args) if args[-1] else 1000.0)
+    monkeypatch.setattr(busy_machine, "speed", lambda *args: speed(*args) if args[-1] else 100.0)
     out = tmp_path / "table.md"
     busy_machine.main(["--data", str(translation_data), "--rounds", "1", "--updates", "3", "--out", str(out)])
     row = [line for line in out.read_text().splitlines() if line.startswith("| torch's own")][0]

@@ -29,9 +29,9 @@ def test_all_passes_see_the_same_masks(translation_data, deterministic, precisio
     samples = updates(trainer, 1)[0]
     trainer.train_step(samples)
     passes = Passes(trainer, samples, is_global=False, raise_oom=False)
-    noisy = passes.sentence_losses_without_grad()
-    again = passes.sentence_losses()
-    others = passes.sentence_losses_without_grad(independent_dropout=True)
+    noisy = passes.instance_losses_without_grad()
+    again = passes.instance_losses()
+    others = passes.instance_losses_without_grad(independent_dropout=True)
     total = passes.forward_backward()
     assert_equal([one.detach() for one in noisy], [one.detach() for one in again])
     assert not any(torch.equal(one, other) for one, other in zip(noisy, others))

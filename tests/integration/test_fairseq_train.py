@@ -51,13 +51,6 @@ def test_a_daily_command_line_trains_logs_and_translates(translation_data, tmp_p
     assert len([entry for entry in translated.splitlines() if entry.startswith("H-")]) == 8
 
 
-def test_a_schedule_of_update_freq_groups_the_batches_of_each_epoch(translation_data, tmp_path):
-    run = train(translation_data, tmp_path, *"--optimizer dsam --lr 0.01 --update-freq 1,2 --batch-size 8 --max-epoch 2".split())
-    entries = stats(run.text)
-    assert [entry["bsz"] for entry in entries] == [8] * 8 + [16] * 4
-    assert all(METRICS <= entry.keys() for entry in entries)
-
-
 def test_updates_without_an_ascent_log_nothing_of_one(translation_data, tmp_path):
     flags = "--optimizer dsam --sam-interval 2 --lr 0.01 --batch-size 8 --max-update 4"
     run = train(translation_data, tmp_path, *flags.split(), "--tensorboard-logdir", tmp_path / "events")

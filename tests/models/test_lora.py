@@ -3,7 +3,6 @@
 import argparse
 import copy
 import re
-import types
 
 import pytest
 import torch
@@ -14,7 +13,6 @@ from omegaconf import OmegaConf
 from peft_models import Task
 from torch import nn
 
-from sharp_plugins.host import trainer
 from sharp_plugins.models.lora import LoRAConfig
 from sharp_plugins.networks import LoRASettings, lora_layers
 
@@ -244,14 +242,6 @@ def test_flags_that_do_not_fit_the_model_end_the_start(translation_data, flags, 
 def test_a_plain_architecture_is_left_as_it_is(translation_data):
     cfg = toy.config(translation_data, "--optimizer", "sgd", *toy.SGD)
     assert not any(key.startswith("lora_") or key == "base_arch" for key in vars(cfg.model))
-
-
-def test_the_state_of_other_flattened_weights_is_told():
-    """--fp16 makes one parameter of all that trains, and torch takes any state of one parameter for it."""
-    p = torch.nn.Parameter(torch.zeros(6))
-    for length, fits in ((6, True), (9, False)):
-        state = {p: {"step": torch.tensor(3.0), "exp_avg": torch.zeros(length)}}
-        assert trainer._state_fits(types.SimpleNamespace(optimizer=types.SimpleNamespace(state=state))) == fits
 
 
 def test_a_flags_default_is_the_settings():

@@ -120,21 +120,6 @@ def test_a_base_optimizer_that_cannot_be_flattened_is_refused_by_name(translatio
         trainer.optimizer
 
 
-@pytest.mark.parametrize("precision", [[], ["--fp16", "--fp16-no-flatten-grads"]])
-def test_state_of_another_optimizer_is_refused(translation_data, precision):
-    def trainer(*flags):
-        return toy.build_trainer(translation_data, *flags, "--lr", "0.1", *precision)
-
-    sam = trainer("--optimizer", "sam", "--base-optimizer", "sgd", "--momentum", "0.9")
-    for other in (
-        trainer("--optimizer", "sgd", "--momentum", "0.9"),
-        trainer("--optimizer", "sam", "--base-optimizer", "nag"),
-        trainer("--optimizer", "dsam", "--base-optimizer", "sgd", "--momentum", "0.9"),
-    ):
-        with pytest.raises(ValueError, match="--reset-optimizer"):
-            sam.optimizer.load_state_dict(other.optimizer.state_dict())
-
-
 def test_state_dict_has_the_base_optimizers_layout(translation_data):
     trainer = toy.build_trainer(translation_data, "--optimizer", "sam", "--base-optimizer", "adam", "--lr", "0.01")
     trainer.train_step(toy.batches(trainer, [4]))

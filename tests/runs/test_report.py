@@ -208,6 +208,13 @@ def test_a_budget_in_a_measure_where_lower_is_better(report):
     assert "## In the same time" not in report(made)  # accuracy was not validated
 
 
+def test_what_is_untrained_is_nobodys_budget(report):
+    made = [result("RTE", m, 1, 3.0, updates=300, validations=validations((300, 3.0, 70)), accuracy=70.0) for m in ("base", "sam")]
+    untrained = result("RTE", "untrained", 1, 0.1, updates=1, validations=validations((1, 0.1, 50)), accuracy=50.0)
+    rows = cells(report([*made, untrained]), "## With the same number of updates")
+    assert [(row[2], row[4], row[5]) for row in rows[1:]] == [("base", "300", "70.00"), ("sam", "300", "70.00")]
+
+
 def swept(split="valid"):
     values = {("sam", 0.01): (70.0, 72.0), ("sam", 0.05): (75.0, 71.0), ("dsam", 0.01): (80.0, 82.0), ("dsam", 0.05): (60.0,)}
     made = []

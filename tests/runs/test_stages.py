@@ -96,6 +96,22 @@ def test_training_that_ends_early_is_over(run, tmp_path):
     assert do(run, stage) == ["train"] and is_done(run, stage)
 
 
+def test_a_limit_of_time_is_of_the_runs_own_training(run, tmp_path):
+    """fairseq's clock goes on from that of the checkpoint that training starts from."""
+    start = save(tmp_path / "start.pt", minutes=20)
+    run = run._replace(config={"optimization": {"stop_time_hours": 0.5}, "checkpoint": {"finetune_from_model": str(start)}})
+    name, _, hours = stages.train(run).command[-1].partition("=")
+    assert name == "optimization.stop_time_hours" and float(hours) == pytest.approx(50 / 60)
+    for minutes, is_over in ((45, False), (51, True)):
+        save(run.directory / "checkpoint_last.pt", minutes=minutes)
+        assert is_done(run, stages.train(run)) is is_over
+    start.unlink()
+    assert stages.train(run) == stages.train() and is_done(run, stages.train(run))
+    without = run._replace(config={**run.config, "optimization": {"max_update": 10}})
+    save(tmp_path / "start.pt", minutes=20)
+    assert stages.train(without) == stages.train()
+
+
 def test_the_end_of_the_log_tells_why(run):
     stage = Stage("score", python("print('out of patience'); raise SystemExit(3)"), "s", title="scoring the best epoch")
     words = "RTE sam seed 1: scoring the best epoch ended with 3; .*score.log ends with(.|\n)*out of patience"

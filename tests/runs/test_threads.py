@@ -80,7 +80,7 @@ def test_a_file_from_elsewhere_sets_nothing_else(tmp_path, text):
 
 
 def test_a_shell_takes_what_the_command_prints(tmp_path):
-    """In a process of its own, as the quickstart's script calls it."""
+    """In a process of its own, as a script calls it."""
     names = (threads.THREADS, *threads.WAITING)
     environment = {name: value for name, value in os.environ.items() if name not in names}
     command = f'eval "$({sys.executable} -m sharp_plugins.runs.threads {tmp_path}/threads.json)"; echo "$GOMP_SPINCOUNT"'

@@ -1,0 +1,71 @@
+"""Start-up: what `Trainer` does before it trains. What cannot work is refused here, by name.
+
+`sharp_plugins.host.flags` is before this, on the command line; `refusals` and `effective` hold the checks.
+"""
+
+import argparse
+import functools
+
+import fairseq.trainer
+from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+from fairseq.trainer import Trainer
+
+from sharp_plugins.host import effective, flags, frozen, refusals
+from sharp_plugins.host.patching import wrap
+from sharp_plugins.host.weights import read_by_the_forward, registered_optimizer
+from sharp_plugins.models.base_arch import wrapper_of
+from sharp_plugins.optim.base import wrapping_optimizer
+from sharp_plugins.optim.sam import SAM
+
+
+def _wrap_init(init):
+    def __init__(self, cfg, task, model, criterion, quantizer=None):
+        if isinstance(cfg, argparse.Namespace):
+            cfg = convert_namespace_to_omegaconf(cfg)
+        flags.take_back_tpu(cfg)
+        effective.check_config(cfg)
+        effective.check_criterion(criterion)
+        wrapper = wrapper_of(cfg.model)
+        if wrapper is not None:
+            wrapper.finish(model, cfg.model)
+            wrapper.foresee(cfg)
+        if frozen.trains_beside_frozen_weights(model):
+            frozen.check_writers(cfg.model._name, cfg, model)
+        name = getattr(cfg.optimizer, "_name", None)
+        method = wrapping_optimizer(name)
+        if method is not None:
+            method.check(cfg.optimizer)
+            refusals.check_config(cfg, name)
+            method.check_run(criterion, task, model)
+        refusals.check_ema(cfg, criterion)
+        init(self, cfg, task, model, criterion, quantizer)
+
+    return __init__
+
+
+def _wrap_get_module_by_path(get):
+    """fairseq looks up a parameter that modules share, to share it again: of a LoRA layer it wants W, not W + s B A."""
+
+    def get_parameter(module, path):
+        owner, _, name = path.rpartition(".")
+        parameter = module.get_submodule(owner)._parameters.get(name)
+        return get(module, path) if parameter is None else parameter
+
+    return get_parameter
+
+
+def _wrap_build_optimizer(build):
+    def build_optimizer(self):
+        build(self)
+        effective.check_optimizer(self)
+        method = registered_optimizer(self)
+        if isinstance(method, SAM):
+            method.forward_tensors = functools.partial(read_by_the_forward, self)
+
+    return build_optimizer
+
+
+def install() -> None:
+    wrap(fairseq.trainer, "_get_module_by_path", _wrap_get_module_by_path)
+    wrap(Trainer, "__init__", _wrap_init)
+    wrap(Trainer, "_build_optimizer", _wrap_build_optimizer)

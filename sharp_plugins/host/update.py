@@ -1,0 +1,84 @@
+"""One update: the wrapper around `Trainer.train_step` in which SAM and its relatives find a place, and BAR learns of the update.
+
+1. fairseq calls train_step with the update's samples; without one of the plugin's optimizers they go on to its own
+2. the method's extra passes over the same samples, and the climb to w + ε          `SAM.ascend`
+3. what these drew and counted is put back, so that the descent sees what the base optimizer's only pass would have
+4. fairseq's own train_step at w + ε: gradients, all-reduce, clipping, loss scaling, logging
+5. its last act is the registered optimizer's step, which returns to w before it updates
+6. however the update ends, w is back; and if it was not made, all else is as it was too
+"""
+
+import logging
+import os
+from typing import Dict, Optional
+
+from fairseq.trainer import Trainer
+from torch import Tensor
+
+from sharp_plugins.host import frozen
+from sharp_plugins.host.balancing import prepare_balancing
+from sharp_plugins.host.logs import balancedness_due, log_balancedness, radius_due, sent_along
+from sharp_plugins.host.mends import mend_overflow_on_cpu
+from sharp_plugins.host.passes import LostToMemory, Passes
+from sharp_plugins.host.patching import wrap
+from sharp_plugins.host.statistics import undone_unless_made
+from sharp_plugins.host.weights import registered_optimizer
+from sharp_plugins.optim.bar import BAR
+from sharp_plugins.optim.base import WrappingOptimizer
+from sharp_plugins.optim.sam import SAM
+
+logger = logging.getLogger(__name__)
+
+
+def _wrap_train_step(train_step):
+    fairseqs_own = mend_overflow_on_cpu(train_step)
+
+    def train_step_with_method(self, samples, raise_oom=False):
+        method, updates, is_logged = registered_optimizer(self), self.get_num_updates(), balancedness_due(self)
+        frozen.remember(self)
+        if getattr(self.get_criterion(), "ema_flag", None):
+            # fairseq makes its copy on first use: here it is one of w, and not of w + ε.
+            self.get_criterion().ema_model = self.ema.get_model
+        if isinstance(method, BAR):
+            prepare_balancing(self, method, measure=is_logged)
+        if isinstance(method, WrappingOptimizer):
+            logging_output = _update(self, method, samples, raise_oom, fairseqs_own)
+        else:
+            logging_output = fairseqs_own(self, samples, raise_oom)
+        if is_logged and self.get_num_updates() > updates:
+            log_balancedness(self)
+        return logging_output
+
+    return train_step_with_method
+
+
+def _update(trainer, method: WrappingOptimizer, samples, raise_oom: bool, fairseqs_own):
+    with undone_unless_made(trainer, method) as beginning:
+        if not (isinstance(method, SAM) and method.is_due(trainer.get_num_updates())):
+            return fairseqs_own(trainer, samples, raise_oom)
+        passes = Passes(trainer, samples, method.is_global, raise_oom)
+        measured = _try_to_ascend(trainer, method, passes)
+        if measured is None:
+            return None
+        beginning.restore()
+        with sent_along(trainer, measured, passes.has_data):
+            return fairseqs_own(trainer, passes.samples, raise_oom)
+
+
+def _try_to_ascend(trainer, method: SAM, passes: Passes) -> Optional[Dict[str, Tensor]]:
+    """Make the method's passes, go to w + ε, and return what was measured; None where the update is given up for want of memory."""
+    try:
+        return method.ascend(passes, measure=radius_due(trainer, method.cfg.sam_interval))
+    except LostToMemory:
+        logger.warning("ran out of memory in the ascent: this update is skipped")
+        return None
+    except RuntimeError:
+        raise
+    except Exception:  # as fairseq does around its own passes
+        trainer.consolidate_optimizer()
+        trainer.save_checkpoint(os.path.join(trainer.cfg.checkpoint.save_dir, "crash.pt"), {})
+        raise
+
+
+def install() -> None:
+    wrap(Trainer, "train_step", _wrap_train_step)

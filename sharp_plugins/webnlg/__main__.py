@@ -1,0 +1,74 @@
+"""The commands: ``python -m sharp_plugins.webnlg run | prepare | score``."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from sharp_plugins.command import run_command
+from sharp_plugins.files.writing import write_text
+from sharp_plugins.runs.command import add_run_arguments, execute
+from sharp_plugins.webnlg.benchmark import GROUPS, SCORERS, SIZES, DataToText, add_data_arguments
+from sharp_plugins.webnlg.corpus import find_split, read_split
+
+
+def run(args) -> int:
+    status = execute(args.benchmark, args)
+    table = args.out / "results.md"
+    if status == 0 and table.is_file():
+        print(f"\n{table.read_text(encoding='utf-8')}")
+    return status
+
+
+def run_prepare(args) -> None:
+    from sharp_plugins.webnlg.prepare import prepare
+
+    prepare(args.data, args.out, SIZES["webnlg"] if args.vocab_size is None else args.vocab_size)
+
+
+def run_score(args) -> str:
+    from sharp_plugins.runs.generated import read_generated
+    from sharp_plugins.webnlg.scorer import score
+
+    inputs = read_split(find_split(args.data, "test"))
+    texts = read_generated(args.generated, len(inputs))
+    scores = score(texts, [entry.refs for entry in inputs], [entry.seen for entry in inputs])
+    groups = {group: values for group, values in zip(GROUPS, scores.as_dict().values()) if values}
+    if args.json:
+        write_text(args.json, json.dumps(groups, indent=2) + "\n")
+    return "\n".join(
+        f"{group}: {', '.join(f'{heading} {values[name]:.2f}' for name, heading, _ in SCORERS)} ({values['count']} inputs)"
+        for group, values in groups.items()
+    )
+
+
+def main(argv=None) -> int:
+    """Data-to-text generation: make the data of a corpus, train and score on them."""
+    parser = argparse.ArgumentParser(prog="python -m sharp_plugins.webnlg", description=main.__doc__)
+    commands = parser.add_subparsers(required=True, metavar="run | prepare | score")
+
+    benchmark = DataToText()
+    words = "Train and score methods, and write tables. Called again, it goes on where it stopped."
+    command = commands.add_parser("run", help="train and score methods", description=words, allow_abbrev=False)
+    add_run_arguments(command, benchmark)
+    command.set_defaults(work=run, benchmark=benchmark)
+
+    words = "Write a corpus's data as --task translation reads them. Where they are already, nothing is done."
+    command = commands.add_parser("prepare", help="make the data", description=words)
+    add_data_arguments(command)
+    command.add_argument("--out", type=Path, required=True, metavar="OUT", help="directory to write to")
+    command.set_defaults(work=lambda args: run_command(lambda: run_prepare(args)))
+
+    words = "Print BLEU, chrF++ and TER of texts that fairseq-generate wrote for a corpus's test inputs."
+    command = commands.add_parser("score", help="score generated texts", description=words)
+    command.add_argument("generated", type=Path, metavar="GENERATED", help="the output of fairseq-generate")
+    command.add_argument("--data", type=Path, required=True, metavar="DIR", help="the corpus")
+    command.add_argument("--json", type=Path, metavar="FILE", help="write the scores, not rounded, into a file too")
+    command.set_defaults(work=lambda args: run_command(lambda: run_score(args)))
+
+    args = parser.parse_args(argv)
+    return args.work(args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

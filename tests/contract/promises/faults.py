@@ -1,0 +1,207 @@
+"""An update that fails anywhere leaves the weights, running statistics, the optimizer and the random numbers as if it had not
+begun, and no file holds anything else."""
+
+import time
+
+import pytest
+import torch
+import toy
+from events import Calls, events_of, failing
+from every_method import promise
+from fairseq.optim import FP16Optimizer
+from processes import assert_equal
+from state import assert_alike, everything, updated
+from torch.overrides import TorchFunctionMode
+from trainers import build, forget, method_of, shared
+
+# Of these fairseq itself says: an exception in a forward or a backward pass is worth a crash.pt. A climb is part of a pass.
+WRITES_CRASH = {"forward": True, "backward": True, "climb": True, "all-reduce": False, "clipping": False, "base update": False}
+
+
+class Fault(Exception):
+    """Stands for any exception of a criterion, a task or a data set."""
+
+
+def raiser(error):
+    def fault():
+        raise error
+
+    return fault
+
+
+def assert_crash_checkpoint_holds(path, before):
+    """fairseq writes it for exceptions in forward and backward passes, and for gradients that are not finite."""
+    saved = torch.load(path)["model"]
+    for name, value in before["weights"].items():
+        assert torch.equal(saved[name], value.cpu()), f"{name} in crash.pt"
+    path.unlink()
+
+
+@promise(of_criterions="fp32")
+def an_exception_leaves_nothing(world, method, precision):
+    path = world.directory / "crash.pt"
+    path.unlink(missing_ok=True)
+    events = events_of(world, method)
+    with shared(world, method, precision) as trainer:
+        before = everything(trainer)
+        samples = toy.batches(trainer, [4, 4])
+        for event in events:
+            with failing(trainer, event, raiser(Fault())):
+                with pytest.raises(Fault):
+                    trainer.train_step(samples)
+                assert_equal(before, everything(trainer))
+                assert path.exists() == WRITES_CRASH.get(event.name, path.exists())
+                if path.exists():
+                    assert_crash_checkpoint_holds(path, before)
+
+
+@promise("fp32 fp16 memory-efficient-fp16 amp")  # bf16 and unflattened fp16 go the ways of these
+def ctrl_c_at_any_call_leaves_nothing(world, method, precision):
+    """Up to the base optimizer's own update; most closely within the method's step, which comes just before that."""
+    with shared(world, method, precision) as trainer:
+        before = everything(trainer)
+        samples = toy.batches(trainer, [4, 4])
+        optimizer, calls, at = method_of(trainer), Calls(), {}
+        step = optimizer.step
+
+        def note_step(*args, **kwargs):
+            at["step"] = calls.count
+            return step(*args, **kwargs)
+
+        def stop(*args, **kwargs):
+            at["base"] = calls.count
+            raise KeyboardInterrupt
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(optimizer, "step", note_step)
+            patch.setattr(optimizer.base, "step", stop)
+            with pytest.raises(KeyboardInterrupt), calls:
+                trainer.train_step(samples)
+        assert_equal(before, everything(trainer))
+        spread = [1 + part * at["step"] // 5 for part in range(5)]
+        near = range(at["step"] + 1, at["base"] + 1, max((at["base"] - at["step"]) // 5, 1))
+        for number in [*spread, *near]:
+            with pytest.raises(KeyboardInterrupt), Calls(interrupt_at=number):
+                trainer.train_step(samples)
+            try:
+                assert_equal(before, everything(trainer))
+            except AssertionError as error:
+                raise AssertionError(f"interrupted at call {number} of {at}: {error}") from error
+
+
+@promise("fp32 fp16")  # otherwise what is caught and what is not are the same
+def out_of_memory_leaves_nothing(world, method, precision):
+    """In a forward or a backward pass fairseq gives the update up and goes on, unless it is told to raise."""
+    events = events_of(world, method)
+    with shared(world, method, precision) as trainer:
+        before = everything(trainer)
+        samples = toy.batches(trainer, [4, 4])
+        for event in events:
+            is_survived = event.name in ("forward", "backward")
+            for raise_oom in (False, True):
+                with failing(trainer, event, raiser(RuntimeError("CUDA out of memory"))):
+                    if is_survived and not raise_oom:
+                        assert trainer.train_step(samples) is None
+                    else:
+                        with pytest.raises(RuntimeError, match="out of memory"):
+                            trainer.train_step(samples, raise_oom=raise_oom)
+                    assert_equal(before, everything(trainer))
+
+
+@promise("fp32 fp16 memory-efficient-fp16", of_criterions="fp32")
+def a_checkpoint_in_the_middle_of_an_update_holds_its_beginning(world, method, precision):
+    path, events = world.directory / "middle.pt", events_of(world, method)
+    with shared(world, method, precision) as trainer:
+        before = everything(trainer)
+
+        def save():
+            trainer.consolidate_optimizer()
+            trainer.save_checkpoint(str(path), {})
+            raise Fault
+
+        for event in events[:-1]:  # nobody saves from within the base optimizer's update
+            with failing(trainer, event, save):
+                with pytest.raises(Fault):
+                    trainer.train_step(toy.batches(trainer, [4, 4]))
+                assert_crash_checkpoint_holds(path, before)
+
+
+@promise("fp32 fp16 amp")
+def a_checkpoint_that_cannot_be_written_leaves_nothing(world, method, precision):
+    """Between two updates, on a disk that is full."""
+    path = world.directory / "full.pt"
+    with shared(world, method, precision) as trainer, pytest.MonkeyPatch.context() as patch:
+        before = everything(trainer)
+        patch.setattr(time, "sleep", lambda seconds: None)  # fairseq waits, and tries twice more
+        patch.setattr(torch, "save", lambda *args, **kwargs: raiser(OSError("no space left on device"))())
+        with pytest.raises(OSError, match="no space"):
+            trainer.consolidate_optimizer()
+            trainer.save_checkpoint(str(path), {})
+        assert_equal(before, everything(trainer))
+        assert not path.exists()
+
+
+@promise()
+def training_goes_on_as_if_nothing_had_been(world, method, precision):
+    """After a fault at the last event, when all else is done, and after all faults of the promises above."""
+    twin, last = build(world, method, precision), events_of(world, method)[-1]
+    with shared(world, method, precision) as trainer:
+        with failing(trainer, last, raiser(KeyboardInterrupt())), pytest.raises(KeyboardInterrupt):
+            trainer.train_step(toy.batches(trainer, [4, 4]))
+        for each in (trainer, twin):
+            each.train_step(toy.batches(each, [3, 5]))
+        assert_alike(everything(trainer), everything(twin))
+    forget(world, method, precision)  # it has made an update
+
+
+# ---------------------------------------------------------------------- the base optimizer's own failure
+
+
+class HalfWay(TorchFunctionMode):
+    """Fails as soon as half of the *tensors* are no longer what they were."""
+
+    def __init__(self, tensors):
+        super().__init__()
+        self.tensors, self.found = tensors, [t.detach().clone() for t in tensors]
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        changed = sum(not torch.equal(t, found) for t, found in zip(self.tensors, self.found))
+        if 2 * changed >= len(self.tensors):
+            raise Fault
+        return result
+
+
+@promise()
+def a_base_optimizer_that_fails_half_way_leaves_what_it_leaves_alone(world, method, precision):
+    """Every weight is as it was, or as the base optimizer had left it when it failed: none at w + ε, none only balanced."""
+    trainer = build(world, method, precision)
+    before, samples = everything(trainer), toy.batches(trainer, [4, 4])
+    optimizer, noted = method_of(trainer).base.optimizer, {}
+    step = optimizer.step
+
+    def fail(*args, **kwargs):
+        noted["found"] = [w.clone() for w in updated(trainer)]
+        try:
+            with HalfWay([p for group in optimizer.param_groups for p in group["params"]]):
+                step(*args, **kwargs)
+        finally:
+            noted["left"] = [w.clone() for w in updated(trainer)]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(optimizer, "step", fail)
+        with pytest.raises(Fault):
+            trainer.train_step(samples)
+    was, after, changed = before["updated"], everything(trainer), 0
+    for w, found, left, now in zip(was, noted["found"], noted["left"], after["updated"]):
+        is_updated = not torch.equal(found, left)
+        changed += is_updated
+        assert torch.equal(now, left if is_updated else w)
+    assert 0 < changed and (changed < len(was) or precision == "fp16")  # which the base optimizer sees as one flat tensor
+    # BAR has moved the weights by then, and those that climb are back at w.
+    assert ("bar_alpha" in method.logs) != all(map(torch.equal, was, noted["found"]))
+    assert_equal(before["random"], after["random"])
+    statistics = [name for name in before["weights"] if ".running_" in name or ".num_batches" in name]
+    # fairseq writes the half-precision weights last; without master copies they are what the base optimizer updates.
+    whole = list(before["weights"]) if isinstance(trainer.optimizer, FP16Optimizer) else statistics
+    assert statistics and all(torch.equal(before["weights"][name], after["weights"][name]) for name in whole)

@@ -1,0 +1,99 @@
+"""Updates equal those of the slow plain twin, which is written from the paper's equations."""
+
+import contextlib
+import copy
+
+import plain
+import pytest
+import torch
+import toy
+from every_method import promise
+from trainers import build
+
+# As they are given to fairseq, and to the twin.
+SGD = {"lr": 0.2, "momentum": 0.9}
+RATE = f"--lr {SGD['lr']} --dropout 0 --attention-dropout 0"
+DECAY = 0.01
+
+
+def base_of(method):
+    """SGD; without weight decay where weights without a gradient, as RoBERTa's unused ones, are not to decay."""
+    return f"sgd --momentum {SGD['momentum']} --weight-decay {decay_of(method)}"
+
+
+def decay_of(method):
+    return DECAY if method.criterion is None else 0.0
+
+
+# Updates of one batch, of equal and of unequal micro-batches.
+UPDATES = ([12], [4, 4, 4], [1, 8, 3])
+
+
+@contextlib.contextmanager
+def random_points(trainer, points):
+    """Add to *points* where the first forward pass of each update is made inside: its weights minus those before the update."""
+    model, train_step, before = trainer.get_model(), trainer.train_step, []
+
+    def start(*args, **kwargs):
+        before[:] = [p.detach().clone() for p in plain.trainable(model)]
+        return train_step(*args, **kwargs)
+
+    def note(*args):
+        if before:
+            points.append([p.detach() - w for p, w in zip(plain.trainable(model), before)])
+            before.clear()
+
+    hook = model.register_forward_pre_hook(note)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "train_step", start)
+        yield
+    hook.remove()
+
+
+def objective_of(trainer, method):
+    """What the twin trains on."""
+    if method.criterion is None:
+        return plain.OfCriterion(trainer.get_criterion())
+    return plain.OfLosses(method.criterion.losses, trainer.cfg.common.seed)
+
+
+def assert_equals_its_twin(trainer, method, updates, make_updates, tolerance, **settings):
+    """*make_updates*() makes the *updates* (lists of samples) with *trainer*; the twin makes them with *settings* of its own."""
+    start, twin = toy.weights(trainer), method.twin()
+    model, points = copy.deepcopy(trainer.get_model()), []
+    with random_points(trainer, points):
+        make_updates()
+    if hasattr(twin, "points"):
+        twin.points = points
+        for point in points:
+            assert torch.cat([p.reshape(-1) for p in point]).norm().item() == pytest.approx(twin.rho, rel=1e-3)
+    objective = objective_of(trainer, method)
+    expected = plain.train(model, objective, updates, twin, **settings)
+    without = plain.train(model, objective, updates, plain.Base(), **settings)
+    toy.assert_close(trainer, expected, tolerance)
+    # It can fail: the base optimizer alone ends elsewhere.
+    if method.flags:
+        assert max((without[name] - expected[name]).abs().max() for name in start) > 5 * tolerance
+    assert max((start[name] - expected[name]).abs().max() for name in start) > 5 * tolerance
+    if hasattr(twin, "decisions"):
+        assert set(twin.decisions) == {1.0, -1.0}
+
+
+@promise("fp32", of_criterions="fp32", under_the_base=True)
+def it_equals_its_plain_twin(world, method, precision):
+    """Also with gradients that are clipped: at w + ε, and nowhere else."""
+    if method.criterion is None:
+        clips, tolerance, dropout = (0, 0.3), 1e-4, ""
+    else:
+        clips, tolerance = (0.3,), 1e-3  # SMART's ball has corners, which rounding chooses between
+        dropout = f" --dropout {method.criterion.dropout} --attention-dropout {method.criterion.dropout}"
+    for clip in clips:
+        flags = f"{RATE} --clip-norm {clip}{dropout}"
+        trainer = build(world, method, precision, base=base_of(method), flags=flags, statistics=False, begun=False)
+        updates = [toy.batches(trainer, sizes) for sizes in UPDATES]
+
+        def make_updates():
+            for samples in updates:
+                trainer.train_step(samples)
+
+        assert_equals_its_twin(trainer, method, updates, make_updates, tolerance, **SGD, weight_decay=decay_of(method), clip=clip)
