@@ -16,7 +16,7 @@ def read_settings(directory: Path, task: str, needed: Sequence[str] = NEEDED) ->
 
     Example::
 
-        read_settings(Path("sharp_plugins/glue/configs/bert"), "RTE").lora["lr"]
+        read_settings(Path("configs/bert"), "RTE").lora["lr"]
     """
     path = directory / f"{task}.yaml"
     own = _load(path)
