@@ -23,6 +23,28 @@ The guides beside this script and in sharp_plugins/runs have the other flags.
 END
 }
 
+fail() {
+  echo "error: $*" >&2
+  exit 1
+}
+
+# Before the set-up, which may take minutes: words of the script that was here before, and misspelt ones.
+for word in "$@"; do
+  case "${word%%=*}" in
+    --methods | --seeds | --tasks | --data | --out | --size | --vocab-size | --minutes | --set | --sweep | --jobs | --devices) ;;
+    --cpu | --keep-checkpoints | --help) ;;
+    --seed) fail "--seed: it is --seeds now, and takes several" ;;
+    --max-update) fail "--max-update: it is --set optimization.max_update=N now" ;;
+    --epochs) fail "--epochs: it is --set optimization.max_epoch=N now" ;;
+    --rho) fail "--rho: it is --set optimizer.sam_rho=R now" ;;
+    --fp16) fail "--fp16: it is --set common.fp16=true now" ;;
+    --threads) fail "--threads: it is OMP_NUM_THREADS=N before the command now" ;;
+    --) fail "--: flags of fairseq-train are settings now, such as --set model.dropout=0.3" ;;
+    adam) fail "adam: this method is called base now" ;;
+    --*) fail "unknown option $word; see --help" ;;
+  esac
+done
+
 here="$PWD"
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
 out="$root/runs/quickstart" is_made=1 previous=""

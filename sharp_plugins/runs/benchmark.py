@@ -148,7 +148,8 @@ class Benchmark:
         raise NotImplementedError
 
     def selection(self, task: str) -> Measure:
-        """The measure by which --sweep chooses, on the split that it is to choose on."""
+        """The measure by which --sweep chooses, on the split that it is to choose on; its name in fairseq's own validations is
+        what the tables of equal updates and equal time look up. A first measure on test data is refused with --sweep."""
         return self.measures(task)[0]
 
     def about(self, results: Sequence[Result]) -> str:

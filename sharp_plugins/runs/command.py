@@ -45,7 +45,10 @@ def add_run_arguments(parser, benchmark: Benchmark) -> None:
     parser.add_argument("--jobs", type=int, metavar="N", help=words)
     parser.add_argument("--devices", metavar="0,1,...", help="GPUs; each run gets one of them (default: what fairseq takes)")
     parser.add_argument("--cpu", action="store_true", help="train on the CPU, in fp32 (default: where there is no GPU)")
-    parser.add_argument("--keep-checkpoints", action="store_true", help="of finished runs too; they are large")
+    words = "keep those of finished runs too; they are large" + (
+        " (always, with this benchmark)" if benchmark.keep_checkpoints else ""
+    )
+    parser.add_argument("--keep-checkpoints", action="store_true", help=words)
     benchmark.add_arguments(parser)
 
 
@@ -74,6 +77,7 @@ def execute(benchmark: Benchmark, args) -> int:
     from sharp_plugins.runs.processes import Stop
     from sharp_plugins.runs.progress import Screen
     from sharp_plugins.runs.schedule import side_by_side, slots
+    from sharp_plugins.runs.sweep import check_selection
 
     def interrupt(*_):
         raise KeyboardInterrupt
@@ -84,6 +88,8 @@ def execute(benchmark: Benchmark, args) -> int:
         if args.devices is not None and (args.cpu or not torch.cuda.is_available()):
             raise ValueError(f"--devices {args.devices}: {'--cpu asks for none' if args.cpu else 'there is no GPU'}; leave it out")
         args.cpu = args.cpu or not torch.cuda.is_available()
+        if args.sweeps:
+            check_selection(benchmark, args.tasks)
         screen, stop = Screen(), Stop()
         runs = plan(benchmark, args, screen.tell)
         finished = sum(run.is_finished for run in runs)

@@ -136,14 +136,23 @@ def _refuse(changes: Sequence[str], own: Sequence[str]) -> None:
 
 
 def change_settings(config: Dict, changes: Sequence[str]) -> Dict:
-    """A copy of *config* with the changes made, ``part.name=value`` each.
+    """A copy of *config* with the changes made, ``part.name=value`` each. A number in the place of a list of one stands for such a
+    list: fairseq's learning rate and --update-freq are lists, by epoch.
+
+    >>> change_settings({"optimization": {"lr": [0.1]}}, ["optimization.lr=0.01"])
+    {'optimization': {'lr': [0.01]}}
 
     Raises:
         ValueError: a change cannot be made.
     """
     try:
-        changed = OmegaConf.merge(OmegaConf.create(deepcopy(config)), OmegaConf.from_dotlist(list(changes)))
-        return OmegaConf.to_container(changed)
+        before = OmegaConf.create(deepcopy(config))
+        made = OmegaConf.from_dotlist(list(changes))
+        for name in (change.partition("=")[0] for change in changes):
+            old, new = OmegaConf.select(before, name), OmegaConf.select(made, name)
+            if OmegaConf.is_list(old) and len(old) == 1 and isinstance(new, (int, float)):
+                OmegaConf.update(made, name, [new])
+        return OmegaConf.to_container(OmegaConf.merge(before, made))
     except OmegaConfBaseException as error:
         raise ValueError(f"--set: {error}") from error
 

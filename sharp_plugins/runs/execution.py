@@ -54,7 +54,9 @@ class Worker:
         begin(run)
         environment = stages.environment_of(run, slot.device, slot.share)
         for stage in stages.remaining(run, self.benchmark.stages(run)):
-            self.screen.tell(f"{start}: {stage.name}, log in {run.directory / stage.log}\n+ {stage.line(run.directory)}")
+            self.screen.tell(
+                f"{start}: {stage.name}, log in {run.directory / stage.log}\n+ {stage.line(run.directory, environment)}"
+            )
             progress = Progress(start, run.config, self.screen)
             try:
                 stages.perform(run, stage, lock, self.stop, progress, environment)

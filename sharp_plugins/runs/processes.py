@@ -77,14 +77,22 @@ def interpreter(command: Sequence[str], memory: Optional[Path] = None) -> List[s
     return [sys.executable, "-c", START + code, *rest]
 
 
-def shell_line(command: Sequence[str], directory: Path, log: str, output: Optional[str] = None) -> str:
+def shell_line(
+    command: Sequence[str], directory: Path, log: str, output: Optional[str] = None, environment: Mapping[str, str] = {}
+) -> str:
     """A command as a line for a shell, which a user can copy.
+
+    Args:
+        environment: what it finds changed there, such as the number of threads.
 
     >>> shell_line(["fairseq-generate", "a b"], Path("runs/x"), "generate.log", "generated.txt")
     "cd runs/x; fairseq-generate 'a b' > generated.txt 2>> generate.log"
+    >>> shell_line(["fairseq-train", "data"], Path("x"), "train.log", environment={"OMP_NUM_THREADS": "1"})
+    'cd x; OMP_NUM_THREADS=1 fairseq-train data >> train.log 2>&1'
     """
+    words = [*(f"{name}={shlex.quote(value)}" for name, value in environment.items()), shlex.join(command)]
     to = f"> {shlex.quote(output)} 2>> {log}" if output else f">> {log} 2>&1"
-    return f"cd {shlex.quote(str(directory))}; {shlex.join(command)} {to}"
+    return f"cd {shlex.quote(str(directory))}; {' '.join(words)} {to}"
 
 
 def run_process(

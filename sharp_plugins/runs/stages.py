@@ -7,7 +7,7 @@ checkpoint; any other stage starts again, and what it makes is taken when its pr
 import json
 import os
 from pathlib import Path
-from typing import Callable, Dict, NamedTuple, Optional, Sequence
+from typing import Callable, Dict, Mapping, NamedTuple, Optional, Sequence
 
 from sharp_plugins.files.text import read_json
 from sharp_plugins.files.writing import unfinished_in, write_text
@@ -56,9 +56,9 @@ class Stage(NamedTuple):
     def trains(self) -> bool:
         return self.makes is None
 
-    def line(self, directory: Path) -> str:
+    def line(self, directory: Path, environment: Mapping[str, str] = {}) -> str:
         """For a shell."""
-        return shell_line(self.command, directory, self.log, self.makes if self.takes_output else None)
+        return shell_line(self.command, directory, self.log, self.makes if self.takes_output else None, environment)
 
 
 def train(run: Optional[Run] = None) -> Stage:

@@ -10,6 +10,7 @@ from typing import Callable, Dict, Iterable, List, Mapping, Sequence
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from sharp_plugins.runs.benchmark import Benchmark
 from sharp_plugins.runs.configs import differences
 from sharp_plugins.runs.record import Record, Value
 
@@ -54,6 +55,17 @@ def swept(records: Iterable[Record], sweeps: Mapping[str, Sequence[Value]]) -> D
     """
     earlier = {name: [] for record in records for name in record.axes if "." in name and name not in sweeps}
     return {**sweeps, **earlier}
+
+
+def check_selection(benchmark, tasks: Sequence[str]) -> None:
+    """Raise ValueError where a sweep would choose on test data, only because the benchmark does not say on which to choose."""
+    for task in tasks:
+        split = benchmark.selection(task).split
+        if type(benchmark).selection is Benchmark.selection and not split.startswith("valid"):
+            raise ValueError(
+                f"--sweep: {benchmark.name} has no selection of its own, and its first measure of {task} is on {split}, which is "
+                "reported: take --sweep out, or give the benchmark a selection on other data"
+            )
 
 
 def changes_of(axes: Mapping[str, Value]) -> List[str]:

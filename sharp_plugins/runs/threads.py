@@ -11,13 +11,10 @@ machine. Two settings help, and are made here for the processes that the runs st
 
 What the user has set stays. A run keeps the settings of its first start, as the number of threads changes the order in which
 sums are rounded: it would not go on bit for bit with another one.
-
-    eval "$(python -m sharp_plugins.runs.threads FILE)"        # in a script; FILE remembers
 """
 
 import json
 import os
-import shlex
 import sys
 import time
 from pathlib import Path
@@ -120,22 +117,3 @@ def for_run(path: Path, environment: Optional[Mapping[str, str]] = None) -> Dict
         raise ValueError(f"{path}: is to hold whole numbers for {', '.join(known)} in JSON; delete it")
     waits = any(name in environment for name in WAITING)
     return {k: v for k, v in settings.items() if k not in environment and not (waits and k in SPIN)}
-
-
-def main(argv: Sequence[str]) -> int:
-    """Print the settings as a shell's lines."""
-    if len(argv) != 1:
-        print("usage: python -m sharp_plugins.runs.threads FILE", file=sys.stderr)
-        return 2
-    try:
-        settings = for_run(Path(argv[0]))
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    for name, value in settings.items():
-        print(f"export {name}={shlex.quote(value)}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

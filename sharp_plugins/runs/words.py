@@ -29,7 +29,8 @@ def about_differences(lines: Sequence[Line], baseline: str) -> str:
     parts = [
         f"Each method minus {baseline}, on average over the seeds that both have. The interval is Student's t. p is of the exact "
         "sign-flip test. The corrected p is Holm's for all comparisons of this table that have one "
-        f"({len(tested)}). “–” is what cannot be computed: of one seed, or where all differences are equal."
+        f"({len(tested)}). “–” is what cannot be computed: of one seed, where all differences are equal, or of a run that diverged "
+        "(nan)."
     ]
     if tested:
         most = max(one.pairs for one in tested)

@@ -63,3 +63,20 @@ def test_a_corpus_of_the_user_is_taken(call, flags):
 def test_help_sets_nothing_up(call):
     (call.root / "examples" / "environment.sh").unlink()
     assert call("--methods", "base", "-h")[0][0].startswith("usage: examples/quickstart/run.sh")
+
+
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        (["--rho", "0.1"], "--rho: it is --set optimizer.sam_rho=R now"),
+        (["--seed=2"], "--seed: it is --seeds now"),
+        (["--methods", "untrained", "adam"], "adam: this method is called base now"),
+        (["--methdos", "base"], "unknown option --methdos; see --help"),
+        (["--", "--dropout", "0.3"], "flags of fairseq-train are settings now"),
+    ],
+)
+def test_a_wrong_word_is_told_before_the_set_up(call, flags, words):
+    (call.root / "examples" / "environment.sh").write_text("echo set up; exit 3\n")
+    line = ["bash", str(call.root / "examples" / "quickstart" / "run.sh"), *flags]
+    done = subprocess.run(line, cwd=call.home, capture_output=True, text=True)
+    assert done.returncode == 1 and words in done.stderr and not done.stdout

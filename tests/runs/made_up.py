@@ -91,13 +91,22 @@ class Backwards(Benchmark):
         return record._replace(method="base", axes={}) if record.method.startswith("lora") else None
 
     def stages(self, run):
-        generate = ["fairseq-generate", run.config["task"]["data"], "--path", "checkpoint_best.pt", "--beam", "2"]
+        generate = [
+            "fairseq-generate",
+            run.config["task"]["data"],
+            "--path",
+            "checkpoint_best.pt",
+            "--gen-subset",
+            "valid",
+            "--beam",
+            "2",
+        ]
         generate += ["--user-dir", run.config["common"]["user_dir"], *(["--cpu"] if run.config["common"].get("cpu") else [])]
         score = ["python", "-c", f"import sys; sys.path.append({str(Path(__file__).parent)!r}); import made_up; made_up.score()"]
         return [train(), Stage("generate", generate, "generated.txt", takes_output=True), Stage("score", score, SCORES)]
 
     def measures(self, task):
-        return [Measure("test", "words", "words in place, %")]
+        return [Measure("valid", "words", "words in place, %")]
 
 
 def score():
@@ -106,7 +115,7 @@ def score():
     targets, written = ({line[0][2:]: line[-1].split() for line in lines if line[0][0] == kind} for kind in "TH")
     pairs = [pair for number, target in targets.items() for pair in zip(target, written[number] + [None] * len(target))]
     right = sum(one == other for one, other in pairs)
-    write_text(Path(SCORES), json.dumps({"test": {"words": 100 * right / len(pairs)}}))
+    write_text(Path(SCORES), json.dumps({"valid": {"words": 100 * right / len(pairs)}}))
 
 
 if __name__ == "__main__":

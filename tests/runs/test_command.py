@@ -40,7 +40,7 @@ def call(prepared, tmp_path, monkeypatch):
             for name in ("checkpoint_best.pt", "checkpoint_last.pt"):
                 engine.save(run.directory / name, updates=run.config["optimization"]["max_update"])
         else:
-            (run.directory / stage.makes).write_text(json.dumps({"test": {"words": call.value(run)}}))
+            (run.directory / stage.makes).write_text(json.dumps({"valid": {"words": call.value(run)}}))
             stages._mark(run, {**stages._marks(run), stage.name: list(stage.command)})
 
     monkeypatch.setattr(stages, "perform", perform)
@@ -126,8 +126,8 @@ def test_missing_runs_are_done_and_finished_ones_skipped(call, capsys):
     shown = capsys.readouterr().out
     assert "4 runs, 0 of them finished before" in shown and str(call.out / "table.md") in shown
     assert "[2/4] short sam seed 1: words in place, % 50.00 in epoch 1; 12 updates, 1.5 min" in shown
-    assert re.search(r"\n\+ cd \S+/short/sam/seed1; fairseq-hydra-train --config-dir . --config-name run", shown)
-    assert re.search(r"\n\+ cd \S+/seed1; fairseq-generate .* > generated.txt 2>> generate.log", shown)
+    assert re.search(r"\n\+ cd \S+/short/sam/seed1; (\w+=\S+ )*fairseq-hydra-train --config-dir . --config-name run", shown)
+    assert re.search(r"\n\+ cd \S+/seed1; (\w+=\S+ )*fairseq-generate .* > generated.txt 2>> generate.log", shown)
     assert not list(call.out.rglob("checkpoint*.pt"))
     assert call(line) == 0 and call.done == []
     assert call("--tasks short --methods base rdrop --seeds 1") == 0 and trained(call) == ["short rdrop seed 1"]
@@ -244,3 +244,17 @@ def test_a_sweep_trains_each_value_where_it_is_used(call, capsys):
     assert call(line) == 0 and call.done == []
     # One value more.
     assert call(line.replace("0.01,", "0.01,0.05,")) == 0 and len(trained(call)) == 2
+
+
+def test_a_sweep_does_not_choose_on_test_data_by_oversight(call, capsys, monkeypatch):
+    monkeypatch.setattr(made_up.Backwards, "measures", lambda self, task: [made_up.Measure("test", "words", "words")])
+    line = "--tasks short --methods sam --seeds 1 --sweep optimizer.sam_rho=0.01,0.02"
+    assert call(line) == 1 and call.done == []
+    assert "--sweep: backwards has no selection of its own, and its first measure of short is on test" in capsys.readouterr().err
+
+
+def test_what_a_printed_command_finds_in_its_environment_is_printed(call, capsys, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("sharp_plugins.runs.threads.for_run", lambda path, environment=None: {"OMP_NUM_THREADS": "1"})
+    assert call() == 0
+    assert "; OMP_NUM_THREADS=1 fairseq-hydra-train --config-dir ." in capsys.readouterr().out

@@ -36,3 +36,12 @@ def test_methods_without_use_for_a_setting_are_trained_once(method, count):
     sweeps = read_sweeps([f"{RHO}=0.1,0.2", "optimizer.dsam_beta=1,2"])
     found = grid(sweeps, lambda changes: configure(Settings(task, {"lr": 0.2}), find_method(method), changes))
     assert len(found) == count and all(set(axes) <= set(sweeps) for axes in found)
+
+
+def test_a_learning_rate_is_a_number():
+    """fairseq's is a list, one for each epoch."""
+    task = {"optimizer": {"_name": "dsam", "base_optimizer": "adam"}, "optimization": {"lr": [0.1]}, "model": {"_name": "roberta"}}
+    config = configure(Settings(task), find_method("base"), ["optimization.lr=0.01"])
+    assert config["optimization"]["lr"] == [0.01]
+    assert configure(Settings(task), find_method("base"), ["optimization.lr=[0.01,0.02]"])["optimization"]["lr"] == [0.01, 0.02]
+    assert read_sweeps(["optimization.lr=0.01,0.02"]) == {"optimization.lr": [0.01, 0.02]}

@@ -1,10 +1,5 @@
 """The threads of the runs' processes: fewer beside busy neighbours, and always what the user has set."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 from sharp_plugins.runs import threads
@@ -77,13 +72,3 @@ def test_a_file_from_elsewhere_sets_nothing_else(tmp_path, text):
     path.write_text(text)
     with pytest.raises(ValueError, match="threads.json"):
         threads.for_run(path, {})
-
-
-def test_a_shell_takes_what_the_command_prints(tmp_path):
-    """In a process of its own, as a script calls it."""
-    names = (threads.THREADS, *threads.WAITING)
-    environment = {name: value for name, value in os.environ.items() if name not in names}
-    command = f'eval "$({sys.executable} -m sharp_plugins.runs.threads {tmp_path}/threads.json)"; echo "$GOMP_SPINCOUNT"'
-    root = Path(__file__).resolve().parents[2]
-    done = subprocess.run(["bash", "-c", command], cwd=root, env=environment, stdout=subprocess.PIPE, text=True)
-    assert done.returncode == 0 and done.stdout.strip() == threads.SPIN["GOMP_SPINCOUNT"]
