@@ -5,7 +5,7 @@ Importing the package imports nothing else and changes nothing. It is put into f
 * by fairseq, where it loads the package as its ``--user-dir`` (in a hydra config ``common.user_dir``, in its hub ``user_dir``);
 * by `register`, in a program that uses fairseq's functions, and in a user dir of one's own that is loaded beside it.
 
-The public names below are imported when they are used. They need torch and NumPy alone. Example::
+The public names below are imported when they are used. All but `register` need torch and NumPy alone. Example::
 
     from sharp_plugins import Perturbation
 
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from sharp_plugins.user_dir import PackagePath, register
 
 if TYPE_CHECKING:  # for editors and type checkers, which do not run __getattr__
-    from sharp_plugins.core.balancedness import balancedness
+    from sharp_plugins.core.balancedness import balancedness, squared_norms
     from sharp_plugins.core.guardedness import instance_weights
     from sharp_plugins.core.pairs import declare_pair, scale_invariant_pairs
     from sharp_plugins.core.perturbation import Perturbation
@@ -31,6 +31,7 @@ _HOMES = {
     "Perturbation": "core.perturbation",
     "instance_weights": "core.guardedness",
     "balancedness": "core.balancedness",
+    "squared_norms": "core.balancedness",
     "declare_pair": "core.pairs",
     "scale_invariant_pairs": "core.pairs",
     "LoRASettings": "networks.lora",
@@ -50,6 +51,7 @@ __all__ = [
     "mark_only_lora_as_trainable",
     "register",
     "scale_invariant_pairs",
+    "squared_norms",
 ]
 __path__ = PackagePath(__path__)
 

@@ -76,6 +76,15 @@ def test_lora_without_fairseq():
     ]
 
 
+def test_bar_without_fairseq():
+    (lines,) = [block for block in code_blocks("sharp_plugins/core/README.md", "python") if "nbar_sign" in block]
+    a, b = (torch.nn.Parameter(torch.ones(shape)) for shape in ((2, 4), (3, 2)))
+    a.grad, b.grad = torch.full_like(a, 0.1), torch.ones_like(b)
+    exec(lines, {"torch": torch, "a": a, "b": b})
+    # ‖G_B‖ is the larger one: B grows, and A shrinks (nBAR).
+    assert torch.allclose(b, torch.full_like(b, 1 + 5e-4)) and torch.allclose(a, torch.full_like(a, 1 - 5e-4))
+
+
 def test_a_pair_is_declared():
     from sharp_plugins import scale_invariant_pairs
 

@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "sharp_plugins"
 
 # A folder imports itself and what stands below it; folders on one level do not know each other.
 LEVELS = [
-    ["core", "files", "command", "user_dir"],
+    ["core", "files", "command_line", "user_dir"],
     ["networks", "text"],
     ["criterions", "models", "tasks"],
     ["optim", "convert"],

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sharp_plugins.command import run_command
+from sharp_plugins.command_line import run_command
 
 if TYPE_CHECKING:
     from sharp_plugins.convert.conversion import Converted
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 TASK = {1: ["--init-token", "0"], 2: ["--init-token", "0", "--separator-token", "2"]}
 
 
-def message(converted: "Converted", out: Path) -> str:
+def what_is_next(converted: "Converted", out: Path) -> str:
     """What there is now, and how to use it."""
     lines = [
         f"{out}: model.pt ({converted.weights / 1e6:.1f} million weights), dict.txt ({converted.symbols} symbols), "
@@ -34,7 +34,7 @@ def message(converted: "Converted", out: Path) -> str:
     return "\n".join(lines)
 
 
-def encoded_message(encoded: "Encoded", directory: Path, out: Path) -> str:
+def what_was_written(encoded: "Encoded", directory: Path, out: Path) -> str:
     """What was written, and what to do with it."""
     share = encoded.unknown / max(1, encoded.symbols)
     dictionary = shlex.quote(str(directory / "dict.txt"))
@@ -69,10 +69,10 @@ def main(argv=None) -> int:
         if "text" in args:
             from sharp_plugins.text.encode import encode_file
 
-            return encoded_message(encode_file(args.directory, args.text, args.out), args.directory, args.out)
+            return what_was_written(encode_file(args.directory, args.text, args.out), args.directory, args.out)
         from sharp_plugins.convert.conversion import convert
 
-        return message(convert(args.directory, args.out), args.out)
+        return what_is_next(convert(args.directory, args.out), args.out)
 
     return run_command(work)
 

@@ -8,7 +8,7 @@
 η is the learning rate and α the strength, so this is decoupled like AdamW's weight decay. The measure is
 `sharp_plugins.core.balancedness`.
 
-Everything works on all pairs of a model at once, and no function moves data to the host.
+Everything works on all pairs of a model at once, and no function waits for a GPU.
 
 Source: "Implicit Regularization of Sharpness-Aware Minimization for Scale-Invariant Problems" (arXiv 2410.14802), section 4.
 """
@@ -221,10 +221,10 @@ class Balancing:
 
     @torch.no_grad()
     def take_back(self) -> None:
-        """Give the weights the values from before, bit for bit; but leave those that the base optimizer has updated since as it
-        left them: a base optimizer that fails half-way leaves what it leaves without BAR too.
+        """Give the weights the values from before, bit for bit. Weights that the base optimizer has updated already keep the
+        update, as they would without BAR.
 
-        It has updated a weight where that is no longer what balancing makes of its value before, which is computed once more.
+        How that is known: such a weight is no longer what balancing makes of its old value, which is computed once more.
         """
         parts = self._before.split([w.numel() for w in self._weights])
         values = [part.view(w.shape) for part, w in zip(parts, self._weights)]

@@ -79,6 +79,7 @@ def initial_perturbation_(delta: Tensor, real: Tensor, magnitude: float) -> Tens
 @register_criterion("freelb_sentence_prediction", dataclass=FreeLBConfig)
 class FreeLBSentencePrediction(SentencePrediction):
     """``sentence_prediction`` with FreeLB; ``freelb_gap`` is the rise of the loss from the first to the last point.
+    ``tests/plain.py`` has a slow plain twin.
 
     Example; the task, the model and the sample are yours::
 

@@ -65,7 +65,7 @@ def draw_noise_(z: Tensor, kind: str, eps: float) -> Tensor:
 
 
 class R3F:
-    """The method; the task comes from the other base.
+    """The method; the task comes from the other base. ``tests/plain.py`` has a slow plain twin.
 
     Example::
 

@@ -46,7 +46,7 @@ class RDropLabelSmoothedCrossEntropyConfig(LabelSmoothedCrossEntropyCriterionCon
 
 
 class RDrop:
-    """The method; the task comes from the other base.
+    """The method; the task comes from the other base. ``tests/plain.py`` has a slow plain twin.
 
     Example::
 

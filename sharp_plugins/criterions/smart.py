@@ -82,6 +82,7 @@ class SMARTConfig(SentencePredictionConfig):
 @register_criterion("smart_sentence_prediction", dataclass=SMARTConfig)
 class SMARTSentencePrediction(SentencePrediction):
     """``sentence_prediction`` with SMART's adversarial regularization, and with μ > 0 its proximal point method.
+    ``tests/plain.py`` has a slow plain twin.
 
     Example; the task, the model and the sample are yours::
 

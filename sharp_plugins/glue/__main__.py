@@ -5,7 +5,7 @@ import json
 import sys
 from pathlib import Path
 
-from sharp_plugins.command import run_command
+from sharp_plugins.command_line import run_command
 from sharp_plugins.files.writing import write_text
 from sharp_plugins.glue.arguments import add_data_arguments
 from sharp_plugins.glue.tasks import TASKS, find_task

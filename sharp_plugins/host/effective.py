@@ -79,7 +79,7 @@ def check_config(cfg) -> None:
 
 
 def _parts(root: Any, kinds: Tuple[type, ...]) -> Iterator[Any]:
-    """*root* and the objects of *kinds* in its attributes, in those's, and so on, through lists and dicts."""
+    """*root*, the objects of *kinds* in its attributes, the objects in their attributes, and so on, through lists and dicts."""
     seen, waiting = set(), [root]
     while waiting:
         value = waiting.pop()

@@ -13,7 +13,7 @@ from torch import Tensor
 from sharp_plugins.host import frozen
 from sharp_plugins.host.mends import start_averages_from_a_plain_checkpoint
 from sharp_plugins.host.patching import wrap
-from sharp_plugins.host.statistics import undo
+from sharp_plugins.host.undo import undo
 from sharp_plugins.host.weights import master_copies, registered_optimizer
 from sharp_plugins.models.base_arch import wrapper_of
 from sharp_plugins.optim.base import STATE_KEY, WrappingOptimizer

@@ -21,7 +21,7 @@ from sharp_plugins.host.logs import balancedness_due, log_balancedness, radius_d
 from sharp_plugins.host.mends import mend_overflow_on_cpu
 from sharp_plugins.host.passes import LostToMemory, Passes
 from sharp_plugins.host.patching import wrap
-from sharp_plugins.host.statistics import undone_unless_made
+from sharp_plugins.host.undo import undone_unless_made
 from sharp_plugins.host.weights import registered_optimizer
 from sharp_plugins.optim.bar import BAR
 from sharp_plugins.optim.base import WrappingOptimizer
@@ -56,6 +56,7 @@ def _update(trainer, method: WrappingOptimizer, samples, raise_oom: bool, fairse
     with undone_unless_made(trainer, method) as beginning:
         if not (isinstance(method, SAM) and method.is_due(trainer.get_num_updates())):
             return fairseqs_own(trainer, samples, raise_oom)
+        method.perturbation  # noqa: B018  # is made here at first, and refuses what cannot be perturbed before any pass
         passes = Passes(trainer, samples, method.is_global, raise_oom)
         measured = _try_to_ascend(trainer, method, passes)
         if measured is None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from sharp_plugins.command import run_command
+from sharp_plugins.command_line import run_command
 from sharp_plugins.lora import commands, peft
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}

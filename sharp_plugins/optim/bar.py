@@ -52,7 +52,7 @@ class BARConfig(BaseOptimizerConfig):
     bar_alpha: float = field(
         default=0.5,
         metadata={
-            "help": "strength α₀; at 0 every update is the base optimizer's, bit for bit "
+            "help": "strength α₀; at 0 every update is the base optimizer's, bit for bit, at BAR's cost "
             "(default: the middle of the paper's 0.2, 0.5, 1.0)"
         },
     )
@@ -137,7 +137,8 @@ class BAR(WrappingOptimizer):
         return scheduled_alpha(cfg.bar_alpha, str(cfg.bar_schedule), num_updates, cls.total_updates(cfg))
 
     def step(self, closure=None, scale=1.0, groups=None):
-        """Balance the pairs, then let the base optimizer update. Where either fails, what is balanced only is as it was."""
+        """Balance the pairs, then let the base optimizer update. If balancing or the update fails, a weight that
+        was only balanced gets its old value back."""
         self.alpha, self.signs = self.alpha_at(self.cfg, self.num_updates), None
         if not self.pairs:
             super().step(closure, scale=scale, groups=groups)

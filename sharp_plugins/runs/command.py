@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import List, Optional, Sequence
 
-from sharp_plugins.command import MENDABLE, be_quiet
+from sharp_plugins.command_line import MENDABLE, be_quiet
 from sharp_plugins.runs.benchmark import Benchmark
 from sharp_plugins.runs.methods import BASE, CRITERIONS, NETWORKS, OPTIMIZERS
 

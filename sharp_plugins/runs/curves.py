@@ -49,23 +49,6 @@ def last_of_each_update(points: Points) -> Points:
     return sorted(dict(points).items())
 
 
-def elapsed_seconds(run: Run) -> float:
-    """Wall time of the training. fairseq's clock starts at 0 again when a run is resumed, so its stretches are added up."""
-    values = [value for _, value in run.get("train_inner/wall", [])]
-    # The series of whole epochs also covers what comes after the last interval.
-    values_of_epochs = [value for _, value in run.get("train/wall", [])]
-    return max(_sum_of_stretches(values), _sum_of_stretches(values_of_epochs))
-
-
-def _sum_of_stretches(values: Sequence[float]) -> float:
-    total, previous = 0.0, 0.0
-    for value in values:
-        if value < previous:
-            total += previous
-        previous = value
-    return total + previous
-
-
 def draw(runs: Dict[str, Run], path, panels: Sequence[Tuple[str, str]] = PANELS) -> List[str]:
     """Draw the panels that any of the named runs has data for, balancedness included, and return their keys."""
     import matplotlib

@@ -13,7 +13,7 @@ from typing import Sequence
 
 import sentencepiece
 
-from sharp_plugins.command import run_command
+from sharp_plugins.command_line import run_command
 from sharp_plugins.files.text import text_lines
 
 

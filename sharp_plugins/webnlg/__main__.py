@@ -5,7 +5,7 @@ import json
 import sys
 from pathlib import Path
 
-from sharp_plugins.command import run_command
+from sharp_plugins.command_line import run_command
 from sharp_plugins.files.writing import write_text
 from sharp_plugins.runs.command import add_run_arguments, execute
 from sharp_plugins.webnlg.benchmark import GROUPS, SCORERS, SIZES, DataToText, add_data_arguments

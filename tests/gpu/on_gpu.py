@@ -32,7 +32,6 @@ PRECISIONS = {
     "memory-efficient-fp16": ["--memory-efficient-fp16", "--fp16-init-scale", "4"],
     "memory-efficient-bf16": ["--memory-efficient-bf16"],
 }
-WITH_MASTERS = ("fp16", "fp16-not-flat", "bf16")
 LORA = ["--arch", "lora", "--base-arch", *toy.MODEL[1:], "--lora-rank", "2", "--lora-alpha", "4"]
 METHODS = {  # name: (the model's flags, the optimizer's)
     "adam": (toy.MODEL, ["--optimizer", "adam"]),

@@ -11,8 +11,6 @@ from torch import nn
 
 from sharp_plugins.networks import LoRALinear, LoRASettings, add_lora, lora_layers
 
-PROJECTIONS = ("q_proj", "k_proj", "v_proj", "out_proj")
-
 
 def lora_linear(inputs=6, outputs=5, rank=2, alpha=4.0, trained=True, **options):
     torch.manual_seed(0)

@@ -116,3 +116,12 @@ def test_ema_follows_w(translation_data):
     ours, theirs = (dict(ema.get_model().named_parameters()) for ema in (trainer.ema, reference))
     toy.assert_same(ours, theirs)
     assert not torch.equal(toy.weights(trainer)["encoder.embed_tokens.weight"], theirs["encoder.embed_tokens.weight"])
+
+
+def test_what_cannot_be_perturbed_is_refused_before_any_pass(translation_data, tmp_path):
+    trainer = toy.build_trainer(translation_data, "--optimizer", "sam", *SGD, "--save-dir", tmp_path)
+    next(trainer.get_model().parameters()).ds_id = 1  # as DeepSpeed marks what it has sharded
+    trainer.task.train_step = None  # no pass is made
+    with pytest.raises(ValueError, match="shard"):
+        trainer.train_step(toy.batches(trainer, [4]))
+    assert not list(tmp_path.glob("*.pt"))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sharp_plugins.runs.curves import draw, elapsed_seconds, last_of_each_update, read_run
+from sharp_plugins.runs.curves import draw, last_of_each_update, read_run
 from sharp_plugins.runs.table import markdown_table
 
 SummaryWriter = pytest.importorskip("torch.utils.tensorboard").SummaryWriter
@@ -25,14 +25,6 @@ def test_reads_all_scalars(tmp_path):
 
 def test_resumed_run_keeps_its_last_word():
     assert last_of_each_update([(100, 4.0), (200, 3.0), (100, 3.9), (300, 2.0)]) == [(100, 3.9), (200, 3.0), (300, 2.0)]
-
-
-def test_elapsed_time_adds_up_restarts():
-    # 10, 20 | restarted: 5, 15 | restarted: 4
-    values = [(100, 10.0), (200, 20.0), (200, 5.0), (300, 15.0), (400, 4.0)]
-    assert elapsed_seconds({"train_inner/wall": values, "train/wall": [(200, 21.0)]}) == 20 + 15 + 4
-    assert elapsed_seconds({"train/wall": [(50, 7.0)]}) == 7
-    assert elapsed_seconds({}) == 0
 
 
 def test_draws_what_any_run_has(tmp_path):

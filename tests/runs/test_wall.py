@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 ENGINE = ROOT / "sharp_plugins" / "runs"
 # What an engine may build on: the rest are benchmarks, and rooms of the plugin that fairseq loads.
-ALLOWED = ("sharp_plugins.runs", "sharp_plugins.files", "sharp_plugins.command")
+ALLOWED = ("sharp_plugins.runs", "sharp_plugins.files", "sharp_plugins.command_line")
 
 
 def test_no_file_names_a_benchmark():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sharp_plugins.command import run_command
+from sharp_plugins.command_line import run_command
 
 
 def test_what_is_done_is_printed(capsys):
