@@ -32,6 +32,11 @@ class PackagePath(list):
     fairseq imports the package and then every file in its models/, where `sharp_plugins.models.register` waits. But if the
     program has imported the package before, fairseq imports nothing: it only looks whether the directory is in ``__path__``.
     It may be there under another name: fairseq calls a directory beside its own ``fairseq/../sharp_plugins``.
+
+    Example::
+
+        >>> "elsewhere" in PackagePath(["sharp_plugins"])
+        False
     """
 
     def __contains__(self, directory):

@@ -49,7 +49,16 @@ def checksums(tensors: List[Tensor]) -> Tensor:
 
 
 class FrozenWeights:
-    """The weights of a model that do not train, as they are now."""
+    """The weights of a model that do not train, as they are now.
+
+    Example::
+
+        >>> model = nn.Linear(2, 1).requires_grad_(False)
+        >>> frozen = FrozenWeights(model)
+        >>> _ = model.weight.data.add_(1)
+        >>> frozen.changed()
+        ['weight']
+    """
 
     def __init__(self, model: nn.Module):
         self.model = model

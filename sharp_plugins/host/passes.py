@@ -36,6 +36,11 @@ class Passes:
         has_data: whether any of them is this worker's own; if not, all are dummies, which let it meet the others.
         seed: depends on ``--seed`` and the number of the update alone; the same on all workers.
         out_of_memory: how many micro-batches were lost.
+
+    Example, of SAM's ascent::
+
+        passes = Passes(trainer, samples, is_global=False, raise_oom=False)
+        loss = passes.forward_backward()  # the gradient is in .grad
     """
 
     def __init__(self, trainer, samples, is_global: bool, raise_oom: bool):

@@ -16,7 +16,15 @@ def wrap(owner, name: str, make: Callable) -> None:
 
 
 class View(types.ModuleType):
-    """A module as another one sees it: all of it, but for what is given here."""
+    """A module as another one sees it: all of it, but for what is given here.
+
+    Example::
+
+        >>> import math
+        >>> view = View(math, pi=3)
+        >>> view.pi, view.e == math.e, math.pi == 3
+        (3, True, False)
+    """
 
     def __init__(self, module, **own):
         super().__init__(module.__name__, module.__doc__)

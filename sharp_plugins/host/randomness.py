@@ -11,6 +11,13 @@ class HostRandomState:
 
     With ``--num-workers 0`` fairseq's loading thread draws from them too, ahead of the updates: putting them back would
     repeat its draws, and is left out.
+
+    Example::
+
+        state = HostRandomState(trainer.cfg)
+        first = random.random()
+        state.restore()
+        random.random() == first  # True
     """
 
     def __init__(self, cfg):
@@ -24,7 +31,15 @@ class HostRandomState:
 
 
 class RandomState(HostRandomState):
-    """These and torch's."""
+    """These and torch's.
+
+    Example::
+
+        state = RandomState(trainer.cfg)
+        first = torch.rand(1)
+        state.restore()
+        torch.rand(1) == first  # True
+    """
 
     def __init__(self, cfg):
         super().__init__(cfg)

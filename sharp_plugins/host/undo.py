@@ -18,7 +18,18 @@ from sharp_plugins.optim.base import WrappingOptimizer
 
 
 class RunningStatistics:
-    """The running means and variances of the batch norms in *modules*."""
+    """The running means and variances of the batch norms in *modules*.
+
+    Example::
+
+        >>> norm = nn.BatchNorm1d(1)
+        >>> statistics = RunningStatistics(norm)
+        >>> before = statistics.now()
+        >>> _ = norm(torch.tensor([[1.0], [3.0]]))
+        >>> statistics.restore(before)
+        >>> norm.running_mean
+        tensor([0.])
+    """
 
     def __init__(self, *modules: nn.Module):
         norms = {module for root in modules for module in root.modules() if isinstance(module, _NormBase)}
@@ -34,7 +45,14 @@ class RunningStatistics:
 
 class Beginning:
     """The state in which an update of *trainer* begins, besides the weights. `restore` brings it back: before each pass that is to
-    see what the base optimizer's only pass would have seen, and when the update has not been made."""
+    see what the base optimizer's only pass would have seen, and when the update has not been made.
+
+    Example::
+
+        beginning = Beginning(trainer, method)
+        passes.forward_backward()  # draws random numbers, and moves the statistics
+        beginning.restore()
+    """
 
     def __init__(self, trainer, method: WrappingOptimizer):
         if method.statistics is None:

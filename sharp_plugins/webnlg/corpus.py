@@ -31,7 +31,12 @@ class CorpusError(ValueError):
 
 @dataclass(frozen=True)
 class Entry:
-    """One input (a set of triples) with all its reference texts."""
+    """One input (a set of triples) with all its reference texts.
+
+    >>> line = '{"id": "1", "category": "Food", "triples": [["Bacon", "partOf", "Sandwich"]], "refs": ["It has bacon."]}'
+    >>> parse_line(line, "train.jsonl:1").triples
+    (('Bacon', 'partOf', 'Sandwich'),)
+    """
 
     id: str
     category: str

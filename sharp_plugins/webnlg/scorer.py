@@ -17,7 +17,11 @@ class ScoringError(ValueError):
 
 @dataclass(frozen=True)
 class Score:
-    """Corpus scores of one group of inputs. BLEU and chrF++: higher is better; TER: lower is better."""
+    """Corpus scores of one group of inputs. BLEU and chrF++: higher is better; TER: lower is better.
+
+    >>> score(["the cat sat here"], [["the cat sat here"]]).overall.ter
+    0.0
+    """
 
     bleu: float
     chrf: float
@@ -27,7 +31,12 @@ class Score:
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores over all inputs, and over those of seen and unseen categories (None where there are none)."""
+    """Scores over all inputs, and over those of seen and unseen categories (None where there are none).
+
+    >>> scores = score(["the cat sat here", "a dog"], [["the cat sat here"], ["one dog"]], [True, None])
+    >>> scores.overall.count, scores.seen.count, scores.unseen
+    (2, 1, None)
+    """
 
     overall: Score
     seen: Optional[Score]

@@ -247,7 +247,8 @@ def test_missing_runs_are_done_and_finished_ones_skipped(start, tmp_path, capsys
     assert "4 runs, 0 of them finished before" in shown and "train: 64 rows of train.tsv" in shown
     assert "[2/4] RTE sam seed 1: accuracy 62.00 in epoch 2; 2036 updates, 1.5 min" in shown
     assert re.search(
-        r"\n\+ cd \S+/RTE/sam/seed1; python -m sharp_plugins.glue evaluate checkpoint_best.pt \S+/out/data/RTE --json", shown
+        r"\n\+ cd \S+/RTE/sam/seed1; \S+=\S+ .*python -m sharp_plugins.glue evaluate checkpoint_best.pt \S+/out/data/RTE --json",
+        shown,
     )
     text = (tmp_path / "out" / "table.md").read_text()
     rows = [row[2:7] for row in cells(text, "## All runs")[1:]]
