@@ -1,9 +1,9 @@
 """Doing one run: its stages, its result, and its checkpoints."""
 
 import json
-import threading
-from typing import Callable, Sequence
+from typing import Sequence
 
+from sharp_plugins.command import MENDABLE
 from sharp_plugins.runs import memory, stages
 from sharp_plugins.runs.benchmark import Benchmark
 from sharp_plugins.runs.checkpoints import LAST, minutes_before, read_trained
@@ -13,7 +13,7 @@ from sharp_plugins.runs.progress import Progress, Screen
 from sharp_plugins.runs.record import Result
 from sharp_plugins.runs.schedule import Slot
 from sharp_plugins.runs.stages import RunFailed
-from sharp_plugins.runs.store import MEMORY, RESULT, Run, begin, key, save_result
+from sharp_plugins.runs.store import MEMORY, RESULT, Run, begin, has_numbers, key, save_result
 from sharp_plugins.runs.training_log import read_validations
 
 
@@ -23,32 +23,21 @@ class Worker:
     Args:
         runs: all of this call.
         keep_checkpoints: of finished runs too.
-        after: is called when a run is over, well or not; never from two threads at once.
     """
 
-    def __init__(
-        self,
-        benchmark: Benchmark,
-        runs: Sequence[Run],
-        screen: Screen,
-        stop: Stop,
-        keep_checkpoints: bool,
-        after: Callable[[], None] = lambda: None,
-    ):
+    def __init__(self, benchmark: Benchmark, runs: Sequence[Run], screen: Screen, stop: Stop, keep_checkpoints: bool):
         self.benchmark, self.runs, self.screen, self.stop = benchmark, runs, screen, stop
-        self.keep_checkpoints, self._after, self._one = keep_checkpoints, after, threading.Lock()
+        self.keep_checkpoints = keep_checkpoints
 
     def __call__(self, run: Run, slot: Slot) -> None:
-        """Do what is missing of a run; a failure is told on the screen."""
+        """Do what is missing of a run; a failure is told on the screen, and the other runs go on."""
         start = self.start_of(run)
         try:
             with locked(run.directory, run.name) as lock:
                 if not run.is_finished:  # another call may have done it meanwhile
                     self._do(run, slot, start, lock)
-        except (RunFailed, RunBusy, OSError) as error:
+        except (RunFailed, RunBusy, *MENDABLE) as error:
             self.tell_error(str(error))
-        with self._one:
-            self._after()
 
     def _do(self, run: Run, slot: Slot, start: str, lock) -> None:
         begin(run)
@@ -89,7 +78,7 @@ def finish(run: Run, benchmark: Benchmark, keep_checkpoints: bool = False) -> Re
     """Collect what came out of a run whose stages are done, and write ``result.json``.
 
     Raises:
-        RunFailed: there is no checkpoint that can be read, or no metrics.
+        RunFailed: there is no checkpoint that can be read, or no metrics by split and name.
     """
     trained = read_trained(run.directory, benchmark.measured)
     if trained is None:
@@ -108,6 +97,9 @@ def finish(run: Run, benchmark: Benchmark, keep_checkpoints: bool = False) -> Re
         validations=read_validations(run.directory / stages.train().log),
         notes={"best_epoch": trained.best_epoch, **benchmark.notes(run)},
     )
+    if not has_numbers(result):  # before it is saved: no later call would read it
+        wanted = "numbers by split and name, such as {'test': {'bleu': 31.5}}"
+        raise RunFailed(f"{run.name}: no metrics: Benchmark.collect is to return {wanted}, not {str(metrics)[:200]}")
     save_result(run.directory, result, "kept" if keep_checkpoints else "deleted")
     return result
 
