@@ -70,6 +70,7 @@ def execute(benchmark: Benchmark, args) -> int:
     import torch
 
     from sharp_plugins.runs.execution import Worker
+    from sharp_plugins.runs.needs import announce
     from sharp_plugins.runs.plan import plan
     from sharp_plugins.runs.processes import Stop
     from sharp_plugins.runs.progress import Screen
@@ -89,7 +90,8 @@ def execute(benchmark: Benchmark, args) -> int:
         finished = sum(run.is_finished for run in runs)
         screen.tell(f"{len(runs)} runs, {finished} of them finished before")
         keep = args.keep_checkpoints or benchmark.keep_checkpoints
-        work = Worker(benchmark, runs, screen, stop, keep)
+        announce(runs)
+        work = Worker(benchmark, args.out, runs, screen, stop, keep)
 
         def renew():
             try:

@@ -84,9 +84,14 @@ def directory_of(out: Path, record: Record) -> Path:
 
 def begin(run: Run) -> None:
     """Write what the run is, before anything is done."""
-    write_text(run.directory / RECORD, json.dumps(run.record._asdict(), indent=2) + "\n")
+    write_record(run)
     write_text(run.directory / MADE_OF, json.dumps(run.made_of, indent=2) + "\n")
     write_text(run.directory / CONFIG, "# @package _group_\n" + OmegaConf.to_yaml(OmegaConf.create(run.config)))
+
+
+def write_record(run: Run) -> None:
+    """Write which run it is. A directory with a record alone is one of a run that is planned."""
+    write_text(run.directory / RECORD, json.dumps(run.record._asdict(), indent=2) + "\n")
 
 
 def stored(out: Path, benchmark: str) -> List[Tuple[Path, Record]]:
