@@ -21,6 +21,9 @@ class Benchmark:
     follows here in its order. A subclass answers at least `made_of`, `settings`, `place`, `stages` and `measures`. What is wrong
     with the user's input is a ValueError or OSError that names the flag to change; it is raised before any training starts.
 
+    `adapt`, `place`, `needs` and `stages` are asked about the runs of earlier calls in the directory, too. They answer for any
+    value of an axis that such a call had, whatever `axes` says now.
+
     Attributes:
         name: of its records.
         title: heading of its tables.
@@ -81,7 +84,11 @@ class Benchmark:
         """Add flags of its own to an argparse parser."""
 
     def begin(self, args) -> None:
-        """Look at the arguments, and read what all tasks share. Nothing is written to ``args.out`` yet."""
+        """Look at the arguments, and read what all tasks share. Nothing is written to ``args.out`` yet.
+
+        ``args`` has the engine's flags, too: ``args.tasks``, ``args.methods``, ``args.seeds``. A benchmark whose data depend on the
+        seed or an axis, as few-shot samples do, keeps the seeds for `prepare`.
+        """
 
     def axes(self) -> Mapping[str, Sequence[Value]]:
         """Further axes of the runs, such as {"examples": [16, 32]}: each value of each is trained. Names have no dot."""
@@ -98,7 +105,11 @@ class Benchmark:
         raise NotImplementedError
 
     def prepare(self, task: str) -> Optional[str]:
-        """Make a task's data, unless they are made; returns what is to be printed. Two calls may do so at the same time."""
+        """Make a task's data, unless they are made; returns what is to be printed. Two calls may do so at the same time.
+
+        All of them at once: where each seed or value of an axis has a sample of its own, all that are missing for the call's
+        seeds and `axes`. `made_of` then holds what decides how a sample is drawn, such as a version of the sampler.
+        """
         return None
 
     # ---- settings
@@ -120,7 +131,12 @@ class Benchmark:
     def needs(self, record: Record) -> Optional[Record]:
         """The run that must be finished before this one begins, such as the one whose model it starts from.
 
-        ``run.needs`` then has it, with its directory; its checkpoints must be kept.
+        Most often ``record._replace(method="base")``. Axes of the benchmark's own, whose names have no dot, stay as they are in
+        the answer. Of swept settings the engine keeps those that the needed method has use for: with
+        ``--sweep model.lora_rank=4,8`` both runs start from the one of base.
+
+        ``run.needs`` has that run, with its directory. Its checkpoints stay until all runs that start from it are finished, also
+        those of other calls. It is `measured`'s that must be there.
         """
         return None
 
@@ -130,7 +146,11 @@ class Benchmark:
     # ---- stages and results
 
     def stages(self, run: Run) -> Sequence[Stage]:
-        """What is done, in order; the paths in the commands are relative to the run's directory, or absolute."""
+        """What is done, in order; the paths in the commands are relative to the run's directory, or absolute.
+
+        One stage trains, is called "train" and makes no file that is told; every other one says which file it makes. They are asked
+        for before any training, too, when the run that this one needs may not be finished.
+        """
         return [train(run)]
 
     def collect(self, run: Run) -> Dict[str, Dict[str, float]]:

@@ -10,7 +10,7 @@ from typing import Callable, Dict, List, NamedTuple, Optional
 
 from sharp_plugins.runs.coordinates import Coordinates, is_part
 from sharp_plugins.runs.lines import Group, Grouped
-from sharp_plugins.runs.record import Measure, Result
+from sharp_plugins.runs.record import Measure, Result, Validation
 from sharp_plugins.runs.statistics import Summary, summarize
 
 
@@ -77,10 +77,16 @@ def _used(run: Result, unit: str) -> float:
     return run.updates if unit == "updates" else run.minutes
 
 
+def _when(one: Validation, run: Result, unit: str) -> float:
+    """When a validation was made. The run's clock was read as its last checkpoint began, and a validation's time is told a little
+    later and rounded: no validation of the training that the run counts is after its end."""
+    if unit == "updates":
+        return one.update
+    return min(one.minutes, run.minutes) if one.update <= run.updates else one.minutes
+
+
 def _best_within(run: Result, unit: str, budget: float, measure: Measure) -> Optional[float]:
     values = [
-        one.metrics[measure.name]
-        for one in run.validations
-        if measure.name in one.metrics and (one.update if unit == "updates" else one.minutes) <= budget
+        one.metrics[measure.name] for one in run.validations if measure.name in one.metrics and _when(one, run, unit) <= budget
     ]
     return summarize(values, measure.higher_is_better).best if values else None

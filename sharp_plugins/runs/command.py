@@ -73,10 +73,11 @@ def execute(benchmark: Benchmark, args) -> int:
     import torch
 
     from sharp_plugins.runs.execution import Worker
+    from sharp_plugins.runs.needs import announce
     from sharp_plugins.runs.plan import plan
     from sharp_plugins.runs.processes import Stop
     from sharp_plugins.runs.progress import Screen
-    from sharp_plugins.runs.schedule import side_by_side, slots
+    from sharp_plugins.runs.schedule import gpus, side_by_side, slots
     from sharp_plugins.runs.sweep import check_selection
 
     def interrupt(*_):
@@ -84,9 +85,9 @@ def execute(benchmark: Benchmark, args) -> int:
 
     before = signal.signal(signal.SIGTERM, interrupt)
     try:
-        places = slots(args.jobs, args.devices)
         if args.devices is not None and (args.cpu or not torch.cuda.is_available()):
             raise ValueError(f"--devices {args.devices}: {'--cpu asks for none' if args.cpu else 'there is no GPU'}; leave it out")
+        places = slots(args.jobs, args.devices, None if args.devices is None else gpus(torch.cuda.device_count()))
         args.cpu = args.cpu or not torch.cuda.is_available()
         if args.sweeps:
             check_selection(benchmark, args.tasks)
@@ -95,12 +96,20 @@ def execute(benchmark: Benchmark, args) -> int:
         finished = sum(run.is_finished for run in runs)
         screen.tell(f"{len(runs)} runs, {finished} of them finished before")
         keep = args.keep_checkpoints or benchmark.keep_checkpoints
-        work = Worker(benchmark, runs, screen, stop, keep, lambda: report(benchmark, args))
+        announce(runs)
+        work = Worker(benchmark, args.out, runs, screen, stop, keep)
+
+        def renew():
+            try:
+                report(benchmark, args)
+            except MENDABLE as error:  # the runs go on; the last report tells it again
+                work.tell_error(str(error))
+
         if not keep:
             for run in runs:
                 if run.is_finished:
                     work.clean_up(run)  # a killed call may not have done so
-        side_by_side([run for run in runs if not run.is_finished], work, places, stop, work.cannot)
+        side_by_side([run for run in runs if not run.is_finished], work, places, stop, work.cannot, renew)
         print("\n".join(str(path) for path in report(benchmark, args)))
     except KeyboardInterrupt:
         print("interrupted; run the same command again to go on", file=sys.stderr)

@@ -1,19 +1,22 @@
 """Doing one run: its stages, its result, and its checkpoints."""
 
 import json
-import threading
-from typing import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import List, Sequence
 
+from sharp_plugins.command_line import MENDABLE
 from sharp_plugins.runs import memory, stages
 from sharp_plugins.runs.benchmark import Benchmark
 from sharp_plugins.runs.checkpoints import LAST, minutes_before, read_trained
 from sharp_plugins.runs.locks import RunBusy, locked
+from sharp_plugins.runs.needs import check_start, is_needed
 from sharp_plugins.runs.processes import Stop
 from sharp_plugins.runs.progress import Progress, Screen
 from sharp_plugins.runs.record import Result
 from sharp_plugins.runs.schedule import Slot
 from sharp_plugins.runs.stages import RunFailed
-from sharp_plugins.runs.store import MEMORY, RESULT, Run, begin, key, save_result
+from sharp_plugins.runs.store import MEMORY, RESULT, Run, begin, has_numbers, key, save_result
 from sharp_plugins.runs.training_log import read_validations
 
 
@@ -21,36 +24,30 @@ class Worker:
     """Does runs, from several threads if need be.
 
     Args:
+        out: where all runs are, those of other calls too.
         runs: all of this call.
         keep_checkpoints: of finished runs too.
-        after: is called when a run is over, well or not; never from two threads at once.
     """
 
-    def __init__(
-        self,
-        benchmark: Benchmark,
-        runs: Sequence[Run],
-        screen: Screen,
-        stop: Stop,
-        keep_checkpoints: bool,
-        after: Callable[[], None] = lambda: None,
-    ):
-        self.benchmark, self.runs, self.screen, self.stop = benchmark, runs, screen, stop
-        self.keep_checkpoints, self._after, self._one = keep_checkpoints, after, threading.Lock()
+    def __init__(self, benchmark: Benchmark, out: Path, runs: Sequence[Run], screen: Screen, stop: Stop, keep_checkpoints: bool):
+        self.benchmark, self.out, self.runs, self.screen, self.stop = benchmark, out, runs, screen, stop
+        self.keep_checkpoints = keep_checkpoints
 
     def __call__(self, run: Run, slot: Slot) -> None:
-        """Do what is missing of a run; a failure is told on the screen."""
+        """Do what is missing of a run; a failure is told on the screen, and the other runs go on."""
         start = self.start_of(run)
         try:
             with locked(run.directory, run.name) as lock:
                 if not run.is_finished:  # another call may have done it meanwhile
                     self._do(run, slot, start, lock)
-        except (RunFailed, RunBusy, OSError) as error:
+            for one in (run, run.needs):
+                if one is not None:
+                    self.clean_up(one)
+        except (RunFailed, RunBusy, *MENDABLE) as error:
             self.tell_error(str(error))
-        with self._one:
-            self._after()
 
     def _do(self, run: Run, slot: Slot, start: str, lock) -> None:
+        check_start(run, self.benchmark)
         begin(run)
         environment = stages.environment_of(run, slot.device, slot.share)
         for stage in stages.remaining(run, self.benchmark.stages(run)):
@@ -64,9 +61,6 @@ class Worker:
                 progress.end()
         result = finish(run, self.benchmark, self.keep_checkpoints)
         self.screen.tell(f"{start}: {describe(result, self.benchmark)}")
-        for one in (run, run.needs):
-            if one is not None:
-                self.clean_up(one)
 
     def start_of(self, run: Run) -> str:
         """What the lines about a run begin with."""
@@ -81,17 +75,17 @@ class Worker:
         self.tell_error(f"{run.name}: not begun; it needs {run.needs.name}, which is not finished")
 
     def clean_up(self, run: Run) -> None:
-        """`clean_up`, unless a run of this call still needs the checkpoints."""
-        ahead = [one for one in self.runs if one.needs is not None and not one.is_finished]
-        if all(key(one.needs.record) != key(run.record) for one in ahead):
-            clean_up(run, self.benchmark)
+        """`clean_up`, unless a run of this or another call still needs the checkpoints, or another process is at the run."""
+        if deletable(run, self.benchmark) and not is_needed(run, self.benchmark, self.out):
+            with suppress(RunBusy), locked(run.directory, run.name):
+                clean_up(run, self.benchmark)
 
 
 def finish(run: Run, benchmark: Benchmark, keep_checkpoints: bool = False) -> Result:
     """Collect what came out of a run whose stages are done, and write ``result.json``.
 
     Raises:
-        RunFailed: there is no checkpoint that can be read, or no metrics.
+        RunFailed: there is no checkpoint that can be read, or no metrics by split and name.
     """
     trained = read_trained(run.directory, benchmark.measured)
     if trained is None:
@@ -110,20 +104,29 @@ def finish(run: Run, benchmark: Benchmark, keep_checkpoints: bool = False) -> Re
         validations=read_validations(run.directory / stages.train().log),
         notes={"best_epoch": trained.best_epoch, **benchmark.notes(run)},
     )
+    if not has_numbers(result):  # before it is saved: no later call would read it
+        wanted = "numbers by split and name, such as {'test': {'bleu': 31.5}}"
+        raise RunFailed(f"{run.name}: no metrics: Benchmark.collect is to return {wanted}, not {str(metrics)[:200]}")
     save_result(run.directory, result, "kept" if keep_checkpoints else "deleted")
     return result
 
 
-def clean_up(run: Run, benchmark: Benchmark) -> None:
-    """Delete the checkpoints of a finished run that were not to be kept; a process may have been killed before it had done so."""
+def deletable(run: Run, benchmark: Benchmark) -> List[Path]:
+    """The large files of a finished run that were not to be kept; a process may have been killed before it had deleted them."""
     try:
         result = json.loads((run.directory / RESULT).read_text(encoding="utf-8"))
     except (ValueError, FileNotFoundError):
-        return  # who reads all results says so
-    if isinstance(result, dict) and result.get("checkpoints") == "deleted":
-        large = [run.directory / stage.makes for stage in benchmark.stages(run) if stage.is_temporary]
-        for path in (*run.directory.glob("checkpoint*.pt"), *large):
-            path.unlink(missing_ok=True)  # another call may be at it
+        return []  # who reads all results says so
+    if not (isinstance(result, dict) and result.get("checkpoints") == "deleted"):
+        return []
+    large = [run.directory / stage.makes for stage in benchmark.stages(run) if stage.is_temporary]
+    return [*run.directory.glob("checkpoint*.pt"), *(path for path in large if path.is_file())]
+
+
+def clean_up(run: Run, benchmark: Benchmark) -> None:
+    """Delete what is `deletable`."""
+    for path in deletable(run, benchmark):
+        path.unlink(missing_ok=True)
 
 
 def describe(result: Result, benchmark: Benchmark) -> str:

@@ -1,16 +1,18 @@
 """All runs that are asked for, with their data made and their settings checked, before any training starts."""
 
+from contextlib import nullcontext
 from itertools import product
 from pathlib import Path
 from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import sharp_plugins
 from sharp_plugins.runs.benchmark import Benchmark
-from sharp_plugins.runs.checkpoints import BEST, read_checkpoint
-from sharp_plugins.runs.configs import Settings, configure
+from sharp_plugins.runs.configs import Settings, configure, differences
 from sharp_plugins.runs.methods import Method, find_method
+from sharp_plugins.runs.needs import check_start, known, own_axes
 from sharp_plugins.runs.record import Record, Value
 from sharp_plugins.runs.settings_check import check_config, has_criterion
+from sharp_plugins.runs.stages import check_stages
 from sharp_plugins.runs.store import Run, check, check_made_of, directory_of, key, name_of, stored
 from sharp_plugins.runs.sweep import changes_of, grid, read_sweeps
 
@@ -27,15 +29,41 @@ class Planner:
         self.there = {key(record): (directory, record) for directory, record in stored(args.out, benchmark.name)}
         self.settings: Dict[str, Settings] = {}
         self.made_of: Dict[str, Dict] = {}
+        self.sweeps: Mapping[str, Sequence[Value]] = {}
+        self._uses: Dict[Tuple[str, str, str], bool] = {}
 
     def run(self, record: Record) -> Run:
         """The run of a record, in the directory where it is, or will be."""
-        need = self.benchmark.needs(record)
+        need = self.need_of(record)
         directory = self.there.get(key(record), (directory_of(self.args.out, record), record))[0]
         method = find_method(record.method, self.benchmark.extra_methods)
         made_of = self.made_of[record.task]
         run = Run(record, method, Path(directory), {}, made_of, None if need is None else self.run(need))
         return run._replace(config=self.config(run, [*self.args.changes, *changes_of(record.axes)]))
+
+    def need_of(self, record: Record) -> Optional[Record]:
+        """The run that a run needs: of the swept settings in `Benchmark.needs`' answer it has those that its method has use for."""
+        need = self.benchmark.needs(record)
+        if need is None:
+            return None
+        return need._replace(axes={k: v for k, v in need.axes.items() if "." not in k or self._has_use(need, k)})
+
+    def _has_use(self, record: Record, name: str) -> bool:
+        """Whether the record's method is trained with each value of the swept setting *name*, as `grid` decides."""
+        about = record.task, record.method, name
+        if about not in self._uses:
+            earlier = [other.axes[name] for _, other in self.there.values() if name in other.axes]
+            values = list(dict.fromkeys([record.axes[name], *self.sweeps.get(name, ()), *earlier]))
+            plain = self.run(record._replace(axes=own_axes(record)))
+
+            def config_of(changes):
+                return self.config(plain, [*self.args.changes, *changes])
+
+            if len(values) > 1:
+                self._uses[about] = name in grid({name: values}, config_of)[0]
+            else:
+                self._uses[about] = bool(differences(plain.config, config_of(changes_of({name: values[0]}))))
+        return self._uses[about]
 
     def config(self, run: Run, changes: Sequence[str]) -> Dict:
         """A run's config, with changes as ``--set`` has them."""
@@ -82,6 +110,7 @@ def plan(benchmark: Benchmark, args, tell: Callable[[str], None] = print) -> Lis
     sweeps = read_sweeps(args.sweeps, args.changes)
     benchmark.begin(args)
     planner = Planner(benchmark, args)
+    planner.sweeps = sweeps
     planner.settings = {task: benchmark.settings(task) for task in args.tasks}
     # Before the data are made, which would replace those of the runs that are there.
     planner.made_of = {task: benchmark.made_of(task) for task in args.tasks}
@@ -97,7 +126,10 @@ def plan(benchmark: Benchmark, args, tell: Callable[[str], None] = print) -> Lis
             tell(said)
         planner.check_settings(task, methods, combinations[0])
         for record in [record for _, record in planner.there.values() if record.task == task]:
-            check(planner.run(record))
+            # For this call's own axes the benchmark has an answer; where it has none, that is a defect.
+            with nullcontext() if own_axes(record) in combinations else known(planner.there[key(record)][0], record):
+                run = planner.run(record)
+            check(run)
         for axes in combinations:
             swept = {method: _grid(planner, task, method, axes, sweeps) for method in methods}
             for seed in args.seeds:
@@ -105,7 +137,10 @@ def plan(benchmark: Benchmark, args, tell: Callable[[str], None] = print) -> Lis
                     Record(benchmark.name, task, method.name, seed, {**axes, **one}) for method in methods for one in swept[method]
                 ]
     runs = [planner.run(record) for record in records]
-    _check_needs(runs)
+    _check_needs(runs, benchmark, args)
+    for run in runs:
+        if not run.is_finished:
+            check_stages(benchmark.stages(run))
     benchmark.check(runs)
     return runs
 
@@ -130,7 +165,7 @@ def _check_record(directory: Path, record: Record, benchmark: Benchmark) -> None
         raise ValueError(f"{directory}: in a run's place, and {record.method} is no method; move it away") from None
 
 
-def _check_needs(runs: Sequence[Run]) -> None:
+def _check_needs(runs: Sequence[Run], benchmark: Benchmark, args) -> None:
     """Raise ValueError where a run starts from one that is neither there nor planned, or whose checkpoints are gone."""
     planned: Dict[Tuple, Optional[Run]] = {key(run.record): run for run in runs}
     for run in runs:
@@ -139,12 +174,11 @@ def _check_needs(runs: Sequence[Run]) -> None:
             continue
         if not need.is_finished:
             if key(need.record) not in planned:
+                before = f"put {need.record.method} before it"
+                if need.record.method in args.methods:  # with other values of --sweep, which this run has no use for
+                    before = "finish it first, in a call without --sweep and with --keep-checkpoints"
                 raise ValueError(
-                    f"--methods {run.record.method}: starts from {name_of(need.record)}, which is not finished; "
-                    f"put {need.record.method} before it"
+                    f"--methods {run.record.method}: starts from {name_of(need.record)}, which is not finished; {before}"
                 )
-        elif read_checkpoint(need.directory / BEST) is None:
-            raise ValueError(
-                f"--methods {run.record.method}: starts from {name_of(need.record)}, whose checkpoint is gone; delete "
-                f"{need.directory} to train it again, in one call with --methods {need.record.method} {run.record.method}"
-            )
+        else:
+            check_start(run, benchmark)

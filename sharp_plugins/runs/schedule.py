@@ -1,7 +1,8 @@
 """Runs side by side: one a GPU, or some on the CPU with its threads divided."""
 
+import os
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from typing import Callable, Dict, List, NamedTuple, Optional, Sequence
+from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
 from sharp_plugins.runs.processes import Stop
 from sharp_plugins.runs.store import Run, key
@@ -12,7 +13,7 @@ class Slot(NamedTuple):
     """A place for a run.
 
     Attributes:
-        device: the GPU's number for CUDA_VISIBLE_DEVICES; None for what the process finds.
+        device: the GPU, as CUDA_VISIBLE_DEVICES names it; None for what the process finds.
         share: how many CPU threads a run gets; None: as many as are free.
     """
 
@@ -20,8 +21,24 @@ class Slot(NamedTuple):
     share: Optional[int] = None
 
 
-def slots(jobs: Optional[int], devices: Optional[str]) -> List[Slot]:
+def gpus(count: int, environment: Mapping[str, str] = os.environ) -> List[str]:
+    """The GPUs that torch sees, as CUDA_VISIBLE_DEVICES names them.
+
+    Args:
+        count: how many there are, from ``torch.cuda.device_count()``.
+
+    >>> gpus(2, {}), gpus(2, {"CUDA_VISIBLE_DEVICES": "4,7"})
+    (['0', '1'], ['4', '7'])
+    """
+    visible = [name.strip() for name in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    return visible[:count] if len(visible) >= count else [str(number) for number in range(count)]
+
+
+def slots(jobs: Optional[int], devices: Optional[str], there: Optional[Sequence[str]] = None) -> List[Slot]:
     """The places of ``--jobs`` and ``--devices``.
+
+    Args:
+        there: from `gpus`; a device is a number in this list, as torch counts. None: they are not known.
 
     >>> [slot.device for slot in slots(None, "0,3")]
     ['0', '3']
@@ -32,6 +49,11 @@ def slots(jobs: Optional[int], devices: Optional[str]) -> List[Slot]:
     numbers = [] if devices is None else [number.strip() for number in devices.split(",")]
     if devices is not None and (not all(numbers) or len(set(numbers)) != len(numbers)):
         raise ValueError(f"--devices {devices}: should be different GPUs, as 0,1,2,3")
+    if there is not None:
+        for number in numbers:
+            if not (number.isascii() and number.isdigit() and int(number) < len(there)):
+                raise ValueError(f"--devices {devices}: there is no GPU {number}; they are {','.join(map(str, range(len(there))))}")
+        numbers = [there[int(number)] for number in numbers]
     count = jobs if jobs is not None else len(numbers) or 1
     if count < 1:
         raise ValueError(f"--jobs {jobs}: should be at least 1")
@@ -47,17 +69,19 @@ def side_by_side(
     places: Sequence[Slot],
     stop: Stop,
     cannot: Callable[[Run], None] = lambda run: None,
+    after: Callable[[], None] = lambda: None,
 ) -> None:
     """Call *work* for each run, in a thread of each place, and begin in the order of *runs*; a run waits for the one that it needs.
 
     Args:
         work: does not raise where a run failed.
+        after: is called when runs are over, well or not, and their places have been given to others; not after the last one.
         cannot: is called for each run that is not begun, as the run that it needs is not finished.
 
     Raises:
         BaseException: what *work* raised, or a KeyboardInterrupt; the other runs have been stopped and have ended.
     """
-    waiting, free = list(runs), list(places)
+    waiting, free, is_new = list(runs), list(places), False
     active: Dict[Future, tuple] = {}
     with ThreadPoolExecutor(len(places)) as pool:
         try:
@@ -67,6 +91,9 @@ def side_by_side(
                     waiting.remove(run)
                     slot = free.pop(0)
                     active[pool.submit(work, run, slot)] = (run, slot)
+                if is_new and active:
+                    after()
+                is_new = bool(active)
                 for future in wait(active, return_when=FIRST_COMPLETED).done:
                     free.append(active.pop(future)[1])
                     future.result()

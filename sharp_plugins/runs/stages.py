@@ -18,6 +18,7 @@ from sharp_plugins.runs.store import MEMORY, THREADS, Run
 
 STAGES = "stages.json"
 # The config's name must not be that of fairseq's own, "config".
+TRAINING = "train"
 TRAIN = ("fairseq-hydra-train", "--config-dir", ".", "--config-name", "run")
 TRAIN += ("hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=stdout")
 
@@ -32,7 +33,8 @@ class Stage(NamedTuple):
     Attributes:
         name: such as "generate"; its log is NAME.log.
         command: as a user would type it in the run's directory: one of fairseq's scripts, ``python -m MODULE ...``, or any other.
-        makes: the file in the run's directory that it makes; None if the stage trains.
+        makes: the file in the run's directory that it makes; None for the training
+            alone, whose name is "train". An older one is deleted before the stage begins.
         takes_output: whether that file is its standard output; else the command itself writes it.
         is_temporary: whether the file goes with the checkpoints when the run is finished.
         title: for the message when it fails; by default the command's first word.
@@ -69,8 +71,8 @@ def train(run: Optional[Run] = None) -> Stage:
     """
     hours = None if run is None else _limits(run).get("stop_time_hours")
     if run is None or hours == run.config["optimization"].get("stop_time_hours"):
-        return Stage("train", TRAIN)
-    return Stage("train", (*TRAIN, f"optimization.stop_time_hours={hours}"))
+        return Stage(TRAINING, TRAIN)
+    return Stage(TRAINING, (*TRAIN, f"optimization.stop_time_hours={hours}"))
 
 
 def _limits(run: Run) -> Dict:
@@ -80,6 +82,19 @@ def _limits(run: Run) -> Dict:
     hours = limits.get("stop_time_hours")
     before = minutes_before(run.config.get("checkpoint", {}).get("finetune_from_model")) if hours else 0
     return {**limits, "stop_time_hours": hours + before / 60} if before else limits
+
+
+def check_stages(stages: Sequence[Stage]) -> None:
+    """Raise ValueError where two stages have one name, or a stage without a file is not the training: it would never be done, or
+    be taken as done with the training."""
+    names = [stage.name for stage in stages]
+    for stage in stages:
+        if names.count(stage.name) > 1:
+            raise ValueError(f"stage {stage.name}: there is more than one of that name; each has a log and a mark of its own")
+        if stage.trains and stage.name != TRAINING:
+            raise ValueError(
+                f"stage {stage.name}: say in Stage.makes which file it makes; only the training, whose name is {TRAINING}, has none"
+            )
 
 
 def is_done(run: Run, stage: Stage) -> bool:
@@ -133,6 +148,8 @@ def perform(
     environment = environment_of(run) if environment is None else environment
     with unfinished_in(run.directory) as unfinished:
         output = unfinished / Path(stage.makes).name if stage.takes_output else None
+        if stage.makes and not output:
+            (run.directory / stage.makes).unlink(missing_ok=True)  # an old one would be taken for what it has made
         how = dict(lock=lock, output=output, environment=environment, show=show)
         status = run_process(interpreter(stage.command, memory), run.directory, log, stop, **how)
         if status == 0 and output:
@@ -149,7 +166,7 @@ def environment_of(run: Run, device: Optional[str] = None, share: Optional[int] 
     """What a run's processes find changed in their environment: CPU threads, and the GPU.
 
     Args:
-        device: the GPU's number, for CUDA_VISIBLE_DEVICES; None for all.
+        device: the GPU, as CUDA_VISIBLE_DEVICES names it; None for all.
         share: how many CPU threads a run gets whose number is not chosen yet; None: as many as are free.
     """
     path = run.directory / THREADS

@@ -12,6 +12,7 @@ RUN/result.json       when it is finished
 """
 
 import json
+import os
 from pathlib import Path
 from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 from urllib.parse import quote
@@ -83,9 +84,14 @@ def directory_of(out: Path, record: Record) -> Path:
 
 def begin(run: Run) -> None:
     """Write what the run is, before anything is done."""
-    write_text(run.directory / RECORD, json.dumps(run.record._asdict(), indent=2) + "\n")
+    write_record(run)
     write_text(run.directory / MADE_OF, json.dumps(run.made_of, indent=2) + "\n")
     write_text(run.directory / CONFIG, "# @package _group_\n" + OmegaConf.to_yaml(OmegaConf.create(run.config)))
+
+
+def write_record(run: Run) -> None:
+    """Write which run it is. A directory with a record alone is one of a run that is planned."""
+    write_text(run.directory / RECORD, json.dumps(run.record._asdict(), indent=2) + "\n")
 
 
 def stored(out: Path, benchmark: str) -> List[Tuple[Path, Record]]:
@@ -96,17 +102,27 @@ def stored(out: Path, benchmark: str) -> List[Tuple[Path, Record]]:
             of a run and has no record.
     """
     found: Dict[Tuple, Tuple[Path, Record]] = {}
-    for path in sorted(Path(out).rglob(RECORD)):
+    for path in _below(out, RECORD):
         record = read_record(path)
         if record.benchmark != benchmark:
             raise ValueError(f"{path}: a run of {record.benchmark!r}, not of {benchmark!r}; choose another --out")
         other = found.setdefault(key(record), (path.parent, record))[0]
         if other != path.parent:
             raise ValueError(f"{other} and {path.parent} both hold {name_of(record)}; delete one of them")
-    for path in sorted(Path(out).rglob(CONFIG)):
+    for path in _below(out, CONFIG):
         if not (path.parent / RECORD).is_file():
             raise ValueError(f"{path.parent}: a run without a {RECORD}, as older versions left it; move it away")
     return list(found.values())
+
+
+def _below(out: Path, name: str) -> List[Path]:
+    """The files of that name below *out*. What begins with a dot holds what a process has not finished writing, or was killed at;
+    a directory that goes meanwhile has none."""
+    found = []
+    for place, directories, files in os.walk(out):
+        directories[:] = [directory for directory in directories if not directory.startswith(".")]
+        found += [Path(place, name)] if name in files else []
+    return sorted(found)
 
 
 def read_record(path: Path) -> Record:
@@ -194,12 +210,13 @@ def read_result(path: Path) -> Result:
         result = result._replace(record=_record(result.record), validations=[Validation(**one) for one in result.validations])
     except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{path}: not a run's result: {error}; {again}") from error
-    if not _has_numbers(result):
+    if not has_numbers(result):
         raise ValueError(f"{path}: not a run's result: its metrics are no numbers by split and name; {again}")
     return result
 
 
-def _has_numbers(result: Result) -> bool:
+def has_numbers(result: Result) -> bool:
+    """Whether what is to be numbers, by split and name where it is metrics, is so; a result of any origin is looked at."""
     splits = [*result.metrics.values()] if isinstance(result.metrics, dict) else [None]
     splits += [validation.metrics for validation in result.validations]
     numbers = [value for split in splits for value in (split.values() if isinstance(split, dict) else [None])]

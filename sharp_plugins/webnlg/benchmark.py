@@ -79,7 +79,7 @@ class DataToText(Benchmark):
     def needs(self, record):
         """What is put into a model is put into a trained one, of the same seed."""
         network = find_method(record.method, self.extra_methods).network
-        return None if network is None else record._replace(method="base", axes={})
+        return None if network is None else record._replace(method="base")
 
     def stages(self, run):
         common, has_lora = run.config["common"], run.method.network == "lora"

@@ -88,7 +88,7 @@ class Backwards(Benchmark):
             config["checkpoint"]["finetune_from_model"] = str((run.needs.directory / "checkpoint_best.pt").resolve())
 
     def needs(self, record):
-        return record._replace(method="base", axes={}) if record.method.startswith("lora") else None
+        return record._replace(method="base") if record.method.startswith("lora") else None
 
     def stages(self, run):
         generate = [

@@ -258,3 +258,42 @@ def test_what_a_printed_command_finds_in_its_environment_is_printed(call, capsys
     monkeypatch.setattr("sharp_plugins.runs.threads.for_run", lambda path, environment=None: {"OMP_NUM_THREADS": "1"})
     assert call() == 0
     assert "; OMP_NUM_THREADS=1 fairseq-hydra-train --config-dir ." in capsys.readouterr().out
+
+
+# ---------------------------------------------------------------------- what goes wrong in one run
+
+
+def test_a_damaged_file_of_one_run_does_not_stop_the_others(call, capsys):
+    directory = call.out / "short" / "base" / "seed1"
+    directory.mkdir(parents=True)
+    (directory / "threads.json").write_text("{")
+    assert call("--tasks short --methods base sam --seeds 1") == 1
+    assert "threads.json: is to hold whole numbers" in capsys.readouterr().err and trained(call) == ["short sam seed 1"]
+
+
+def test_a_report_that_fails_does_not_stop_the_runs(call, capsys, monkeypatch):
+    def fails(self, out, results):
+        raise ValueError("the report has no ink")
+
+    monkeypatch.setattr(made_up.Backwards, "report", fails)
+    assert call("--tasks short --methods base sam --seeds 1 2") == 1
+    assert len(trained(call)) == 4 and "error: the report has no ink" in capsys.readouterr().err
+
+
+def test_metrics_of_another_shape_are_refused_before_they_are_saved(call, capsys, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(made_up.Backwards, "collect", lambda self, run: {"bleu": 31.5})
+        assert call() == 1
+    shown = capsys.readouterr().err
+    assert "short base seed 1: no metrics: Benchmark.collect is to return numbers by split and name" in shown
+    assert "'bleu': 31.5" in shown and len(list(call.out.rglob("checkpoint*.pt"))) == 2
+    assert call() == 0 and call.done == []  # what was trained is there
+
+
+def test_devices_that_are_not_there_are_refused(tmp_path, monkeypatch, capsys):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert made_up.main(made_up.Backwards(), ["--out", str(tmp_path / "out"), "--devices", "0,2"]) == 1
+    assert "error: --devices 0,2: there is no GPU 2; they are 0,1" in capsys.readouterr().err

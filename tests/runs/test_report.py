@@ -381,3 +381,12 @@ def test_curves_over_the_search(report, drawn):
     report([one for one in made if one.record.method != "dsam"], chosen=None)
     levels = [line for line in drawn[-1][0].lines if line.get_label() == "base"]
     assert [list(line.get_ydata()) for line in levels] == [[70, 70]]  # base has no rho
+
+
+def test_who_is_done_first_has_its_last_validation_in_time(report):
+    """The run's clock is read before its last checkpoint is written, and its validation is told after that, in whole seconds."""
+    made = [
+        result("RTE", "base", 1, 2.96, updates=300, validations=validations((300, 3.0, 60)), accuracy=60.0),
+        result("RTE", "sam", 1, 8.0, updates=400, validations=validations((200, 2.9, 61), (400, 8.0, 70)), accuracy=70.0),
+    ]
+    assert [row[4:6] for row in cells(report(made), "## In the same time")[1:]] == [["2.96", "60.00"], ["2.96", "61.00"]]

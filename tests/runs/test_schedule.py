@@ -9,7 +9,7 @@ from sharp_plugins.runs import schedule
 from sharp_plugins.runs.methods import find_method
 from sharp_plugins.runs.processes import Stop
 from sharp_plugins.runs.record import Record
-from sharp_plugins.runs.schedule import Slot, side_by_side, slots
+from sharp_plugins.runs.schedule import Slot, gpus, side_by_side, slots
 from sharp_plugins.runs.store import RESULT, Run
 
 
@@ -102,3 +102,25 @@ def test_a_second_one_has_no_patience():
     assert stop.patience > 0
     stop.ask()
     assert stop.patience == 0
+
+
+def test_devices_are_those_that_the_user_left_visible():
+    there = gpus(2, {"CUDA_VISIBLE_DEVICES": "4, GPU-7a"})
+    assert [slot.device for slot in slots(None, "1,0", there)] == ["GPU-7a", "4"]
+    assert gpus(3, {}) == ["0", "1", "2"] and gpus(1, {"CUDA_VISIBLE_DEVICES": "5,-1,3"}) == ["5"]
+    for devices, number in (("2", "2"), ("0,x", "x"), ("-1", "-1")):
+        with pytest.raises(ValueError, match=f"--devices {devices}: there is no GPU {number}; they are 0,1"):
+            slots(None, devices, there)
+
+
+def test_after_a_run_the_next_one_has_its_place_first(tmp_path):
+    work, begun = Work(seconds=0.2), []
+    runs = [make(tmp_path, seed) for seed in (1, 2, 3)]
+
+    def after():
+        assert threading.current_thread() is threading.main_thread()
+        time.sleep(0.1)
+        begun.append(len(work.log))
+
+    side_by_side(runs, work, [Slot()], Stop(), after=after)
+    assert begun == [2, 3]

@@ -289,3 +289,31 @@ def test_a_damaged_record_of_stages_is_named(run):
         is_done(run, writer("score", "s"))
     (run.directory / stages.STAGES).write_text(json.dumps({"score": ["another"]}))
     assert not is_done(run, writer("score", "s"))
+
+
+@pytest.mark.skipif(not any("VmHWM" in line for line in open("/proc/self/status")), reason="the system does not tell it")
+def test_it_is_not_the_memory_of_the_process_that_started_it(run, tmp_path):
+    held = bytearray(300 << 20)
+    del held
+    do(run, training(run, tmp_path))
+    assert 0 < memory.read(run.directory / "memory.json") < 200 << 20
+
+
+def test_an_old_output_is_not_taken_for_a_new_one(run):
+    (run.directory / "s").write_text("of another command")
+    with pytest.raises(RunFailed, match="python did not write s"):
+        do(run, Stage("score", python("pass"), "s"))
+    assert not (run.directory / "s").exists()
+
+
+def test_only_the_training_makes_no_file():
+    stages.check_stages([stages.train(), Stage("score", python("pass"), "s")])
+    for listed, words in (
+        (
+            [stages.train(), Stage("score", python("pass"))],
+            "stage score: say in Stage.makes which file it makes; only the training",
+        ),
+        ([stages.train(), stages.train()], "stage train: there is more than one of that name"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            stages.check_stages(listed)

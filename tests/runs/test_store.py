@@ -1,6 +1,7 @@
 """A run's directory: what is read back, and what is refused."""
 
 import json
+import os
 import shutil
 
 import pytest
@@ -139,3 +140,29 @@ def test_a_result_of_another_run_is_named(tmp_path):
     save_result(one.directory, make_result(other), "kept")
     with pytest.raises(ValueError, match="result.json: not its run's: RTE sam seed 2"):
         load_results(tmp_path, "made-up")
+
+
+def test_what_a_killed_process_left_unfinished_is_no_run(tmp_path, monkeypatch):
+    run = make_run(tmp_path)
+    begin(run)
+    for name in (RECORD, CONFIG):
+        left = run.directory / f".unfinished-{name}"
+        left.mkdir()
+        (left / name).write_text("{")
+    assert [directory for directory, _ in stored(tmp_path, "made-up")] == [run.directory]
+
+
+def test_a_directory_that_goes_while_runs_are_looked_for_is_none(tmp_path, monkeypatch):
+    run = make_run(tmp_path)
+    begin(run)
+    going = run.directory / "going"
+    going.mkdir()
+    scan = os.scandir
+
+    def scandir(path="."):
+        if str(path) == str(going):
+            shutil.rmtree(going, ignore_errors=True)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert [directory for directory, _ in stored(tmp_path, "made-up")] == [run.directory] and not going.exists()
