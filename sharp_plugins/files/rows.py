@@ -14,7 +14,7 @@ Maker = Callable[[List[str], int, str], Any]
 
 
 class RowError(ValueError):
-    """A row that cannot be read; ``--skip-malformed`` leaves it out."""
+    """A row that cannot be read; *skip_malformed* leaves it out."""
 
 
 class Rows(NamedTuple):
@@ -29,6 +29,7 @@ def read_rows(
     understand: Callable[[Sequence[str]], Maker],
     unnamed: Callable[[List[str]], Optional[Sequence[str]]] = lambda fields: None,
     skip_malformed: bool = False,
+    advice: str = "",
 ) -> Rows:
     """Read a table.
 
@@ -36,6 +37,7 @@ def read_rows(
         understand: is given the names of the columns, and returns what makes a row; this raises `RowError` where it cannot.
         unnamed: is given the first line's fields, and returns the columns' names where that line is a row already.
         skip_malformed: leave out rows that cannot be read, and say how many in a warning.
+        advice: what the error about such a row ends with, such as the flag that leaves them out.
 
     Raises:
         FileNotFoundError: it is not there.
@@ -72,7 +74,7 @@ def read_rows(
         except RowError as error:
             if not skip_malformed:
                 cut = "" if ends_with_break else "; the file ends there without a line break: it seems to be cut off"
-                raise ValueError(f"{error}{cut} (--skip-malformed leaves such rows out)") from None
+                raise ValueError(f"{error}{cut}{advice}") from None
             skipped.append(error)
     if not rows:
         raise ValueError(f"{path}: it has no rows" + (f" that can be read; the first: {skipped[0]}" if skipped else ""))

@@ -80,7 +80,8 @@ def read(path, task: Task, split: str, skip_malformed: bool = False) -> Rows:
         is_row = task.name == "CoLA" and len(fields) == len(COLA_COLUMNS) and fields[1] in task.classes
         return COLA_COLUMNS if is_row else None
 
-    rows, warnings = read_rows(path, lambda names: _maker(names, path, task, split), unnamed, skip_malformed)
+    advice = " (--skip-malformed leaves such rows out)"
+    rows, warnings = read_rows(path, lambda names: _maker(names, path, task, split), unnamed, skip_malformed, advice)
     if any(row.label is None for row in rows):
         rows = [row._replace(label=None) for row in rows]
     official = task.splits[split]

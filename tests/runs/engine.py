@@ -1,6 +1,7 @@
 """What the tests of the engine share: calls of the made-up benchmark, and its checkpoints without training."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -22,7 +23,13 @@ def start(directory: Path, *flags, change: str = "") -> subprocess.Popen:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with open(directory / "shown", "a") as shown:
         line = [sys.executable, "-c", code, "--out", "out", "--cpu", *map(str, flags)]
-        return subprocess.Popen(line, cwd=directory, env=environment, stdout=shown, stderr=shown, start_new_session=True)
+        how = {"cwd": directory, "env": environment, "stdout": shown, "stderr": shown, "start_new_session": True}
+        return subprocess.Popen(line, preexec_fn=_heed_ctrl_c, **how)
+
+
+def _heed_ctrl_c() -> None:
+    """As a program does that is started from a terminal: one in the background of a script inherits that Ctrl-C is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def save(path: Path, updates=10, epoch=2, minutes=1.5) -> Path:
