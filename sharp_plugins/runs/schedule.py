@@ -75,7 +75,8 @@ def side_by_side(
 
     Args:
         work: does not raise where a run failed.
-        after: is called when runs are over, well or not, and their places have been given to others; not after the last one.
+        after: is called when runs are over, well or not, while others are at work, or else before the next begins; not after the
+            last one.
         cannot: is called for each run that is not begun, as the run that it needs is not finished.
 
     Raises:
@@ -86,6 +87,10 @@ def side_by_side(
     with ThreadPoolExecutor(len(places)) as pool:
         try:
             while waiting or active:
+                if is_new and waiting and not active:
+                    # Alone: the next run looks how many cores are free when it begins, and is not to find this process at work.
+                    after()
+                    is_new = False
                 _drop(waiting, [run for run, _ in active.values()], cannot)
                 for run in [run for run in waiting if run.needs is None or run.needs.is_finished][: len(free)]:
                     waiting.remove(run)

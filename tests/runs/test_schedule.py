@@ -113,14 +113,31 @@ def test_devices_are_those_that_the_user_left_visible():
             slots(None, devices, there)
 
 
-def test_after_a_run_the_next_one_has_its_place_first(tmp_path):
-    work, begun = Work(seconds=0.2), []
-    runs = [make(tmp_path, seed) for seed in (1, 2, 3)]
+def test_others_begin_before_a_report_that_takes_its_time(tmp_path):
+    """Two places: the one that is free is given to the next run first."""
+    said, lock = [], threading.Lock()
+
+    def work(run, slot):
+        with lock:
+            said.append(run.record.seed)
+        (run.directory / RESULT).touch()
+        time.sleep(0.05 if run.record.seed == 1 else 0.5)
 
     def after():
-        assert threading.current_thread() is threading.main_thread()
-        time.sleep(0.1)
-        begun.append(len(work.log))
+        time.sleep(0.2)  # a report takes its time
+        said.append("after")
 
-    side_by_side(runs, work, [Slot()], Stop(), after=after)
-    assert begun == [2, 3]
+    side_by_side([make(tmp_path, n) for n in (1, 2, 3)], work, [Slot(), Slot()], Stop(), after=after)
+    assert said.index(3) < said.index("after")
+
+
+def test_a_run_that_is_alone_begins_when_nothing_else_is_at_work(tmp_path):
+    """It takes as many threads as it finds free cores."""
+    said = []
+
+    def work(run, slot):
+        said.append(run.record.seed)
+        (run.directory / RESULT).touch()
+
+    side_by_side([make(tmp_path, n) for n in (1, 2, 3)], work, [Slot()], Stop(), after=lambda: said.append("after"))
+    assert said == [1, "after", 2, "after", 3]
