@@ -7,6 +7,7 @@ losses with torch's functions: they use nothing of the plugin.
 import random
 from pathlib import Path
 
+import plain
 import torch
 import toy
 from fairseq import options
@@ -75,16 +76,8 @@ def parts(data: Path, criterion: str, *flags, sentences=6, **settings):
 # ---------------------------------------------------------------------- plain computations
 
 
-def embeddings(model, tokens):
-    return torch.nn.functional.embedding(tokens, model.encoder.sentence_encoder.embed_tokens.weight)
-
-
-def logits_at(model, sample, delta):
-    """The model's logits with *delta* added to the embeddings."""
-    tokens = sample["net_input"]["src_tokens"]
-    embedded = embeddings(model, tokens) + delta
-    features = model.encoder.sentence_encoder(tokens, token_embeddings=embedded)["encoder_out"][0].transpose(0, 1)
-    return model.classification_heads[HEAD](features)
+# The model's logits with a *delta* added to the embeddings.
+logits_at = plain.Classifier(HEAD).logits
 
 
 def plain_losses(logits, sample, regression=False):
@@ -93,12 +86,6 @@ def plain_losses(logits, sample, regression=False):
     if regression:
         return torch.stack([(logits[i, 0] - target[i]) ** 2 for i in range(len(target))])
     return torch.stack([-torch.log(torch.softmax(logits[i], 0)[target[i]]) for i in range(len(target))])
-
-
-def plain_kl(p_logits, q_logits):
-    """(B,) KL(p‖q) + KL(q‖p), by torch's own distributions."""
-    p, q = (torch.distributions.Categorical(logits=logits) for logits in (p_logits, q_logits))
-    return torch.distributions.kl_divergence(p, q) + torch.distributions.kl_divergence(q, p)
 
 
 def gradients(loss, model):

@@ -121,7 +121,7 @@ class Glue(Benchmark):
         evaluate = ["python", "-m", "sharp_plugins.glue", "evaluate", BEST, run.config["task"]["data"], "--json", SCORES]
         evaluate += ["--device", "cpu"] if run.config["common"].get("cpu") else []
         evaluate += ["--submission", SUBMISSION] if self.args.submission else []
-        return [train(), Stage("evaluate", evaluate, SCORES, title="scoring the best epoch")]
+        return [train(run), Stage("evaluate", evaluate, SCORES, title="scoring the best epoch")]
 
     def notes(self, run: Run) -> Dict:
         return {"files": dict(self.prepared[run.record.task].files)}

@@ -89,7 +89,7 @@ def finish(run: Run, benchmark: Benchmark, keep_checkpoints: bool = False) -> Re
     """
     trained = read_trained(run.directory, benchmark.measured)
     if trained is None:
-        raise RunFailed(f"{run.name}: no checkpoint that can be read; see {run.directory / stages.train().log}")
+        raise RunFailed(f"{run.name}: no checkpoint that can be read; see {run.directory / stages.TRAIN_LOG}")
     try:
         metrics = benchmark.collect(run)
     except ValueError as error:
@@ -101,7 +101,7 @@ def finish(run: Run, benchmark: Benchmark, keep_checkpoints: bool = False) -> Re
         updates=trained.updates,
         best_update=None if benchmark.measured == LAST else trained.best_update,
         memory=memory.read(run.directory / MEMORY),
-        validations=read_validations(run.directory / stages.train().log),
+        validations=read_validations(run.directory / stages.TRAIN_LOG),
         notes={"best_epoch": trained.best_epoch, **benchmark.notes(run)},
     )
     if not has_numbers(result):  # before it is saved: no later call would read it
@@ -133,7 +133,7 @@ def describe(result: Result, benchmark: Benchmark) -> str:
     """A line on a finished run."""
     found = []
     for measure in benchmark.measures(result.record.task):
-        value = result.metrics.get(measure.split, {}).get(measure.name)
+        value = measure.of(result)
         found += [] if value is None else [f"{measure.heading} {value:.2f}"]
     epoch = f" in epoch {result.notes['best_epoch']}" if result.best_update is not None else ""
     return f"{', '.join(found) or 'finished'}{epoch}; {result.updates} updates, {result.minutes:.1f} min"

@@ -77,7 +77,7 @@ def group(results: Sequence[Result], methods: Sequence[str], tasks: Sequence[str
 
 def values_of(runs: Group, measure: Measure) -> Dict[int, float]:
     """By seed, of the runs that have the measure."""
-    found = {seed: run.metrics.get(measure.split, {}).get(measure.name) for seed, run in runs.items()}
+    found = {seed: measure.of(run) for seed, run in runs.items()}
     return {seed: value for seed, value in found.items() if value is not None}
 
 

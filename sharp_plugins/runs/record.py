@@ -68,9 +68,17 @@ class Measure(NamedTuple):
         split, name: where it stands in `Result.metrics`.
         heading: what the table calls it, such as "accuracy, mismatched".
         higher_is_better: False for a loss or TER.
+
+    >>> result = Result(Record("glue", "RTE", "sam", 1, {}), {"valid": {"accuracy": 71.5}}, 1.0, 10, None, None, [], {})
+    >>> Measure("valid", "accuracy", "accuracy").of(result), Measure("test", "accuracy", "accuracy").of(result)
+    (71.5, None)
     """
 
     split: str
     name: str
     heading: str
     higher_is_better: bool = True
+
+    def of(self, result: Result) -> Optional[float]:
+        """The number in a result; None where the run was not measured so."""
+        return result.metrics.get(self.split, {}).get(self.name)

@@ -114,7 +114,7 @@ def choose(results: Sequence[Result], axes: Axes, measure: Callable[[str], Measu
         by = measures[task]
         # Values that were not given stay in the order of the results.
         ordered = sorted((value for value in values if value or len(values) == 1), key=place)
-        seeds = [{run.record.seed for run in values[value] if _value(run, by) is not None} for value in ordered]
+        seeds = [{run.record.seed for run in values[value] if by.of(run) is not None} for value in ordered]
         common = set.intersection(*filter(None, seeds)) if any(seeds) else set()
         common = common or set.union(*seeds)
         if any(of != common for of in seeds):
@@ -127,12 +127,8 @@ def choose(results: Sequence[Result], axes: Axes, measure: Callable[[str], Measu
     return Search(names, measures, candidates, list(dict.fromkeys(unfinished)))
 
 
-def _value(result: Result, measure: Measure) -> Optional[float]:
-    return result.metrics.get(measure.split, {}).get(measure.name)
-
-
 def _summary(results: Sequence[Result], measure: Measure) -> Optional[Summary]:
-    known = [value for value in (_value(result, measure) for result in results) if value is not None]
+    known = [value for value in map(measure.of, results) if value is not None]
     return summarize(known, measure.higher_is_better) if known else None
 
 

@@ -17,8 +17,9 @@ from sharp_plugins.runs.processes import Stop, interpreter, run_process, shell_l
 from sharp_plugins.runs.store import MEMORY, THREADS, Run
 
 STAGES = "stages.json"
-# The config's name must not be that of fairseq's own, "config".
 TRAINING = "train"
+TRAIN_LOG = f"{TRAINING}.log"
+# The config's name must not be that of fairseq's own, "config".
 TRAIN = ("fairseq-hydra-train", "--config-dir", ".", "--config-name", "run")
 TRAIN += ("hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=stdout")
 
@@ -33,8 +34,8 @@ class Stage(NamedTuple):
     Attributes:
         name: such as "generate"; its log is NAME.log.
         command: as a user would type it in the run's directory: one of fairseq's scripts, ``python -m MODULE ...``, or any other.
-        makes: the file in the run's directory that it makes; None for the training
-            alone, whose name is "train". An older one is deleted before the stage begins.
+        makes: the file in the run's directory that it makes; None for the training alone, whose name is "train". An older one is
+            deleted before the stage begins.
         takes_output: whether that file is its standard output; else the command itself writes it.
         is_temporary: whether the file goes with the checkpoints when the run is finished.
         title: for the message when it fails; by default the command's first word.
@@ -63,14 +64,10 @@ class Stage(NamedTuple):
         return shell_line(self.command, directory, self.log, self.makes if self.takes_output else None, environment)
 
 
-def train(run: Optional[Run] = None) -> Stage:
-    """The stage that trains by the run's config.
-
-    Args:
-        run: needed where a run that starts from another one's checkpoint may have a limit of time, see `_limits`.
-    """
-    hours = None if run is None else _limits(run).get("stop_time_hours")
-    if run is None or hours == run.config["optimization"].get("stop_time_hours"):
+def train(run: Run) -> Stage:
+    """The stage that trains by the run's config, with the limit of time that is the run's own, see `_limits`."""
+    hours = _limits(run).get("stop_time_hours")
+    if hours == run.config["optimization"].get("stop_time_hours"):
         return Stage(TRAINING, TRAIN)
     return Stage(TRAINING, (*TRAIN, f"optimization.stop_time_hours={hours}"))
 

@@ -102,27 +102,27 @@ def stored(out: Path, benchmark: str) -> List[Tuple[Path, Record]]:
             of a run and has no record.
     """
     found: Dict[Tuple, Tuple[Path, Record]] = {}
-    for path in _below(out, RECORD):
+    for path, is_older in _below(out):
+        if is_older:
+            raise ValueError(f"{path.parent}: a run without a {RECORD}, as older versions left it; move it away")
         record = read_record(path)
         if record.benchmark != benchmark:
             raise ValueError(f"{path}: a run of {record.benchmark!r}, not of {benchmark!r}; choose another --out")
         other = found.setdefault(key(record), (path.parent, record))[0]
         if other != path.parent:
             raise ValueError(f"{other} and {path.parent} both hold {name_of(record)}; delete one of them")
-    for path in _below(out, CONFIG):
-        if not (path.parent / RECORD).is_file():
-            raise ValueError(f"{path.parent}: a run without a {RECORD}, as older versions left it; move it away")
     return list(found.values())
 
 
-def _below(out: Path, name: str) -> List[Path]:
-    """The files of that name below *out*. What begins with a dot holds what a process has not finished writing, or was killed at;
-    a directory that goes meanwhile has none."""
+def _below(out: Path) -> List[Tuple[Path, bool]]:
+    """The runs' records below *out*, and last the configs without one, with whether it is such a config. What begins with a dot
+    holds what a process has not finished writing, or was killed at; a directory that goes meanwhile has none."""
     found = []
     for place, directories, files in os.walk(out):
         directories[:] = [directory for directory in directories if not directory.startswith(".")]
-        found += [Path(place, name)] if name in files else []
-    return sorted(found)
+        if RECORD in files or CONFIG in files:
+            found.append((Path(place, RECORD if RECORD in files else CONFIG), RECORD not in files))
+    return sorted(found, key=lambda one: (one[1], one[0]))
 
 
 def read_record(path: Path) -> Record:

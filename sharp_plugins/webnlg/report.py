@@ -26,11 +26,11 @@ def label(record: Record) -> str:
 
 def results_table(results: Sequence[Result], measures: Sequence[Measure]) -> str:
     """A line for each method, in Markdown, with means over the seeds. Measures that not all runs have are left out."""
-    shown = [one for one in measures if all(one.name in result.metrics.get(one.split, {}) for result in results)]
+    shown = [one for one in measures if all(one.of(result) is not None for result in results)]
     rows = []
     for name in dict.fromkeys(label(result.record) for result in results):
         runs = [result for result in results if label(result.record) == name]
-        scores = [summarize([run.metrics[one.split][one.name] for run in runs], one.higher_is_better) for one in shown]
+        scores = [summarize([one.of(run) for run in runs], one.higher_is_better) for one in shown]
         cost = fmean(map(updates_of, runs)), 60 * fmean(run.minutes for run in runs)
         rows.append([name, *map(mean_and_std, scores), *(f"{number:.0f}" for number in cost)])
     return markdown_table(["method", *(one.heading for one in shown), "updates", "training, s"], rows)

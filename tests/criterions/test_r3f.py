@@ -2,6 +2,7 @@
 
 import math
 
+import plain
 import pytest
 import sentences
 import torch
@@ -27,7 +28,7 @@ def test_classification(sentence_data, kind):
     criterion, model, sample = sentences.parts(sentence_data, NAME, *flags)
     z = noise(sample["net_input"]["src_tokens"], kind, 0.05)
     clean, noised = sentences.logits_at(model, sample, 0), sentences.logits_at(model, sample, z)
-    kl = sentences.plain_kl(clean, noised)
+    kl = plain.symmetric_kl(clean, noised)
     assert kl.max() > 1e-4
     log = sentences.assert_same_loss_and_gradient(criterion, model, sample, sentences.plain_losses(clean, sample) + 0.7 * kl)
     torch.testing.assert_close(log["symm_kl"], kl.sum().detach(), rtol=1e-3, atol=1e-6)
@@ -91,7 +92,7 @@ def token_by_token(clean, noised, sample, weight, smoothing=0.1):
         log_p, log_q = (logits[row, real].log_softmax(-1) for logits in (clean, noised))
         wanted = torch.full_like(log_p, smoothing / (log_p.size(-1) - 1))
         wanted[range(len(real)), [targets[position] for position in real]] = 1 - smoothing
-        losses.append(-(wanted * log_p).sum() + weight * sentences.plain_kl(log_p, log_q).sum())
+        losses.append(-(wanted * log_p).sum() + weight * plain.symmetric_kl(log_p, log_q).sum())
     return torch.stack(losses)
 
 
@@ -124,8 +125,6 @@ def test_bart(translation_data):
 
 def test_padding_does_not_count(translation_data, monkeypatch):
     """Each sentence's loss is what it is alone, without padding on either side."""
-    import plain
-
     monkeypatch.setattr(r3f, "draw_noise_", lambda z, kind, eps: z.copy_(torch.linspace(-eps, eps, z.size(-1))))
     criterion, model, sample = translation(translation_data, "--r3f-eps", "0.05", "--r3f-lambda", "2")
     losses = criterion.sentence_losses(model, sample)

@@ -2,6 +2,7 @@
 
 import copy
 
+import plain
 import pytest
 import sentences
 import torch
@@ -37,7 +38,7 @@ def flags(eps, sigma, eta, steps):
 @pytest.mark.parametrize("regression", [False, True], ids=["classification", "regression"])
 def test_loss_and_gradient(sentence_data, settings, regression):
     criterion, model, sample = sentences.parts(sentence_data, NAME, "--smart-lambda", "3", *flags(*settings), regression=regression)
-    ell = squares if regression else sentences.plain_kl
+    ell = squares if regression else plain.symmetric_kl
     delta = adversarial(model, sample, *settings, ell)
     clean = sentences.logits_at(model, sample, 0)
     divergence = ell(sentences.logits_at(model, sample, delta), clean)
@@ -57,7 +58,7 @@ def test_the_search_of_the_papers_size_climbs(sentence_data):
     clean = sentences.logits_at(model, sample, 0)
     torch.manual_seed(1)
     at_noise = [
-        sentences.plain_kl(sentences.logits_at(model, sample, corner * torch.randn_like(corner).sign()), clean).sum()
+        plain.symmetric_kl(sentences.logits_at(model, sample, corner * torch.randn_like(corner).sign()), clean).sum()
         for _ in range(20)
     ]
     assert found > max(at_noise)
@@ -107,7 +108,7 @@ def test_bregman_loss_and_gradient(sentence_data, weight, regression):
         for parameter in averaged.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.2)
     criterion.ema_model = lambda: averaged.requires_grad_(False)
-    ell = squares if regression else sentences.plain_kl
+    ell = squares if regression else plain.symmetric_kl
     delta = adversarial(model, sample, *settings, ell)
     clean = sentences.logits_at(model, sample, 0)
     bregman = ell(clean, sentences.logits_at(averaged, sample, 0))
@@ -128,7 +129,7 @@ def test_the_averaged_weights_predict_without_dropout(sentence_data):
     torch.manual_seed(0)
     measured = criterion(model, sample)[2]["smart_bregman"]
     torch.manual_seed(0)
-    expected = sentences.plain_kl(
+    expected = plain.symmetric_kl(
         criterion.predict(model, sample["net_input"])[0], sentences.logits_at(averaged.eval(), sample, 0)
     ).sum()
     torch.testing.assert_close(measured, expected.detach())

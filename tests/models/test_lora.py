@@ -4,6 +4,7 @@ import argparse
 import copy
 import re
 
+import peft_models
 import pytest
 import torch
 import toy
@@ -16,32 +17,16 @@ from torch import nn
 from sharp_plugins.models.lora import LoRAConfig
 from sharp_plugins.networks import LoRASettings, lora_layers
 
-SMALL = dict(
-    encoder_layers=2,
-    decoder_layers=2,
-    encoder_embed_dim=16,
-    decoder_embed_dim=16,
-    encoder_ffn_embed_dim=32,
-    decoder_ffn_embed_dim=32,
-    encoder_attention_heads=2,
-    decoder_attention_heads=2,
-    dropout=0.0,
-    attention_dropout=0.0,
-    activation_dropout=0.0,
-    pooler_dropout=0.0,
-    max_positions=32,
-    tokens_per_sample=32,
-    max_source_positions=32,
-    max_target_positions=32,
-    max_tokens=None,
-    decoder_input_dim=16,
-    decoder_output_dim=16,
-    share_all_embeddings=True,
-    share_decoder_input_output_embed=True,
-    tpu=False,
-    add_bos_token=False,
-    memory_efficient_bf16=False,
-)
+SMALL = {
+    **peft_models.SMALL,
+    "decoder_layers": 2,
+    "decoder_input_dim": 16,
+    "decoder_output_dim": 16,
+    "share_all_embeddings": True,
+    "tpu": False,
+    "add_bos_token": False,
+    "memory_efficient_bf16": False,
+}
 FAMILIES = {
     "transformer": 2 * 3 * 2,  # layers with an update: query and value of every attention
     "transformer_iwslt_de_en": 2 * 3 * 2,

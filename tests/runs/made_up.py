@@ -103,7 +103,7 @@ class Backwards(Benchmark):
         ]
         generate += ["--user-dir", run.config["common"]["user_dir"], *(["--cpu"] if run.config["common"].get("cpu") else [])]
         score = ["python", "-c", f"import sys; sys.path.append({str(Path(__file__).parent)!r}); import made_up; made_up.score()"]
-        return [train(), Stage("generate", generate, "generated.txt", takes_output=True), Stage("score", score, SCORES)]
+        return [train(run), Stage("generate", generate, "generated.txt", takes_output=True), Stage("score", score, SCORES)]
 
     def measures(self, task):
         return [Measure("valid", "words", "words in place, %")]

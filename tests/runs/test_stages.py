@@ -106,10 +106,10 @@ def test_a_limit_of_time_is_of_the_runs_own_training(run, tmp_path):
         save(run.directory / "checkpoint_last.pt", minutes=minutes)
         assert is_done(run, stages.train(run)) is is_over
     start.unlink()
-    assert stages.train(run) == stages.train() and is_done(run, stages.train(run))
+    assert stages.train(run) == Stage("train", stages.TRAIN) and is_done(run, stages.train(run))
     without = run._replace(config={**run.config, "optimization": {"max_update": 10}})
     save(tmp_path / "start.pt", minutes=20)
-    assert stages.train(without) == stages.train()
+    assert stages.train(without) == Stage("train", stages.TRAIN)
 
 
 def test_the_end_of_the_log_tells_why(run):
@@ -173,7 +173,7 @@ def test_modules_in_a_runs_directory_are_not_run(run):
         (run.directory / name / "__init__.py").write_text(f"print('{name} of the run'); raise SystemExit(0)")
     (run.directory / "run.yaml").write_text("no_such_part: {x: 1}\n")
     with pytest.raises(RunFailed, match="fairseq-hydra-train ended with 1(.|\n)*no_such_part"):
-        do(run, stages.train())
+        do(run, stages.train(run))
     with pytest.raises(RunFailed, match="json|Expecting"):
         do(run, Stage("score", ["python", "-m", "json.tool", "run.yaml"], "s"))
     assert "of the run" not in (run.directory / "train.log").read_text() + (run.directory / "score.log").read_text()
@@ -306,14 +306,14 @@ def test_an_old_output_is_not_taken_for_a_new_one(run):
     assert not (run.directory / "s").exists()
 
 
-def test_only_the_training_makes_no_file():
-    stages.check_stages([stages.train(), Stage("score", python("pass"), "s")])
+def test_only_the_training_makes_no_file(run):
+    stages.check_stages([stages.train(run), Stage("score", python("pass"), "s")])
     for listed, words in (
         (
-            [stages.train(), Stage("score", python("pass"))],
+            [stages.train(run), Stage("score", python("pass"))],
             "stage score: say in Stage.makes which file it makes; only the training",
         ),
-        ([stages.train(), stages.train()], "stage train: there is more than one of that name"),
+        ([stages.train(run), stages.train(run)], "stage train: there is more than one of that name"),
     ):
         with pytest.raises(ValueError, match=words):
             stages.check_stages(listed)
