@@ -113,31 +113,31 @@ def test_devices_are_those_that_the_user_left_visible():
             slots(None, devices, there)
 
 
-def test_others_begin_before_a_report_that_takes_its_time(tmp_path):
-    """Two places: the one that is free is given to the next run first."""
-    said, lock = [], threading.Lock()
+class Told:
+    """What happens, in its order. A report takes its time: a run that is begun before the report says so before it."""
 
-    def work(run, slot):
-        with lock:
-            said.append(run.record.seed)
+    def __init__(self):
+        self.events = []
+
+    def work(self, run, slot):
+        self.events.append(run.record.seed)
         (run.directory / RESULT).touch()
-        time.sleep(0.05 if run.record.seed == 1 else 0.5)
+        time.sleep(0.05 if run.record.seed == 1 else 0.5 if slot.share else 0)
 
-    def after():
-        time.sleep(0.2)  # a report takes its time
-        said.append("after")
+    def report(self):
+        time.sleep(0.2)
+        self.events.append("report")
 
-    side_by_side([make(tmp_path, n) for n in (1, 2, 3)], work, [Slot(), Slot()], Stop(), after=after)
-    assert said.index(3) < said.index("after")
+
+def test_others_begin_before_a_report(tmp_path):
+    """Two places: the one that is free is given to the next run first."""
+    told = Told()
+    side_by_side([make(tmp_path, n) for n in (1, 2, 3)], told.work, [Slot(None, 1), Slot(None, 1)], Stop(), after=told.report)
+    assert told.events.index(3) < told.events.index("report")
 
 
 def test_a_run_that_is_alone_begins_when_nothing_else_is_at_work(tmp_path):
     """It takes as many threads as it finds free cores."""
-    said = []
-
-    def work(run, slot):
-        said.append(run.record.seed)
-        (run.directory / RESULT).touch()
-
-    side_by_side([make(tmp_path, n) for n in (1, 2, 3)], work, [Slot()], Stop(), after=lambda: said.append("after"))
-    assert said == [1, "after", 2, "after", 3]
+    told = Told()
+    side_by_side([make(tmp_path, n) for n in (1, 2, 3)], told.work, [Slot()], Stop(), after=told.report)
+    assert told.events == [1, "report", 2, "report", 3]
