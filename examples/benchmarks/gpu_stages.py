@@ -90,7 +90,7 @@ def plan(args, scratch: Path) -> List[List[Stage]]:
     found = scratch / "machine.md"
     machine = [python, "examples/benchmarks/machine.py", device, found]
     groups.append([Stage("machine", machine, 60, "set-up.log", environment, lambda: read(found))])
-    checks = [tests("tests", "tests/gpu", 240)]
+    checks = [tests("tests", "tests/gpu", 300)]
     checks.append(script("waits", "synchronisations.py", 60, "time.log", *(["--precisions", "bf16"] if args.quick else [])))
     if device == "cuda":  # on a CPU it is one of the tests
         checks.append(tests("contract", "tests/contract", 240, SHARP_TEST_DEVICE=device))
