@@ -47,14 +47,20 @@ class TextDecoder(Decoder, FairseqIncrementalDecoder):
         features_only: bool = False,
         src_lengths: Optional[Tensor] = None,
         cache=None,
+        token_embeddings: Optional[Tensor] = None,
+        scored: Optional[Tensor] = None,
         **unused,
     ):
         """Scores (B, T, symbols), or features (B, T, width) for *features_only*, and a dict.
 
         Args:
             cache: what stands before these tokens (`sharp_plugins.networks.decoder.Attends`).
+            token_embeddings: (B, T, width of the table of words) in the place of those of *prev_output_tokens*.
+            scored: (B, C), int64, the positions of each row whose scores are wanted, which then are (B, C, symbols).
         """
-        x = self.features(prev_output_tokens, cache)
+        x = self.features(prev_output_tokens, cache, token_embeddings)
+        if scored is not None:
+            x = x.gather(1, scored.unsqueeze(-1).expand(-1, -1, x.size(-1)))
         return (x if features_only else self.output_layer(x)), {}
 
     def extract_features(self, prev_output_tokens: Tensor, **inputs):
