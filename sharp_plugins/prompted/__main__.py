@@ -10,7 +10,7 @@ from sharp_plugins.prompted.formats import FORMATS, Format, find_format, flag_of
 
 # What the flags of a format say; its names are those of `Format`.
 PARTS = {
-    "start": "symbol before the prompt; auto: the one that the model has seen before a text; '' for none",
+    "start": "symbol before the prompt; auto: what the model has seen before a text; '' for none",
     "prompt": "text around {prompt}",
     "separator": "symbol between prompt and text; '' for none",
     "text": "text around {text}",
@@ -68,7 +68,7 @@ def main(argv=None) -> int:
     command.add_argument("--max-positions", type=int, metavar="N", help=words)
     words = "positions that a prompt leaves for a generated text (default: 1; LoRA's code: 64 of 512)"
     command.add_argument("--room", type=int, default=1, metavar="N", help=words)
-    words = "what is done with a prompt and text that do not fit: an error, or left out, or the prompt's beginning is cut (default: refuse)"
+    words = "prompts and texts that do not fit: an error, left out, or the prompt's beginning is cut (default: refuse)"
     command.add_argument("--too-long", choices=("refuse", "skip", "cut"), default="refuse", help=words)
     args = parser.parse_args(argv)
     return run_command(lambda: args.run(args))

@@ -1,19 +1,18 @@
 """A decoder that ``python -m sharp_plugins.convert`` wrote, or that was trained: what the data of prompts must know of it."""
 
 from pathlib import Path
-from typing import Dict, FrozenSet, NamedTuple
+from typing import Dict, FrozenSet, NamedTuple, Optional
 
 from fairseq.data import Dictionary
 
 from sharp_plugins.files.checkpoint_config import config_of
 from sharp_plugins.files.tensors import read_torch
 from sharp_plugins.files.writing import sha256
+from sharp_plugins.text.converted import load_tokenizer
 from sharp_plugins.text.dictionary import read_dictionary
 from sharp_plugins.text.tokenizer import Tokenizer
 
 MODEL, DICTIONARY, TOKENIZER = FILES = ("model.pt", "dict.txt", "tokenizer.json")
-# The first of these that the model has seen as a symbol of its own stands before a text; </s> where there is none.
-STARTS = ("<|endoftext|>", "<s>")
 
 
 class Backbone(NamedTuple):
@@ -22,6 +21,7 @@ class Backbone(NamedTuple):
     Attributes:
         arch: fairseq's architecture.
         max_positions: the most symbols that it reads.
+        start: the symbol that the model has seen before a text, None for none.
         unused: symbols of the dictionary that the published model has not; they have no probability.
         checksums: of dictionary and tokenizer.
     """
@@ -29,15 +29,11 @@ class Backbone(NamedTuple):
     directory: Path
     arch: str
     max_positions: int
+    start: Optional[str]
     unused: FrozenSet[str]
     dictionary: Dictionary
     tokenizer: Tokenizer
     checksums: Dict[str, str]
-
-    @property
-    def start(self) -> str:
-        """The symbol that the model has seen before a text."""
-        return next((s for s in STARTS if s in self.dictionary and s not in self.unused), self.dictionary.eos_word)
 
 
 def load_backbone(directory) -> Backbone:
@@ -65,7 +61,7 @@ def load_backbone(directory) -> Backbone:
         raise ValueError(
             f"{directory / MODEL}: not a converted decoder: its config has no max_target_positions of a language model"
         )
-    dictionary, tokenizer = read_dictionary(directory / DICTIONARY), Tokenizer.load(directory)
+    dictionary, tokenizer = read_dictionary(directory / DICTIONARY), load_tokenizer(directory)
     unknown = [symbol for symbol in tokenizer.symbols if symbol not in dictionary]
     if unknown:
         raise ValueError(
@@ -76,6 +72,7 @@ def load_backbone(directory) -> Backbone:
         directory=directory,
         arch=str(args.get("arch") or args.get("_name")),
         max_positions=positions,
+        start=getattr(tokenizer, "start", dictionary.eos_word),
         unused=frozenset(str(args.get("unused_symbols") or "").split()),
         dictionary=dictionary,
         tokenizer=tokenizer,

@@ -1,6 +1,6 @@
 """A format for one tokenizer: prompts and texts as symbols of a dictionary, and symbols as prompts and texts again."""
 
-from typing import Iterable, List, Sequence
+from typing import Iterable, List, Optional, Sequence
 
 from fairseq.data import Dictionary
 
@@ -18,7 +18,7 @@ class Encoding:
         cannot_stop: the format's stops that the tokenizer has no symbol for.
 
     Args:
-        start: the symbol that the model has seen before a text, for formats that ask for it.
+        start: the symbol that the model has seen before a text, for formats that ask for it; None for none.
 
     Raises:
         ValueError: the tokenizer has none of a symbol that the format names.
@@ -30,9 +30,10 @@ class Encoding:
         encoding.decode_text(encoding.symbols(encoding.texts(["It is."])[0]))  # "It is."
     """
 
-    def __init__(self, format: Format, tokenizer: Tokenizer, dictionary: Dictionary, start: str):
+    def __init__(self, format: Format, tokenizer: Tokenizer, dictionary: Dictionary, start: Optional[str]):
         self.format, self.tokenizer, self.dictionary = format, tokenizer, dictionary
-        self.start = [self._symbol("start", start if format.start == MODELS_OWN else format.start)] if format.start else []
+        first = start if format.start == MODELS_OWN else format.start
+        self.start = [self._symbol("start", first)] if first else []
         self.separator = [self._symbol("separator", format.separator)] if format.separator else []
         self.end = self._symbol("end", format.end)
         found = {stop: self._find(stop) for stop in format.stop}

@@ -3,13 +3,13 @@
     start  prompt's template  separator  |  text's template  end
     ------------ the prompt ------------ | ------ the text -----
 
-The start, the separator and the end are symbols; each of them but the end may be left out. The templates are texts around ``{prompt}``
-and ``{text}``. Each side of the bar is tokenised by itself, and so is each side of a symbol.
+The start, the separator and the end are symbols; each of them but the end may be left out. The templates are texts around
+``{prompt}`` and ``{text}``. Each side of the bar is tokenised by itself, and so is each side of a symbol.
 """
 
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Dict, Tuple
+from typing import Dict, Optional, Tuple
 
 from sharp_plugins.files.yaml import read_yaml
 
@@ -71,9 +71,9 @@ class Format:
         return {**asdict(self), "stop": list(self.stop)}
 
 
-# LoRA's GPT-2 (Hu et al. 2022, examples/NLG: gpt2_encode.py, gpt2_beam.py): context </s> " " text </s>, and nothing before the context.
-# Prefix tuning (Li and Liang 2021, its language modelling data sets): " " source " " </s> " " text " " </s>.
-# facts: where SmolLM2-135M-Instruct finds the texts of WebNLG the most likely, untrained. It ends its lines, and rarely its text.
+# LoRA's GPT-2 (Hu et al. 2022, examples/NLG: gpt2_encode.py, gpt2_beam.py): context </s> " text" </s>, nothing before the context.
+# Prefix tuning (Li and Liang 2021, its language modelling data sets): " source " </s> " text " </s>.
+# facts: where SmolLM2-135M-Instruct, untrained, finds the texts of WebNLG the most likely. It ends its lines, and rarely its text.
 FORMATS: Dict[str, Format] = {
     "lora-gpt2": Format(separator=END, stop=("\n\n",)),
     "prefix-gpt2": Format(prompt=f" {PROMPT} ", separator=END, text=f" {TEXT} "),
@@ -87,7 +87,7 @@ def flag_of(name: str) -> str:
     return {"prompt": "--prompt-template", "text": "--text-template"}.get(name, f"--{name}")
 
 
-def format_of(settings: Dict, where: str, base: Format = Format()) -> Format:  # noqa: B008
+def format_of(settings: Dict, where: str, base: Optional[Format] = None) -> Format:
     """*base* with *settings*: attributes of `Format` by name.
 
     Args:
@@ -96,6 +96,7 @@ def format_of(settings: Dict, where: str, base: Format = Format()) -> Format:  #
     Raises:
         ValueError: there is no such attribute, or one has another type.
     """
+    base = base or Format()
     kinds = {field.name: field.type for field in fields(Format)}
     unknown = sorted(map(str, settings.keys() - kinds.keys()))
     if unknown:
@@ -135,4 +136,4 @@ def find_format(name: str) -> Format:
     base = settings.pop("base", None)
     if base is not None and base not in FORMATS:
         raise ValueError(f"{path}: base {base!r} is none of {', '.join(FORMATS)}")
-    return format_of(settings, str(path), FORMATS[base] if base else Format())
+    return format_of(settings, str(path), FORMATS.get(base))

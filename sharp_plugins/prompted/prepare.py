@@ -22,11 +22,12 @@ from sharp_plugins.prompted.encoding import Encoding
 from sharp_plugins.prompted.formats import Format
 from sharp_plugins.prompted.prepared import PARTS, STAMP, VERSION, Prepared, read_prepared
 from sharp_plugins.prompted.reader import Pair, read_pairs
+from sharp_plugins.text.decoder_tokenizer import FILE
 
 SPLITS = ("train", "valid", "test")
 TOO_LONG = ("refuse", "skip", "cut")
 # The files of a tokenizer, as published and as converted.
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", FILE)
 # Pairs that are tokenised at once.
 BATCH = 1000
 

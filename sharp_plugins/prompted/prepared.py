@@ -9,7 +9,7 @@ DATA/prompted.json              what all this was made of
 """
 
 from pathlib import Path
-from typing import Dict, List, NamedTuple
+from typing import Dict, List, NamedTuple, Optional
 
 from fairseq.data import Dictionary
 
@@ -18,8 +18,8 @@ from sharp_plugins.files.writing import sha256
 from sharp_plugins.prompted.backbone import DICTIONARY, TOKENIZER
 from sharp_plugins.prompted.encoding import Encoding
 from sharp_plugins.prompted.formats import format_of
+from sharp_plugins.text.converted import load_tokenizer
 from sharp_plugins.text.dictionary import read_dictionary
-from sharp_plugins.text.tokenizer import Tokenizer
 
 STAMP = "prompted.json"
 # Changed with what is written.
@@ -42,7 +42,7 @@ class Prepared(NamedTuple):
     facts: Dict
     arch: str
     max_positions: int
-    start: str
+    start: Optional[str]
     stop: List[str]
 
     @property
@@ -60,7 +60,7 @@ class Prepared(NamedTuple):
 
     def encoding(self, dictionary: Dictionary) -> Encoding:
         format = format_of(self.format, str(self.directory / STAMP))
-        return Encoding(format, Tokenizer.load(self.directory), dictionary, self.start)
+        return Encoding(format, load_tokenizer(self.directory), dictionary, self.start)
 
 
 def read_prepared(directory) -> Prepared:
@@ -82,7 +82,7 @@ def read_prepared(directory) -> Prepared:
     try:
         if stamp["version"] != VERSION:
             raise ValueError(f"{directory}: written by another version; make it again with `{COMMAND}`")
-        wanted = {"source": dict, "facts": dict, "arch": str, "max_positions": int, "start": str, "stop": list}
+        wanted = {"source": dict, "facts": dict, "arch": str, "max_positions": int, "start": (str, type(None)), "stop": list}
         values = {name: stamp[name] for name in wanted}
         if not all(isinstance(values[name], kind) for name, kind in wanted.items()):
             raise TypeError(" or ".join(wanted))
