@@ -37,12 +37,14 @@ STATE = "prompted_generation"
 class PromptedGenerationConfig(FairseqDataclass):
     data: Optional[str] = field(default=None, metadata={"help": f"directory that `{COMMAND}` wrote"})
     count_prompt: bool = field(default=False, metadata={"help": "the loss counts the prompts too (default: the texts alone)"})
-    tokens_per_sample: Optional[int] = field(
-        default=None, metadata={"help": "the most positions of a sequence (default: as the data's model has)"}
+    tokens_per_sample: int = field(
+        default=0, metadata={"help": "the most positions of a sequence (default: as many as the data's model has)"}
     )
-    # What language models of fairseq's own take from their task.
+    # What fairseq's own language models take from their task.
+    max_target_positions: Optional[int] = field(
+        default=None, metadata={"help": "positions of a new model (default: --tokens-per-sample)"}
+    )
     add_bos_token: bool = field(default=False, metadata={"help": "not for this task: the data's format has a start of its own"})
-    max_target_positions: Optional[int] = II("task.tokens_per_sample")
     # Where weights come from, whose dictionary must be the data's.
     finetune_from_model: Optional[str] = II("checkpoint.finetune_from_model")
     path: Optional[str] = II("common_eval.path")
@@ -106,7 +108,7 @@ class PromptedGeneration(FairseqTask):
         self.datasets[split] = PromptedDataset(*parts, self.dictionary.pad(), self.cfg.count_prompt, self.only_scored, is_train)
 
     def build_model(self, cfg, from_checkpoint=False):
-        """The model, as long as the data's own where no flag says how long.
+        """The model; where no flag says otherwise, with as many positions and the unused symbols of the data's own model.
 
         Raises:
             ValueError: it is no language model, or its weights come from a checkpoint with another dictionary.
@@ -115,8 +117,10 @@ class PromptedGeneration(FairseqTask):
             if path and Path(path).is_file():
                 self.check_checkpoint(Path(path))
         with open_dict(cfg) if OmegaConf.is_config(cfg) else nullcontext():
-            if safe_getattr(cfg, "max_target_positions") is None and safe_getattr(cfg, "tokens_per_sample") is None:
+            if not safe_getattr(cfg, "max_target_positions"):
                 cfg.max_target_positions = self.max_positions()
+            if safe_getattr(cfg, "unused_symbols") == "" and not from_checkpoint:
+                cfg.unused_symbols = " ".join(self.prepared.source["unused"])
         model = super().build_model(cfg, from_checkpoint)
         if not isinstance(model, FairseqLanguageModel):
             raise ValueError(
