@@ -13,7 +13,7 @@ Rows are padded on the right, if at all: what a token is computed from stands be
 
 import functools
 import math
-from typing import Optional, Protocol
+from typing import Any, Optional, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -73,7 +73,14 @@ class RMSNorm(nn.Module):
 
 
 class Attention(nn.Module):
-    """Causal attention with a projection each for q, k and v; key-value heads serve heads / kv_heads query heads each."""
+    """Causal attention with a projection each for q, k and v; key-value heads serve heads / kv_heads query heads each.
+
+    Example::
+
+        >>> settings = DecoderSettings(vocabulary=9, width=12, heads=6, kv_heads=2)
+        >>> Attention(settings, layer=0)(torch.zeros(1, 3, 12), rotation=None, cache=None).shape
+        torch.Size([1, 3, 12])
+    """
 
     def __init__(self, settings: DecoderSettings, layer: int):
         super().__init__()
@@ -114,7 +121,14 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> T
 
 
 class Layer(nn.Module):
-    """Attention and feed-forward, each with its normalisation and a sum with what came in."""
+    """Attention and feed-forward, each with its normalisation and a sum with what came in.
+
+    Example::
+
+        >>> layer = Layer(DecoderSettings(vocabulary=9, width=12, ffn_width=24, heads=2), 0)
+        >>> layer(torch.zeros(1, 3, 12)).shape
+        torch.Size([1, 3, 12])
+    """
 
     def __init__(self, settings: DecoderSettings, layer: int):
         super().__init__()
@@ -164,7 +178,7 @@ class Decoder(nn.Module):
 
     unused: Optional[Tensor]
 
-    def __init__(self, settings: DecoderSettings, *others):
+    def __init__(self, settings: DecoderSettings, *others: Any):
         """*others* are for a further base class, such as fairseq's."""
         super().__init__(*others)
         settings.check()
