@@ -8,13 +8,12 @@ prompts too. Its mean is over the symbols that it counts, so that learning rates
 import inspect
 import logging
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 import torch
 from fairseq.data import data_utils
-from fairseq.dataclass import FairseqDataclass
 from fairseq.models import FairseqLanguageModel
 from fairseq.tasks import FairseqTask, register_task
 from fairseq.utils import safe_getattr
@@ -23,6 +22,7 @@ from torch import Tensor
 
 from sharp_plugins.files.tensors import read_torch
 from sharp_plugins.files.writing import sha256
+from sharp_plugins.generation.flags import GenerationFlags, build_generator
 from sharp_plugins.prompted.dataset import PromptedDataset, prompts_alone
 from sharp_plugins.prompted.lines import Lines
 from sharp_plugins.prompted.prepared import COMMAND, PARTS, read_prepared
@@ -34,7 +34,7 @@ STATE = "prompted_generation"
 
 
 @dataclass
-class PromptedGenerationConfig(FairseqDataclass):
+class PromptedGenerationConfig(GenerationFlags):
     data: Optional[str] = field(default=None, metadata={"help": f"directory that `{COMMAND}` wrote"})
     count_prompt: bool = field(default=False, metadata={"help": "the loss counts the prompts too (default: the texts alone)"})
     tokens_per_sample: int = field(
@@ -160,9 +160,17 @@ class PromptedGeneration(FairseqTask):
 
     def build_generator(self, models, args, seq_gen_cls=None, extra_gen_cls_kwargs=None, prefix_allowed_tokens_fn=None):
         """What ``fairseq-generate`` and ``fairseq-interactive`` write texts with."""
-        from sharp_plugins.generation.generator import Generator
-
-        return Generator(models, self.dictionary, args, stop=[self.dictionary.index(symbol) for symbol in self.prepared.stop])
+        if (
+            seq_gen_cls is not None
+            or prefix_allowed_tokens_fn is not None
+            or (extra_gen_cls_kwargs or {}).get("lm_model") is not None
+        ):
+            raise ValueError("--task prompted_generation has a generator of its own, without another model or rule beside it")
+        stops = [*self.prepared.stop, *str(self.cfg.stop_symbols or "").split()]
+        more = GenerationFlags(**{f.name: self.cfg[f.name] for f in fields(GenerationFlags) if not f.name.startswith("_")})
+        more.stop_symbols = " ".join(dict.fromkeys(stops))
+        longest = [int(max(data.prompts.sizes)) for data in self.datasets.values()]
+        return build_generator(models, self.dictionary, args, more, max(longest, default=None))
 
     def inference_step(self, generator, models, sample, prefix_tokens=None, constraints=None):
         """The texts for a sample's prompts.
