@@ -15,7 +15,10 @@ from torch import Tensor
 
 from sharp_plugins.models.decoder_config import DecoderConfig, settings_of
 from sharp_plugins.models.decoder_sizes import register_sizes
-from sharp_plugins.networks.decoder import Decoder
+from sharp_plugins.networks.decoder import Attends, Decoder
+from sharp_plugins.networks.kv_cache import KVCache
+
+STATE = "sharp_decoder"  # where a decoder's cache is in fairseq's incremental state
 
 
 class TextDecoder(Decoder, FairseqIncrementalDecoder):
@@ -46,20 +49,42 @@ class TextDecoder(Decoder, FairseqIncrementalDecoder):
         incremental_state: Optional[Dict] = None,
         features_only: bool = False,
         src_lengths: Optional[Tensor] = None,
-        cache=None,
+        cache: Optional[Attends] = None,
+        token_embeddings: Optional[Tensor] = None,
+        scored: Optional[Tensor] = None,
         **unused,
     ):
         """Scores (B, T, symbols), or features (B, T, width) for *features_only*, and a dict.
 
         Args:
-            cache: what stands before these tokens (`sharp_plugins.networks.decoder.Attends`).
+            incremental_state: fairseq's, for this decoder alone. It holds what was read before, and of *prev_output_tokens* only
+                what follows is read; T counts that.
+            cache: what stands before these tokens, where there is no *incremental_state*.
+            token_embeddings: (B, T, width of the table of words) in the place of those of *prev_output_tokens*.
+            scored: (B, C), int64, the positions of each row whose scores are wanted, which then are (B, C, symbols).
         """
-        x = self.features(prev_output_tokens, cache)
-        return (x if features_only else self.output_layer(x)), {}
+        if incremental_state is not None:
+            cache = incremental_state.get(STATE)
+            if cache is None:
+                cache = incremental_state[STATE] = self.new_cache(prev_output_tokens.size(0))
+            prev_output_tokens = prev_output_tokens[:, cache.read :]
+        x = self.features(prev_output_tokens, cache, token_embeddings)
+        if scored is not None:
+            x = x.gather(1, scored.unsqueeze(-1).expand(-1, -1, x.size(-1)))
+        return (x if features_only else self.output_layer(x)), {"attn": None}
 
     def extract_features(self, prev_output_tokens: Tensor, **inputs):
         """The last layer's output (B, T, width), and a dict."""
         return self.forward(prev_output_tokens, features_only=True, **inputs)
+
+    def new_cache(self, rows: int) -> KVCache:
+        """The cache of *rows* that have not begun. A model with a trained prefix has it in here."""
+        return KVCache()
+
+    def reorder_incremental_state(self, incremental_state: Dict, new_order: Tensor) -> None:
+        """Let row i go on from what was row ``new_order[i]``, as fairseq's beam search asks for."""
+        if STATE in incremental_state:
+            incremental_state[STATE].reorder(new_order)
 
     def max_positions(self) -> int:
         return self.settings.max_positions
@@ -81,6 +106,13 @@ class DecoderModel(FairseqLanguageModel):
 
     @classmethod
     def build_model(cls, args, task):
+        """The model.
+
+        Raises:
+            ValueError: a flag is out of range, or two contradict each other.
+        """
+        if len(task.source_dictionary) != len(task.target_dictionary):
+            raise ValueError("--output-dictionary-size: this model reads and writes the same symbols; leave it out")
         with open_dict(args) if OmegaConf.is_config(args) else nullcontext():
             if safe_getattr(args, "max_target_positions") is None:
                 args.max_target_positions = safe_getattr(args, "tokens_per_sample") or task.max_positions()

@@ -141,7 +141,7 @@ def settings_of(args, dictionary) -> DecoderSettings:
 
 @contextmanager
 def as_decoder_flags() -> Iterator[None]:
-    """Name a `SettingError`'s setting as the flag that sets it: ``heads 5 do not ...`` becomes ``--decoder-attention-heads 5 ...``."""
+    """Name a `SettingError`'s setting as its flag: ``heads 5 do not ...`` becomes ``--decoder-attention-heads 5 do not ...``."""
     try:
         yield
     except SettingError as error:

@@ -13,7 +13,7 @@ Rows are padded on the right, if at all: what a token is computed from stands be
 
 import functools
 import math
-from typing import Optional, Protocol
+from typing import Any, Optional, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -73,7 +73,14 @@ class RMSNorm(nn.Module):
 
 
 class Attention(nn.Module):
-    """Causal attention with a projection each for q, k and v; key-value heads serve heads / kv_heads query heads each."""
+    """Causal attention with a projection each for q, k and v; key-value heads serve heads / kv_heads query heads each.
+
+    Example::
+
+        >>> settings = DecoderSettings(vocabulary=9, width=12, heads=6, kv_heads=2)
+        >>> Attention(settings, layer=0)(torch.zeros(1, 3, 12), rotation=None, cache=None).shape
+        torch.Size([1, 3, 12])
+    """
 
     def __init__(self, settings: DecoderSettings, layer: int):
         super().__init__()
@@ -114,7 +121,14 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> T
 
 
 class Layer(nn.Module):
-    """Attention and feed-forward, each with its normalisation and a sum with what came in."""
+    """Attention and feed-forward, each with its normalisation and a sum with what came in.
+
+    Example::
+
+        >>> layer = Layer(DecoderSettings(vocabulary=9, width=12, ffn_width=24, heads=2), 0)
+        >>> layer(torch.zeros(1, 3, 12)).shape
+        torch.Size([1, 3, 12])
+    """
 
     def __init__(self, settings: DecoderSettings, layer: int):
         super().__init__()
@@ -164,7 +178,7 @@ class Decoder(nn.Module):
 
     unused: Optional[Tensor]
 
-    def __init__(self, settings: DecoderSettings, *others):
+    def __init__(self, settings: DecoderSettings, *others: Any):
         """*others* are for a further base class, such as fairseq's."""
         super().__init__(*others)
         settings.check()
@@ -198,8 +212,11 @@ class Decoder(nn.Module):
             self.embed_tokens.weight[self.unused] = 0
             self.output_projection.weight[self.unused] = 0
 
-    def features(self, tokens: Tensor, cache: Optional[Attends] = None) -> Tensor:
+    def features(self, tokens: Tensor, cache: Optional[Attends] = None, token_embeddings: Optional[Tensor] = None) -> Tensor:
         """The last layer's output (B, T, word_width) for *tokens* (B, T), int64.
+
+        Args:
+            token_embeddings: (B, T, word_width) in the place of the tokens' own.
 
         Raises:
             ValueError: more tokens than the model has positions.
@@ -208,7 +225,7 @@ class Decoder(nn.Module):
         if length > self.settings.max_positions:
             raise ValueError(f"{length} tokens are more than the {self.settings.max_positions} positions that the model has")
         positions = None if cache is None else cache.positions(tokens)
-        x = self.embed_tokens(tokens)
+        x = self.embed_tokens(tokens) if token_embeddings is None else token_embeddings
         if self.project_in is not None:
             x = self.project_in(x)
         rotation = None
