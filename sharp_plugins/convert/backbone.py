@@ -9,6 +9,7 @@ from sharp_plugins.files.checkpoint_config import config_of
 from sharp_plugins.files.tensors import read_torch
 from sharp_plugins.files.unreadable import what_it_is
 from sharp_plugins.files.writing import sha256
+from sharp_plugins.text.decoder_tokenizer import FILE as DECODER
 from sharp_plugins.text.tokenizer import Tokenizer
 
 FILES = ("model.pt", "dict.txt", "tokenizer.json")
@@ -60,10 +61,12 @@ def load_backbone(directory) -> Backbone:
 
     Raises:
         FileNotFoundError: a file is not there.
-        ValueError: the checkpoint is no encoder that was converted, or its vocabulary is not the dictionary's.
+        ValueError: the checkpoint is no encoder that was converted (a decoder, say), or its vocabulary is not the dictionary's.
         ImportError: tokenizers is not installed.
     """
     directory = Path(directory)
+    if (directory / DECODER).is_file():
+        raise ValueError(f"{directory}: it holds a converted decoder; --backbone wants an encoder, a BERT or RoBERTa")
     for name in FILES:
         if not (directory / name).is_file():
             raise FileNotFoundError(f"{directory / name}: not there; --backbone wants what `python -m sharp_plugins.convert` wrote")
