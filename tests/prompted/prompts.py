@@ -5,8 +5,8 @@ import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
-import torch
 import toy  # which registers the plugin
+import torch
 from fairseq import models, options
 from fairseq.data.encoders.gpt2_bpe_utils import bytes_to_unicode
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
