@@ -39,13 +39,13 @@ def opt_tokenizer(directory: Path) -> int:
     return write_vocabulary(directory, byte_level(["<s>", "<pad>", "</s>", "<unk>"], []), add_bos_token=True, **roles)
 
 
-def smollm2_tokenizer(directory: Path) -> int:
-    """``tokenizer.json`` with special tokens 0, 1 and 2."""
+def smollm2_tokenizer(directory: Path, more: int = 0) -> int:
+    """``tokenizer.json`` with special tokens 0, 1 and 2, and *more* tokens that no text has."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     merges = [tuple(merge.split(" ")) for merge in MERGES]
-    backend = Tokenizer(models.BPE(vocab=byte_level(special, []), merges=merges))
+    backend = Tokenizer(models.BPE(vocab=byte_level(special, [f"unseen{n}" for n in range(more)]), merges=merges))
     digits = pre_tokenizers.Digits(individual_digits=True)
     backend.pre_tokenizer = pre_tokenizers.Sequence([digits, pre_tokenizers.ByteLevel(add_prefix_space=False)])
     backend.decoder = decoders.ByteLevel()
