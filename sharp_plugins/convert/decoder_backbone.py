@@ -6,7 +6,6 @@ from typing import Dict, List, NamedTuple, Optional
 from fairseq import checkpoint_utils
 from fairseq.data import Dictionary
 
-from sharp_plugins.convert.backbone import read_dictionary
 from sharp_plugins.convert.decoder_flags import DEFAULTS, decoder_flags
 from sharp_plugins.files.checkpoint_config import config_of
 from sharp_plugins.files.tensors import read_torch
@@ -14,6 +13,7 @@ from sharp_plugins.files.writing import sha256
 from sharp_plugins.models import decoder  # noqa: F401  sharp_decoder
 from sharp_plugins.models.decoder import DecoderModel
 from sharp_plugins.text.decoder_tokenizer import FILE, DecoderTokenizer
+from sharp_plugins.text.dictionary import read_dictionary
 
 FILES = ("model.pt", "dict.txt", "tokenizer.json", FILE)
 WORDS = "decoder.embed_tokens.weight"
@@ -65,7 +65,7 @@ def load_decoder(directory) -> DecoderBackbone:
     state = read_torch(path, mmap=True)
     try:
         args = config_of(state, "model")
-        flags = decoder_flags({name: args[name] for name in DEFAULTS if name in args})
+        flags = decoder_flags({name: args[name] for name in DEFAULTS if name in args}, tokenizer.family)
         positions, rows = int(args["max_target_positions"]), len(state["model"][WORDS])
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: not a converted decoder: {type(error).__name__}: {error}") from error

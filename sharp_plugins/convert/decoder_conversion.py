@@ -105,12 +105,12 @@ def convert_decoder(source, out, dtype: str = "fp32") -> ConvertedDecoder:
     settings, tokenizer, stored = _read(source)
     if tokenizer.rows - len(tokenizer.backend.get_vocab(with_added_tokens=True)) > PADDING_ROWS:
         raise ValueError(
-            f"{source}: its tokenizer is another model's: it has {tokenizer.backend.get_vocab_size()} tokens, and the model's table "
-            f"of words {tokenizer.rows} rows"
+            f"{source}: its tokenizer is another model's: it has {tokenizer.backend.get_vocab_size()} tokens, and the model's "
+            f"table of words {tokenizer.rows} rows"
         )
     found = decoder_weights(stored, settings, tokenizer.published_ids, DTYPES[dtype], source)
     unused = {"unused_symbols": " ".join(tokenizer.unused)} if tokenizer.unused else {}
-    flags = decoder_flags({**settings.model, **unused})
+    flags = decoder_flags({**settings.model, **unused}, settings.family)
     cfg = build_decoder_config(flags, settings.model["max_target_positions"])
     weights = _checked(found.weights, cfg, tokenizer, source)
 

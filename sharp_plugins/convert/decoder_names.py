@@ -1,7 +1,7 @@
 """Published weights of GPT-2, OPT and Llama, and where they are in `sharp_plugins.networks.decoder.Decoder`.
 
-A weight of ours is a published one, or a part of it. GPT-2's matrices are stored (in, out), and its queries, keys and values in one;
-OPT's table of positions begins with two rows that no position uses.
+A weight of ours is a published one, or a part of it. GPT-2's matrices are stored (in, out), and its queries, keys and values in
+one; OPT's table of positions begins with two rows that no position uses.
 """
 
 import re

@@ -1,8 +1,8 @@
 """The tokenizer in the header of a GGUF file, as the `tokenizers` library's own object.
 
-Two kinds are read. ``gpt2`` is byte-level BPE: tokens, merges, and by name (``tokenizer.ggml.pre``) the rule that splits a text before
-the merges, which llama.cpp knows by heart. ``llama`` is sentencepiece's BPE, with bytes for characters that it has not; older files
-have scores instead of merges, from which the merges follow.
+Two kinds are read. ``gpt2`` is byte-level BPE: tokens, merges, and by name (``tokenizer.ggml.pre``) the rule that splits a text
+before the merges, which llama.cpp knows by heart. ``llama`` is sentencepiece's BPE, with bytes for characters that it has not;
+older files have scores instead of merges, from which the merges follow.
 """
 
 from typing import Dict, List, Optional, Tuple
