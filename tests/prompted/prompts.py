@@ -38,18 +38,18 @@ def tokenizer(is_gpt2: bool = True) -> DecoderTokenizer:
     return DecoderTokenizer(backend, roles, rows=len(tokens) + 2, family="gpt2" if is_gpt2 else "llama")
 
 
-def write_backbone(directory: Path, is_gpt2: bool = True, flags=()) -> Path:
+def write_backbone(directory: Path, is_gpt2: bool = True, own=None) -> Path:
     """A converted decoder with random weights."""
     directory.mkdir(parents=True, exist_ok=True)
-    own = tokenizer(is_gpt2)
+    own = own or tokenizer(is_gpt2)
     own.save(directory)
-    line = ["--task", "language_modeling", *MODEL, "--unused-symbols", " ".join(own.unused), *flags, "."]
+    line = ["--task", "language_modeling", *MODEL, "--unused-symbols", " ".join(own.unused), "."]
     args = options.parse_args_and_arch(options.get_training_parser(), line)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         cfg = convert_namespace_to_omegaconf(args)
     torch.manual_seed(1)
-    model = models.build_model(cfg.model, SimpleNamespace(target_dictionary=own.dictionary()))
+    model = models.build_model(cfg.model, SimpleNamespace(source_dictionary=own.dictionary(), target_dictionary=own.dictionary()))
     torch.save(checkpoint(cfg, model.state_dict()), directory / "model.pt")
     return directory
 
