@@ -176,7 +176,7 @@ class Decoder(nn.Module):
         torch.Size([1, 3, 50])
     """
 
-    unused: Optional[Tensor]
+    unused_symbols: Optional[Tensor]
 
     def __init__(self, settings: DecoderSettings, *others: Any):
         """*others* are for a further base class, such as fairseq's."""
@@ -196,7 +196,7 @@ class Decoder(nn.Module):
         self.output_projection = nn.Linear(words, settings.vocabulary, bias=False, device="meta" if settings.tied else None)
         if settings.tied:
             self.output_projection.weight = self.embed_tokens.weight
-        self.register_buffer("unused", torch.tensor(settings.unused) if settings.unused else None, persistent=False)
+        self.register_buffer("unused_symbols", torch.tensor(settings.unused) if settings.unused else None, persistent=False)
         self.initialise()
 
     @torch.no_grad()
@@ -208,9 +208,9 @@ class Decoder(nn.Module):
                 module.weight.normal_(std=residual if name.endswith(("out_proj", "fc2")) else 0.02)
                 if getattr(module, "bias", None) is not None:
                     module.bias.zero_()
-        if self.unused is not None:
-            self.embed_tokens.weight[self.unused] = 0
-            self.output_projection.weight[self.unused] = 0
+        if self.unused_symbols is not None:
+            self.embed_tokens.weight[self.unused_symbols] = 0
+            self.output_projection.weight[self.unused_symbols] = 0
 
     def features(self, tokens: Tensor, cache: Optional[Attends] = None, token_embeddings: Optional[Tensor] = None) -> Tensor:
         """The last layer's output (B, T, word_width) for *tokens* (B, T), int64.
@@ -245,10 +245,10 @@ class Decoder(nn.Module):
     def output_layer(self, features: Tensor) -> Tensor:
         """Scores (…, vocabulary) of the next word; −inf for unused symbols, which so get no probability."""
         scores = F.linear(features, self.output_projection.weight)
-        if self.unused is not None:
+        if self.unused_symbols is not None:
             # A softmax gives them the gradient 0, so that writing over them needs none of its own, nor a copy of the scores.
             with torch.no_grad():
-                scores.index_fill_(-1, self.unused, float("-inf"))
+                scores.index_fill_(-1, self.unused_symbols, float("-inf"))
         return scores
 
     def forward(self, tokens: Tensor, cache: Optional[Attends] = None) -> Tensor:
