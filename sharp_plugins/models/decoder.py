@@ -13,6 +13,7 @@ from fairseq.utils import safe_getattr
 from omegaconf import OmegaConf, open_dict
 from torch import Tensor
 
+from sharp_plugins.models import fairseq_lm
 from sharp_plugins.models.decoder_config import DecoderConfig, settings_of
 from sharp_plugins.models.decoder_sizes import register_sizes
 from sharp_plugins.networks.decoder import Attends, Decoder
@@ -85,6 +86,11 @@ class TextDecoder(Decoder, FairseqIncrementalDecoder):
         """Let row i go on from what was row ``new_order[i]``, as fairseq's beam search asks for."""
         if STATE in incremental_state:
             incremental_state[STATE].reorder(new_order)
+
+    def upgrade_state_dict_named(self, state_dict, name):
+        """Take a checkpoint of fairseq's ``transformer_lm`` too, see fairseq_lm.py."""
+        fairseq_lm.upgrade(state_dict, f"{name}." if name else "", self.settings)
+        return state_dict
 
     def max_positions(self) -> int:
         return self.settings.max_positions

@@ -85,6 +85,7 @@ class Attention(nn.Module):
     def __init__(self, settings: DecoderSettings, layer: int):
         super().__init__()
         self.layer, self.heads, self.kv_heads = layer, settings.heads, settings.kv
+        self.embed_dim = settings.width  # of what it returns, under fairseq's name
         self.dropout = settings.attention_dropout
         inner, kv_inner = settings.heads * settings.head_width, settings.kv * settings.head_width
         self.q_proj = nn.Linear(settings.width, inner, settings.attention_bias)
@@ -132,7 +133,8 @@ class Layer(nn.Module):
 
     def __init__(self, settings: DecoderSettings, layer: int):
         super().__init__()
-        self.pre_norm, self.activation = settings.pre_norm, ACTIVATIONS[settings.activation]
+        self.normalize_before = settings.pre_norm  # fairseq's name
+        self.activation = ACTIVATIONS[settings.activation]
         self.dropout, self.activation_dropout = nn.Dropout(settings.dropout), nn.Dropout(settings.activation_dropout)
         self.self_attn = Attention(settings, layer)
         self.self_attn_layer_norm = norm(settings)
@@ -147,7 +149,7 @@ class Layer(nn.Module):
         return self.fc2(self.activation_dropout(h))
 
     def forward(self, x: Tensor, rotation: Optional[Rotation] = None, cache: Optional[Attends] = None) -> Tensor:
-        if self.pre_norm:
+        if self.normalize_before:
             x = x + self.dropout(self.self_attn(self.self_attn_layer_norm(x), rotation, cache))
             return x + self.dropout(self.feed_forward(self.final_layer_norm(x)))
         x = self.self_attn_layer_norm(x + self.dropout(self.self_attn(x, rotation, cache)))
