@@ -65,7 +65,9 @@ def load_backbone(directory) -> Backbone:
     symbols = dictionary.symbols[: len(tokenizer.symbols)]  # a task may have added some of its own behind
     if symbols != tokenizer.symbols:
         other = next((pair for pair in zip(symbols, tokenizer.symbols) if pair[0] != pair[1]), ("its last symbols", "nothing"))
-        raise ValueError(f"{directory}: the tokenizer does not fit: {DICTIONARY} has {other[0]!r} where the tokenizer has {other[1]!r}")
+        raise ValueError(
+            f"{directory}: the tokenizer does not fit: {DICTIONARY} has {other[0]!r} where the tokenizer has {other[1]!r}"
+        )
     return Backbone(
         directory=directory,
         arch=str(args.get("arch") or args.get("_name")),

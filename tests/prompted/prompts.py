@@ -5,8 +5,8 @@ import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
-import toy  # which registers the plugin
 import torch
+import toy  # which registers the plugin
 from fairseq import models, options
 from fairseq.data.encoders.gpt2_bpe_utils import bytes_to_unicode
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
@@ -83,16 +83,15 @@ def prepare(backbone: Path, out: Path, *flags) -> Path:
     return out
 
 
-
 # ---------------------------------------------------------------------- trainers, and plain computations
 
 
-def trainer(data: Path, *flags, model=MODEL, criterion="cross_entropy", dropout="0"):
+def trainer(data: Path, *flags, model=MODEL, criterion="cross_entropy", dropout="0", subset="train"):
     """A fairseq trainer on prepared data."""
     flags = list(flags) if "--optimizer" in flags else ["--optimizer", "sgd", *toy.SGD, *flags]
     drop = ["--dropout", dropout, "--attention-dropout", dropout]
     parts = {"model": model, "criterion": ["--criterion", criterion], "task": "prompted_generation"}
-    return toy.build_trainer(data, *flags, *drop, "--num-workers", "0", **parts)
+    return toy.build_trainer(data, *flags, *drop, "--num-workers", "0", "--train-subset", subset, **parts)
 
 
 def parts(data: Path, criterion: str, *flags, rows=7, **settings):
@@ -113,7 +112,9 @@ def plain_log_probabilities(model, data: Path, rows: int, z=None, count_prompt=F
     from fairseq.data import data_utils
 
     dictionary = model.decoder.dictionary
-    prompts, texts = (data_utils.load_indexed_dataset(str(data / f"train.{part}"), dictionary, "mmap") for part in ("prompt", "text"))
+    prompts, texts = (
+        data_utils.load_indexed_dataset(str(data / f"train.{part}"), dictionary, "mmap") for part in ("prompt", "text")
+    )
     used = [i for i in range(len(dictionary)) if dictionary[i] not in {0: (), 3: ("<s>", "<pad>", "<unk>")}[unused]]
     found = []
     for row in range(rows):

@@ -25,7 +25,9 @@ def whole(backbone, texts, tmp_path_factory):
 @pytest.mark.parametrize("count_prompt", [False, True])
 @pytest.mark.parametrize("smoothing", [None, 0.0, 0.1])
 def test_the_stock_loss_is_the_plain_one(whole, smoothing, count_prompt):
-    criterion, flags = ("cross_entropy", []) if smoothing is None else ("label_smoothed_cross_entropy", ["--label-smoothing", smoothing])
+    criterion, flags = (
+        ("cross_entropy", []) if smoothing is None else ("label_smoothed_cross_entropy", ["--label-smoothing", smoothing])
+    )
     criterion, model, sample = prompts.parts(whole, criterion, *flags, *(["--count-prompt"] if count_prompt else []))
     found = prompts.plain_log_probabilities(model, whole, 7, count_prompt=count_prompt)
     expected = prompts.plain_losses(found, smoothing or 0.0)
@@ -122,5 +124,7 @@ def test_what_has_no_probability_adds_nothing_to_a_divergence():
 
 @pytest.mark.parametrize("criterion", ["freelb_sentence_prediction", "smart_sentence_prediction", "r3f_sentence_prediction"])
 def test_criterions_of_classes_are_refused(whole, criterion):
-    with pytest.raises(ValueError, match="predicts a label or number for a sentence, which --task PromptedGeneration does not have"):
+    with pytest.raises(
+        ValueError, match="predicts a label or number for a sentence, which --task PromptedGeneration does not have"
+    ):
         prompts.trainer(whole, criterion=criterion)

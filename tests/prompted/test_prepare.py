@@ -218,7 +218,9 @@ def test_flags(capsys, backbone, tmp_path, texts):
     assert "nothing to prepare" in fails(capsys, backbone, tmp_path)
     assert "one file of JSON lines, or one of prompts" in fails(capsys, backbone, tmp_path, "--train", "a", "b", "c")
     assert "--prompt-template" in fails(capsys, backbone, tmp_path, *texts, "--prompt-template", "Facts:")
-    out = prompts.prepare(backbone, tmp_path / "own", *texts, "--text-template", " = {text}", "--spaces", "--stop", ".", "--start", "")
+    out = prompts.prepare(
+        backbone, tmp_path / "own", *texts, "--text-template", " = {text}", "--spaces", "--stop", ".", "--start", ""
+    )
     prepared = read_prepared(out)
     assert prepared.format["spaces"] is True and prepared.stop == ["</s>", "."]
     assert rows_of(out, "test", "text")[0][:4] == ["Ġ", "=", "Ġ", "A"] and rows_of(out, "test", "prompt")[0][0] == "A"
