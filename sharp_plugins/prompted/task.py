@@ -68,6 +68,11 @@ class PromptedGeneration(FairseqTask):
         sample["ntokens"]  # symbols of the text, its end among them
     """
 
+    @classmethod
+    def setup_task(cls, cfg, **unused):
+        """The task of a config, a checkpoint's too."""
+        return cls(cfg)
+
     def __init__(self, cfg):
         super().__init__(cfg)
         if not cfg.data:
