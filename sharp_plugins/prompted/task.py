@@ -182,7 +182,8 @@ class PromptedGeneration(FairseqTask):
         stops = [*self.prepared.stop, *str(self.cfg.stop_symbols or "").split()]
         more = GenerationFlags(**{f.name: self.cfg[f.name] for f in fields(GenerationFlags) if not f.name.startswith("_")})
         more.stop_symbols = " ".join(dict.fromkeys(stops))
-        longest = [int(max(data.prompts.sizes)) for data in self.datasets.values()]
+        room = min([self.max_positions(), *(model.max_positions() for model in models)])  # what is longer is no part of any batch
+        longest = [int(n) for data in self.datasets.values() for n in data.prompts.sizes[data.sizes <= room]]
         return build_generator(models, self.dictionary, args, more, max(longest, default=None))
 
     def inference_step(self, generator, models, sample, prefix_tokens=None, constraints=None):
