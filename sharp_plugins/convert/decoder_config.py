@@ -27,7 +27,7 @@ class DecoderModelSettings(NamedTuple):
 
     family: "gpt2", "opt" or "llama".
     rows: of the table of words.
-    model: the settings of ``sharp_decoder`` by the names of its flags; all that are not usual for it.
+    model: the settings of ``sharp_decoder`` by the names of its flags; what is left out is as the flag's default.
     """
 
     family: str
@@ -109,7 +109,6 @@ def _gpt2(read: _Config) -> Dict[str, Any]:
     """transformers' GPT2Config."""
     read.needs(scale_attn_weights=True, scale_attn_by_inverse_layer_idx=False, reorder_and_upcast_attn=False)
     width = read.size("n_embd")
-    dropout, embedding_dropout = read.number("resid_pdrop", 0.1, 1), read.number("embd_pdrop", 0.1, 1)
     return {
         "decoder_layers": read.size("n_layer"),
         "decoder_embed_dim": width,
@@ -119,8 +118,8 @@ def _gpt2(read: _Config) -> Dict[str, Any]:
         "activation_fn": read.activation("activation_function"),
         "decoder_norm_eps": read.number("layer_norm_epsilon", 1e-5),
         "untied_output": not read.is_so("tie_word_embeddings", True),
-        "dropout": dropout,
-        "embedding_dropout": None if embedding_dropout == dropout else embedding_dropout,
+        "dropout": read.number("resid_pdrop", 0.1, 1),
+        "embedding_dropout": read.number("embd_pdrop", 0.1, 1),
         "attention_dropout": read.number("attn_pdrop", 0.1, 1),
     }
 
@@ -135,7 +134,7 @@ def _opt(read: _Config) -> Dict[str, Any]:
         "decoder_embed_dim": width,
         "decoder_ffn_embed_dim": read.size("ffn_dim"),
         "decoder_attention_heads": read.size("num_attention_heads"),
-        "decoder_input_dim": None if words == width else words,
+        "decoder_input_dim": words,
         "max_target_positions": read.size("max_position_embeddings"),
         "activation_fn": read.activation("activation_function", "relu"),
         "decoder_post_norm": not pre_norm,
@@ -158,8 +157,8 @@ def _llama(read: _Config) -> Dict[str, Any]:
         "decoder_embed_dim": width,
         "decoder_ffn_embed_dim": read.size("intermediate_size"),
         "decoder_attention_heads": heads,
-        "decoder_kv_heads": None if kv_heads == heads else kv_heads,
-        "decoder_head_dim": None if head * heads == width else head,
+        "decoder_kv_heads": kv_heads,
+        "decoder_head_dim": head,
         "max_target_positions": read.size("max_position_embeddings"),
         "activation_fn": read.activation("hidden_act", "silu"),
         "decoder_gated_ffn": True,
@@ -181,7 +180,7 @@ LLAMA3 = {
     **LINEAR,
     "rope_low_freq_factor": "low_freq_factor",
     "rope_high_freq_factor": "high_freq_factor",
-    "rope_original_max_positions": "original_max_position_embeddings",
+    "rope_original_positions": "original_max_position_embeddings",
 }
 SCALINGS: Dict[str, Dict[str, str]] = {"default": {}, "linear": LINEAR, "llama3": LLAMA3}
 
@@ -207,8 +206,8 @@ def _rope(read: _Config) -> Dict[str, Any]:
         found[own] = read.number(theirs, 0.0, config=given)
         if found[own] <= 0:
             raise ValueError(f"{read.path}: {theirs} must be larger than 0, and is {found[own]!r}")
-    if "rope_original_max_positions" in found:
-        found["rope_original_max_positions"] = int(found["rope_original_max_positions"])
+    if "rope_original_positions" in found:
+        found["rope_original_positions"] = int(found["rope_original_positions"])
     return found
 
 

@@ -4,7 +4,8 @@ fairseq's four special symbols begin every dictionary. Decoders have fewer speci
 
 * the token that ends a text is ``</s>``; one that begins it, where it is another, ``<s>``; one for padding, where it is another
   than both, ``<pad>``. ``<unk>`` is the token for what the tokenizer cannot write, which byte-level BPE has not;
-* a token without one of these roles, spelled as one of the four symbols, is that symbol where it has no other token (OPT's ``<s>``);
+* a token without one of these roles, spelled as one of the four symbols, is that symbol where it has no other token (OPT's
+  ``<s>``);
 * a symbol without a token is *unused*: the model gives it no probability;
 * all other published ids follow in their order. A table of words may have more rows than there are tokens: they are symbols too.
 

@@ -1,8 +1,8 @@
 """The tokenizer in the header of a GGUF file, as the `tokenizers` library's own object.
 
-Two kinds are read. ``gpt2`` is byte-level BPE: tokens, merges, and by name (``tokenizer.ggml.pre``) the rule that splits a text before
-the merges, which llama.cpp knows by heart. ``llama`` is sentencepiece's BPE, with bytes for characters that it has not; older files
-have scores instead of merges, from which the merges follow.
+Two kinds are read. ``gpt2`` is byte-level BPE: tokens, merges, and by name (``tokenizer.ggml.pre``) the rule that splits a text
+before the merges, which llama.cpp knows by heart. ``llama`` is sentencepiece's BPE, with bytes for characters that it has not;
+older files have scores instead of merges, from which the merges follow.
 """
 
 from typing import Dict, List, Optional, Tuple
@@ -12,9 +12,7 @@ from typing import Dict, List, Optional, Tuple
 # fractions such as ½; transformers reads the file by GPT-2's rule, and the ids here are the same as its.
 GPT2_RULE = ("", "default", "gpt-2", "gpt2", "smollm")
 LLAMA3_RULE = ("llama3", "llama-v3", "llama-bpe", "smaug-bpe")
-LLAMA3 = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
+LLAMA3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 # Types of tokens.
 CONTROL, OWN = 3, 4
 ROLES = {"eos_token": "eos", "bos_token": "bos", "pad_token": "padding"}
