@@ -119,7 +119,7 @@ class TextDecoder(Decoder, FairseqIncrementalDecoder):
         return (x if features_only else self.output_layer(x)), {}
 
     def max_positions(self) -> int:
-        return self.settings.max_positions
+        return self.settings.max_positions - (0 if self.prefix is None else self.prefix.length)
 
 
 @register_model("sharp_decoder", dataclass=DecoderConfig)

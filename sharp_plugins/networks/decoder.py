@@ -169,9 +169,12 @@ class Decoder(nn.Module):
         mask = torch.zeros(settings.vocabulary)
         mask[list(settings.unused)] = float("-inf")
         self.register_buffer("unused_mask", mask if settings.unused else None, persistent=False)
+        self.prefix: Optional[nn.Module] = None  # `sharp_plugins.networks.prefix.Prefix`
 
     def features(self, tokens: Tensor, cache: Optional[Attends] = None) -> Tensor:
         """The last layer's output (B, T, word_width) for *tokens* (B, T), int64."""
+        if cache is None and self.prefix is not None:
+            cache = self.prefix.before(self.settings.attention_dropout if self.training else 0.0)
         positions = torch.arange(tokens.size(1), device=tokens.device) if cache is None else cache.positions(tokens)
         x = self.embed_tokens(tokens)
         if self.project_in is not None:
