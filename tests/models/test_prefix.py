@@ -1,0 +1,184 @@
+"""``--arch prefix``: the prefix alone trains, in every precision and under every method; checkpoints; what is refused."""
+
+import random
+
+import pytest
+import torch
+import toy
+from fairseq import checkpoint_utils, options
+from fairseq_cli import preprocess
+
+from sharp_plugins.networks.prefix import Prefix
+
+SIZES = (
+    "--decoder-layers 2 --decoder-embed-dim 16 --decoder-ffn-embed-dim 32 --decoder-attention-heads 4 --decoder-kv-heads 2 "
+    "--max-target-positions 32"
+).split()
+PLAIN = ["--arch", "sharp_decoder", *SIZES]
+PREFIX = ["--arch", "prefix", "--base-arch", "sharp_decoder", *SIZES, "--prefix-length", "3", "--prefix-hidden", "8"]
+ADAM = "--optimizer adam --lr 0.01 --clip-norm 1".split()
+TASK = "--tokens-per-sample 16 --sample-break-mode eos".split()
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Sentences of a language model, binarized."""
+    directory, rng = tmp_path_factory.mktemp("text"), random.Random(0)
+    for split, count in (("train", 64), ("valid", 8)):
+        lines = [" ".join(f"w{rng.randrange(20)}" for _ in range(rng.randint(2, 7))) for _ in range(count)]
+        (directory / split).write_text("".join(f"{line}\n" for line in lines))
+    flags = ["--only-source", "--trainpref", str(directory / "train"), "--validpref", str(directory / "valid")]
+    preprocess.main(options.get_preprocessing_parser().parse_args([*flags, "--destdir", str(directory / "bin")]))
+    return directory / "bin"
+
+
+def trainer_of(data, *flags, model=PREFIX):
+    criterion = ["--criterion", "cross_entropy"]
+    return toy.build_trainer(data, *TASK, *flags, model=model, criterion=criterion, task="language_modeling")
+
+
+def save(trainer, path):
+    trainer.consolidate_optimizer()
+    trainer.save_checkpoint(str(path), {"train_iterator": {"epoch": 1}})
+
+
+def test_the_prefix_alone_trains_and_names_stay(data):
+    trainer, plain = trainer_of(data, *ADAM), trainer_of(data, *ADAM, model=PLAIN)
+    model = trainer.get_model()
+    added = {f"decoder.prefix.{name}" for name in ("embedding", "fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias")}
+    assert model.state_dict().keys() - plain.get_model().state_dict().keys() == added
+    assert model.state_dict().keys() >= plain.get_model().state_dict().keys()
+    model.load_state_dict(plain.get_model().state_dict())  # a plain checkpoint
+    assert {name for name, p in model.named_parameters() if p.requires_grad} == added
+    before = toy.weights(trainer)
+    for _ in range(3):
+        trainer.train_step(toy.batches(trainer, [6]))
+    now = toy.weights(trainer)
+    assert {name for name in now if not torch.equal(now[name], before[name])} == added
+    assert model.decoder.prefix.width == 2 * 2 * 2 * 4  # layers · (k, v) · kv heads · head
+    assert model.max_positions() == 32 - 3
+
+
+def test_without_the_network_the_prefix_itself_trains(data):
+    trainer = trainer_of(data, *ADAM, "--prefix-hidden", "0")
+    assert [name for name, p in trainer.get_model().named_parameters() if p.requires_grad] == ["decoder.prefix.table"]
+    before = toy.weights(trainer)
+    trainer.train_step(toy.batches(trainer, [6]))
+    assert not torch.equal(toy.weights(trainer)["decoder.prefix.table"], before["decoder.prefix.table"])
+
+
+PRECISIONS = {
+    "fp32": [],
+    "fp16": ["--fp16", "--fp16-no-flatten-grads"],
+    "bf16": ["--bf16"],
+    "memory-efficient fp16": ["--memory-efficient-fp16"],
+    "memory-efficient bf16": ["--memory-efficient-bf16"],
+}
+METHODS = {
+    "adam": ADAM,
+    "sam": "--optimizer sam --lr 0.01 --sam-rho 0.1".split(),
+    "dsam": "--optimizer dsam --lr 0.01 --sam-rho 0.1".split(),
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_every_precision_and_method(data, precision, method):
+    flags = [*METHODS[method], *PRECISIONS[precision], "--fp16-init-scale", "4"]
+    trainer = trainer_of(data, *flags)
+    before = toy.weights(trainer)
+    trainer.train_step(toy.batches(trainer, [4, 4]))
+    now = toy.weights(trainer)
+    changed = {name for name in now if not torch.equal(now[name], before[name])}
+    assert changed and all(name.startswith("decoder.prefix.") for name in changed)
+    assert all(value.isfinite().all() for value in now.values())
+
+
+def test_a_lower_loss(data):
+    trainer = trainer_of(data, *ADAM)
+    samples = toy.batches(trainer, [32])
+    losses = [trainer.train_step(samples)["loss"] for _ in range(12)]
+    assert losses[-1] < losses[0] - 0.1
+
+
+def test_going_on_equals_never_having_stopped(data, tmp_path):
+    flags = [*ADAM, "--prefix-dropout", "0.1", "--save-dir", str(tmp_path)]
+    trainer = trainer_of(data, *flags)
+    samples = toy.batches(trainer, [6])
+    trainer.train_step(samples)
+    save(trainer, tmp_path / "one.pt")
+    again = trainer_of(data, *flags)
+    again.load_checkpoint(str(tmp_path / "one.pt"))
+    for each in (trainer, again):
+        each.train_step(toy.batches(each, [6]))
+    toy.assert_same(toy.weights(trainer), toy.weights(again))
+
+
+def test_a_checkpoint_is_loaded_and_computes_the_same_when_generation_has_folded_it(data, tmp_path):
+    trainer = trainer_of(data, *ADAM, "--save-dir", str(tmp_path))
+    trainer.train_step(toy.batches(trainer, [6]))
+    save(trainer, tmp_path / "one.pt")
+    (model,), cfg, _ = checkpoint_utils.load_model_ensemble_and_task([str(tmp_path / "one.pt")])
+    tokens = toy.batches(trainer, [4])[0]["net_input"]["src_tokens"]
+    with torch.no_grad():
+        expected = trainer.get_model().eval()(tokens)[0]
+        model.eval()
+        assert torch.equal(model(tokens)[0], expected)
+        model.prepare_for_inference_(cfg)
+        assert torch.equal(model(tokens)[0], expected)
+    assert [name for name, _ in model.decoder.prefix.named_parameters()] == ["table"]
+
+
+def test_a_pretrained_decoder_is_where_it_starts(data, tmp_path):
+    plain = trainer_of(data, *ADAM, "--save-dir", str(tmp_path), model=PLAIN)
+    plain.train_step(toy.batches(plain, [6]))
+    save(plain, tmp_path / "plain.pt")
+    trainer = trainer_of(data, *ADAM)
+    trainer.load_checkpoint(str(tmp_path / "plain.pt"), reset_optimizer=True, reset_lr_scheduler=True, reset_meters=True)
+    state, expected = toy.weights(trainer), toy.weights(plain)
+    toy.assert_same({name: state[name] for name in expected}, expected)
+    assert isinstance(trainer.get_model().decoder.prefix, Prefix)
+
+
+def test_a_frozen_weight_that_changes_is_noticed(data, tmp_path):
+    trainer = trainer_of(data, *ADAM)
+    trainer.train_step(toy.batches(trainer, [6]))
+    trainer.get_model().decoder.embed_tokens.weight.data[5] += 1
+    with pytest.raises(RuntimeError, match="the frozen weight decoder.embed_tokens.weight has changed"):
+        save(trainer, tmp_path / "one.pt")
+
+
+def test_bar_has_no_pairs_here(data):
+    with pytest.raises(ValueError, match="BAR|bar"):
+        trainer_of(data, "--optimizer", "bar", "--lr", "0.01")
+
+
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        (["--prefix-length", "0"], "--prefix-length must be 1 or larger"),
+        (["--prefix-hidden", "-1"], "--prefix-hidden must be 0"),
+        (["--prefix-dropout", "1"], "--prefix-dropout must be from 0"),
+    ],
+)
+def test_bad_flags_end_the_command_line(data, capsys, flags, words):
+    with pytest.raises(SystemExit):
+        trainer_of(data, *ADAM, *flags)
+    assert words in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_flag_without_its_architecture(data, capsys):
+    with pytest.raises(SystemExit):
+        trainer_of(data, *ADAM, "--prefix-length", "4", model=PLAIN)
+    assert "--prefix-length needs --arch prefix --base-arch sharp_decoder" in capsys.readouterr().err
+
+
+def test_a_prefix_without_room_is_refused(data):
+    with pytest.raises(ValueError, match="--prefix-length 32 leaves no room: the model has 32 positions"):
+        trainer_of(data, *ADAM, "--prefix-length", "32")
+
+
+def test_another_base_is_refused_by_name(translation_data):
+    model = ["--arch", "prefix", "--base-arch", *toy.MODEL[1:]]
+    with pytest.raises(ValueError, match="--arch prefix: the attention of --base-arch transformer has no place for a prefix"):
+        toy.build_trainer(translation_data, *ADAM, model=model)
