@@ -38,6 +38,13 @@ def sentence_data(tmp_path_factory):
     return sentences.write_data(tmp_path_factory.mktemp("sentences"))
 
 
+@pytest.fixture(scope="session")
+def text_data(tmp_path_factory):
+    import texts
+
+    return texts.write_data(tmp_path_factory.mktemp("texts"))
+
+
 # fairseq saves the weights of rank 0 alone; this writes those of every rank beside each checkpoint.
 EVERY_RANK = """
 import os

@@ -10,13 +10,14 @@ import logging
 from dataclasses import dataclass, field
 from typing import Tuple
 
+import torch
 from fairseq.models import register_model, register_model_architecture
 
 from sharp_plugins.core.setting_error import as_flags
-from sharp_plugins.models.base_arch import BaseArchConfig, WrappingModel, train_through_checkpointed_layers
+from sharp_plugins.models.base_arch import BaseArchConfig, WrappingModel
 from sharp_plugins.networks.decoder import Decoder
 from sharp_plugins.networks.module_names import accept_plain_checkpoints, train_only
-from sharp_plugins.networks.prefix import NAMES, Prefix, check_settings
+from sharp_plugins.networks.prefix import NAMES, BehindPrefix, Prefix, check_settings
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +82,13 @@ class PrefixTuning(WrappingModel):
     @classmethod
     def finish(cls, model, args) -> None:
         train_only(model, model.decoder.prefix.parameters())
-        train_through_checkpointed_layers(model)
+        if hasattr(model.decoder.layers[0], "precheckpoint_forward"):  # --checkpoint-activations
+            model.decoder.layers[0].register_forward_pre_hook(_let_the_prefix_enter)
+
+
+def _let_the_prefix_enter(layer, args):
+    x, rotation, cache = args
+    return (cache.enter(x), rotation, cache) if isinstance(cache, BehindPrefix) and torch.is_grad_enabled() else None
 
 
 register_model_architecture("prefix", "prefix")(PrefixTuning.apply_defaults)

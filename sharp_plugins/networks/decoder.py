@@ -11,19 +11,39 @@ Rows are padded on the right, if at all: what a token is computed from stands be
 `Attends`) puts its own keys and values before or beside those of the new tokens: what was read before, or a trained prefix.
 """
 
-from typing import Optional, Protocol
+import functools
+import math
+from typing import Any, Optional, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sharp_plugins.networks.decoder_settings import DecoderSettings
+from sharp_plugins.networks.rotary import Rotation
 
-ACTIVATIONS = {"relu": F.relu, "gelu": F.gelu, "gelu_accurate": lambda x: F.gelu(x, approximate="tanh"), "silu": F.silu}
+ACTIVATIONS = {
+    "relu": F.relu,
+    "gelu": F.gelu,
+    "gelu_accurate": functools.partial(F.gelu, approximate="tanh"),  # as GPT-2's code computes it
+    "silu": F.silu,
+}
+# torch 2.5 and later let several heads of queries share a head of keys.
+SHARES_KEYS = "enable_gqa" in (F.scaled_dot_product_attention.__doc__ or "")
 
 
 class Attends(Protocol):
-    """What stands before or beside the new tokens: a key-value cache, a prefix."""
+    """What stands before or beside the new tokens: a key-value cache, a prefix.
+
+    Example, the simplest one, which adds nothing::
+
+        class Nothing:
+            def positions(self, tokens):
+                return torch.arange(tokens.size(1), device=tokens.device)
+
+            def attend(self, layer, q, k, v):
+                return causal_attention(q, k, v)
+    """
 
     def positions(self, tokens: Tensor) -> Tensor:
         """The positions (T,) or (B, T), int64, of the new *tokens* (B, T)."""
@@ -52,32 +72,20 @@ class RMSNorm(nn.Module):
         return self.weight * (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)).to(x.dtype)
 
 
-class Rotation:
-    """Rotary positions (Su et al. 2021): the pair (i, i + head/2) of a query or key turns by position · θ^(-2i/head).
-
-    Args:
-        cos, sin: (T, head) or (B, 1, T, head), each half twice.
-    """
-
-    def __init__(self, positions: Tensor, head_width: int, theta: float, dtype: torch.dtype):
-        inverse = theta ** (-torch.arange(0, head_width, 2, device=positions.device, dtype=torch.float32) / head_width)
-        angles = positions[..., None].float() * inverse
-        angles = torch.cat([angles, angles], dim=-1)
-        if positions.dim() == 2:
-            angles = angles[:, None]  # the same for all heads
-        self.cos, self.sin = angles.cos().to(dtype), angles.sin().to(dtype)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        first, second = x.chunk(2, dim=-1)
-        return x * self.cos + torch.cat([-second, first], dim=-1) * self.sin
-
-
 class Attention(nn.Module):
-    """Causal attention with a projection each for q, k and v; key-value heads serve heads / kv_heads query heads each."""
+    """Causal attention with a projection each for q, k and v; key-value heads serve heads / kv_heads query heads each.
+
+    Example::
+
+        >>> settings = DecoderSettings(vocabulary=9, width=12, heads=6, kv_heads=2)
+        >>> Attention(settings, layer=0)(torch.zeros(1, 3, 12), rotation=None, cache=None).shape
+        torch.Size([1, 3, 12])
+    """
 
     def __init__(self, settings: DecoderSettings, layer: int):
         super().__init__()
         self.layer, self.heads, self.kv_heads = layer, settings.heads, settings.kv
+        self.embed_dim = settings.width  # of what it returns, under fairseq's name
         self.dropout = settings.attention_dropout
         inner, kv_inner = settings.heads * settings.head_width, settings.kv * settings.head_width
         self.q_proj = nn.Linear(settings.width, inner, settings.attention_bias)
@@ -93,25 +101,40 @@ class Attention(nn.Module):
         if rotation is not None:
             q, k = rotation(q), rotation(k)
         if cache is None:
-            dropout = self.dropout if self.training else 0.0
-            out = F.scaled_dot_product_attention(q, *repeat(k, v, self.heads), dropout_p=dropout, is_causal=True)
+            out = causal_attention(q, k, v, self.dropout if self.training else 0.0)
         else:
             out = cache.attend(self.layer, q, k, v)
         return self.out_proj(out.transpose(1, 2).reshape(rows, length, -1))
 
 
-def repeat(k: Tensor, v: Tensor, heads: int) -> tuple:
-    """Keys and values (B, kv_heads, T, head) for *heads* of queries: each for heads / kv_heads consecutive ones."""
-    times = heads // k.size(1)
-    return (k, v) if times == 1 else (k.repeat_interleave(times, dim=1), v.repeat_interleave(times, dim=1))
+def causal_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
+    """softmax(q kᵀ / √head) v, (B, heads, T, head), where query t sees the keys 0 … t, without a mask in memory.
+
+    Args:
+        q: (B, heads, T, head). k, v: (B, kv_heads, T, head), each head for heads / kv_heads consecutive ones of queries.
+    """
+    times = q.size(1) // k.size(1)
+    if times > 1 and not SHARES_KEYS:
+        k, v = k.repeat_interleave(times, dim=1), v.repeat_interleave(times, dim=1)
+        times = 1
+    shared = {"enable_gqa": True} if times > 1 else {}
+    return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True, **shared)
 
 
 class Layer(nn.Module):
-    """Attention and feed-forward, each with its normalisation and a sum with what came in."""
+    """Attention and feed-forward, each with its normalisation and a sum with what came in.
+
+    Example::
+
+        >>> layer = Layer(DecoderSettings(vocabulary=9, width=12, ffn_width=24, heads=2), 0)
+        >>> layer(torch.zeros(1, 3, 12)).shape
+        torch.Size([1, 3, 12])
+    """
 
     def __init__(self, settings: DecoderSettings, layer: int):
         super().__init__()
-        self.pre_norm, self.activation = settings.pre_norm, ACTIVATIONS[settings.activation]
+        self.normalize_before = settings.pre_norm  # fairseq's name
+        self.activation = ACTIVATIONS[settings.activation]
         self.dropout, self.activation_dropout = nn.Dropout(settings.dropout), nn.Dropout(settings.activation_dropout)
         self.self_attn = Attention(settings, layer)
         self.self_attn_layer_norm = norm(settings)
@@ -126,7 +149,7 @@ class Layer(nn.Module):
         return self.fc2(self.activation_dropout(h))
 
     def forward(self, x: Tensor, rotation: Optional[Rotation] = None, cache: Optional[Attends] = None) -> Tensor:
-        if self.pre_norm:
+        if self.normalize_before:
             x = x + self.dropout(self.self_attn(self.self_attn_layer_norm(x), rotation, cache))
             return x + self.dropout(self.feed_forward(self.final_layer_norm(x)))
         x = self.self_attn_layer_norm(x + self.dropout(self.self_attn(x, rotation, cache)))
@@ -142,6 +165,12 @@ def norm(settings: DecoderSettings) -> nn.Module:
 class Decoder(nn.Module):
     """The language model.
 
+    A new one has random weights as GPT-2's: normal with deviation 0.02, and 0.02 / √(2 · layers) where a sum with what came in
+    follows; biases are 0.
+
+    Raises:
+        SettingError: a setting is out of range.
+
     Example::
 
         >>> model = Decoder(DecoderSettings(vocabulary=50, layers=1, width=8, ffn_width=16, heads=2, max_positions=6)).eval()
@@ -149,41 +178,65 @@ class Decoder(nn.Module):
         torch.Size([1, 3, 50])
     """
 
-    def __init__(self, settings: DecoderSettings, *others):
+    unused_symbols: Optional[Tensor]
+
+    def __init__(self, settings: DecoderSettings, *others: Any):
         """*others* are for a further base class, such as fairseq's."""
         super().__init__(*others)
         settings.check()
         self.settings = settings
-        words = settings.word_width or settings.width
+        words, width = settings.words, settings.width
         self.embed_tokens = nn.Embedding(settings.vocabulary, words)
-        self.project_in = nn.Linear(words, settings.width, bias=False) if words != settings.width else None
-        self.project_out = nn.Linear(settings.width, words, bias=False) if words != settings.width else None
-        self.embed_positions = nn.Embedding(settings.max_positions, settings.width) if settings.positions == "learned" else None
+        self.project_in = nn.Linear(words, width, bias=False) if words != width else None
+        self.project_out = nn.Linear(width, words, bias=False) if words != width else None
+        self.embed_positions = nn.Embedding(settings.max_positions, width) if settings.positions == "learned" else None
         dropout = settings.dropout if settings.embedding_dropout is None else settings.embedding_dropout
         self.embedding_dropout = nn.Dropout(dropout)
         self.layers = nn.ModuleList(Layer(settings, number) for number in range(settings.layers))
         self.layer_norm = norm(settings) if settings.pre_norm and settings.final_norm else None
-        self.output_projection = nn.Linear(words, settings.vocabulary, bias=False)
+        # A tied one has no memory of its own.
+        self.output_projection = nn.Linear(words, settings.vocabulary, bias=False, device="meta" if settings.tied else None)
         if settings.tied:
             self.output_projection.weight = self.embed_tokens.weight
-        mask = torch.zeros(settings.vocabulary)
-        mask[list(settings.unused)] = float("-inf")
-        self.register_buffer("unused_mask", mask if settings.unused else None, persistent=False)
-        self.prefix: Optional[nn.Module] = None  # `sharp_plugins.networks.prefix.Prefix`
+        self.register_buffer("unused_symbols", torch.tensor(settings.unused) if settings.unused else None, persistent=False)
+        self.prefix: Any = None  # a `sharp_plugins.networks.prefix.Prefix` stands before the tokens where there is no cache
+        self.initialise()
+
+    @torch.no_grad()
+    def initialise(self) -> None:
+        """Draw the weights anew: Radford et al. 2019, section 2.3, and their code."""
+        residual = 0.02 / math.sqrt(2 * self.settings.layers)
+        for name, module in self.named_modules():
+            if isinstance(module, (nn.Linear, nn.Embedding)) and not (module is self.output_projection and self.settings.tied):
+                module.weight.normal_(std=residual if name.endswith(("out_proj", "fc2")) else 0.02)
+                if getattr(module, "bias", None) is not None:
+                    module.bias.zero_()
+        if self.unused_symbols is not None:
+            self.embed_tokens.weight[self.unused_symbols] = 0
+            self.output_projection.weight[self.unused_symbols] = 0
 
     def features(self, tokens: Tensor, cache: Optional[Attends] = None) -> Tensor:
-        """The last layer's output (B, T, word_width) for *tokens* (B, T), int64."""
-        if cache is None and self.prefix is not None:
+        """The last layer's output (B, T, word_width) for *tokens* (B, T), int64.
+
+        Raises:
+            ValueError: more tokens than the model has positions.
+        """
+        length = tokens.size(1)
+        if self.prefix is not None and cache is None:
             cache = self.prefix.before(self.settings.attention_dropout if self.training else 0.0)
-        positions = torch.arange(tokens.size(1), device=tokens.device) if cache is None else cache.positions(tokens)
+        if length > self.settings.max_positions:
+            raise ValueError(f"{length} tokens are more than the {self.settings.max_positions} positions that the model has")
+        positions = None if cache is None else cache.positions(tokens)
         x = self.embed_tokens(tokens)
         if self.project_in is not None:
             x = self.project_in(x)
         rotation = None
-        if self.embed_positions is not None:
-            x = x + self.embed_positions(positions)
+        if self.embed_positions is None:
+            rotation = Rotation(self.settings, positions, length)
+        elif positions is None:
+            x = x + self.embed_positions.weight[:length]
         else:
-            rotation = Rotation(positions, self.settings.head_width, self.settings.rope_theta, x.dtype)
+            x = x + self.embed_positions(positions)
         x = self.embedding_dropout(x)
         for layer in self.layers:
             x = layer(x, rotation, cache)
@@ -192,8 +245,13 @@ class Decoder(nn.Module):
         return x if self.project_out is None else self.project_out(x)
 
     def output_layer(self, features: Tensor) -> Tensor:
-        """Scores (…, vocabulary) of the next word; −inf for unused symbols, which so get no probability and no gradient."""
-        return F.linear(features, self.output_projection.weight, self.unused_mask)
+        """Scores (…, vocabulary) of the next word; −inf for unused symbols, which so get no probability."""
+        scores = F.linear(features, self.output_projection.weight)
+        if self.unused_symbols is not None:
+            # A softmax gives them the gradient 0, so that writing over them needs none of its own, nor a copy of the scores.
+            with torch.no_grad():
+                scores.index_fill_(-1, self.unused_symbols, float("-inf"))
+        return scores
 
     def forward(self, tokens: Tensor, cache: Optional[Attends] = None) -> Tensor:
         return self.output_layer(self.features(tokens, cache))

@@ -6,8 +6,10 @@ from typing import Optional, Tuple
 from sharp_plugins.core.setting_error import SettingError
 
 POSITIONS = ("learned", "rotary")
+ROPE_SCALINGS = ("none", "linear", "llama3")
 NORMS = ("layer", "rms")
 ACTIVATIONS = ("relu", "gelu", "gelu_accurate", "silu")
+DROPOUTS = ("dropout", "embedding_dropout", "attention_dropout", "activation_dropout")
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,11 @@ class DecoderSettings:
     max_positions: int = 1024
     positions: str = "learned"
     rope_theta: float = 10000.0
+    rope_scaling: str = "none"  # how rotary positions were stretched for longer texts: see networks/rotary.py
+    rope_factor: float = 1.0  # by how much
+    rope_low_freq_factor: float = 1.0  # llama3: waves longer than rope_original_positions / this are stretched
+    rope_high_freq_factor: float = 4.0  # llama3: waves shorter than rope_original_positions / this are not
+    rope_original_positions: int = 8192  # llama3: longest sequence before the stretching
     norm: str = "layer"
     norm_eps: float = 1e-5
     pre_norm: bool = True  # normalise before attention and feed-forward, and once at the end; else after each (OPT-350m)
@@ -58,22 +65,66 @@ class DecoderSettings:
 
     @property
     def kv(self) -> int:
-        return self.kv_heads or self.heads
+        return self.heads if self.kv_heads is None else self.kv_heads
 
     @property
     def head_width(self) -> int:
-        return self.head_size or self.width // self.heads
+        return self.width // self.heads if self.head_size is None else self.head_size
+
+    @property
+    def words(self) -> int:
+        """The width of the table of words."""
+        return self.width if self.word_width is None else self.word_width
 
     def check(self) -> None:
-        for name in ("vocabulary", "layers", "width", "ffn_width", "heads", "max_positions"):
-            if getattr(self, name) < 1:
-                raise SettingError(name, f"must be 1 or larger, and is {getattr(self, name)}")
-        for name, known in (("positions", POSITIONS), ("norm", NORMS), ("activation", ACTIVATIONS)):
-            if getattr(self, name) not in known:
-                raise SettingError(name, f"{getattr(self, name)}: choose one of {', '.join(known)}")
+        self._check_sizes()
+        self._check_choices()
+        self._check_rope()
+
+    def _check_sizes(self) -> None:
+        for name in ("vocabulary", "layers", "width", "ffn_width", "heads", "kv_heads", "head_size", "word_width", "max_positions"):
+            size = getattr(self, name)
+            if size is not None and size < 1:
+                raise SettingError(name, f"must be 1 or larger, and is {size}")
         if self.head_size is None and self.width % self.heads:
             raise SettingError("heads", f"{self.heads} do not divide the width {self.width}")
         if self.heads % self.kv:
             raise SettingError("kv_heads", f"{self.kv} do not divide the {self.heads} heads of queries")
-        if self.positions == "rotary" and self.head_width % 2:
-            raise SettingError("positions", f"rotary positions turn pairs of numbers, and a head has {self.head_width}")
+        for name in DROPOUTS:
+            p = getattr(self, name)
+            if p is not None and not 0 <= p < 1:
+                raise SettingError(name, f"must be from 0 to below 1, and is {p}")
+
+    def _check_choices(self) -> None:
+        choices = (("positions", POSITIONS), ("rope_scaling", ROPE_SCALINGS), ("norm", NORMS), ("activation", ACTIVATIONS))
+        for name, known in choices:
+            if getattr(self, name) not in known:
+                raise SettingError(name, f"{getattr(self, name)}: choose one of {', '.join(known)}")
+        if not self.norm_eps > 0:
+            raise SettingError("norm_eps", f"must be larger than 0, and is {self.norm_eps}")
+        outside = [row for row in self.unused if not 0 <= row < self.vocabulary]
+        if outside or len(set(self.unused)) >= self.vocabulary:
+            problem = f"has row {outside[0]}" if outside else "leaves no symbol that could be predicted"
+            raise SettingError("unused", f"{problem}, and there are {self.vocabulary} rows")
+
+    def _check_rope(self) -> None:
+        if self.positions != "rotary":
+            if self.rope_scaling != "none":
+                raise SettingError("rope_scaling", f"{self.rope_scaling} is for rotary positions, and these are {self.positions}")
+            return
+        if self.head_width % 2:
+            raise SettingError("positions", f"rotary turn pairs of numbers, and a head has {self.head_width}")
+        if not self.rope_theta > 0:
+            raise SettingError("rope_theta", f"must be larger than 0, and is {self.rope_theta}")
+        if self.rope_scaling == "none":
+            return
+        if not self.rope_factor >= 1:
+            raise SettingError("rope_factor", f"must be 1 or larger, and is {self.rope_factor}")
+        if self.rope_scaling == "llama3" and not 0 < self.rope_low_freq_factor < self.rope_high_freq_factor:
+            raise SettingError(
+                "rope_low_freq_factor",
+                f"must be between 0 and rope_high_freq_factor, and they are {self.rope_low_freq_factor} and "
+                f"{self.rope_high_freq_factor}",
+            )
+        if self.rope_original_positions < 1:
+            raise SettingError("rope_original_positions", f"must be 1 or larger, and is {self.rope_original_positions}")

@@ -16,14 +16,14 @@ Source: "Prefix-Tuning: Optimizing Continuous Prompts for Generation" (arXiv 210
 leaves it open (the size of E, the way everything begins).
 """
 
-from typing import Any, List, Tuple
+from typing import Any, Dict, List, Tuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sharp_plugins.core.setting_error import SettingError
-from sharp_plugins.networks.decoder import Decoder, repeat
+from sharp_plugins.networks.decoder import SHARES_KEYS, Decoder
 
 Pairs = List[Tuple[Tensor, Tensor]]
 
@@ -100,12 +100,12 @@ class Prefix(nn.Module):
 
     def keys_and_values(self) -> Pairs:
         """Each layer's, (1, kv_heads, length, head_width): what a key-value cache begins with."""
-        parts = self.numbers().view(self.length, self.layers, 2, self.kv_heads, self.head_width).permute(1, 2, 3, 0, 4)
-        return [(key, value) for key, value in parts.unsqueeze(2)]
+        return pairs(self.numbers(), self.layers, self.kv_heads)
 
     def before(self, attention_dropout: float = 0.0) -> "BehindPrefix":
         """What the decoder attends to in one pass without a cache; dropout of attention weights is for training."""
-        return BehindPrefix(self.keys_and_values(), self.dropout if self.training else 0.0, attention_dropout)
+        dropout = self.dropout if self.training else 0.0
+        return BehindPrefix(self.numbers(), self.layers, self.kv_heads, dropout, attention_dropout)
 
     def fold(self) -> None:
         """Keep P in the place of the network that computes it."""
@@ -118,38 +118,75 @@ class Prefix(nn.Module):
         self.fold()
 
 
+def pairs(numbers: Tensor, layers: int, kv_heads: int) -> Pairs:
+    """P, (length, layers · 2 · kv_heads · head), as each layer's keys and values, (1, kv_heads, length, head)."""
+    parts = numbers.view(len(numbers), layers, 2, kv_heads, -1).permute(1, 2, 3, 0, 4)
+    return [(key, value) for key, value in parts.unsqueeze(2)]
+
+
 class BehindPrefix:
     """`sharp_plugins.networks.decoder.Attends` for tokens behind a prefix, with no cache.
 
     Args:
-        pairs: each layer's keys and values, (1, kv_heads, P, head).
+        numbers: P, (length, layers · 2 · kv_heads · head).
+        layers, kv_heads: the decoder's.
         dropout, attention_dropout: probabilities, of the prefix's numbers and of attention weights.
 
-    Example::
+    Example, keys of 0 and values of 1 in one layer::
 
-        >>> pair = (torch.zeros(1, 1, 2, 4), torch.ones(1, 1, 2, 4))
-        >>> behind = BehindPrefix([pair])
+        >>> behind = BehindPrefix(torch.tensor([[0.0, 1.0], [0.0, 1.0]]), layers=1, kv_heads=1)
         >>> behind.positions(torch.zeros(1, 3))
         tensor([2, 3, 4])
-        >>> behind.attend(0, *torch.zeros(3, 1, 1, 2, 4).unbind())[..., 0]  # the second token sees one zero more
+        >>> behind.attend(0, *torch.zeros(3, 1, 1, 2, 1).unbind())[..., 0]  # the second token sees one zero more
         tensor([[[0.6667, 0.5000]]])
     """
 
-    def __init__(self, pairs: Pairs, dropout: float = 0.0, attention_dropout: float = 0.0):
-        self.pairs, self.dropout, self.attention_dropout = pairs, dropout, attention_dropout
-        self.length = pairs[0][0].size(2)
+    def __init__(self, numbers: Tensor, layers: int, kv_heads: int, dropout: float = 0.0, attention_dropout: float = 0.0):
+        self.numbers, self.layers, self.kv_heads = numbers, layers, kv_heads
+        self.dropout, self.attention_dropout = dropout, attention_dropout
+        self.pairs = pairs(numbers, layers, kv_heads)
         self.mask = torch.empty(0)
 
     def positions(self, tokens: Tensor) -> Tensor:
-        return torch.arange(self.length, self.length + tokens.size(1), device=tokens.device)
+        length = len(self.numbers)
+        return torch.arange(length, length + tokens.size(1), device=tokens.device)
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         k, v = (torch.cat([self._rows(mine, theirs), theirs], dim=2) for mine, theirs in zip(self.pairs[layer], (k, v)))
         if self.mask.size(-1) != k.size(2):  # once for all layers
-            self.mask = torch.ones(q.size(2), k.size(2), dtype=torch.bool, device=q.device).tril(self.length)
-        return F.scaled_dot_product_attention(q, *repeat(k, v, q.size(1)), attn_mask=self.mask, dropout_p=self.attention_dropout)
+            self.mask = torch.ones(q.size(2), k.size(2), dtype=torch.bool, device=q.device).tril(len(self.numbers))
+        times = q.size(1) // k.size(1)
+        if times > 1 and not SHARES_KEYS:
+            k, v = k.repeat_interleave(times, dim=1), v.repeat_interleave(times, dim=1)
+        shared: Dict[str, Any] = {"enable_gqa": True} if times > 1 and SHARES_KEYS else {}
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask, dropout_p=self.attention_dropout, **shared)
 
     def _rows(self, part: Tensor, like: Tensor) -> Tensor:
         """A part of the prefix for each row of a batch, in the dtype that autocasting gave the tokens' own."""
         part = part.to(like.dtype).expand(like.size(0), -1, -1, -1)
         return F.dropout(part, self.dropout) if self.dropout > 0.0 else part
+
+    def enter(self, x: Tensor) -> Tensor:
+        """Let the prefix enter the model with the first layer's input *x*, where layers are computed again in the backward pass.
+
+        fairseq's checkpointed layers run a backward pass of their own, each through all that it was computed from. The prefix
+        is then a leaf for them, in which their gradients add up; behind the first layer the sum goes on to what computes P.
+        """
+        if not self.numbers.requires_grad:
+            return x
+        leaf = self.numbers.detach().requires_grad_()
+        self.pairs = pairs(leaf, self.layers, self.kv_heads)
+        return _Enter.apply(x, self.numbers, [leaf])
+
+
+class _Enter(torch.autograd.Function):
+    """*x*, and the gradient that a leaf has got by the time that of *x* is known, for what the leaf is a copy of."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, numbers: Tensor, leaf: List[Tensor]) -> Tensor:
+        ctx.leaf = leaf
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        return gradients[0], ctx.leaf[0].grad, None

@@ -92,7 +92,7 @@ def test_one_attention_by_hand():
 
 
 def test_positions_count_the_prefix():
-    assert BehindPrefix(Prefix(4, 1, 1, 2).keys_and_values()).positions(torch.zeros(2, 3)).tolist() == [4, 5, 6]
+    assert BehindPrefix(torch.zeros(4, 4), 1, 1).positions(torch.zeros(2, 3)).tolist() == [4, 5, 6]
 
 
 @pytest.mark.parametrize("hidden", [0, 8])
