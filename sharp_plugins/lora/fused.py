@@ -80,10 +80,9 @@ def own_blocks(pairs: Sequence[Sequence[Pair]]) -> List[List[Optional[Pair]]]:
     alike = all(len(layer[0][0]) == rank for layer in pairs)
     if rest or not alike or not all(is_inside(layer[part][1], block) for layer in pairs for part, block in blocks.items()):
         blocks = {part: slice(None) for part in used}
-    return [
-        [
-            (layer[part][0][blocks[part]].clone(), layer[part][1][:, blocks[part]].clone()) if part in blocks else None
-            for part in parts
-        ]
-        for layer in pairs
-    ]
+    found: List[List[Optional[Pair]]] = []
+    for layer in pairs:
+        own = {part: (layer[part][0][block].clone(), layer[part][1][:, block].clone()) for part, block in blocks.items()}
+        # An A of zeros stands for no update: one begins with random numbers.
+        found.append([own[part] if part in own and bool(own[part][0].any()) else None for part in parts])
+    return found

@@ -20,7 +20,8 @@ import torch
 from sharp_plugins.files.aliases import check_copies, with_shared
 from sharp_plugins.files.tensors import read_safetensors, read_torch
 from sharp_plugins.files.text import read_json
-from sharp_plugins.lora import decoder_adapters, decoder_names, transformers_names
+from sharp_plugins.lora import decoder_adapters, transformers_names
+from sharp_plugins.lora.decoder_names import Published, families
 from sharp_plugins.lora.fairseq_checkpoint import about
 from sharp_plugins.lora.merge import NO_UPDATES, State, check_finite, lora_names, shape, tied_to
 from sharp_plugins.lora.peft_config import CONFIG, check_kind, from_config, is_of_transformers, to_config
@@ -112,7 +113,7 @@ def layers_in(adapter: Adapter) -> List[str]:
     return layers_of(plain_names(adapter.tensors, lambda layers: False)[0])
 
 
-def from_peft(adapter: Adapter, plain: State, kind: Optional[str] = None) -> Tuple[State, LoRASettings]:
+def from_peft(adapter: Adapter, plain: State, decoder: Optional[Published] = None) -> Tuple[State, LoRASettings]:
     """A plain model's state dict with the update, and the settings with which ``--arch lora`` builds a model for it.
 
     Classification heads, which fairseq adds to pretrained models, may be in the adapter alone; all else is in *plain*. An adapter
@@ -120,34 +121,32 @@ def from_peft(adapter: Adapter, plain: State, kind: Optional[str] = None) -> Tup
     (`decoder_adapters`). Layers with other ranks or scales than the rest get the same ones (`ranks`).
 
     Args:
-        kind: which published decoder the model is, if it is one (`decoder_names.kind_of`).
+        decoder: which published decoder the model is, if it is one.
 
     Raises:
         ValueError: the adapter does something that a `LoRALinear` does not, does not fit the model, or is not complete.
     """
     config = adapter.config
-    check_kind(config, {"fan_in_fan_out"} if kind == "gpt2" else set())
+    check_kind(config, {"fan_in_fan_out"} if decoder and decoder.family == "gpt2" else set())
     check_patterns(config)
     from_config(config, "all", "")  # r, lora_alpha and lora_dropout are numbers
     check_finite(adapter.tensors, "; the adapter is not used")
 
     def have_our_names(layers: List[str]) -> bool:
-        return all(f"{layer}.weight" in plain for layer in layers) and not (kind and is_of_transformers(config))
+        return all(f"{layer}.weight" in plain for layer in layers) and not (decoder and is_of_transformers(config))
 
     given, front = plain_names(
         adapter.tensors,
         lambda layers: (
-            have_our_names(layers)
-            or transformers_names.fit(plain, layers)
-            or (kind is not None and bool(decoder_names.fits(layers)))
+            have_our_names(layers) or transformers_names.fit(plain, layers) or (decoder is not None and bool(families(layers)))
         ),
     )
     if not layers_of(given):
         raise ValueError(f"{WEIGHTS} holds no lora_A and lora_B")
     if transformers_names.fit(plain, layers_of(given)):
         ours, theirs = transformers_names.to_fairseq(given, plain, config)
-    elif kind and not have_our_names(layers_of(given)) and decoder_names.fits(layers_of(given)):
-        ours, theirs = decoder_adapters.to_fairseq(given, plain, kind)
+    elif decoder and not have_our_names(layers_of(given)) and families(layers_of(given)):
+        ours, theirs = decoder_adapters.to_fairseq(given, decoder)
     else:
         ours, theirs = given, {key: key for key in (*plain, *given)}
 
@@ -169,7 +168,9 @@ def from_peft(adapter: Adapter, plain: State, kind: Optional[str] = None) -> Tup
     state, rank, scale = as_one(state, scales)
     tables = [key[: -len(".weight")] for key, value in state.items() if key.endswith(".weight") and value.dim() == 2]
     whole = tuple(config.get("modules_to_save") or ())
-    along = _outermost({module for key in replaced & theirs.keys() for module in _inside(whole, key, theirs[key], kind)})
+    along = _outermost(
+        {module for key in replaced & theirs.keys() for module in _inside(whole, key, theirs[key], decoder is not None)}
+    )
     every = {module for key in state for module in above(key)}
     settings = from_config(config, names_for_flag(layers, tables), names_for_flag(along, every))
     if (rank, scale) != (settings.rank, settings.alpha / settings.rank):
@@ -194,11 +195,11 @@ def _check_ranks(given: State, front: str, config: Dict[str, Any]) -> None:
             raise ValueError(f"{layer}: lora_A has rank {len(a)}, and {CONFIG} says r {expected.rank}")
 
 
-def _inside(whole: Tuple[str, ...], key: str, theirs: str, kind: Optional[str]) -> List[str]:
+def _inside(whole: Tuple[str, ...], key: str, theirs: str, innermost: bool) -> List[str]:
     """The module of *whole* that holds the tensor *theirs*, by the model's name, if there is one; *key* is the tensor's."""
     for module in above(theirs):
         if module.endswith(whole):
-            if kind and key != theirs:  # a converted decoder has no module of theirs but the innermost ones
+            if innermost and key != theirs:  # a converted decoder has no module of theirs but the innermost ones
                 return [key.rpartition(".")[0]]
             parts = key.split(".")
             own = ".".join(parts[: len(parts) - theirs[len(module) :].count(".")])

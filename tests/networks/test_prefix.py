@@ -1,20 +1,31 @@
 """A trained prefix before a decoder's keys and values: the formula, and PEFT on the same weights."""
 
+import decoders
 import pytest
-import tiny_decoders
 import torch
 import torch.nn.functional as F
 
 from sharp_plugins.core.setting_error import SettingError
 from sharp_plugins.networks.decoder import Decoder
+from sharp_plugins.networks.decoder_settings import DecoderSettings
 from sharp_plugins.networks.prefix import BehindPrefix, Prefix
 
+pytest.importorskip("transformers")
+
 LENGTH = 3
+KINDS = {"gpt2": decoders.gpt2, "opt": decoders.opt, "llama": decoders.llama}
+
+
+def sentences(rows=3, length=7):
+    return torch.randint(3, decoders.VOCABULARY, (rows, length), generator=torch.Generator().manual_seed(1))
+
+
+def small(**settings):
+    return Decoder(DecoderSettings(vocabulary=9, layers=2, width=8, ffn_width=8, heads=2, max_positions=32, **settings))
 
 
 def with_prefix(kind, hidden=0, **settings):
-    theirs = tiny_decoders.theirs(kind)
-    decoder = tiny_decoders.ours(kind, theirs)
+    theirs, decoder = KINDS[kind]()
     decoder.prefix = Prefix.of(decoder, LENGTH, hidden, **settings)
     return theirs, decoder
 
@@ -27,18 +38,18 @@ def their_prefix(model, projection, hidden=8):
     return tuned.eval(), tuned.prompt_encoder["default"]
 
 
-@pytest.mark.parametrize("kind", tiny_decoders.KINDS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_it_computes_what_peft_computes_and_has_its_gradients(kind):
     theirs, decoder = with_prefix(kind)
     tuned, encoder = their_prefix(theirs, projection=False)
     assert encoder.embedding.weight.shape == decoder.prefix.table.shape
     decoder.prefix.table.data.copy_(encoder.embedding.weight)
-    tokens = tiny_decoders.tokens()
+    tokens = sentences()
     their_scores = tuned(tokens, attention_mask=torch.ones_like(tokens)).logits
     scores = decoder(tokens)
     torch.testing.assert_close(scores, their_scores, rtol=1e-5, atol=1e-5)
     for result in (scores, their_scores):
-        F.cross_entropy(result[:, :-1].reshape(-1, 40), tokens[:, 1:].reshape(-1)).backward()
+        F.cross_entropy(result[:, :-1].flatten(0, 1), tokens[:, 1:].reshape(-1)).backward()
     torch.testing.assert_close(decoder.prefix.table.grad, encoder.embedding.weight.grad, rtol=1e-4, atol=1e-6)
     assert decoder.prefix.table.grad.abs().max() > 1e-4
     decoder.prefix = None
@@ -54,7 +65,7 @@ def test_the_network_that_computes_it_is_pefts(kind):
         ours.embedding.copy_(encoder.embedding.weight)
         for mine, layer in ((ours.fc1, encoder.transform[0]), (ours.fc2, encoder.transform[2])):
             mine.load_state_dict(layer.state_dict())
-    tokens = tiny_decoders.tokens()
+    tokens = sentences()
     their_scores, scores = tuned(tokens, attention_mask=torch.ones_like(tokens)).logits, decoder(tokens)
     torch.testing.assert_close(scores, their_scores, rtol=1e-5, atol=1e-5)
     for result in (scores, their_scores):
@@ -64,10 +75,10 @@ def test_the_network_that_computes_it_is_pefts(kind):
         torch.testing.assert_close(mine.grad, their.grad, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", tiny_decoders.KINDS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_each_token_sees_the_whole_prefix_and_what_is_before_it(kind):
     _, decoder = with_prefix(kind, hidden=4)
-    tokens = tiny_decoders.tokens(2)
+    tokens = sentences(2)
     scores = decoder(tokens)
     torch.testing.assert_close(decoder(tokens[:, :4]), scores[:, :4], rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(decoder(tokens[1:]), scores[1:], rtol=1e-5, atol=1e-5)
@@ -98,17 +109,17 @@ def test_positions_count_the_prefix():
 @pytest.mark.parametrize("hidden", [0, 8])
 def test_folded_it_is_the_same(hidden):
     _, decoder = with_prefix("llama", hidden=hidden)
-    tokens = tiny_decoders.tokens()
+    tokens = sentences()
     before = decoder(tokens)
     decoder.prefix.fold()
     assert torch.equal(decoder(tokens), before)
     assert [name for name, _ in decoder.prefix.named_parameters()] == ["table"]
-    assert decoder.prefix.table.shape == (LENGTH, 2 * 2 * 2 * 4)
+    assert decoder.prefix.table.shape == (LENGTH, 3 * 2 * 3 * 4)  # layers · (k, v) · kv heads · head
 
 
 def test_dropout_is_for_training_and_differs_from_row_to_row():
     _, decoder = with_prefix("gpt2", dropout=0.5)
-    row = tiny_decoders.tokens(1).expand(2, -1)
+    row = sentences(1).expand(2, -1)
     with torch.no_grad():
         first, second = decoder(row)
         torch.testing.assert_close(first, second)
@@ -117,16 +128,15 @@ def test_dropout_is_for_training_and_differs_from_row_to_row():
 
 
 def test_dropout_of_attention_weights_is_the_models():
-    settings = tiny_decoders.SETTINGS["gpt2"]
-    decoder = Decoder(type(settings)(**{**vars(settings), "attention_dropout": 0.5}))
+    decoder = small(dropout=0.0, attention_dropout=0.5)
     decoder.prefix = Prefix.of(decoder, LENGTH)
-    tokens = tiny_decoders.tokens(1)
+    tokens = torch.tensor([[4, 5, 6]])
     assert torch.equal(decoder.eval()(tokens), decoder(tokens))
     assert not torch.equal(decoder.train()(tokens), decoder(tokens))
 
 
 def test_it_begins_with_the_models_dtype_and_leaves_the_random_numbers():
-    decoder = Decoder(tiny_decoders.SETTINGS["llama"]).to(torch.bfloat16)
+    decoder = small().to(torch.bfloat16)
     state = torch.get_rng_state()
     prefix = Prefix.of(decoder, LENGTH, hidden=4)
     assert torch.equal(torch.get_rng_state(), state)
@@ -144,4 +154,4 @@ def test_it_begins_with_the_models_dtype_and_leaves_the_random_numbers():
 )
 def test_what_is_out_of_range(settings, words):
     with pytest.raises(SettingError, match=words):
-        Prefix.of(Decoder(tiny_decoders.SETTINGS["llama"]), **settings)
+        Prefix.of(small(), **settings)
