@@ -1,6 +1,7 @@
 """The weights of a published checkpoint, one file or shards with an index, each read when it is needed."""
 
 import functools
+import zipfile
 from pathlib import Path
 from typing import Callable, Dict, NamedTuple, Tuple
 
@@ -16,8 +17,9 @@ FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin
 # safetensors' names of the number formats that are converted.
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 KINDS = {dtype: kind for kind, dtype in FLOATS.items()}
-# Files of torch's that are kept open: a layer's weights may be in two shards.
-OPEN = 2
+# Files of torch's that are kept open: a layer's weights may be in two shards. What was read of them stays in memory, and so they
+# are opened anew after so many bytes.
+OPEN, BYTES = 2, 1 << 25
 
 
 class Stored(NamedTuple):
@@ -46,11 +48,11 @@ def stored_weights(directory: Path, ends: Tuple[str, ...]) -> Dict[str, Stored]:
     first = next((name for name in FILES if (directory / name).is_file()), None)
     if first is None:
         raise FileNotFoundError(f"{directory}: no weights there; expected is one of {', '.join(FILES)}")
-    opened = functools.lru_cache(maxsize=OPEN)(lambda path: _read_torch(path, ends))
+    files = _TorchFiles(ends)
     if first.endswith(".index.json"):
-        found = _in_shards(directory, first, opened)
+        found = _in_shards(directory, first, files)
     else:
-        found = _in_file(directory / first, opened)
+        found = _in_file(directory / first, files)
     result: Dict[str, Stored] = {}
     for name, stored in found.items():
         plain = without_wrappers(name)
@@ -60,7 +62,23 @@ def stored_weights(directory: Path, ends: Tuple[str, ...]) -> Dict[str, Stored]:
     return result
 
 
-def _in_shards(directory: Path, index: str, opened) -> Dict[str, Stored]:
+class _TorchFiles:
+    """Files of torch's, of which some are open."""
+
+    def __init__(self, ends: Tuple[str, ...]):
+        self.tensors = functools.lru_cache(maxsize=OPEN)(lambda path: _read_torch(path, ends))
+        self.bytes = 0
+
+    def read(self, path: Path, name: str) -> Tensor:
+        tensor = self.tensors(path)[name]
+        self.bytes += tensor.numel() * tensor.element_size()
+        if self.bytes > BYTES and zipfile.is_zipfile(path):  # older files are read as a whole, each time
+            self.tensors.cache_clear()
+            self.bytes = 0
+        return tensor
+
+
+def _in_shards(directory: Path, index: str, files: _TorchFiles) -> Dict[str, Stored]:
     places = read_json(directory / index).get("weight_map")
     if not isinstance(places, dict) or not places or not all(isinstance(place, str) for place in places.values()):
         raise ValueError(f"{directory / index}: its weight_map is missing, which names the file of each weight")
@@ -72,22 +90,22 @@ def _in_shards(directory: Path, index: str, opened) -> Dict[str, Stored]:
     if missing:
         names = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
         raise FileNotFoundError(f"{directory}: {len(missing)} of the {len(shards)} shards in {index} are not there: {names}")
-    inside = {shard: _in_file(directory / shard, opened) for shard in shards}
+    inside = {shard: _in_file(directory / shard, files) for shard in shards}
     lost = [name for name, shard in places.items() if name not in inside[shard]]
     if lost:
         raise ValueError(f"{directory / places[lost[0]]}: it has no {lost[0]}, and {index} says that it has")
     return {name: inside[shard][name] for name, shard in places.items()}
 
 
-def _in_file(path: Path, opened) -> Dict[str, Stored]:
+def _in_file(path: Path, files: _TorchFiles) -> Dict[str, Stored]:
     if path.suffix == ".safetensors":
         return _in_safetensors(path)
 
     def stored(name: str, tensor: Tensor) -> Stored:
         kind = KINDS.get(tensor.dtype, str(tensor.dtype)) if tensor.layout == torch.strided else str(tensor.layout)
-        return Stored(tuple(tensor.shape), kind, lambda: opened(path)[name])
+        return Stored(tuple(tensor.shape), kind, lambda: files.read(path, name))
 
-    return {name: stored(name, tensor) for name, tensor in opened(path).items()}
+    return {name: stored(name, tensor) for name, tensor in files.tensors(path).items()}
 
 
 def _read_torch(path: Path, ends: Tuple[str, ...]) -> Dict[str, Tensor]:
