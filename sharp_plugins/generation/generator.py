@@ -34,7 +34,7 @@ class Generator:
     Example::
 
         generator = Generator([model], dictionary, SearchSettings(stops=(dictionary.eos(),), beam=5))
-        [[best, *others], ...] = generator.generate([model], {"net_input": {"src_tokens": prompts}})
+        best, *others = generator.generate([model], {"net_input": {"src_tokens": prompts}})[0]
         text = dictionary.string(best["tokens"])
     """
 
