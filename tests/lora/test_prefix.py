@@ -2,14 +2,13 @@
 
 import copy
 import json
-import random
 
 import decoders
 import pytest
+import texts
 import torch
 import toy
-from fairseq import checkpoint_utils, options
-from fairseq_cli import preprocess
+from fairseq import checkpoint_utils
 from processes import checkpoint
 
 from sharp_plugins.lora.__main__ import main
@@ -114,31 +113,22 @@ def test_another_model_is_refused(tmp_path, change, words):
 
 # ---------------------------------------------------------------------- the commands
 
-PLAIN = (
-    "--arch sharp_decoder --decoder-layers 2 --decoder-embed-dim 16 --decoder-ffn-embed-dim 32 --decoder-attention-heads 4 "
-    "--decoder-kv-heads 2 --max-target-positions 32"
-).split()
+PLAIN = texts.MODELS["llama"]
 WRAPPED = {
-    "prefix": "--arch prefix --base-arch sharp_decoder --prefix-length 3 --prefix-hidden 8".split() + PLAIN[2:],
-    "lora": "--arch lora --base-arch sharp_decoder --lora-rank 2".split() + PLAIN[2:],
     "plain": PLAIN,
+    "prefix": ["--arch", "prefix", "--base-arch", *PLAIN[1:], "--prefix-length", "3", "--prefix-hidden", "8"],
+    "lora": ["--arch", "lora", "--base-arch", *PLAIN[1:], "--lora-rank", "2"],
 }
 
 
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory):
     """Trained checkpoints, and the plain one from which they start."""
-    directory, rng = tmp_path_factory.mktemp("text"), random.Random(0)
-    for split in ("train", "valid"):
-        lines = [" ".join(f"w{rng.randrange(20)}" for _ in range(rng.randint(2, 7))) for _ in range(16)]
-        (directory / split).write_text("".join(f"{line}\n" for line in lines))
-    flags = ["--only-source", "--trainpref", str(directory / "train"), "--validpref", str(directory / "valid")]
-    preprocess.main(options.get_preprocessing_parser().parse_args([*flags, "--destdir", str(directory / "bin")]))
+    directory = tmp_path_factory.mktemp("text")
+    data = texts.write_data(directory)
     start = None
-    for name in ("plain", "prefix", "lora"):
-        flags = "--optimizer adam --lr 0.1 --tokens-per-sample 16 --sample-break-mode eos".split()
-        parts = dict(model=WRAPPED[name], criterion=["--criterion", "cross_entropy"], task="language_modeling")
-        trainer = toy.build_trainer(directory / "bin", *flags, **parts)
+    for name, model in WRAPPED.items():
+        trainer = texts.trainer(data, "--optimizer", "adam", "--lr", "0.1", model=model)
         if start is None:
             torch.manual_seed(0)
             for p in trainer.get_model().parameters():
@@ -175,7 +165,7 @@ def test_a_prefix_is_saved_without_its_network_and_loaded_as_a_table(checkpoints
     assert "a prefix of 3 tokens, without the network that computed it" in said
     assert json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())["token_dim"] == 2 * 4
     said = succeed(capsys, "load", tmp_path / "adapter", checkpoints / "plain.pt", tmp_path / "table.pt")
-    assert "--arch prefix --base-arch sharp_decoder --prefix-length 3 --prefix-hidden 0" in said
+    assert "--arch prefix --base-arch sharp_smollm2_135m --prefix-length 3 --prefix-hidden 0" in said
     assert torch.equal(computed(tmp_path / "table.pt"), computed(checkpoints / "prefix.pt"))
     assert (computed(checkpoints / "plain.pt") - computed(checkpoints / "prefix.pt")).abs().max() > 1e-2
     state = checkpoint(tmp_path / "table.pt")["model"]
@@ -204,13 +194,16 @@ def test_a_part_of_the_network_that_is_missing_is_named(checkpoints):
 
 
 def test_a_decoder_with_lora_is_merged_saved_and_loaded(checkpoints, tmp_path, capsys):
-    """Our own names and transformers'; the architecture is GPT-2's but for its grouped queries, which is said by name."""
+    """With our own names and with transformers', which need no published model here."""
     trained = computed(checkpoints / "lora.pt")
     succeed(capsys, "merge", checkpoints / "lora.pt", tmp_path / "merged.pt")
     torch.testing.assert_close(computed(tmp_path / "merged.pt"), trained, rtol=1e-4, atol=1e-5)
     assert (computed(checkpoints / "plain.pt") - trained).abs().max() > 1e-2
     succeed(capsys, "merge", checkpoints / "lora.pt", checkpoints / "lora.pt", tmp_path / "mean.pt")
     torch.testing.assert_close(computed(tmp_path / "mean.pt"), trained, rtol=1e-4, atol=1e-5)
-    succeed(capsys, "save", checkpoints / "lora.pt", tmp_path / "adapter")
-    succeed(capsys, "load", tmp_path / "adapter", checkpoints / "plain.pt", tmp_path / "again.pt")
-    assert torch.equal(computed(tmp_path / "again.pt"), trained)
+    for names, front in (("fairseq", "decoder.layers.1."), ("transformers", "model.layers.1.")):
+        succeed(capsys, "save", checkpoints / "lora.pt", tmp_path / names, "--names", names)
+        assert f"base_model.model.{front}self_attn.q_proj.lora_A.weight" in read_adapter(tmp_path / names).tensors
+        said = succeed(capsys, "load", tmp_path / names, checkpoints / "plain.pt", tmp_path / "again.pt")
+        assert "4 layers with updates" in said
+        assert torch.equal(computed(tmp_path / "again.pt"), trained)

@@ -1,40 +1,27 @@
 """``--arch prefix``: the prefix alone trains, in every precision and under every method; checkpoints; what is refused."""
 
-import random
-
 import pytest
+import texts
 import torch
 import toy
-from fairseq import checkpoint_utils, options
-from fairseq_cli import preprocess
+from fairseq import checkpoint_utils
 
+from sharp_plugins.generation.generator import Generator
+from sharp_plugins.generation.settings import SearchSettings
 from sharp_plugins.networks.prefix import Prefix
 
-SIZES = (
-    "--decoder-layers 2 --decoder-embed-dim 16 --decoder-ffn-embed-dim 32 --decoder-attention-heads 4 --decoder-kv-heads 2 "
-    "--max-target-positions 32"
-).split()
-PLAIN = ["--arch", "sharp_decoder", *SIZES]
-PREFIX = ["--arch", "prefix", "--base-arch", "sharp_decoder", *SIZES, "--prefix-length", "3", "--prefix-hidden", "8"]
+PLAIN = texts.MODELS["llama"]
+PREFIX = ["--arch", "prefix", "--base-arch", *PLAIN[1:], "--prefix-length", "3", "--prefix-hidden", "8"]
 ADAM = "--optimizer adam --lr 0.01 --clip-norm 1".split()
-TASK = "--tokens-per-sample 16 --sample-break-mode eos".split()
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Sentences of a language model, binarized."""
-    directory, rng = tmp_path_factory.mktemp("text"), random.Random(0)
-    for split, count in (("train", 64), ("valid", 8)):
-        lines = [" ".join(f"w{rng.randrange(20)}" for _ in range(rng.randint(2, 7))) for _ in range(count)]
-        (directory / split).write_text("".join(f"{line}\n" for line in lines))
-    flags = ["--only-source", "--trainpref", str(directory / "train"), "--validpref", str(directory / "valid")]
-    preprocess.main(options.get_preprocessing_parser().parse_args([*flags, "--destdir", str(directory / "bin")]))
-    return directory / "bin"
+    return texts.write_data(tmp_path_factory.mktemp("text"))
 
 
 def trainer_of(data, *flags, model=PREFIX):
-    criterion = ["--criterion", "cross_entropy"]
-    return toy.build_trainer(data, *TASK, *flags, model=model, criterion=criterion, task="language_modeling")
+    return texts.trainer(data, *flags, model=model)
 
 
 def save(trainer, path):
@@ -56,7 +43,7 @@ def test_the_prefix_alone_trains_and_names_stay(data):
     now = toy.weights(trainer)
     assert {name for name in now if not torch.equal(now[name], before[name])} == added
     assert model.decoder.prefix.width == 2 * 2 * 2 * 4  # layers · (k, v) · kv heads · head
-    assert model.max_positions() == 32 - 3
+    assert model.max_positions() == 64 - 3
 
 
 def test_without_the_network_the_prefix_itself_trains(data):
@@ -112,11 +99,14 @@ def test_checkpointed_layers_give_the_same_update(data, hidden):
         second.train_step(toy.batches(second, [4, 4]))
 
 
-@pytest.mark.parametrize("base", ["learned", "rotary"])
-def test_token_by_token_it_gives_what_it_gives_at_once(data, base):
-    flags = ["--decoder-positions", base, "--prefix-dropout", "0.5"]
-    decoder = trainer_of(data, *ADAM, *flags).get_model().decoder.eval()
-    torch.nn.init.normal_(decoder.layers[0].self_attn.k_proj.weight)
+def large(data, family, *flags):
+    """A model with weights that are large enough to matter."""
+    return texts.model(data, *flags, model=["--arch", "prefix", "--base-arch", *texts.MODELS[family][1:], "--prefix-length", "3"])
+
+
+@pytest.mark.parametrize("family", texts.MODELS)
+def test_token_by_token_it_gives_what_it_gives_at_once(data, family):
+    decoder = large(data, family, "--prefix-dropout", "0.5").decoder
     tokens = torch.randint(4, 24, (2, 6), generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         expected = decoder(tokens)[0]
@@ -130,6 +120,31 @@ def test_token_by_token_it_gives_what_it_gives_at_once(data, base):
         torch.testing.assert_close(after, whole, rtol=1e-5, atol=1e-5)
         decoder.prefix = None
         assert (decoder(tokens)[0] - expected).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("beam", [1, 3])
+@pytest.mark.parametrize("family", texts.MODELS)
+def test_generation_continues_prompts_behind_the_prefix(data, family, beam):
+    """Each hypothesis has the scores that one pass over all of it gives; greedy takes the best symbol of each such pass."""
+    model = large(data, family)
+    dictionary = model.decoder.dictionary
+    settings = SearchSettings(stops=(dictionary.eos(),), never=(dictionary.pad(),), beam=beam, nbest=beam, max_len_b=6)
+    prompts = torch.tensor([[5, 9, 7, 12], [8, 6, dictionary.pad(), dictionary.pad()]])
+    found = Generator([model], dictionary, settings).generate([model], {"net_input": {"src_tokens": prompts}})
+    with torch.no_grad():
+        for prompt, hypotheses in zip(prompts, found):
+            prompt = prompt[prompt.ne(dictionary.pad())]
+            for hypothesis in hypotheses:
+                tokens = hypothesis["tokens"]
+                logs = model(torch.cat([prompt, tokens])[None, :-1])[0][0, len(prompt) - 1 :].log_softmax(-1)
+                own = logs.gather(1, tokens[:, None])[:, 0]
+                torch.testing.assert_close(hypothesis["positional_scores"], own, rtol=1e-4, atol=1e-4)
+                logs[:, dictionary.pad()] = float("-inf")
+                if beam == 1:
+                    assert torch.equal(logs[1:].argmax(-1), tokens[1:])
+        model.decoder.prefix = None
+        others = Generator([model], dictionary, settings).generate([model], {"net_input": {"src_tokens": prompts}})
+        assert any(not torch.equal(one[0]["tokens"], other[0]["tokens"]) for one, other in zip(found, others))
 
 
 def test_a_lower_loss(data):
@@ -208,12 +223,12 @@ def test_bad_flags_end_the_command_line(data, capsys, flags, words):
 def test_a_flag_without_its_architecture(data, capsys):
     with pytest.raises(SystemExit):
         trainer_of(data, *ADAM, "--prefix-length", "4", model=PLAIN)
-    assert "--prefix-length needs --arch prefix --base-arch sharp_decoder" in capsys.readouterr().err
+    assert "--prefix-length needs --arch prefix --base-arch sharp_smollm2_135m" in capsys.readouterr().err
 
 
 def test_a_prefix_without_room_is_refused(data):
-    with pytest.raises(ValueError, match="--prefix-length 32 leaves no room: the model has 32 positions"):
-        trainer_of(data, *ADAM, "--prefix-length", "32")
+    with pytest.raises(ValueError, match="--prefix-length 64 leaves no room: the model has 64 positions"):
+        trainer_of(data, *ADAM, "--prefix-length", "64")
 
 
 def test_another_base_is_refused_by_name(translation_data):
