@@ -80,7 +80,8 @@ class TextDecoder(Decoder, FairseqIncrementalDecoder):
 
     def new_cache(self, rows: int) -> KVCache:
         """The cache of *rows* that have not begun. A model with a trained prefix has it in here."""
-        return KVCache()
+        pairs = [] if self.prefix is None else self.prefix.keys_and_values()
+        return KVCache([(k.expand(rows, -1, -1, -1), v.expand(rows, -1, -1, -1)) for k, v in pairs])
 
     def reorder_incremental_state(self, incremental_state: Dict, new_order: Tensor) -> None:
         """Let row i go on from what was row ``new_order[i]``, as fairseq's beam search asks for."""
@@ -93,7 +94,7 @@ class TextDecoder(Decoder, FairseqIncrementalDecoder):
         return state_dict
 
     def max_positions(self) -> int:
-        return self.settings.max_positions
+        return self.settings.max_positions - (0 if self.prefix is None else self.prefix.length)
 
 
 @register_model("sharp_decoder", dataclass=DecoderConfig)

@@ -199,6 +199,7 @@ class Decoder(nn.Module):
         if settings.tied:
             self.output_projection.weight = self.embed_tokens.weight
         self.register_buffer("unused_symbols", torch.tensor(settings.unused) if settings.unused else None, persistent=False)
+        self.prefix: Any = None  # a `sharp_plugins.networks.prefix.Prefix` stands before the tokens where there is no cache
         self.initialise()
 
     @torch.no_grad()
@@ -224,6 +225,8 @@ class Decoder(nn.Module):
             ValueError: more tokens than the model has positions.
         """
         length = tokens.size(1)
+        if self.prefix is not None and cache is None:
+            cache = self.prefix.before(self.settings.attention_dropout if self.training else 0.0)
         if length > self.settings.max_positions:
             raise ValueError(f"{length} tokens are more than the {self.settings.max_positions} positions that the model has")
         positions = None if cache is None else cache.positions(tokens)
