@@ -1,8 +1,8 @@
 """Linear layers on a processor, for few rows: W xᵀ in the place of x Wᵀ.
 
-In a step of a generation a linear layer multiplies one row for each output, 8 to 48 rows for a batch. MKL takes 1.3 to 2 times as
-long for x Wᵀ as for W xᵀ then (fp32, two cores of a Xeon with AVX-512, widths 576 to 4096). For fewer rows and for many more it does
-not matter. The result is a transposed view; in both forms each number is the same sum, added up in another order.
+In a step of a generation a linear layer multiplies one row for each output: 8 to 48 rows, say, for a batch. MKL then takes 1.3 to 2
+times as long for x Wᵀ as for W xᵀ (fp32, two cores of a Xeon with AVX-512, widths 576 to 4096). For fewer rows and for many more it
+does not matter. The result is a transposed view. In both forms a number is the same sum, added up in another order.
 """
 
 from contextlib import contextmanager
