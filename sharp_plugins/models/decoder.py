@@ -51,6 +51,8 @@ class TextDecoder(Decoder, FairseqIncrementalDecoder):
         features_only: bool = False,
         src_lengths: Optional[Tensor] = None,
         cache: Optional[Attends] = None,
+        token_embeddings: Optional[Tensor] = None,
+        scored: Optional[Tensor] = None,
         **unused,
     ):
         """Scores (B, T, symbols), or features (B, T, width) for *features_only*, and a dict.
@@ -59,13 +61,17 @@ class TextDecoder(Decoder, FairseqIncrementalDecoder):
             incremental_state: fairseq's, for this decoder alone. It holds what was read before, and of *prev_output_tokens* only
                 what follows is read; T counts that.
             cache: what stands before these tokens, where there is no *incremental_state*.
+            token_embeddings: (B, T, width of the table of words) in the place of those of *prev_output_tokens*.
+            scored: (B, C), int64, the positions of each row whose scores are wanted, which then are (B, C, symbols).
         """
         if incremental_state is not None:
             cache = incremental_state.get(STATE)
             if cache is None:
                 cache = incremental_state[STATE] = self.new_cache(prev_output_tokens.size(0))
             prev_output_tokens = prev_output_tokens[:, cache.read :]
-        x = self.features(prev_output_tokens, cache)
+        x = self.features(prev_output_tokens, cache, token_embeddings)
+        if scored is not None:
+            x = x.gather(1, scored.unsqueeze(-1).expand(-1, -1, x.size(-1)))
         return (x if features_only else self.output_layer(x)), {"attn": None}
 
     def extract_features(self, prev_output_tokens: Tensor, **inputs):

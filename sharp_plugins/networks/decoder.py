@@ -214,8 +214,11 @@ class Decoder(nn.Module):
             self.embed_tokens.weight[self.unused_symbols] = 0
             self.output_projection.weight[self.unused_symbols] = 0
 
-    def features(self, tokens: Tensor, cache: Optional[Attends] = None) -> Tensor:
+    def features(self, tokens: Tensor, cache: Optional[Attends] = None, token_embeddings: Optional[Tensor] = None) -> Tensor:
         """The last layer's output (B, T, word_width) for *tokens* (B, T), int64.
+
+        Args:
+            token_embeddings: (B, T, word_width) in the place of the tokens' own.
 
         Raises:
             ValueError: more tokens than the model has positions.
@@ -224,7 +227,7 @@ class Decoder(nn.Module):
         if length > self.settings.max_positions:
             raise ValueError(f"{length} tokens are more than the {self.settings.max_positions} positions that the model has")
         positions = None if cache is None else cache.positions(tokens)
-        x = self.embed_tokens(tokens)
+        x = self.embed_tokens(tokens) if token_embeddings is None else token_embeddings
         if self.project_in is not None:
             x = self.project_in(x)
         rotation = None
