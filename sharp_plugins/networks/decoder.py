@@ -96,7 +96,8 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> T
         q: (B, heads, T, head). k, v: (B, kv_heads, T, head), each head for heads / kv_heads consecutive ones of queries.
     """
     times = q.size(1) // k.size(1)
-    if times > 1 and not SHARES_KEYS:
+    # In fp32 a GPU's only kernel that shares them has all weights in memory.
+    if times > 1 and (not SHARES_KEYS or (q.is_cuda and q.dtype == torch.float32)):
         k, v = k.repeat_interleave(times, dim=1), v.repeat_interleave(times, dim=1)
         times = 1
     shared = {"enable_gqa": True} if times > 1 else {}
