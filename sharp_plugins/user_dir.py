@@ -20,7 +20,7 @@ def register() -> None:
     """
     from sharp_plugins import criterions, optim  # noqa: F401
     from sharp_plugins.host.install import install
-    from sharp_plugins.models import adapter, bert, decoder, lora  # noqa: F401
+    from sharp_plugins.models import adapter, bert, decoder, lora, prefix  # noqa: F401
     from sharp_plugins.prompted import task  # noqa: F401
     from sharp_plugins.text import bpe  # noqa: F401
 

@@ -15,7 +15,7 @@ from fairseq.logging import meters, metrics
 from fairseq.models import distributed_fairseq_model
 from fairseq.models.ema.ema import EMA
 from fairseq.modules import dynamic_crf_layer
-from fairseq.optim import AMPOptimizer
+from fairseq.optim import AMPOptimizer, fp16_optimizer
 from fairseq.tasks import FairseqTask
 from omegaconf import open_dict
 
@@ -176,11 +176,27 @@ def clip_on_the_cpu_beside_a_gpu() -> None:
     wrap(utils, "clip_grad_norm_", make)
 
 
-def mend_overflow_on_cpu(train_step):
-    """fairseq's branch for an overflow under --fp16 calls ``torch.tensor(0.0).cuda()``, which fails without a GPU.
+def flatten_where_the_weights_are() -> None:
+    """``--fp16`` puts the fp32 copies into one tensor of the current GPU, and fails without one, with any optimizer."""
 
-    The rest of that branch is done here instead: the update is skipped and training goes on. For every optimizer.
-    """
+    def make(build):
+        def build_fp32_params(args, params, flatten=True):  # fairseq calls it on the class alone
+            stock = fp16_optimizer.torch
+            if all(p.device.type == "cpu" for p in params):
+                fp16_optimizer.torch = View(stock, cuda=View(stock.cuda, current_device=lambda: None))  # a CPU's index
+            try:
+                return build(args, params, flatten)
+            finally:
+                fp16_optimizer.torch = stock
+
+        return build_fp32_params
+
+    wrap(fp16_optimizer.FP16Optimizer, "build_fp32_params", make)
+
+
+def mend_overflow_on_cpu(train_step):
+    """fairseq's branch for an overflow under --fp16 calls ``torch.tensor(0.0).cuda()``, which fails without a GPU. The rest of that
+    branch is done here instead: the update is skipped and training goes on. For every optimizer."""
 
     def mended(self, samples, raise_oom=False):
         try:
@@ -230,3 +246,4 @@ def install() -> None:
     average_tied_weights_once()
     unscale_gradients_once_with_amp()
     clip_on_the_cpu_beside_a_gpu()
+    flatten_where_the_weights_are()

@@ -13,6 +13,7 @@ from fairseq.utils import safe_getattr
 from omegaconf import OmegaConf, open_dict
 from torch import Tensor
 
+from sharp_plugins.models import fairseq_lm
 from sharp_plugins.models.decoder_config import DecoderConfig, settings_of
 from sharp_plugins.models.decoder_sizes import register_sizes
 from sharp_plugins.networks.decoder import Attends, Decoder
@@ -79,15 +80,21 @@ class TextDecoder(Decoder, FairseqIncrementalDecoder):
 
     def new_cache(self, rows: int) -> KVCache:
         """The cache of *rows* that have not begun. A model with a trained prefix has it in here."""
-        return KVCache()
+        pairs = [] if self.prefix is None else self.prefix.keys_and_values()
+        return KVCache([(k.expand(rows, -1, -1, -1), v.expand(rows, -1, -1, -1)) for k, v in pairs])
 
     def reorder_incremental_state(self, incremental_state: Dict, new_order: Tensor) -> None:
         """Let row i go on from what was row ``new_order[i]``, as fairseq's beam search asks for."""
         if STATE in incremental_state:
             incremental_state[STATE].reorder(new_order)
 
+    def upgrade_state_dict_named(self, state_dict, name):
+        """Take a checkpoint of fairseq's ``transformer_lm`` too, see fairseq_lm.py."""
+        fairseq_lm.upgrade(state_dict, f"{name}." if name else "", self.settings)
+        return state_dict
+
     def max_positions(self) -> int:
-        return self.settings.max_positions
+        return self.settings.max_positions - (0 if self.prefix is None else self.prefix.length)
 
 
 @register_model("sharp_decoder", dataclass=DecoderConfig)

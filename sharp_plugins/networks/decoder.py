@@ -85,6 +85,7 @@ class Attention(nn.Module):
     def __init__(self, settings: DecoderSettings, layer: int):
         super().__init__()
         self.layer, self.heads, self.kv_heads = layer, settings.heads, settings.kv
+        self.embed_dim = settings.width  # of what it returns, under fairseq's name
         self.dropout = settings.attention_dropout
         inner, kv_inner = settings.heads * settings.head_width, settings.kv * settings.head_width
         self.q_proj = nn.Linear(settings.width, inner, settings.attention_bias)
@@ -132,7 +133,8 @@ class Layer(nn.Module):
 
     def __init__(self, settings: DecoderSettings, layer: int):
         super().__init__()
-        self.pre_norm, self.activation = settings.pre_norm, ACTIVATIONS[settings.activation]
+        self.normalize_before = settings.pre_norm  # fairseq's name
+        self.activation = ACTIVATIONS[settings.activation]
         self.dropout, self.activation_dropout = nn.Dropout(settings.dropout), nn.Dropout(settings.activation_dropout)
         self.self_attn = Attention(settings, layer)
         self.self_attn_layer_norm = norm(settings)
@@ -147,7 +149,7 @@ class Layer(nn.Module):
         return self.fc2(self.activation_dropout(h))
 
     def forward(self, x: Tensor, rotation: Optional[Rotation] = None, cache: Optional[Attends] = None) -> Tensor:
-        if self.pre_norm:
+        if self.normalize_before:
             x = x + self.dropout(self.self_attn(self.self_attn_layer_norm(x), rotation, cache))
             return x + self.dropout(self.feed_forward(self.final_layer_norm(x)))
         x = self.self_attn_layer_norm(x + self.dropout(self.self_attn(x, rotation, cache)))
@@ -176,7 +178,7 @@ class Decoder(nn.Module):
         torch.Size([1, 3, 50])
     """
 
-    unused: Optional[Tensor]
+    unused_symbols: Optional[Tensor]
 
     def __init__(self, settings: DecoderSettings, *others: Any):
         """*others* are for a further base class, such as fairseq's."""
@@ -196,7 +198,8 @@ class Decoder(nn.Module):
         self.output_projection = nn.Linear(words, settings.vocabulary, bias=False, device="meta" if settings.tied else None)
         if settings.tied:
             self.output_projection.weight = self.embed_tokens.weight
-        self.register_buffer("unused", torch.tensor(settings.unused) if settings.unused else None, persistent=False)
+        self.register_buffer("unused_symbols", torch.tensor(settings.unused) if settings.unused else None, persistent=False)
+        self.prefix: Any = None  # a `sharp_plugins.networks.prefix.Prefix` stands before the tokens where there is no cache
         self.initialise()
 
     @torch.no_grad()
@@ -208,9 +211,9 @@ class Decoder(nn.Module):
                 module.weight.normal_(std=residual if name.endswith(("out_proj", "fc2")) else 0.02)
                 if getattr(module, "bias", None) is not None:
                     module.bias.zero_()
-        if self.unused is not None:
-            self.embed_tokens.weight[self.unused] = 0
-            self.output_projection.weight[self.unused] = 0
+        if self.unused_symbols is not None:
+            self.embed_tokens.weight[self.unused_symbols] = 0
+            self.output_projection.weight[self.unused_symbols] = 0
 
     def features(self, tokens: Tensor, cache: Optional[Attends] = None, token_embeddings: Optional[Tensor] = None) -> Tensor:
         """The last layer's output (B, T, word_width) for *tokens* (B, T), int64.
@@ -222,6 +225,8 @@ class Decoder(nn.Module):
             ValueError: more tokens than the model has positions.
         """
         length = tokens.size(1)
+        if self.prefix is not None and cache is None:
+            cache = self.prefix.before(self.settings.attention_dropout if self.training else 0.0)
         if length > self.settings.max_positions:
             raise ValueError(f"{length} tokens are more than the {self.settings.max_positions} positions that the model has")
         positions = None if cache is None else cache.positions(tokens)
@@ -244,11 +249,11 @@ class Decoder(nn.Module):
 
     def output_layer(self, features: Tensor) -> Tensor:
         """Scores (…, vocabulary) of the next word; −inf for unused symbols, which so get no probability."""
-        scores = F.linear(features, self.output_projection.weight)
-        if self.unused is not None:
+        scores = self.output_projection(features)
+        if self.unused_symbols is not None:
             # A softmax gives them the gradient 0, so that writing over them needs none of its own, nor a copy of the scores.
             with torch.no_grad():
-                scores.index_fill_(-1, self.unused, float("-inf"))
+                scores.index_fill_(-1, self.unused_symbols, float("-inf"))
         return scores
 
     def forward(self, tokens: Tensor, cache: Optional[Attends] = None) -> Tensor:

@@ -107,6 +107,19 @@ def test_no_sentence_is_lost_in_batching(multiple, count):
     assert all(0 < len(batch) <= 16 for batch in batches)
 
 
+def test_fp16_flattens_on_a_cpu(translation_data):
+    """With a stock optimizer as with ours; and the updates are those of weights that are not flat."""
+    ends = []
+    for flat in ([], ["--fp16-no-flatten-grads"]):
+        trainer = toy.build_trainer(translation_data, "--optimizer", "adam", "--lr", "0.01", "--fp16", *flat)
+        assert trainer.optimizer.has_flat_params == (not flat)
+        for sizes in ([4, 4], [6]):
+            trainer.train_step(toy.batches(trainer, sizes))
+        assert trainer.get_num_updates() == 2
+        ends.append(toy.weights(trainer))
+    toy.assert_same_but_for_rounding(*ends)
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "sam"])
 def test_an_overflow_on_a_cpu_skips_the_update(translation_data, optimizer):
     trainer = toy.build_trainer(
