@@ -150,6 +150,8 @@ def test_a_directory_with_one_file(tmp_path, capsys):
     shutil.move(path, tmp_path / "files" / "one.gguf")
     assert main([str(tmp_path / "files"), str(tmp_path / "out")]) == 0
     assert (tmp_path / "out" / "model.pt").is_file()
+    shutil.copy(tmp_path / "published" / "config.json", tmp_path / "files")  # beside it, as some are published
+    assert convert_decoder(tmp_path / "files", tmp_path / "again").family == "llama"
     shutil.copy(tmp_path / "files" / "one.gguf", tmp_path / "files" / "two.gguf")
     capsys.readouterr()
     assert main([str(tmp_path / "files"), str(tmp_path / "other")]) == 1
