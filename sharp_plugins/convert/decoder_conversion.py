@@ -110,7 +110,7 @@ def convert_decoder(source, out, dtype: str = "fp32") -> ConvertedDecoder:
         )
     found = decoder_weights(stored, settings, tokenizer.published_ids, DTYPES[dtype], source)
     unused = {"unused_symbols": " ".join(tokenizer.unused)} if tokenizer.unused else {}
-    flags = decoder_flags({**settings.model, **unused})
+    flags = decoder_flags({**settings.model, **unused}, settings.family)
     cfg = build_decoder_config(flags, settings.model["max_target_positions"])
     weights = _checked(found.weights, cfg, tokenizer, source)
 

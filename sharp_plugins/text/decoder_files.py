@@ -71,8 +71,9 @@ def special_tokens(backend, names: Dict, config: Dict) -> Dict[str, str]:
     unknown = getattr(backend.model, "unk_token", None)
     if unknown in vocabulary:
         found["unk_token"] = unknown
-    known = ends if isinstance(ends, list) else [ends]
-    if ends is not None and vocabulary[found["eos_token"]] not in known:
+    rows = config.get("vocab_size")  # ids beyond are of the usual config, and of no token of this model
+    known = [i for i in (ends if isinstance(ends, list) else [ends]) if type(i) is int and not (type(rows) is int and i >= rows)]
+    if known and vocabulary[found["eos_token"]] not in known:
         raise ValueError(
             f"its tokenizer is another model's: the token that ends a text is {found['eos_token']!r}, number "
             f"{vocabulary[found['eos_token']]}, and config.json says eos_token_id {ends}"
