@@ -65,7 +65,7 @@ def load_decoder(directory) -> DecoderBackbone:
     state = read_torch(path, mmap=True)
     try:
         args = config_of(state, "model")
-        flags = decoder_flags({name: args[name] for name in DEFAULTS if name in args})
+        flags = decoder_flags({name: args[name] for name in DEFAULTS if name in args}, tokenizer.family)
         positions, rows = int(args["max_target_positions"]), len(state["model"][WORDS])
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: not a converted decoder: {type(error).__name__}: {error}") from error

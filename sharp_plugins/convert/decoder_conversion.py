@@ -20,6 +20,7 @@ from sharp_plugins.convert.decoder_flags import decoder_flags
 from sharp_plugins.convert.decoder_names import ANCHOR
 from sharp_plugins.convert.decoder_weights import decoder_weights
 from sharp_plugins.convert.gguf_source import gguf_config, gguf_weights
+from sharp_plugins.convert.stored import FILES as WEIGHTS
 from sharp_plugins.convert.stored import Stored, stored_weights
 from sharp_plugins.files.gguf import GGUF
 from sharp_plugins.files.text import read_json
@@ -53,14 +54,14 @@ class ConvertedDecoder(NamedTuple):
 
 
 def gguf_in(source: Path) -> Optional[Path]:
-    """The GGUF file that *source* is, or the only one in a directory without a config.json; None where there is none.
+    """The GGUF file that *source* is, or the only one in a directory without other weights; None where there is none.
 
     Raises:
         ValueError: the directory has several.
     """
     if source.is_file():
         return source
-    if not source.is_dir() or (source / "config.json").is_file():
+    if not source.is_dir() or any((source / name).is_file() for name in WEIGHTS):
         return None
     files = sorted(source.glob("*.gguf"))
     if len(files) > 1:
@@ -110,7 +111,7 @@ def convert_decoder(source, out, dtype: str = "fp32") -> ConvertedDecoder:
         )
     found = decoder_weights(stored, settings, tokenizer.published_ids, DTYPES[dtype], source)
     unused = {"unused_symbols": " ".join(tokenizer.unused)} if tokenizer.unused else {}
-    flags = decoder_flags({**settings.model, **unused})
+    flags = decoder_flags({**settings.model, **unused}, settings.family)
     cfg = build_decoder_config(flags, settings.model["max_target_positions"])
     weights = _checked(found.weights, cfg, tokenizer, source)
 

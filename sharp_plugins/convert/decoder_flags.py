@@ -19,19 +19,24 @@ DEFAULTS: Dict[str, Any] = {
 }
 
 
-def decoder_flags(model: Dict[str, Any]) -> List[str]:
+def decoder_flags(model: Dict[str, Any], family: str) -> List[str]:
     """``--arch`` with the named architecture that is closest, and flags for the settings in which *model* differs.
 
     Args:
         model: settings by the names of `DecoderConfig`; what is left out is as the flag's default.
+        family: "gpt2", "opt" or "llama". Its own architectures go first.
 
     >>> decoder_flags({"decoder_layers": 24, "decoder_embed_dim": 1024, "decoder_ffn_embed_dim": 4096,
-    ...     "decoder_attention_heads": 16, "max_target_positions": 512})
+    ...     "decoder_attention_heads": 16, "max_target_positions": 512}, "gpt2")
     ['--arch', 'sharp_gpt2_medium', '--max-target-positions', '512']
     """
     wanted = _whole(model)
-    candidates = [flags for arch in SIZES if (flags := _flags(arch, wanted)) is not None]
-    return min(candidates, key=len)
+    candidates = {arch: flags for arch in SIZES if (flags := _flags(arch, wanted)) is not None}
+    return min(candidates.values(), key=lambda flags: (_family(flags[1]) != family, len(flags)))
+
+
+def _family(arch: str) -> str:
+    return next((family for family in ("gpt2", "opt") if arch.startswith(f"sharp_{family}")), "llama")
 
 
 def _flags(arch: str, wanted: Dict[str, Any]) -> Optional[List[str]]:

@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sharp_plugins.files.unreadable import what_it_is
+
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 # Types of settings: struct's letter; text and lists are read by hand.
@@ -67,7 +69,8 @@ class GGUF:
         self.path = Path(path)
         with open(self.path, "rb") as file:
             if file.read(len(MAGIC)) != MAGIC:
-                raise ValueError(f"{path}: cannot be read: it is no GGUF file, which begins with the letters GGUF")
+                other = what_it_is(self.path) or "it is no GGUF file, which begins with the letters GGUF"
+                raise ValueError(f"{path}: cannot be read: {other}")
         self._bytes = np.memmap(self.path, mode="r")
         self._at = len(MAGIC)
         try:

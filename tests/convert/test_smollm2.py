@@ -89,7 +89,7 @@ def lines_of_data():
     lines = []
     for entry in webnlg("dev.jsonl") + webnlg("test.jsonl"):
         lines += [*entry["refs"], " | ".join(" : ".join(triple) for triple in entry["triples"])]
-    lines = lines[:6000]
+    lines = lines[:7000]
     for name in ("CoLA", "MRPC", "RTE", "SST-2", "STS-B", "QNLI"):
         path = DATA / "glue" / name / "dev.tsv"
         if path.is_file():
