@@ -5,7 +5,6 @@ A checkpoint of ``--arch lora`` holds W, A and B of a layer M as ``M.weight``, `
 
 import argparse
 import os
-import re
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple, Union
 
@@ -24,7 +23,7 @@ from sharp_plugins.lora.config import (
     wrapped_config,
 )
 from sharp_plugins.lora.decoder_names import published
-from sharp_plugins.lora.fairseq_checkpoint import Checkpoint, about, read, write
+from sharp_plugins.lora.fairseq_checkpoint import Checkpoint, about, current_names, read, write
 from sharp_plugins.lora.merge import NO_UPDATES, Agreement, State, lora_names, merge
 from sharp_plugins.lora.peft_names import without_front
 from sharp_plugins.lora.to_transformers import to_transformers
@@ -208,23 +207,6 @@ def _to_start_from(plain: Checkpoint, cfg: Dict[str, Any], state: State) -> Chec
         "task_state": plain.get("task_state") or {},
         "extra_state": {"train_iterator": {"epoch": 1, "iterations_in_epoch": 0}},
     }
-
-
-def current_names(state: State, layers: List[str]) -> State:
-    """A plain state dict in which *layers* have today's names. fairseq changes older ones when a model loads them:
-    query, key and value were one weight, and RoBERTa's encoder was a decoder."""
-    state = without_front(state)
-    if any(key.startswith("decoder.sentence_encoder.") for key in state):
-        state = {re.sub(r"^decoder\.", "encoder.", key): value for key, value in state.items()}
-        state = {key.replace(".emb_layer_norm.", ".layernorm_embedding."): value for key, value in state.items()}
-    state = dict(state)
-    if any(f"{layer}.weight" not in state for layer in layers):
-        for key in list(state):
-            attention, packed, end = key.rpartition("in_proj_")
-            if packed and end in ("weight", "bias"):
-                value = state.pop(key)
-                state.update({f"{attention}{part}_proj.{end}": third for part, third in zip("qkv", value.chunk(3))})
-    return state
 
 
 def _read_lora(path: Path, mmap: bool = False) -> Tuple[Checkpoint, str, LoRASettings]:

@@ -14,6 +14,8 @@ from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Tup
 from sharp_plugins.convert.decoder_names import FAMILIES, Part
 
 OURS = "decoder."
+# What models of OPT's kind may have and GPT-2 has not; most have another activation too.
+OPT_HAS = ("no_attention_bias", "no_ffn_bias", "decoder_post_norm", "no_decoder_final_norm")
 # What stands before the decoder's names: in the model for language modelling, and in the decoder alone.
 FRONTS = {"gpt2": ("transformer.", ""), "opt": ("model.decoder.", "decoder."), "llama": ("model.", "")}
 # Linear modules of layers.
@@ -22,8 +24,6 @@ LINEAR = {
     "opt": r"layers\.\d+\.(self_attn\.\w+_proj|fc[12])",
     "llama": r"layers\.\d+\.(self_attn|mlp)\.\w+_proj",
 }
-# (positions, gated, activation) of a family's models.
-CHOICES = {("learned", False, "gelu_accurate"): "gpt2", ("learned", False, "relu"): "opt", ("rotary", True, "silu"): "llama"}
 
 
 class Published(NamedTuple):
@@ -62,15 +62,14 @@ def published(settings: Mapping[str, Any]) -> Optional[Published]:
     """
     if "decoder_positions" not in settings:
         return None
-    choice = (str(settings["decoder_positions"]), bool(settings.get("decoder_gated_ffn")), str(settings.get("activation_fn")))
-    family = CHOICES.get(choice)
-    if family is None:
-        return None
     width, heads = settings["decoder_embed_dim"], settings["decoder_attention_heads"]
     defaults = {"decoder_kv_heads": heads, "decoder_head_dim": width // heads, "decoder_input_dim": width}
-    flags = ("no_attention_bias", "no_ffn_bias", "decoder_post_norm", "no_decoder_final_norm")
-    model = {**dict.fromkeys(flags, False), **settings}
+    model = {**dict.fromkeys(("decoder_gated_ffn", *OPT_HAS), False), **settings}
     model.update({name: value for name, value in defaults.items() if model.get(name) is None})
+    if bool(model["decoder_gated_ffn"]) != (str(model["decoder_positions"]) == "rotary"):
+        return None
+    is_opt = str(model["activation_fn"]) == "relu" or any(model[name] for name in OPT_HAS) or model["decoder_input_dim"] != width
+    family = "llama" if model["decoder_gated_ffn"] else "opt" if is_opt else "gpt2"
     return Published(family, {OURS + own: part for own, part in FAMILIES[family](model)})
 
 

@@ -27,7 +27,7 @@ from sharp_plugins.lora.merge import NO_UPDATES, State, check_finite, lora_names
 from sharp_plugins.lora.peft_config import CONFIG, check_kind, from_config, is_of_transformers, to_config
 from sharp_plugins.lora.peft_names import PREFIX, layers_of, plain_names
 from sharp_plugins.lora.promises import check_promises
-from sharp_plugins.lora.ranks import as_one, check_patterns, update_of
+from sharp_plugins.lora.ranks import as_one, check_patterns, check_ranks, update_of
 from sharp_plugins.networks.lora import LoRASettings
 from sharp_plugins.networks.module_names import HEADS, above, names_trained_along
 
@@ -163,7 +163,7 @@ def from_peft(adapter: Adapter, plain: State, decoder: Optional[Published] = Non
                 raise ValueError(f"{name} and {other} are one weight in the model, and two with the adapter")
 
     layers = lora_names(state)
-    _check_ranks(given, front, config)
+    check_ranks(given, front, config)
     scales = {layer: update_of(config, front + theirs[f"{layer}.weight"][: -len(".weight")]).scale for layer in layers}
     state, rank, scale = as_one(state, scales)
     tables = [key[: -len(".weight")] for key, value in state.items() if key.endswith(".weight") and value.dim() == 2]
@@ -181,18 +181,6 @@ def from_peft(adapter: Adapter, plain: State, decoder: Optional[Published] = Non
     check_promises(config, given, front, {theirs[key]: value for key, value in plain.items() if key in theirs}, WEIGHTS)
     _check_heads(state)
     return state, settings
-
-
-def _check_ranks(given: State, front: str, config: Dict[str, Any]) -> None:
-    """Raise ValueError where a rank in the file is not the config's."""
-    for layer in layers_of(given):
-        a, expected = given.get(f"{layer}.lora_A"), update_of(config, front + layer)
-        if a is not None and len(a) != expected.rank:
-            if expected.pattern == "rank_pattern":
-                raise ValueError(
-                    f"{CONFIG}: rank_pattern is {json.dumps(config['rank_pattern'])[:200]}, and {layer}: lora_A has rank {len(a)}"
-                )
-            raise ValueError(f"{layer}: lora_A has rank {len(a)}, and {CONFIG} says r {expected.rank}")
 
 
 def _inside(whole: Tuple[str, ...], key: str, theirs: str, innermost: bool) -> List[str]:

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from sharp_plugins.files.expressions import check_expression
 from sharp_plugins.lora.merge import State
 from sharp_plugins.lora.peft_config import CONFIG
+from sharp_plugins.lora.peft_names import layers_of
 
 PATTERNS = ("rank_pattern", "alpha_pattern")
 
@@ -65,6 +66,22 @@ def update_of(config: Dict[str, Any], layer: str) -> Update:
     rank, alpha = int(found.get("rank_pattern", config["r"])), float(found.get("alpha_pattern", config["lora_alpha"]))
     scale = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
     return Update(rank, scale, "rank_pattern" if "rank_pattern" in found else "r")
+
+
+def check_ranks(given: State, front: str, config: Dict[str, Any]) -> None:
+    """Raise ValueError where a rank in the file is not the config's.
+
+    Args:
+        given, front: the file's tensors by the model's names, and what stood before these (`peft_names.plain_names`).
+    """
+    for layer in layers_of(given):
+        a, expected = given.get(f"{layer}.lora_A"), update_of(config, front + layer)
+        if a is not None and len(a) != expected.rank:
+            if expected.pattern == "rank_pattern":
+                raise ValueError(
+                    f"{CONFIG}: rank_pattern is {json.dumps(config['rank_pattern'])[:200]}, and {layer}: lora_A has rank {len(a)}"
+                )
+            raise ValueError(f"{layer}: lora_A has rank {len(a)}, and {CONFIG} says r {expected.rank}")
 
 
 def as_one(state: State, scales: Dict[str, float]) -> Tuple[State, int, float]:

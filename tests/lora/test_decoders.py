@@ -362,8 +362,11 @@ def test_a_rank_that_does_not_fit_another_layer_is_refused(tmp_path, llama):
 @pytest.mark.parametrize(
     "settings, family",
     [
-        (dict(decoder_positions="learned", activation_fn="silu", decoder_gated_ffn=True), None),
+        (dict(LEARNED, decoder_gated_ffn=True), None),
+        (dict(decoder_positions="rotary", activation_fn="silu"), None),
         (dict(activation_fn="relu"), None),
+        (dict(LEARNED, activation_fn="gelu"), "gpt2"),
+        (dict(LEARNED, activation_fn="gelu", no_attention_bias=True, no_ffn_bias=True), "opt"),
         (FAMILIES["llama"][1], "llama"),
         (FAMILIES["opt"][1], "opt"),
     ],
