@@ -12,8 +12,8 @@ The rules of the beam search:
     of transformers with ``early_stopping=True`` too, and "heuristic" and "never" are its False and "never".
 ``lora``
     As in the code of LoRA's paper (Hu et al. 2022; examples/NLG/src/gpt2_beam.py): the best *beam* continuations are looked at.
-    One that ends is a hypothesis, and the beam is smaller by it from then on. A sentence is done when no beam is left, or when
-    none can become better than what was found.
+    One of them that ends is a hypothesis, and so the others are fewer than *beam* for a step. A sentence is done when all of the
+    best have ended, or when no beam can become better than what was found (their code goes on, to the same end).
 
 With both, what has not ended at the longest output is a hypothesis as it is.
 """
