@@ -45,11 +45,16 @@ def shifted(model, change):
 
 
 def single_sentences(sample, pad):
-    """The sentences of a translation sample, each a sample of its own without padding."""
+    """The sentences of a translation sample, or the lines of a language model's, each a sample of its own without padding."""
     for i in range(sample["target"].size(0)):
         inputs = sample["net_input"]
         length = int(inputs["src_lengths"][i])
         target_length = int(sample["target"][i].ne(pad).sum())
+        if "prev_output_tokens" not in inputs:
+            tokens = {"src_tokens": inputs["src_tokens"][i : i + 1, :length], "src_lengths": inputs["src_lengths"][i : i + 1]}
+            target = sample["target"][i : i + 1, :length]
+            yield {"net_input": tokens, "target": target, "ntokens": target_length, "nsentences": 1}
+            continue
         yield {
             "net_input": {
                 "src_tokens": inputs["src_tokens"][i : i + 1, -length:],  # left-padded

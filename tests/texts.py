@@ -16,6 +16,8 @@ MODELS = {
     "llama": f"--arch sharp_smollm2_135m {SIZE} --decoder-kv-heads 2".split(),
 }
 CRITERION = "--criterion cross_entropy".split()
+LINES = "--sample-break-mode eos --tokens-per-sample 64".split()  # one line of text a sample
+UNUSED = "<s> <pad> <unk>"  # the specials that no line has
 
 
 def write_data(directory: Path, sentences: int = 64) -> Path:
@@ -34,8 +36,7 @@ def write_data(directory: Path, sentences: int = 64) -> Path:
 def config(data, *flags, model="llama", criterion=CRITERION):
     """The fairseq config of a command line, one line of text a sample. *model*: a key of `MODELS`, or flags."""
     model = MODELS[model] if isinstance(model, str) else model
-    flags = ["--sample-break-mode", "eos", "--tokens-per-sample", "64", *flags]
-    return toy.config(data, *flags, model=model, criterion=criterion, task="language_modeling")
+    return toy.config(data, *LINES, *flags, model=model, criterion=criterion, task="language_modeling")
 
 
 def trainer(data, *flags, **parts):

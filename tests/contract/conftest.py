@@ -9,8 +9,8 @@ pytest.register_assert_rewrite("promises", "state", "events")
 
 
 @pytest.fixture(scope="session")
-def world(translation_data, sentence_data, tmp_path_factory):
+def world(translation_data, sentence_data, text_data, tmp_path_factory):
     """What the methods are trained on, and a place for their files."""
     from trainers import World
 
-    return World(translation_data, sentence_data, tmp_path_factory.mktemp("contract"))
+    return World(translation_data, sentence_data, text_data, tmp_path_factory.mktemp("contract"))

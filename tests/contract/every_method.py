@@ -3,6 +3,7 @@
 from typing import Callable, List, NamedTuple, Optional
 
 import plain
+import texts
 import toy
 
 
@@ -30,6 +31,7 @@ class Method(NamedTuple):
     logs: the metrics of an update; "*" stands for anything. lora: whether it trains LoRA layers, which are pairs; other
         models' queries and keys are declared to be pairs.
     varies: it takes no other way through the precisions than a method above it, and is tried in two of them only.
+    decoder: it trains one of our decoders on lines of text; else a translation.
     """
 
     flags: str
@@ -38,6 +40,7 @@ class Method(NamedTuple):
     logs: str
     lora: bool = False
     varies: bool = False
+    decoder: bool = False
     criterion: Optional[Criterion] = None
 
     @property
@@ -46,7 +49,10 @@ class Method(NamedTuple):
 
     @property
     def arch(self) -> str:
-        return f"--arch lora --base-arch {' '.join(toy.MODEL[1:])} --lora-rank 2 --lora-alpha 4" if self.lora else ""
+        model = texts.MODELS["llama"] if self.decoder else toy.MODEL
+        if self.lora:
+            return f"--arch lora --base-arch {' '.join(model[1:])} --lora-rank 2 --lora-alpha 4"
+        return " ".join(model) if self.decoder else ""
 
     def base(self) -> "Method":
         """The base optimizer alone, on the same model with the same criterion."""
@@ -85,6 +91,11 @@ METHODS = {
     "bar-lora-nbar": Method("bar --bar-alpha 2", "--bar-alpha 0", bar("nbar", plain.lora_pairs), BAR, lora=True, varies=True),
     "bar-lora-obar": Method(
         "bar --bar-alpha 2 --bar-variant obar", "--bar-alpha 0", bar("obar", plain.lora_pairs), BAR, lora=True, varies=True
+    ),
+    "decoder-sam": Method("sam --sam-rho 0.5", "--sam-rho 0", lambda: plain.SAM(0.5), SAM, varies=True, decoder=True),
+    "decoder-dsam": Method("dsam --sam-rho 0.5", "--sam-rho 0", lambda: plain.DSAM(0.5, 3.0), DSAM, varies=True, decoder=True),
+    "decoder-bar": Method(
+        "bar --bar-alpha 2", "--bar-alpha 0", bar("nbar", plain.lora_pairs), BAR, lora=True, varies=True, decoder=True
     ),
 }
 

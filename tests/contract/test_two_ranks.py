@@ -5,6 +5,7 @@ import fnmatch
 
 import plain
 import pytest
+import texts
 import toy
 from every_method import METHODS
 from processes import BACKENDS, assert_close, assert_ranks_agree, last, stats, train, train_ranks, weights_of
@@ -28,18 +29,21 @@ def line_of(method):
     # The rate is such that LoRA's B, which begins at 0, becomes longer than A for some pair.
     scope = "--sam-scope global" if "sam" in method.logs else "--bar-monitor all --momentum 0 --lr 0.2"
     model = method.arch.split() or toy.MODEL
+    if method.decoder:
+        model += ["--unused-symbols", texts.UNUSED, *texts.LINES, "--task", "language_modeling"]
     return ["--optimizer", *method.flags.split(), *FLAGS, *scope.split(), "--max-update", "6"], model
 
 
 @pytest.mark.parametrize("name, backend", RUNS)
-def test_two_ranks_equal_one(translation_data, tmp_path, every_rank, name, backend):
+def test_two_ranks_equal_one(translation_data, text_data, tmp_path, every_rank, name, backend):
     """fairseq deals batches to ranks in turn: two per update on one rank are the same sentences."""
     flags, model = line_of(METHODS[name])
+    data = text_data if METHODS[name].decoder else translation_data
     if name not in ALONE:
-        run = train(translation_data, tmp_path / "one", *flags, "--update-freq", "2", model=model)
+        run = train(data, tmp_path / "one", *flags, "--update-freq", "2", model=model)
         ALONE[name] = last(tmp_path / "one")["model"], stats(run.text)
     expected, entries = ALONE[name]
-    runs = train_ranks(translation_data, tmp_path / "two", *flags, "--ddp-backend", backend, user_dir=every_rank, model=model)
+    runs = train_ranks(data, tmp_path / "two", *flags, "--ddp-backend", backend, user_dir=every_rank, model=model)
     assert_ranks_agree(tmp_path / "two")
     assert_close(weights_of(tmp_path / "two", 1), expected, relative=1e-4)
     together = stats(runs[0].text)

@@ -9,11 +9,14 @@ from typing import NamedTuple
 
 import pytest
 import sentences
+import texts
 import torch
 import toy
 import yaml
 from every_method import PRECISIONS, Method
 from fairseq.modules import MultiheadAttention
+from fairseq.tasks import FairseqTask
+from fairseq.tasks.language_modeling import LanguageModelingTask
 from omegaconf import ListConfig
 from torch import nn
 
@@ -21,10 +24,11 @@ import sharp_plugins
 
 
 class World(NamedTuple):
-    """Two data sets of a few sentences, and a directory for files."""
+    """Three data sets of a few sentences, and a directory for files."""
 
     translation: Path
     sentences: Path
+    texts: Path
     directory: Path
 
 
@@ -36,11 +40,15 @@ HAS_A_SCALER = toy.DEVICE == "cuda" or hasattr(torch.amp, "GradScaler")
 
 
 @functools.lru_cache(maxsize=None)
-def _parsed(world, optimizer: str, base: str, arch: str, criterion: str):
+def _parsed(world, optimizer: str, base: str, arch: str, criterion: str, decoder: bool):
     """The config of a command line, pickled: a copy of omegaconf's own shares the namespaces that are in it. Parsing a line takes
     ten times as long as building a trainer."""
     optimizer = f"{optimizer} --base-optimizer {base}" if optimizer else base
     line = f"--optimizer {optimizer} --lr {LR} --clip-norm 1 --num-workers 1 {arch}".split()
+    if decoder:
+        cfg = texts.config(world.texts, *line, model=[], criterion=toy.CRITERION)
+        cfg.model.unused_symbols = texts.UNUSED
+        return pickle.dumps(cfg)
     if not criterion:
         return pickle.dumps(toy.config(world.translation, *line, **({"model": []} if arch else {})))
     model, criterion = [*sentences.MODEL, "--num-classes", str(sentences.CLASSES)], ["--criterion", criterion]
@@ -65,7 +73,7 @@ def config(world, method: Method, precision: str, base: str, flags: str):
     """A config of the caller's own."""
     optimizer, own = method.flags.partition(" ")[::2]
     criterion, own_criterion = (method.criterion.flags if method.criterion else "").partition(" ")[::2]
-    cfg = pickle.loads(_parsed(world, optimizer, base, method.arch, criterion))
+    cfg = pickle.loads(_parsed(world, optimizer, base, method.arch, criterion, method.decoder))
     cfg.common.update({**PRECISIONS[precision], "fp16_init_scale": SCALE})
     cfg.checkpoint.save_dir = str(world.directory)
     for settings in (own, own_criterion, flags):
@@ -84,10 +92,15 @@ def _declare(init):
 
 
 def _with_statistics(build_model):
-    """Models with a batch norm after the encoder."""
+    """Models with a batch norm after the encoder, or after a decoder's last layer."""
 
     def build(*args, **kwargs):
         model = build_model(*args, **kwargs)
+        if not hasattr(model, "encoder"):
+            model.decoder.norm = nn.BatchNorm1d(16)
+            last = model.decoder.layers[-1]
+            last.register_forward_hook(lambda _, inputs, x: model.decoder.norm(x.reshape(-1, 16)).view(x.shape))
+            return model
         model.encoder.norm = nn.BatchNorm1d(16)
 
         def normalise(encoder, inputs, output):
@@ -121,7 +134,8 @@ def one_device(method: Method, statistics: bool):
             if HAS_A_SCALER:
                 patch.setattr(torch.cuda.amp, "GradScaler", functools.partial(torch.amp.GradScaler, "cpu"))
         if statistics and method.criterion is None:
-            patch.setattr(toy.tasks.FairseqTask, "build_model", _with_statistics(toy.tasks.FairseqTask.build_model))
+            for task in (FairseqTask, LanguageModelingTask):  # the latter has its own
+                patch.setattr(task, "build_model", _with_statistics(task.build_model))
         yield
 
 
