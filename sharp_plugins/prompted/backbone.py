@@ -62,11 +62,11 @@ def load_backbone(directory) -> Backbone:
             f"{directory / MODEL}: not a converted decoder: its config has no max_target_positions of a language model"
         )
     dictionary, tokenizer = read_dictionary(directory / DICTIONARY), load_tokenizer(directory)
-    unknown = [symbol for symbol in tokenizer.symbols if symbol not in dictionary]
-    if unknown:
+    symbols = dictionary.symbols[: len(tokenizer.symbols)]  # a task may have added some of its own behind
+    if symbols != tokenizer.symbols:
+        other = next((pair for pair in zip(symbols, tokenizer.symbols) if pair[0] != pair[1]), ("its last symbols", "nothing"))
         raise ValueError(
-            f"{directory}: the tokenizer does not fit: {len(unknown)} of its symbols are not in {DICTIONARY}, the first of them "
-            f"{unknown[0]!r}"
+            f"{directory}: the tokenizer does not fit: {DICTIONARY} has {other[0]!r} where the tokenizer has {other[1]!r}"
         )
     return Backbone(
         directory=directory,

@@ -23,7 +23,7 @@ from torch import Tensor
 from sharp_plugins.files.tensors import read_torch
 from sharp_plugins.files.writing import sha256
 from sharp_plugins.generation.flags import GenerationFlags, build_generator
-from sharp_plugins.prompted.dataset import PromptedDataset, prompts_alone
+from sharp_plugins.prompted.dataset import PromptedDataset, Rows, prompts_alone
 from sharp_plugins.prompted.lines import Lines
 from sharp_plugins.prompted.prepared import COMMAND, PARTS, read_prepared
 
@@ -47,6 +47,8 @@ class PromptedGenerationConfig(GenerationFlags):
     add_bos_token: bool = field(default=False, metadata={"help": "not for this task: the data's format has a start of its own"})
     # Where weights come from, whose dictionary must be the data's.
     finetune_from_model: Optional[str] = II("checkpoint.finetune_from_model")
+    restore_file: str = II("checkpoint.restore_file")
+    save_dir: str = II("checkpoint.save_dir")
     path: Optional[str] = II("common_eval.path")
 
 
@@ -65,6 +67,11 @@ class PromptedGeneration(FairseqTask):
         sample = task.dataset("valid").collater([task.dataset("valid")[0]])
         sample["ntokens"]  # symbols of the text, its end among them
     """
+
+    @classmethod
+    def setup_task(cls, cfg, **unused):
+        """The task of a config, a checkpoint's too."""
+        return cls(cfg)
 
     def __init__(self, cfg):
         super().__init__(cfg)
@@ -113,9 +120,8 @@ class PromptedGeneration(FairseqTask):
         Raises:
             ValueError: it is no language model, or its weights come from a checkpoint with another dictionary.
         """
-        for path in (self.cfg.finetune_from_model, *(self.cfg.path or "").split(":")):
-            if path and Path(path).is_file():
-                self.check_checkpoint(Path(path))
+        for path in filter(Path.is_file, self.checkpoints(from_checkpoint)):
+            self.check_checkpoint(path)
         with open_dict(cfg) if OmegaConf.is_config(cfg) else nullcontext():
             if not safe_getattr(cfg, "max_target_positions"):
                 cfg.max_target_positions = self.max_positions()
@@ -129,10 +135,18 @@ class PromptedGeneration(FairseqTask):
         self.only_scored = "scored" in inspect.signature(model.decoder.forward).parameters
         return model
 
+    def checkpoints(self, to_generate: bool) -> List[Path]:
+        """Where the model's weights will come from, whether there is a file or not."""
+        if to_generate:
+            return [Path(path) for path in (self.cfg.path or "").split(":")]
+        last = self.cfg.restore_file == "checkpoint_last.pt"  # fairseq's default, which lies in --save-dir
+        return [Path(self.cfg.finetune_from_model or ""), Path(self.cfg.save_dir if last else "", self.cfg.restore_file)]
+
     def check_checkpoint(self, path: Path) -> None:
         """Raise ValueError unless a checkpoint's dictionary and tokenizer are the data's, as far as it says."""
         state = read_torch(path, mmap=True)
-        self.check_vocabulary((state.get("task_state") or {}).get(STATE), path)
+        if isinstance(state, dict):
+            self.check_vocabulary((state.get("task_state") or {}).get(STATE), path)
         beside = {name: path.parent / name for name in self.prepared.checksums if (path.parent / name).is_file()}
         # A converted model lies beside both. A directory of data may hold checkpoints too, and then says the same.
         if len(beside) == len(self.prepared.checksums):
@@ -169,7 +183,8 @@ class PromptedGeneration(FairseqTask):
         stops = [*self.prepared.stop, *str(self.cfg.stop_symbols or "").split()]
         more = GenerationFlags(**{f.name: self.cfg[f.name] for f in fields(GenerationFlags) if not f.name.startswith("_")})
         more.stop_symbols = " ".join(dict.fromkeys(stops))
-        longest = [int(max(data.prompts.sizes)) for data in self.datasets.values()]
+        room = min([self.max_positions(), *(model.max_positions() for model in models)])  # what is longer is no part of any batch
+        longest = [int(n) for data in self.datasets.values() for n in data.prompts.sizes[data.sizes <= room]]
         return build_generator(models, self.dictionary, args, more, max(longest, default=None))
 
     def inference_step(self, generator, models, sample, prefix_tokens=None, constraints=None):
@@ -224,17 +239,3 @@ class PromptedGeneration(FairseqTask):
                 f"--bpe {name}: the data have a tokenizer of their own, which --task prompted_generation uses; leave it out"
             )
         return Lines(self.encoding)
-
-
-class Rows(list):
-    """Tensors, with their lengths as fairseq's data sets have them.
-
-    Example::
-
-        >>> Rows([torch.tensor([5, 6])], [2]).sizes
-        [2]
-    """
-
-    def __init__(self, rows, sizes):
-        super().__init__(rows)
-        self.sizes = sizes

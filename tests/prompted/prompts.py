@@ -5,8 +5,8 @@ import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
-import toy  # which registers the plugin
 import torch
+import toy  # which registers the plugin
 from fairseq import models, options
 from fairseq.data.encoders.gpt2_bpe_utils import bytes_to_unicode
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
@@ -38,18 +38,18 @@ def tokenizer(is_gpt2: bool = True) -> DecoderTokenizer:
     return DecoderTokenizer(backend, roles, rows=len(tokens) + 2, family="gpt2" if is_gpt2 else "llama")
 
 
-def write_backbone(directory: Path, is_gpt2: bool = True, flags=()) -> Path:
+def write_backbone(directory: Path, is_gpt2: bool = True, own=None) -> Path:
     """A converted decoder with random weights."""
     directory.mkdir(parents=True, exist_ok=True)
-    own = tokenizer(is_gpt2)
+    own = own or tokenizer(is_gpt2)
     own.save(directory)
-    line = ["--task", "language_modeling", *MODEL, "--unused-symbols", " ".join(own.unused), *flags, "."]
+    line = ["--task", "language_modeling", *MODEL, "--unused-symbols", " ".join(own.unused), "."]
     args = options.parse_args_and_arch(options.get_training_parser(), line)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         cfg = convert_namespace_to_omegaconf(args)
     torch.manual_seed(1)
-    model = models.build_model(cfg.model, SimpleNamespace(target_dictionary=own.dictionary()))
+    model = models.build_model(cfg.model, SimpleNamespace(source_dictionary=own.dictionary(), target_dictionary=own.dictionary()))
     torch.save(checkpoint(cfg, model.state_dict()), directory / "model.pt")
     return directory
 
@@ -83,4 +83,57 @@ def prepare(backbone: Path, out: Path, *flags) -> Path:
     return out
 
 
-assert toy.PLUGIN
+# ---------------------------------------------------------------------- trainers, and plain computations
+
+
+def trainer(data: Path, *flags, model=MODEL, criterion="cross_entropy", dropout="0", subset="train"):
+    """A fairseq trainer on prepared data."""
+    flags = list(flags) if "--optimizer" in flags else ["--optimizer", "sgd", *toy.SGD, *flags]
+    drop = ["--dropout", dropout, "--attention-dropout", dropout]
+    parts = {"model": model, "criterion": ["--criterion", criterion], "task": "prompted_generation"}
+    return toy.build_trainer(data, *flags, *drop, "--num-workers", "0", "--train-subset", subset, **parts)
+
+
+def parts(data: Path, criterion: str, *flags, rows=7, **settings):
+    """The criterion, the model in training mode with weights that are large enough to matter, and one sample."""
+    built = trainer(data, *flags, criterion=criterion, **settings)
+    model = built.get_model().train()
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.2 * torch.randn_like(p))
+    (sample,) = toy.batches(built, [rows])
+    return built.get_criterion(), model, sample
+
+
+def plain_log_probabilities(model, data: Path, rows: int, z=None, count_prompt=False, unused=3):
+    """For each of the first rows of the training data: log-probabilities (n, symbols that are used) of what is counted, and its
+    symbols. Read from the files, one row at a time, with the embeddings moved by z (one (T, width) for each row)."""
+    from fairseq.data import data_utils
+
+    dictionary = model.decoder.dictionary
+    prompts, texts = (
+        data_utils.load_indexed_dataset(str(data / f"train.{part}"), dictionary, "mmap") for part in ("prompt", "text")
+    )
+    used = [i for i in range(len(dictionary)) if dictionary[i] not in {0: (), 3: ("<s>", "<pad>", "<unk>")}[unused]]
+    found = []
+    for row in range(rows):
+        whole = torch.cat([prompts[row], texts[row]]).long()
+        source, embeddings = whole[None, :-1], None
+        if z is not None:
+            embeddings = torch.nn.functional.embedding(source, model.decoder.embed_tokens.weight) + z[row][None, : source.size(1)]
+        first = 0 if count_prompt else len(prompts[row]) - 1
+        logits = model(source, token_embeddings=embeddings)[0][0, first:]
+        place = {symbol: i for i, symbol in enumerate(used)}
+        found.append((logits[:, used].log_softmax(-1), [place[symbol] for symbol in whole[first + 1 :].tolist()]))
+    return found
+
+
+def plain_losses(found, smoothing=0.0):
+    """(B,): (1 - ε) · -log p(target) + ε · the mean of the others, summed over each row's symbols."""
+    losses = []
+    for log_p, symbols in found:
+        wanted = torch.full_like(log_p, smoothing / (log_p.size(-1) - 1))
+        wanted[range(len(symbols)), symbols] = 1 - smoothing
+        losses.append(-(wanted * log_p).sum())
+    return torch.stack(losses)
