@@ -3,8 +3,10 @@
 import math
 
 import pytest
+import texts
 import torch
 from fairseq.dataclass.configs import GenerationConfig
+from omegaconf import OmegaConf
 from plain_generation import EOS, PAD, POSITIONS, batch, dictionary, model_pair, prompts
 
 from sharp_plugins.generation import Generator, SearchSettings, build_generator, settings_of
@@ -185,6 +187,16 @@ def test_half_precision(dtype):
         logs[:, [PAD, EOS]] = -math.inf
         assert len(hypothesis["tokens"]) == 12
         assert (logs.gather(1, hypothesis["tokens"][:, None])[:, 0] > logs.amax(1) - 0.5).all()
+
+
+def test_the_programs_flag_for_bf16_is_known(text_data):
+    model = texts.model(text_data)
+    precision = OmegaConf.create({"common": {"bf16": False}, "generation": {}})
+    model.prepare_for_inference_(precision)
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    precision.common.bf16 = True
+    model.prepare_for_inference_(precision)
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
 
 
 def test_unmerged_updates_count_in_thin_products_too():
