@@ -43,6 +43,15 @@ class Outputs:
         settings: of the search.
         limits: the longest output of each sentence, (B,), int64.
         forced: symbols that the outputs begin with, (B, F), int64; −1 where there is none.
+
+    Example, of how a search goes on; *scores_of* is the model::
+
+        scores = scores_of(prompts)  # (B, 1, symbols)
+        while True:
+            tokens, parents = search.step(scores)
+            if search.done.all():
+                break
+            scores = scores_of(tokens, parents)  # (B, beam, symbols)
     """
 
     def __init__(self, settings: SearchSettings, limits: Tensor, forced: Optional[Tensor] = None):
