@@ -1,4 +1,4 @@
-"""Generation once more: plainly and slowly, one sentence at a time, without a cache, with Python's lists. And what it is tested on."""
+"""Generation once more, plainly and slowly: one sentence at a time, no cache, Python lists. And the models it is tested on."""
 
 import decoders
 import torch

@@ -29,7 +29,7 @@ def thin_product(x: Tensor, weight: Tensor, bias: Optional[Tensor] = None) -> Te
 
 @contextmanager
 def thin_products(module: nn.Module) -> Iterator[None]:
-    """Let the linear layers in *module*, LoRA's too, multiply so.
+    """Let the linear layers in *module*, LoRA's too, multiply so. Without gradients, and without dropout.
 
     Example::
 
@@ -50,7 +50,14 @@ def thin_products(module: nn.Module) -> Iterator[None]:
 
 
 def _forward(layer: nn.Linear) -> Callable[[Tensor], Tensor]:
-    if isinstance(layer, LoRALinear):
-        return lambda x: layer.add_update(thin_product(x, layer.base_weight, layer.bias), x)
-    weight, bias = layer.weight, layer.bias
-    return lambda x: thin_product(x, weight, bias)
+    bias = layer.bias
+    if not isinstance(layer, LoRALinear):
+        weight = layer.weight
+        return lambda x: thin_product(x, weight, bias)
+    base, a, b, scale = layer.base_weight, layer.lora_A.t(), layer.lora_B.t(), layer.lora_scale
+
+    def with_update(x: Tensor) -> Tensor:
+        rows = x.reshape(-1, x.size(-1))
+        return thin_product(rows, base, bias).addmm_(rows.mm(a), b, alpha=scale).view(*x.shape[:-1], -1)
+
+    return with_update

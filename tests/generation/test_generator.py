@@ -3,14 +3,15 @@
 import math
 
 import pytest
+import texts
 import torch
 from fairseq.dataclass.configs import GenerationConfig
-from plain_generation import EOS, PAD, POSITIONS, Model, batch, dictionary, model_pair, prompts
+from omegaconf import OmegaConf
+from plain_generation import EOS, PAD, POSITIONS, batch, dictionary, model_pair, prompts
 
 from sharp_plugins.generation import Generator, SearchSettings, build_generator, settings_of
 from sharp_plugins.generation.flags import REFUSED, GenerationFlags
 from sharp_plugins.networks.lora import LoRASettings, add_lora
-from sharp_plugins.networks.module_names import choose  # noqa: F401
 
 FAMILIES = ["gpt2", "opt", "llama"]
 
@@ -101,7 +102,7 @@ WAYS = [
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("way", WAYS, ids=str)
 def test_a_batch_gives_what_its_sentences_give_alone(family, way):
-    """The tokens are the same, the log-probabilities within 1e-4. Sentences leave the batch when they are done, at different steps."""
+    """The same tokens, log-probabilities within 1e-4. Sentences leave the batch when they are done, at different steps."""
     _, model = model_pair(family)
     rows, choice = prompts(*LENGTHS), settings(**{"stops": (EOS, 7, 8, 30), "max_len_b": 40, **way})
     together = generate(model, rows, choice, id=torch.arange(10, 16))
@@ -188,6 +189,16 @@ def test_half_precision(dtype):
         assert (logs.gather(1, hypothesis["tokens"][:, None])[:, 0] > logs.amax(1) - 0.5).all()
 
 
+def test_the_programs_flag_for_bf16_is_known(text_data):
+    model = texts.model(text_data)
+    precision = OmegaConf.create({"common": {"bf16": False}, "generation": {}})
+    model.prepare_for_inference_(precision)
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    precision.common.bf16 = True
+    model.prepare_for_inference_(precision)
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+
+
 def test_unmerged_updates_count_in_thin_products_too():
     """Eight and more rows are multiplied in another way; so are the layers of LoRA."""
     _, model = model_pair("gpt2")
@@ -208,21 +219,21 @@ def test_unmerged_updates_count_in_thin_products_too():
 # ---------------------------------------------------------------------- refusals
 
 
-def test_no_room_is_refused_before_any_step():
-    _, model = model_pair("gpt2")
-    model.decoder.features = None  # would raise another error
-    for length, choice, words in (
+@pytest.mark.parametrize(
+    "length, choice, words",
+    [
         (POSITIONS + 1, {}, "a prompt has 65 tokens"),
         (40, {"max_len_b": 26}, "--max-len-b: a prompt of 40 tokens and an output of up to 26 .* 25 at most"),
         (40, {"max_len_a": 1.0}, "--max-len-b"),
         (5, {"max_len_b": 0}, "--max-len-b: no room"),
         (5, {"max_len_b": 3, "min_len": 4}, "--min-len 4 is more"),
-    ):
-        generator = Generator([Model(model.decoder)], dictionary(), settings(**choice)) if False else None
-        with pytest.raises(ValueError, match=words):
-            generator = Generator.__new__(Generator)
-            generator.settings = settings(**choice)
-            generator.check_room([model], length)
+    ],
+)
+def test_no_room_is_refused_before_any_step(length, choice, words):
+    _, model = model_pair("gpt2")
+    model.decoder.embed_tokens.weight.data.fill_(math.nan)
+    with pytest.raises(ValueError, match=words):
+        generate(model, prompts(length), settings(**choice))
 
 
 def test_a_full_model_is_no_error():
@@ -283,8 +294,8 @@ def test_flags_become_settings():
     )  # fmt: skip
     found = settings_of(flags, dictionary(), GenerationFlags(stop_symbols="w0 w3 w0", beam_rules="lora", repetition_penalty=1.5))
     assert found == SearchSettings(
-        stops=(EOS, 4, 7), never=(PAD,), beam=4, nbest=2, max_len_a=0.5, max_len_b=9, min_len=2, length_penalty=0.8, normalize=False,
-        rules="lora", no_repeat_ngram=3, repetition_penalty=1.5, unk=3, unk_penalty=1.0, temperature=0.5,
+        stops=(EOS, 4, 7), never=(PAD,), beam=4, nbest=2, max_len_a=0.5, max_len_b=9, min_len=2, length_penalty=0.8,
+        normalize=False, rules="lora", no_repeat_ngram=3, repetition_penalty=1.5, unk=3, unk_penalty=1.0, temperature=0.5,
     )  # fmt: skip
     sampling = settings_of(GenerationConfig(sampling=True, sampling_topk=4, sampling_topp=0.9), dictionary())
     assert (sampling.sampling, sampling.top_k, sampling.top_p) == (True, 4, 0.9)
@@ -302,6 +313,42 @@ def test_the_longest_prompt_is_checked_when_the_generator_is_built():
 # ---------------------------------------------------------------------- the real one
 
 
+FACTS = [
+    "Aarhus Airport : city served : Aarhus, Denmark",
+    "Alan Bean : birth place : Wheeler, Texas | Alan Bean : was a crew member of : Apollo 12 | Apollo 12 : operator : NASA",
+    "Bionico : country : Mexico",
+    "Bakewell pudding : ingredient : Ground almond, jam, butter, eggs | Bakewell pudding : region : Derbyshire Dales",
+]
+
+
 @pytest.mark.slow
-def test_smollm2_continues_webnlg_prompts_as_transformers_does(smollm2):
-    pass
+@pytest.mark.parametrize("choice", [{"beam": 1}, {"beam": 5, "nbest": 2, "length_penalty": 0.8}], ids=str)
+def test_smollm2_continues_prompts_as_transformers_does(smollm2_converted, smollm2_transformers, choice):
+    from transformers import AutoModelForCausalLM
+
+    from sharp_plugins.convert.decoder_backbone import load_decoder, load_decoder_model
+
+    found, model = load_decoder(smollm2_converted), load_decoder_model(smollm2_converted)
+    theirs = AutoModelForCausalLM.from_pretrained(smollm2_transformers, dtype=torch.float32).eval()
+    words, ids = found.dictionary, found.tokenizer.published_ids
+    lines = [
+        [words.index(symbol) for symbol in line] for line in found.tokenizer.encode_many([f"Facts: {f}\nText:" for f in FACTS])
+    ]
+    rows = torch.full((len(lines), max(map(len, lines))), words.pad())
+    for row, line in zip(rows, lines):
+        row[: len(line)] = torch.tensor(line)
+    newline = ids.index(198)
+    choice = settings(stops=(words.eos(), newline), never=(words.pad(),), max_len_b=24, **choice)
+    outputs = Generator([model], words, choice).generate([model], batch(rows))
+    for line, hypotheses in zip(lines, outputs):
+        beams = {"num_beams": choice.beam, "early_stopping": True, "length_penalty": 0.8} if choice.beam > 1 else {}
+        out = theirs.generate(
+            torch.tensor([[ids[index] for index in line]]), attention_mask=torch.ones(1, len(line)), max_new_tokens=24,
+            min_new_tokens=1, eos_token_id=[2, 198], pad_token_id=0, do_sample=False, output_scores=True,
+            return_dict_in_generate=True, num_return_sequences=choice.nbest, **beams,
+        )  # fmt: skip
+        for number, hypothesis in enumerate(hypotheses):
+            tokens = [ids[index] for index in hypothesis["tokens"].tolist()]
+            assert tokens == out.sequences[number, len(line) : len(line) + len(tokens)].tolist()
+            if choice.beam > 1:
+                assert float(hypothesis["score"]) == pytest.approx(float(out.sequences_scores[number]), abs=1e-4)
