@@ -16,7 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sharp_plugins.networks.decoder import causal_attention
 from sharp_plugins.networks.decoder_settings import DecoderSettings
+from sharp_plugins.networks.kv_cache import shared_attention
 
 FIRST_STEPS = 32  # generated tokens a beam for which room is made at first; more as they come
 
@@ -125,14 +127,14 @@ class BeamCache:
         if self.beam == 1:
             keys[:, :, start:used] = k
             values[:, :, start:used] = v
-            q = q.view(self.rows, self.kv, self.group, width)
+            q = q.reshape(self.rows, self.kv, self.group, width).contiguous()
             out = F.scaled_dot_product_attention(q, keys[:, :, :used], values[:, :, :used], self.mask)
             return out.view(self.rows, -1, 1, width)
         beams = (self.rows, self.beam, self.kv, width)
         keys[:, :, start:used] = k.view(beams).transpose(1, 2)
         values[:, :, start:used] = v.view(beams).transpose(1, 2)
         queries = q.view(self.rows, self.beam, self.kv, self.group, width).transpose(1, 2)
-        queries = queries.reshape(self.rows, self.kv, self.beam * self.group, width)
+        queries = queries.reshape(self.rows, self.kv, self.beam * self.group, width).contiguous()
         out = F.scaled_dot_product_attention(queries, keys[:, :, :used], values[:, :, :used], self.mask)
         out = out.view(self.rows, self.kv, self.beam, self.group, width).transpose(1, 2)
         return out.reshape(self.rows * self.beam, self.kv * self.group, 1, width)
@@ -142,12 +144,10 @@ class BeamCache:
         keys, values, self.used = self.keys[layer], self.values[layer], self.base
         keys[:, :, self.before : self.base] = k
         values[:, :, self.before : self.base] = v
-        grouped = self.group > 1
         if not self.prefix:
-            return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped)
+            return causal_attention(q, k, v)
         keys[:, :, : self.before], values[:, :, : self.before] = self.prefix[layer]
-        k, v = keys[:, :, : self.base], values[:, :, : self.base]
-        return F.scaled_dot_product_attention(q, k, v, self.mask, enable_gqa=grouped)
+        return shared_attention(q, keys[:, :, : self.base], values[:, :, : self.base], self.mask)
 
     def _make_room(self) -> None:
         """Sweep out the slots that no beam sees any more, and make the buffers larger where they are still more than half full."""

@@ -4,6 +4,7 @@ It takes the place of fairseq's `SequenceGenerator`, with the same output. What 
 """
 
 import math
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any, Dict, List, Optional, Sequence
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from sharp_plugins.generation.beam_cache import BeamCache
 from sharp_plugins.generation.search import BeamSearch, Hypothesis, Outputs, Sampling
 from sharp_plugins.generation.settings import SearchSettings
+from sharp_plugins.generation.thin_products import thin_products
 
 CHECK_EVERY = 8  # steps between two looks at what is done, where looking means waiting for the device
 
@@ -78,7 +80,6 @@ class Generator:
         if output < self.settings.min_len:
             raise ValueError(f"--min-len {self.settings.min_len} is more than the longest output, which has {output} tokens")
 
-    @torch.no_grad()
     def generate(
         self,
         models: Sequence[Any],
@@ -118,7 +119,11 @@ class Generator:
         numbers = range(self.read, self.read + len(host_lengths)) if ids is None else ids.tolist()
         self.read += len(host_lengths)
         prompts = prompts[:, : max(host_lengths)]
-        found = _Run(self, models, prompts, lengths, limits, forced, list(numbers)).run()
+        with torch.inference_mode(), ExitStack() as stack:
+            for model in models:
+                stack.enter_context(thin_products(model))
+            found = _Run(self, models, prompts, lengths, limits, forced, list(numbers)).run()
+        # Tensors of the inference mode could not be changed, and fairseq's commands change them.
         return [[self._as_dict(hypothesis) for hypothesis in hypotheses] for hypotheses in found]
 
     def _lengths(self, prompts: Tensor, lengths: Optional[Tensor]) -> Tensor:
@@ -140,11 +145,11 @@ class Generator:
     @staticmethod
     def _as_dict(hypothesis: Hypothesis) -> Dict[str, Any]:
         return {
-            "tokens": hypothesis.tokens,
+            "tokens": hypothesis.tokens.clone(),
             "score": torch.tensor(hypothesis.score),
             "attention": None,
             "alignment": torch.empty(0),
-            "positional_scores": hypothesis.log_probabilities,
+            "positional_scores": hypothesis.log_probabilities.clone(),
         }
 
 

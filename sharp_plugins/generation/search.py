@@ -12,8 +12,8 @@ The rules of the beam search:
     of transformers with ``early_stopping=True`` too, and "heuristic" and "never" are its False and "never".
 ``lora``
     As in the code of LoRA's paper (Hu et al. 2022; examples/NLG/src/gpt2_beam.py): the best *beam* continuations are looked at.
-    One that ends is a hypothesis, and the beam is smaller by it from then on. A sentence is done when no beam is left, or when
-    none can become better than what was found.
+    One of them that ends is a hypothesis, and so the others are fewer than *beam* for a step. A sentence is done when all of the
+    best have ended, or when no beam can become better than what was found (their code goes on, to the same end).
 
 With both, what has not ended at the longest output is a hypothesis as it is.
 """
@@ -43,6 +43,15 @@ class Outputs:
         settings: of the search.
         limits: the longest output of each sentence, (B,), int64.
         forced: symbols that the outputs begin with, (B, F), int64; −1 where there is none.
+
+    Example, of how a search goes on; *scores_of* is the model::
+
+        scores = scores_of(prompts)  # (B, 1, symbols)
+        while True:
+            tokens, parents = search.step(scores)
+            if search.done.all():
+                break
+            scores = scores_of(tokens, parents)  # (B, beam, symbols)
     """
 
     def __init__(self, settings: SearchSettings, limits: Tensor, forced: Optional[Tensor] = None):

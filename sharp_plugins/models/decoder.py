@@ -111,6 +111,12 @@ class DecoderModel(FairseqLanguageModel):
     def hub_models(cls):
         return {}
 
+    def prepare_for_inference_(self, cfg):
+        """Called by fairseq's programs before they generate: they halve the weights for ``--fp16``, and this for ``--bf16``."""
+        super().prepare_for_inference_(cfg)
+        if cfg.common.bf16:
+            self.bfloat16()
+
     @classmethod
     def build_model(cls, args, task):
         """The model.

@@ -249,7 +249,7 @@ class Decoder(nn.Module):
 
     def output_layer(self, features: Tensor) -> Tensor:
         """Scores (…, vocabulary) of the next word; −inf for unused symbols, which so get no probability."""
-        scores = F.linear(features, self.output_projection.weight)
+        scores = self.output_projection(features)
         if self.unused_symbols is not None:
             # A softmax gives them the gradient 0, so that writing over them needs none of its own, nor a copy of the scores.
             with torch.no_grad():

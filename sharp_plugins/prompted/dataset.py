@@ -142,3 +142,17 @@ class PromptedDataset(FairseqDataset):
         """By length; of one length in random order, with *shuffle*, by NumPy's global generator, as fairseq seeds it."""
         indices = np.random.permutation(len(self)) if self.shuffle else np.arange(len(self))
         return indices[np.argsort(self.sizes[indices], kind="mergesort")]
+
+
+class Rows(list):
+    """Tensors, with their lengths as fairseq's data sets have them.
+
+    Example::
+
+        >>> Rows([torch.tensor([5, 6])], [2]).sizes
+        [2]
+    """
+
+    def __init__(self, rows, sizes):
+        super().__init__(rows)
+        self.sizes = sizes

@@ -1,5 +1,7 @@
 """Prompts and texts as lines: what ``fairseq-interactive`` reads, and what it and ``fairseq-generate`` print."""
 
+import re
+
 from sharp_plugins.prompted.encoding import Encoding
 
 
@@ -27,4 +29,4 @@ class Lines:
         words = symbols.split()
         encoding = self.encoding
         text = encoding.decode_prompt(words) if encoding.is_prompt(words) else encoding.decode_text(words)
-        return " ".join(text.splitlines()) if "\n" in text or "\r" in text else text
+        return re.sub(r"\r\n|\n|\r", " ", text)

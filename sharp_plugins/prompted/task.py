@@ -24,7 +24,7 @@ from sharp_plugins.files.tensors import read_torch
 from sharp_plugins.files.writing import sha256
 from sharp_plugins.generation.flags import GenerationFlags, build_generator
 from sharp_plugins.models.decoder import DecoderModel
-from sharp_plugins.prompted.dataset import PromptedDataset, prompts_alone
+from sharp_plugins.prompted.dataset import PromptedDataset, Rows, prompts_alone
 from sharp_plugins.prompted.lines import Lines
 from sharp_plugins.prompted.prepared import COMMAND, PARTS, read_prepared
 
@@ -148,7 +148,8 @@ class PromptedGeneration(FairseqTask):
     def check_checkpoint(self, path: Path) -> None:
         """Raise ValueError unless a checkpoint's dictionary and tokenizer are the data's, as far as it says."""
         state = read_torch(path, mmap=True)
-        self.check_vocabulary((state.get("task_state") or {}).get(STATE), path)
+        if isinstance(state, dict):
+            self.check_vocabulary((state.get("task_state") or {}).get(STATE), path)
         beside = {name: path.parent / name for name in self.prepared.checksums if (path.parent / name).is_file()}
         # A converted model lies beside both. A directory of data may hold checkpoints too, and then says the same.
         if len(beside) == len(self.prepared.checksums):
@@ -241,17 +242,3 @@ class PromptedGeneration(FairseqTask):
                 f"--bpe {name}: the data have a tokenizer of their own, which --task prompted_generation uses; leave it out"
             )
         return Lines(self.encoding)
-
-
-class Rows(list):
-    """Tensors, with their lengths as fairseq's data sets have them.
-
-    Example::
-
-        >>> Rows([torch.tensor([5, 6])], [2]).sizes
-        [2]
-    """
-
-    def __init__(self, rows, sizes):
-        super().__init__(rows)
-        self.sizes = sizes

@@ -33,7 +33,9 @@ def trained(data, backbone, tmp_path_factory):
 
 
 def program(name, data, save_dir, *flags):
-    return console(name, data, "--user-dir", toy.PLUGIN, "--path", save_dir / "checkpoint_last.pt", "--cpu", *flags, directory=save_dir)
+    return console(
+        name, data, "--user-dir", toy.PLUGIN, "--path", save_dir / "checkpoint_last.pt", "--cpu", *flags, directory=save_dir
+    )
 
 
 def lines_of(output, kind):
@@ -51,7 +53,9 @@ def test_it_learns(trained):
 
 def test_fairseq_validate(trained, data):
     text, save_dir = trained
-    output = program("fairseq-validate", data, save_dir, *TASK, "--batch-size", "2", "--log-format", "json", "--valid-subset", "valid,test")
+    output = program(
+        "fairseq-validate", data, save_dir, *TASK, "--batch-size", "2", "--log-format", "json", "--valid-subset", "valid,test"
+    )
     (entry,) = stats(output, "valid")
     assert entry["valid_loss"] == pytest.approx(stats(text, "valid")[-1]["valid_loss"], abs=2e-3)
     assert stats(output, "test")[0]["test_nll_loss"] > 0
@@ -121,5 +125,3 @@ def test_two_ranks_equal_one(data, tmp_path, backend):
     assert_close(last(tmp_path / "two")["model"], last(tmp_path / "one")["model"], relative=1e-5)
     for name in ("wpb", "bsz"):
         assert [entry[name] for entry in two] == [entry[name] for entry in one]
-
-
