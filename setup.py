@@ -87,6 +87,7 @@ if __name__ == "__main__":  # examples/environment.sh reads FAIRSEQ
             "examples": ["matplotlib", "pillow"],  # the pictures of sharp_plugins.runs and of examples/
             "test": ["pytest>=7", "pytest-xdist>=3"],
             "lint": ["ruff>=0.9", "mypy>=1.11"],  # ruff: the first with today's style of formatting
+            "gguf": ["gguf>=0.17"],  # llama.cpp's files, of which it makes floats: published decoders
             "compare": ["transformers>=5", "peft>=0.18"],  # other implementations, which tests and benchmarks compare with
         },
     )

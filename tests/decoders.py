@@ -52,7 +52,7 @@ def opt(**changes):
         "width": 24,
         "ffn_width": 40,
         "heads": 4,
-        "max_positions": 32,
+        "max_positions": config.max_position_embeddings,
         "activation": "relu",
         "word_width": config.word_embed_proj_dim,
         "pre_norm": config.do_layer_norm_before,

@@ -15,7 +15,7 @@ import torch
 # Seconds that no run comes near unless it hangs, on a busy machine either.
 LIMIT = 900
 # What the console scripts `fairseq-train` and so on call, which may not be on the PATH.
-ENTRIES = {"fairseq-train": "train", "fairseq-generate": "generate", "fairseq-hydra-train": "hydra_train"}
+ENTRIES = {f"fairseq-{name.replace('_', '-')}": name for name in ("train", "generate", "interactive", "validate", "hydra_train")}
 
 BACKENDS = ["legacy_ddp", "pytorch_ddp"]
 

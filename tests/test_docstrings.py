@@ -17,7 +17,21 @@ ROOT = Path(__file__).resolve().parents[1]
 MODULES = sorted((ROOT / "sharp_plugins").rglob("*.py"))
 
 # Folders in which each public class has an example.
-WRITTEN = ("core", "networks", "optim", "criterions", "models", "lora", "text", "convert", "files", "host", "webnlg")
+WRITTEN = (
+    "core",
+    "networks",
+    "optim",
+    "criterions",
+    "models",
+    "lora",
+    "text",
+    "convert",
+    "files",
+    "host",
+    "webnlg",
+    "generation",
+    "prompted",
+)
 
 # No example is asked for: settings and records, whose fields are documented one by one, and errors.
 PLAIN = re.compile(r"Config$|Error$|Exception$|^NamedTuple$|^FairseqDataclass$")

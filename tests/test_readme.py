@@ -194,17 +194,18 @@ def flags():
     from sharp_plugins.models.bert import BertModel
     from sharp_plugins.models.decoder_config import DecoderConfig
     from sharp_plugins.models.lora import LoRAConfig
+    from sharp_plugins.models.prefix import PrefixConfig
 
     owners = {
         "optim": (optim.SAMConfig, optim.DSAMConfig, optim.BARConfig),
-        "models": (LoRAConfig, AdapterConfig),
+        "models": (LoRAConfig, AdapterConfig, PrefixConfig),
         "criterions": (
             *(rdrop.RDropSentencePredictionConfig, rdrop.RDropLabelSmoothedCrossEntropyConfig),
             *(r3f.R3FSentencePredictionConfig, r3f.R3FLabelSmoothedCrossEntropyConfig),
             *(freelb.FreeLBConfig, smart.SMARTConfig),
         ),
     }
-    prefixes = ("sam_", "dsam_", "bar_", "lora_", "adapter_", "rdrop_", "r3f_", "freelb_", "smart_")
+    prefixes = ("sam_", "dsam_", "bar_", "lora_", "adapter_", "prefix_", "rdrop_", "r3f_", "freelb_", "smart_")
     found = {}
     for owner, configs in owners.items():
         for config in configs:

@@ -12,7 +12,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "sharp_plugins"
 LEVELS = [
     ["core", "files", "command_line", "user_dir"],
     ["networks", "text"],
-    ["criterions", "models", "tasks"],
+    ["criterions", "models", "generation"],
+    ["prompted"],
     ["optim", "convert"],
     ["host", "lora"],
     ["runs"],

@@ -1,6 +1,7 @@
-"""The commands: ``python -m sharp_plugins.convert DIRECTORY OUT``, and ``... convert encode OUT TEXT FILE``."""
+"""The commands: ``python -m sharp_plugins.convert SOURCE OUT``, ``... encode OUT TEXT FILE``, ``... logits OUT < TEXT``."""
 
 import argparse
+import json
 import shlex
 import sys
 from pathlib import Path
@@ -10,10 +11,13 @@ from sharp_plugins.command_line import run_command
 
 if TYPE_CHECKING:
     from sharp_plugins.convert.conversion import Converted
+    from sharp_plugins.convert.decoder_conversion import ConvertedDecoder
     from sharp_plugins.text.encode import Encoded
 
 # How the stock task puts a sentence or a pair together: [CLS] a [SEP] b [SEP], or <s> a </s></s> b </s>.
 TASK = {1: ["--init-token", "0"], 2: ["--init-token", "0", "--separator-token", "2"]}
+PROGRAM = "python -m sharp_plugins.convert"
+DTYPES = ("fp32", "fp16", "bf16", "published")  # sharp_plugins.convert.decoder_conversion's
 
 
 def what_is_next(converted: "Converted", out: Path) -> str:
@@ -34,6 +38,25 @@ def what_is_next(converted: "Converted", out: Path) -> str:
     return "\n".join(lines)
 
 
+def what_is_next_for_a_decoder(converted: "ConvertedDecoder", out: Path) -> str:
+    """What there is now, and how to use it: data of prompts and texts, and training on them."""
+    unused = f", of which the published model has no {' '.join(converted.unused)}" if converted.unused else ""
+    lines = [
+        f"{out}: model.pt ({converted.weights / 1e6:.1f} million weights in {' and '.join(converted.dtypes)}, up to "
+        f"{converted.positions} tokens), dict.txt ({converted.symbols} symbols{unused}), tokenizer.json, special_tokens_map.json, "
+        "decoder.json",
+        f"before a text on its own: {converted.start or 'nothing'}",
+    ]
+    if converted.left_out:
+        lines.append(f"left out: {', '.join(converted.left_out)}")
+    prepare = ["python", "-m", "sharp_plugins.prompted", "prepare", "--backbone", str(out)]
+    lines.append(f"{shlex.join(prepare)} --train FILE --valid FILE --out DATA")
+    flags = ["--user-dir", "sharp_plugins", "--task", "prompted_generation", "--criterion", "cross_entropy", *converted.flags]
+    flags += ["--finetune-from-model", str(out / "model.pt"), "--bpe", "sharp_tokenizer", "--bpe-tokenizer", str(out)]
+    lines.append("fairseq-train DATA " + shlex.join(flags))
+    return "\n".join(lines)
+
+
 def what_was_written(encoded: "Encoded", directory: Path, out: Path) -> str:
     """What was written, and what to do with it."""
     share = encoded.unknown / max(1, encoded.symbols)
@@ -44,37 +67,85 @@ def what_was_written(encoded: "Encoded", directory: Path, out: Path) -> str:
     )
 
 
-def parse_arguments(arguments) -> argparse.Namespace:
-    program = "python -m sharp_plugins.convert"
-    if arguments[:1] == ["encode"]:
-        words = "Write a text file in the symbols of a converted encoder, as fairseq-preprocess takes it."
-        parser = argparse.ArgumentParser(prog=f"{program} encode", description=words)
-        parser.add_argument("directory", metavar="OUT", type=Path, help="directory with the converted encoder")
-        parser.add_argument("text", metavar="TEXT", type=Path, help="text to encode: one sentence a line, in UTF-8")
-        parser.add_argument("out", metavar="FILE", type=Path, help="file to write: the symbols, one line for each line")
-        return parser.parse_args(arguments[1:])
-    epilog = f"{program} encode OUT TEXT FILE encodes a text for it."
-    parser = argparse.ArgumentParser(prog=program, description=main.__doc__, epilog=epilog)
-    published = "with config.json, model.safetensors or pytorch_model.bin, and the tokenizer's files"
-    parser.add_argument("directory", metavar="DIRECTORY", help=f"published checkpoint: a directory {published}")
-    parser.add_argument("out", metavar="OUT", type=Path, help="directory to write model.pt, dict.txt and tokenizer to")
+def parse_encode(arguments) -> argparse.Namespace:
+    words = "Write a text file in the symbols of a converted model, as fairseq-preprocess takes it."
+    parser = argparse.ArgumentParser(prog=f"{PROGRAM} encode", description=words)
+    parser.add_argument("directory", metavar="OUT", type=Path, help="directory with the converted model")
+    parser.add_argument("text", metavar="TEXT", type=Path, help="text to encode: one sentence a line, in UTF-8")
+    parser.add_argument("out", metavar="FILE", type=Path, help="file to write: the symbols, one line for each line")
     return parser.parse_args(arguments)
 
 
+def parse_logits(arguments) -> argparse.Namespace:
+    words = (
+        "Read texts from standard input, one a line in UTF-8, and print for each a line of JSON: its published ids, and the "
+        "maximum, mean, minimum and log-sum-exp of the logits after its last token, over the published vocabulary. For comparison "
+        "with another implementation."
+    )
+    parser = argparse.ArgumentParser(prog=f"{PROGRAM} logits", description=words)
+    parser.add_argument("directory", metavar="OUT", type=Path, help="directory with the converted decoder")
+    words = (
+        "token before each text, or none (default: what the published tokenizer puts there, as OPT's </s> and Llama's <s>; else "
+        "<|endoftext|>, which stands between documents, as with GPT-2 and SmolLM2; else none)"
+    )
+    parser.add_argument("--start", metavar="SYMBOL", help=words)
+    return parser.parse_args(arguments)
+
+
+def parse_convert(arguments) -> argparse.Namespace:
+    epilog = f"{PROGRAM} encode OUT TEXT FILE encodes a text for it. {PROGRAM} logits OUT < TEXT tells a decoder's logits."
+    parser = argparse.ArgumentParser(prog=PROGRAM, description=main.__doc__, epilog=epilog)
+    published = "with config.json, weights (safetensors or .bin; of decoders shards too) and the tokenizer's files"
+    words = f"published checkpoint: a directory {published}; or a GGUF file of a decoder"
+    parser.add_argument("source", metavar="SOURCE", help=words)
+    parser.add_argument("out", metavar="OUT", type=Path, help="directory to write model.pt, dict.txt and tokenizer to")
+    words = (
+        "numbers of a decoder's weights in model.pt: fp32 (default), fp16, bf16, or as published, which halves the file of most "
+        "large models. Training and generation choose their own precision, whatever the file has"
+    )
+    parser.add_argument("--dtype", choices=DTYPES, help=words)
+    return parser.parse_args(arguments)
+
+
+def run_encode(args) -> str:
+    from sharp_plugins.text.encode import encode_file
+
+    return what_was_written(encode_file(args.directory, args.text, args.out), args.directory, args.out)
+
+
+def run_logits(args) -> None:
+    from sharp_plugins.convert.logits import logits_of
+
+    try:
+        texts = (line.decode("utf-8").rstrip("\r\n") for line in sys.stdin.buffer)
+        for found in logits_of(args.directory, texts, args.start):
+            print(json.dumps(found), flush=True)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"standard input: not UTF-8: {error}") from None
+
+
+def run_convert(args) -> str:
+    from sharp_plugins.convert.conversion import convert
+    from sharp_plugins.convert.decoder_conversion import convert_decoder, is_decoder
+
+    if is_decoder(args.source):
+        return what_is_next_for_a_decoder(convert_decoder(args.source, args.out, args.dtype or "fp32"), args.out)
+    if args.dtype:
+        raise ValueError(f"--dtype {args.dtype}: only decoders are written in another format than fp32; leave it out")
+    return what_is_next(convert(args.source, args.out), args.out)
+
+
 def main(argv=None) -> int:
-    """Convert a published encoder (BERT or any of its shape, RoBERTa) to a fairseq checkpoint."""
-    args = parse_arguments(sys.argv[1:] if argv is None else argv)
-
-    def work() -> str:  # imports here, so that --help imports no fairseq
-        if "text" in args:
-            from sharp_plugins.text.encode import encode_file
-
-            return what_was_written(encode_file(args.directory, args.text, args.out), args.directory, args.out)
-        from sharp_plugins.convert.conversion import convert
-
-        return what_is_next(convert(args.directory, args.out), args.out)
-
-    return run_command(work)
+    """Convert a published model to a fairseq checkpoint: an encoder (BERT or any of its shape, RoBERTa) or a decoder (GPT-2, OPT,
+    Llama and what has its shape)."""
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    commands = {"encode": (parse_encode, run_encode), "logits": (parse_logits, run_logits)}
+    if arguments and arguments[0] in commands:
+        parse, run = commands[arguments.pop(0)]
+    else:
+        parse, run = parse_convert, run_convert
+    args = parse(arguments)
+    return run_command(lambda: run(args))
 
 
 if __name__ == "__main__":

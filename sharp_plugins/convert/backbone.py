@@ -7,8 +7,9 @@ from fairseq.data import Dictionary
 
 from sharp_plugins.files.checkpoint_config import config_of
 from sharp_plugins.files.tensors import read_torch
-from sharp_plugins.files.unreadable import what_it_is
 from sharp_plugins.files.writing import sha256
+from sharp_plugins.text.decoder_tokenizer import FILE as DECODER
+from sharp_plugins.text.dictionary import read_dictionary
 from sharp_plugins.text.tokenizer import Tokenizer
 
 FILES = ("model.pt", "dict.txt", "tokenizer.json")
@@ -60,10 +61,12 @@ def load_backbone(directory) -> Backbone:
 
     Raises:
         FileNotFoundError: a file is not there.
-        ValueError: the checkpoint is no encoder that was converted, or its vocabulary is not the dictionary's.
+        ValueError: the checkpoint is no encoder that was converted (a decoder, say), or its vocabulary is not the dictionary's.
         ImportError: tokenizers is not installed.
     """
     directory = Path(directory)
+    if (directory / DECODER).is_file():
+        raise ValueError(f"{directory}: it holds a converted decoder; --backbone wants an encoder, a BERT or RoBERTa")
     for name in FILES:
         if not (directory / name).is_file():
             raise FileNotFoundError(f"{directory / name}: not there; --backbone wants what `python -m sharp_plugins.convert` wrote")
@@ -95,23 +98,6 @@ def load_backbone(directory) -> Backbone:
         tokenizer=tokenizer,
         checksums={name: sha256(directory / name) for name in FILES},
     )
-
-
-def read_dictionary(path: Path) -> Dictionary:
-    """fairseq's dictionary of a ``dict.txt``.
-
-    Raises:
-        ValueError: it cannot be read.
-    """
-    other = what_it_is(path, is_text=True)
-    if other:
-        raise ValueError(f"{path}: cannot be read: {other}")
-    try:
-        return Dictionary.load(str(path))
-    except OSError:
-        raise
-    except Exception as error:  # fairseq raises RuntimeErrors and bare ones too
-        raise ValueError(f"{path}: cannot be read: {error}") from error
 
 
 def _read_checkpoint(path: Path):

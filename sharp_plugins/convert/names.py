@@ -45,8 +45,8 @@ def model_names(content, shared: Optional[Mapping[str, str]] = None) -> Dict[str
         >>> list(model_names(content))
         ['bert.embeddings.word_embeddings.weight']
     """
-    weights = with_shared(_tensors(_unwrapped(content)), shared or {})
-    weights = _renamed(weights, _without_wrappers)
+    weights = with_shared(tensors_of(unwrapped(content)), shared or {})
+    weights = _renamed(weights, without_wrappers)
     fronts = sorted(_fronts(weights, WORDS) or _fronts(weights, POSITIONS), key=len)
     for double in [front for front in fronts[1:] if _is_copy(weights, front, fronts[0])]:
         fronts.remove(double)
@@ -59,17 +59,25 @@ def model_names(content, shared: Optional[Mapping[str, str]] = None) -> Dict[str
     return weights
 
 
-def _tensors(content) -> Dict[str, Tensor]:
+def tensors_of(content) -> Dict[str, Tensor]:
+    """The tensors of a dict that have names."""
     return {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
 
 
-def _unwrapped(content) -> Dict:
-    """The dict with the encoder's weights: the outermost of those that hold any."""
+def unwrapped(content, ends: Tuple[str, ...] = (WORDS, POSITIONS)) -> Dict:
+    """The dict with the model's weights: the outermost of those that hold any.
+
+    Args:
+        ends: how the names of some of these weights end.
+
+    Raises:
+        ValueError: *content* is no dict, or several models are in it.
+    """
     if not isinstance(content, Mapping):
         raise ValueError(f"weights by their names are expected, and it holds a {type(content).__name__}")
     level: List[Tuple[str, Mapping]] = [("", content)]
     while level:
-        found = {path: part for path, part in level if any(str(name).endswith((WORDS, POSITIONS)) for name in part)}
+        found = {path: part for path, part in level if any(str(name).endswith(ends) for name in part)}
         if found:
             usual = [path for name in USUAL for path in found if path.rpartition("/")[2] == name]
             if len(found) > 1 and not usual:
@@ -95,7 +103,8 @@ def _renamed(weights: Dict[str, Tensor], rename) -> Dict[str, Tensor]:
     return result
 
 
-def _without_wrappers(name: str) -> str:
+def without_wrappers(name: str) -> str:
+    """A weight's name without what training puts into it, and today's name for one of the first BERTs'."""
     for old, new in OLD_ENDS.items():
         name = name[: -len(old)] + new if name.endswith(old) else name
     return ".".join(part for part in name.split(".") if part not in WRAPPERS)

@@ -20,6 +20,7 @@ ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_accurate", "gelu_pytorch_tanh":
 BERT_EPS, ROBERTA_EPS = 1e-12, 1e-5
 # The first position of RoBERTa's tables is after its padding index, 1.
 ROBERTA_OFFSET = 2
+DECODERS = "'gpt2', 'llama' and 'opt'"  # which decoder_config.py reads
 
 
 class Settings(NamedTuple):
@@ -43,7 +44,9 @@ def read_settings(path: Path) -> Settings:
     config = read_json(path)
     kind = config.get("model_type")
     if kind not in ("bert", "roberta"):
-        raise ValueError(f"{path}: model_type is {kind!r}; only 'bert' (of any size) and 'roberta' are converted")
+        raise ValueError(
+            f"{path}: model_type is {kind!r}; only 'bert' (of any size) and 'roberta' are converted, and the decoders {DECODERS}"
+        )
     config.setdefault("layer_norm_eps", BERT_EPS)  # the first files do not say it
     _check_values(path, kind, config)
     _check_variant(path, kind, config)

@@ -60,13 +60,16 @@ def check_flag(flag: str, value: float, above: Optional[float] = None) -> None:
 def symmetric_kl(log_p: Tensor, log_q: Tensor) -> Tensor:
     """KL(p‖q) + KL(q‖p) = Σ (p - q)(log p - log q) over the last dimension, in fp32.
 
+    What both give the probability 0, as a model does with symbols that it has not, adds 0, and its gradient is 0.
+
     Example::
 
         >>> p, q = torch.tensor([[0.5, 0.5]]), torch.tensor([[0.8, 0.2]])
         >>> round(symmetric_kl(p.log(), q.log()).item(), 4)  # 0.3 log 4
         0.4159
     """
-    log_p, log_q = log_p.float(), log_q.float()
+    # Where both are -∞ their difference is no number, and that of the smallest numbers is 0; below them no gradient passes.
+    log_p, log_q = (log.float().clamp(min=torch.finfo(torch.float32).min) for log in (log_p, log_q))
     return ((log_p.exp() - log_q.exp()) * (log_p - log_q)).sum(-1)
 
 

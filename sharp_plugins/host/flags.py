@@ -35,6 +35,13 @@ from sharp_plugins.optim.base import (
     wrapping_optimizer,
 )
 
+# What the flags of wrapping architectures begin with. --prefix-size is fairseq's own.
+WRAPPERS_FLAGS = {
+    "lora": ("--lora-", "--base-arch"),
+    "adapter": ("--adapter-",),
+    "prefix": ("--prefix-length", "--prefix-hidden", "--prefix-dropout"),
+}
+
 
 def _names(arguments: List[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -93,14 +100,15 @@ def _add_named_flags(parser: argparse.ArgumentParser, arguments: List[str]) -> N
             _add_base_flags(parser, names.base_optimizer)
     if "--arch" in parser._option_string_actions:
         wrapper = wrapper_of(names)
-        stray = next((part for part in arguments if part.startswith(("--lora-", "--adapter-", "--base-arch"))), None)
+        wanted = {flag: arch for arch, flags in WRAPPERS_FLAGS.items() for flag in flags}
+        stray = next((part for part in arguments if part.startswith(tuple(wanted))), None)
         if wrapper is not None:
             wrapper.check_base_arch(names)
             if "arch" not in added:
                 added.add("arch")
                 _add_base_arch_flags(parser, names.base_arch)
         elif stray and names.arch:
-            instead = "adapter" if stray.startswith("--adapter-") else "lora"
+            instead = next(arch for flag, arch in wanted.items() if stray.startswith(flag))
             raise ValueError(f"{stray} needs --arch {instead} --base-arch {names.arch} in the place of --arch {names.arch}")
 
 

@@ -1,7 +1,7 @@
 """Frozen weights stay as they are: what is known to write into them is refused at start-up, and what is not known is noticed.
 
-LoRA and adapters train next to weights that nobody updates, so nobody would see that something else in a run changes them. Their
-checksums are taken before the first update, and compared before each checkpoint is written.
+LoRA, adapters and prefixes train next to weights that nobody updates, so nobody would see that something else in a run changes
+them. Their checksums are taken before the first update, and compared before each checkpoint is written.
 """
 
 import logging
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from sharp_plugins.host.patching import wrap
 from sharp_plugins.networks.bottleneck import Bottleneck
 from sharp_plugins.networks.low_rank import LoRALinear
+from sharp_plugins.networks.prefix import Prefix
 
 logger = logging.getLogger(__name__)
 
@@ -79,8 +80,8 @@ class FrozenWeights:
 
 
 def trains_beside_frozen_weights(model: nn.Module) -> bool:
-    """Whether *model* has LoRA's updates or adapters."""
-    return any(isinstance(module, (LoRALinear, Bottleneck)) for module in model.modules())
+    """Whether *model* has LoRA's updates, adapters or a prefix."""
+    return any(isinstance(module, (LoRALinear, Bottleneck, Prefix)) for module in model.modules())
 
 
 def remember(trainer) -> None:
@@ -108,8 +109,9 @@ def check(trainer, filename: str) -> None:
         return
     others = f" and {len(changed) - 1} others have" if len(changed) > 1 else " has"
     message = (
-        f"the frozen weight {changed[0]}{others} changed since this training began. LoRA and adapters leave frozen weights as they "
-        "are, so something else in this run writes into them: a hook, a method of the model or the task, or another option. "
+        f"the frozen weight {changed[0]}{others} changed since this training began. LoRA, adapters and prefixes leave frozen "
+        "weights as they are, so something else in this run writes into them: a hook, a method of the model or the task, or "
+        "another option. "
     )
     if os.path.basename(filename) == "crash.pt":
         logger.error(f"{message}{filename} holds the changed weights.")
@@ -123,7 +125,7 @@ _WHY = "writes into the model's weights, also into the frozen ones: leave it out
 
 
 def check_flags(get: Callable[[str], Any], arch: str) -> None:
-    """Raise ValueError where a flag asks for quantization while *arch*, "lora" or "adapter", trains beside frozen weights.
+    """Raise ValueError where a flag asks for quantization while *arch*, "lora" for one, trains beside frozen weights.
 
     Args:
         get: gives the value of a flag by its fairseq name, None where there is none.
@@ -147,7 +149,7 @@ def _wrap_quantize_scalar(quantize):
 
     def quantize_model_scalar(model, model_cfg):
         if trains_beside_frozen_weights(model) and getattr(model_cfg, "quant_noise_scalar", 0):
-            raise ValueError(f"--arch lora and adapter do not work with --quant-noise-scalar, which {_WHY}")
+            raise ValueError(f"--arch lora, adapter and prefix do not work with --quant-noise-scalar, which {_WHY}")
         return quantize(model, model_cfg)
 
     return quantize_model_scalar

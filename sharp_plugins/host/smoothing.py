@@ -12,7 +12,7 @@ from sharp_plugins.host.patching import wrap
 def _wrap_compute_loss(compute_loss):
     def compute_loss_of_used_symbols(self, model, net_output, sample, reduce=True):
         unused = getattr(getattr(getattr(model, "decoder", None), "settings", None), "unused", ())
-        if not unused or not self.eps:
+        if not unused:  # with them, without smoothing too: 0 · inf is no number
             return compute_loss(self, model, net_output, sample, reduce=reduce)
         log_probs, target = self.get_lprobs_and_target(model, net_output, sample)
         losses = label_smoothed(log_probs, target, self.eps, unused, self.padding_idx)

@@ -17,16 +17,16 @@ LOST = 0.9
 
 def save(args) -> str:
     done = commands.save_adapter(args.checkpoint, args.directory, args.names)
+    files = f"{args.directory}: {peft.WEIGHTS} ({done.size / 1e6:.2f} MB), {peft.CONFIG}\n"
+    if isinstance(done, commands.SavedPrefix):
+        return f"{files}a prefix of {done.tokens} tokens, without the network that computed it in training"
     along = f", and {', '.join(done.modules)}" if done.modules else ""
-    return (
-        f"{args.directory}: {peft.WEIGHTS} ({done.size / 1e6:.2f} MB), {peft.CONFIG}\n"
-        f"updates of rank {done.rank} for {done.layers} layers{along}"
-    )
+    return f"{files}updates of rank {done.rank} for {done.layers} layers{along}" + (f"\n{done.said}" if done.said else "")
 
 
 def load(args) -> str:
     done = commands.load_adapter(args.directory, args.plain, args.out)
-    return f"{args.out}: {done.layers} layers with updates; to train on, with the architecture's own flags:\n" + shlex.join(
+    return f"{args.out}: {done.what}; to train on, with the architecture's own flags:\n" + shlex.join(
         ["fairseq-train", "DATA", "--user-dir", "sharp_plugins", *done.flags]
     )
 
@@ -64,19 +64,20 @@ def build_parser() -> argparse.ArgumentParser:
 
     trained = dict(metavar="CHECKPOINT.pt", type=Path, help="of a model that was trained with --arch lora")
 
-    description = f"Write the updates of a LoRA checkpoint alone, as {peft.WEIGHTS} and {peft.CONFIG}."
-    added = command(save, "a LoRA checkpoint's updates alone, as PEFT's files", description)
-    added.add_argument("checkpoint", **trained)
+    description = f"Write the updates of a LoRA checkpoint, or a trained prefix, alone, as {peft.WEIGHTS} and {peft.CONFIG}."
+    added = command(save, "a checkpoint's LoRA updates, or its prefix, alone, as PEFT's files", description)
+    words = "of a model that was trained with --arch lora or --arch prefix"
+    added.add_argument("checkpoint", metavar="CHECKPOINT.pt", type=Path, help=words)
     added.add_argument("directory", metavar="DIR", type=Path, help="directory to write to")
-    words = "names of modules: fairseq's own, or transformers', for a BERT or RoBERTa that was converted (default: fairseq)"
+    words = "names of modules: fairseq's own, or transformers', for a published model that was converted (default: fairseq)"
     added.add_argument("--names", choices=("fairseq", "transformers"), default="fairseq", help=words)
 
-    description = "Write a LoRA checkpoint from a plain one and an adapter, to train on from, to generate with or to merge."
-    added = command(load, "PEFT's files and a plain checkpoint as a LoRA checkpoint", description)
-    words = "adapter, written by save or by PEFT, of a fairseq model or of the published BERT or RoBERTa that it was converted from"
+    description = "Write a checkpoint with LoRA or a prefix from a plain one and an adapter: to train on from, to generate with."
+    added = command(load, "PEFT's files and a plain checkpoint as one with LoRA or a prefix", description)
+    words = "adapter, written by save or by PEFT, of a fairseq model or of the published one that it was converted from"
     added.add_argument("directory", metavar="DIR", type=Path, help=words)
     added.add_argument("plain", metavar="PLAIN.pt", type=Path, help="fairseq checkpoint of the adapter's base model")
-    added.add_argument("out", metavar="OUT.pt", type=Path, help="LoRA checkpoint to write")
+    added.add_argument("out", metavar="OUT.pt", type=Path, help="checkpoint to write")
 
     description = (
         "Write a plain fairseq checkpoint with W + (alpha/r) B A as its weights, which needs no plugin. Sums are "

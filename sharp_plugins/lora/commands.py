@@ -5,17 +5,25 @@ A checkpoint of ``--arch lora`` holds W, A and B of a layer M as ``M.weight``, `
 
 import argparse
 import os
-import re
 from pathlib import Path
-from typing import List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple, Union
 
 import torch
 
 from sharp_plugins.files.writing import unfinished_in
-from sharp_plugins.lora import peft
+from sharp_plugins.lora import decoder_adapters, peft, peft_prefix
 from sharp_plugins.lora.average import Mean
-from sharp_plugins.lora.config import flags_of, lora_config, lora_settings, model_settings, plain_config
-from sharp_plugins.lora.fairseq_checkpoint import Checkpoint, about, read, write
+from sharp_plugins.lora.config import (
+    decoder_settings,
+    flags_of,
+    lora_config,
+    lora_settings,
+    model_settings,
+    plain_config,
+    wrapped_config,
+)
+from sharp_plugins.lora.decoder_names import published
+from sharp_plugins.lora.fairseq_checkpoint import Checkpoint, about, current_names, read, write
 from sharp_plugins.lora.merge import NO_UPDATES, Agreement, State, lora_names, merge
 from sharp_plugins.lora.peft_names import without_front
 from sharp_plugins.lora.to_transformers import to_transformers
@@ -44,12 +52,20 @@ class Saved(NamedTuple):
     rank: int
     modules: List[str]  # trained along
     size: int  # of the weights' file, in bytes
+    said: Optional[str] = None  # what is not as it was
+
+
+class SavedPrefix(NamedTuple):
+    """What `save_adapter` wrote of a prefix, for a message."""
+
+    tokens: int
+    size: int  # of the weights' file, in bytes
 
 
 class Loaded(NamedTuple):
     """What `load_adapter` wrote, for a message."""
 
-    layers: int
+    what: str  # that it has besides the plain model
     flags: List[str]  # for fairseq-train
 
 
@@ -93,39 +109,62 @@ def merge_checkpoints(paths: List[Path], out: Path, dtype: Optional[torch.dtype]
     return Merged(base_arch, len(paths), sorted(dtypes), agreement, left_out, isinstance(cfg["model"], argparse.Namespace))
 
 
-def save_adapter(path: Path, directory: Path, names: str = "fairseq") -> Saved:
-    """Write the update in the LoRA checkpoint *path*, and what was trained with it, into *directory* as PEFT's files.
+def save_adapter(path: Path, directory: Path, names: str = "fairseq") -> Union[Saved, SavedPrefix]:
+    """Write the update or the prefix in the checkpoint *path*, and what was trained with it, into *directory* as PEFT's files.
 
     Args:
-        names: of modules, "fairseq" or "transformers" (see `to_transformers`).
+        names: of modules, "fairseq" or "transformers" (see `to_transformers` and `decoder_adapters`). A prefix names none.
 
     Raises:
         FileNotFoundError: *path* is not there.
-        ValueError: it cannot be read or is no LoRA checkpoint, or as for `peft.to_peft`.
+        ValueError: it cannot be read, or is no checkpoint of ``--arch lora`` or ``prefix``, or as for `peft.to_peft`.
         ImportError: safetensors is not installed.
     """
-    checkpoint, _, settings = _read_lora(path)
+    checkpoint = read(path)
+    checkpoint["model"] = without_front(checkpoint["model"])
     with about(path):
-        adapter = peft.to_peft(checkpoint["model"], settings)
+        if peft_prefix.has_prefix(checkpoint["model"]):
+            adapter = peft.Adapter(*peft_prefix.to_peft(checkpoint["model"], decoder_settings(model_settings(checkpoint["cfg"]))))
+            return SavedPrefix(adapter.config["num_virtual_tokens"], _write_adapter(adapter, directory))
+        _, settings = _check_lora(checkpoint)
+        adapter, said = peft.to_peft(checkpoint["model"], settings), None
         if names == "transformers":
-            activation = model_settings(checkpoint["cfg"]).get("pooler_activation_fn") or "tanh"
-            tensors = to_transformers(adapter.tensors, adapter.config, checkpoint["model"], activation)
-            adapter = adapter._replace(tensors=tensors)
+            adapter, said = _with_transformers_names(adapter, checkpoint)
+    size = _write_adapter(adapter, directory)
+    layers = len(lora_names(checkpoint["model"]))
+    return Saved(layers, settings.rank, adapter.config["modules_to_save"] or [], size, said)
+
+
+def _with_transformers_names(adapter: peft.Adapter, checkpoint: Checkpoint) -> Tuple[peft.Adapter, Optional[str]]:
+    """*adapter* for the published model that the checkpoint's was converted from, and what is not as it was."""
+    model, config, said = model_settings(checkpoint["cfg"]), dict(adapter.config), None
+    decoder = published(decoder_settings(model))
+    if decoder is not None:
+        tensors, said = decoder_adapters.to_transformers(adapter.tensors, config, checkpoint["model"], decoder)
+    else:
+        activation = model.get("pooler_activation_fn") or "tanh"
+        tensors = to_transformers(adapter.tensors, config, checkpoint["model"], activation)
+    return peft.Adapter(tensors, config), said
+
+
+def _write_adapter(adapter: peft.Adapter, directory: Path) -> int:
+    """Write the two files; returns the size of that of the weights."""
     with unfinished_in(directory) as unfinished:
         peft.write_adapter(adapter, unfinished)
         size = (unfinished / peft.WEIGHTS).stat().st_size
         for name in (peft.WEIGHTS, peft.CONFIG):
             os.replace(unfinished / name, directory / name)
-    return Saved(len(adapter.config["target_modules"]), settings.rank, adapter.config["modules_to_save"] or [], size)
+    return size
 
 
 def load_adapter(directory: Path, path: Path, out: Path) -> Loaded:
-    """Write the LoRA checkpoint of the plain checkpoint *path* with the adapter in *directory*: one to start from,
-    without an optimizer's state.
+    """Write the checkpoint of ``--arch lora``, or of ``--arch prefix``, of the plain checkpoint *path* with the adapter in
+    *directory*: one to start from, without an optimizer's state.
 
     Raises:
         FileNotFoundError: a file is not there.
-        ValueError: one cannot be read, *path* is no plain checkpoint, *out* is an input, or as for `peft.from_peft`.
+        ValueError: one cannot be read, *path* is no plain checkpoint, *out* is an input, or as for `peft.from_peft` and
+            `peft_prefix.from_peft`.
         ImportError: safetensors is not installed.
     """
     _check_output(out, path, *(directory / name for name in (peft.WEIGHTS, peft.PICKLED, peft.CONFIG)))
@@ -136,39 +175,38 @@ def load_adapter(directory: Path, path: Path, out: Path) -> Loaded:
         if model.get("base_arch") or lora_names(plain["model"]):
             raise ValueError(f"its architecture is {model['_name']}, and the checkpoint of a plain one is expected")
     with about(directory):
-        state, settings = peft.from_peft(adapter, current_names(plain["model"], peft.layers_in(adapter)))
-    start = {
+        if adapter.config.get("peft_type") == "PREFIX_TUNING":
+            return _load_prefix(adapter, plain, model, out)
+        decoder = published(decoder_settings(model))
+        state, settings = peft.from_peft(adapter, current_names(plain["model"], peft.layers_in(adapter)), decoder)
+    write(_to_start_from(plain, lora_config(plain["cfg"], settings), state), out)
+    flags, defaults = ["--arch", "lora", "--base-arch", model["_name"]], flags_of(LoRASettings())
+    for name, value in flags_of(settings).items():
+        if value != defaults[name]:
+            flags += [f"--{name.replace('_', '-')}", str(value)]
+    return Loaded(f"{len(lora_names(state))} layers with updates", [*flags, "--finetune-from-model", str(out)])
+
+
+def _load_prefix(adapter: peft.Adapter, plain: Checkpoint, model: Dict[str, Any], out: Path) -> Loaded:
+    numbers = peft_prefix.from_peft(adapter.tensors, adapter.config, decoder_settings(model))
+    own = {"prefix_length": len(numbers), "prefix_hidden": 0, "prefix_dropout": 0.0}
+    state = {**plain["model"], f"{peft_prefix.FRONT}table": numbers}
+    write(_to_start_from(plain, wrapped_config(plain["cfg"], "prefix", own), state), out)
+    flags = ["--arch", "prefix", "--base-arch", model["_name"], "--prefix-length", str(len(numbers)), "--prefix-hidden", "0"]
+    return Loaded(f"a prefix of {len(numbers)} tokens", [*flags, "--finetune-from-model", str(out)])
+
+
+def _to_start_from(plain: Checkpoint, cfg: Dict[str, Any], state: State) -> Checkpoint:
+    """A checkpoint like *plain*, before any update."""
+    return {
         "args": None,
-        "cfg": lora_config(plain["cfg"], settings),
+        "cfg": cfg,
         "model": state,
         "criterion": plain.get("criterion"),
         "optimizer_history": [{"optimizer_name": None, "lr_scheduler_state": {}, "num_updates": 0}],
         "task_state": plain.get("task_state") or {},
         "extra_state": {"train_iterator": {"epoch": 1, "iterations_in_epoch": 0}},
     }
-    write(start, out)
-    flags, defaults = ["--arch", "lora", "--base-arch", model["_name"]], flags_of(LoRASettings())
-    for name, value in flags_of(settings).items():
-        if value != defaults[name]:
-            flags += [f"--{name.replace('_', '-')}", str(value)]
-    return Loaded(len(lora_names(state)), [*flags, "--finetune-from-model", str(out)])
-
-
-def current_names(state: State, layers: List[str]) -> State:
-    """A plain state dict in which *layers* have today's names. fairseq changes older ones when a model loads them:
-    query, key and value were one weight, and RoBERTa's encoder was a decoder."""
-    state = without_front(state)
-    if any(key.startswith("decoder.sentence_encoder.") for key in state):
-        state = {re.sub(r"^decoder\.", "encoder.", key): value for key, value in state.items()}
-        state = {key.replace(".emb_layer_norm.", ".layernorm_embedding."): value for key, value in state.items()}
-    state = dict(state)
-    if any(f"{layer}.weight" not in state for layer in layers):
-        for key in list(state):
-            attention, packed, end = key.rpartition("in_proj_")
-            if packed and end in ("weight", "bias"):
-                value = state.pop(key)
-                state.update({f"{attention}{part}_proj.{end}": third for part, third in zip("qkv", value.chunk(3))})
-    return state
 
 
 def _read_lora(path: Path, mmap: bool = False) -> Tuple[Checkpoint, str, LoRASettings]:
@@ -176,15 +214,22 @@ def _read_lora(path: Path, mmap: bool = False) -> Tuple[Checkpoint, str, LoRASet
     checkpoint = read(path, mmap)
     checkpoint["model"] = without_front(checkpoint["model"])
     with about(path):
-        names = lora_names(checkpoint["model"])
-        if not names:
-            raise ValueError(NO_UPDATES)
-        base_arch, settings = lora_settings(checkpoint["cfg"])
-        for name in names:
-            rank = len(checkpoint["model"][f"{name}.lora_A"])
-            if rank != settings.rank:
-                raise ValueError(f"{name}.lora_A has rank {rank}, and the config says lora_rank {settings.rank}")
-    return checkpoint, base_arch, settings
+        return (checkpoint, *_check_lora(checkpoint))
+
+
+def _check_lora(checkpoint: Checkpoint) -> Tuple[str, LoRASettings]:
+    """The base architecture's name and the settings of a LoRA checkpoint; ValueError if it is none."""
+    names = lora_names(checkpoint["model"])
+    if not names:
+        if peft_prefix.has_prefix(checkpoint["model"]):
+            raise ValueError("has a prefix, which cannot be merged into weights: generate with the checkpoint as it is")
+        raise ValueError(NO_UPDATES)
+    base_arch, settings = lora_settings(checkpoint["cfg"])
+    for name in names:
+        rank = len(checkpoint["model"][f"{name}.lora_A"])
+        if rank != settings.rank:
+            raise ValueError(f"{name}.lora_A has rank {rank}, and the config says lora_rank {settings.rank}")
+    return base_arch, settings
 
 
 def _check_settings_agree(other: Tuple[str, LoRASettings], first: Tuple[str, LoRASettings], path: Path) -> None:

@@ -39,10 +39,15 @@ def lora_settings(cfg: Config) -> Tuple[str, LoRASettings]:
 
 def lora_config(cfg: Config, settings: LoRASettings) -> Config:
     """A plain checkpoint's config as one of ``--arch lora``."""
+    return wrapped_config(cfg, "lora", flags_of(settings))
+
+
+def wrapped_config(cfg: Config, arch: str, own: Config) -> Config:
+    """A plain checkpoint's config as one of *arch*, which changes the plain architecture by its *own* settings."""
     model = model_settings(cfg)
-    model.update(flags_of(settings), base_arch=model["_name"], _name="lora")
+    model.update(own, base_arch=model["_name"], _name=arch)
     if "arch" in model:
-        model["arch"] = "lora"
+        model["arch"] = arch
     return {**cfg, "model": argparse.Namespace(**model) if isinstance(cfg["model"], argparse.Namespace) else model}
 
 
@@ -83,3 +88,25 @@ def takes_a_dict(arch: str) -> bool:
         return False
     known = (transformer.TransformerModel, transformer_lm.TransformerLanguageModel, roberta.RobertaModel)
     return ARCH_MODEL_REGISTRY.get(arch) in known
+
+
+def decoder_settings(model: Config) -> Config:
+    """A model's settings, as `model_settings` gives them; complete where it is a decoder of this package, whose defaults a config
+    need not have. Without fairseq they are as they were."""
+    if "decoder_positions" not in model:
+        try:
+            from fairseq.models import ARCH_CONFIG_REGISTRY, ARCH_MODEL_REGISTRY
+
+            from sharp_plugins.models.decoder import DecoderModel
+            from sharp_plugins.models.decoder_config import DecoderConfig
+        except Exception:  # a broken fairseq raises what it likes
+            return model
+        arch = model.get("base_arch") or model["_name"]
+        if ARCH_MODEL_REGISTRY.get(arch) is not DecoderModel:
+            return model
+        args = argparse.Namespace(**model)
+        if arch in ARCH_CONFIG_REGISTRY:
+            ARCH_CONFIG_REGISTRY[arch](args)
+        defaults = {name: declared.default for name, declared in DecoderConfig.__dataclass_fields__.items() if name[0] != "_"}
+        model = {**defaults, **{name: value for name, value in vars(args).items() if value is not None}}
+    return {**model, "max_target_positions": model.get("max_target_positions") or model.get("tokens_per_sample")}

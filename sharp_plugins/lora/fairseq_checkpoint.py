@@ -2,15 +2,18 @@
 
 import argparse
 import contextlib
+import re
 import warnings
 from pathlib import Path
-from typing import Any, Dict, Iterator, Tuple
+from typing import Any, Dict, Iterator, List, Tuple
 
 import torch
 
 from sharp_plugins.files.aliases import check_copies
 from sharp_plugins.files.tensors import read_torch
 from sharp_plugins.files.writing import replacing
+from sharp_plugins.lora.merge import State
+from sharp_plugins.lora.peft_names import without_front
 
 Checkpoint = Dict[str, Any]
 
@@ -75,6 +78,23 @@ def _texts(settings: Dict) -> Iterator[Tuple[Any, str]]:
                 rest += [(name, part) for part in (*value, *(value.values() if isinstance(value, dict) else ()))]
         elif not torch.is_tensor(value):
             yield name, str(value)
+
+
+def current_names(state: State, layers: List[str]) -> State:
+    """A plain state dict in which *layers* have today's names. fairseq changes older ones when a model loads them:
+    query, key and value were one weight, and RoBERTa's encoder was a decoder."""
+    state = without_front(state)
+    if any(key.startswith("decoder.sentence_encoder.") for key in state):
+        state = {re.sub(r"^decoder\.", "encoder.", key): value for key, value in state.items()}
+        state = {key.replace(".emb_layer_norm.", ".layernorm_embedding."): value for key, value in state.items()}
+    state = dict(state)
+    if any(f"{layer}.weight" not in state for layer in layers):
+        for key in list(state):
+            attention, packed, end = key.rpartition("in_proj_")
+            if packed and end in ("weight", "bias"):
+                value = state.pop(key)
+                state.update({f"{attention}{part}_proj.{end}": third for part, third in zip("qkv", value.chunk(3))})
+    return state
 
 
 def write(checkpoint: Checkpoint, path: Path) -> None:

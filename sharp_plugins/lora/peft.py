@@ -11,20 +11,23 @@ That is what PEFT 0.21 writes and reads. Its layers keep W and the bias in a par
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, NamedTuple, Set, Tuple
+from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Set, Tuple
 
 import torch
 
 from sharp_plugins.files.aliases import check_copies, with_shared
 from sharp_plugins.files.tensors import read_safetensors, read_torch
 from sharp_plugins.files.text import read_json
-from sharp_plugins.lora import transformers_names
+from sharp_plugins.lora import decoder_adapters, transformers_names
+from sharp_plugins.lora.decoder_names import Published, families
 from sharp_plugins.lora.fairseq_checkpoint import about
 from sharp_plugins.lora.merge import NO_UPDATES, State, check_finite, lora_names, shape, tied_to
-from sharp_plugins.lora.peft_config import CONFIG, check_kind, from_config, to_config
+from sharp_plugins.lora.peft_config import CONFIG, check_kind, from_config, is_of_transformers, to_config
 from sharp_plugins.lora.peft_names import PREFIX, layers_of, plain_names
 from sharp_plugins.lora.promises import check_promises
+from sharp_plugins.lora.ranks import as_one, check_patterns, check_ranks, update_of
 from sharp_plugins.networks.lora import LoRASettings
 from sharp_plugins.networks.module_names import HEADS, above, names_trained_along
 
@@ -110,25 +113,40 @@ def layers_in(adapter: Adapter) -> List[str]:
     return layers_of(plain_names(adapter.tensors, lambda layers: False)[0])
 
 
-def from_peft(adapter: Adapter, plain: State) -> Tuple[State, LoRASettings]:
+def from_peft(adapter: Adapter, plain: State, decoder: Optional[Published] = None) -> Tuple[State, LoRASettings]:
     """A plain model's state dict with the update, and the settings with which ``--arch lora`` builds a model for it.
 
     Classification heads, which fairseq adds to pretrained models, may be in the adapter alone; all else is in *plain*. An adapter
-    of transformers' BERT or RoBERTa is read for the converted model (`transformers_names`).
+    of transformers' BERT or RoBERTa is read for the converted model (`transformers_names`), and so is one of a published decoder
+    (`decoder_adapters`). Layers with other ranks or scales than the rest get the same ones (`ranks`).
+
+    Args:
+        decoder: which published decoder the model is, if it is one.
 
     Raises:
         ValueError: the adapter does something that a `LoRALinear` does not, does not fit the model, or is not complete.
     """
     config = adapter.config
-    check_kind(config)
+    check_kind(config, {"fan_in_fan_out"} if decoder and decoder.family == "gpt2" else set())
+    check_patterns(config)
+    from_config(config, "all", "")  # r, lora_alpha and lora_dropout are numbers
     check_finite(adapter.tensors, "; the adapter is not used")
+
+    def have_our_names(layers: List[str]) -> bool:
+        return all(f"{layer}.weight" in plain for layer in layers) and not (decoder and is_of_transformers(config))
+
     given, front = plain_names(
-        adapter.tensors, lambda layers: all(f"{layer}.weight" in plain for layer in layers) or transformers_names.fit(plain, layers)
+        adapter.tensors,
+        lambda layers: (
+            have_our_names(layers) or transformers_names.fit(plain, layers) or (decoder is not None and bool(families(layers)))
+        ),
     )
     if not layers_of(given):
         raise ValueError(f"{WEIGHTS} holds no lora_A and lora_B")
     if transformers_names.fit(plain, layers_of(given)):
         ours, theirs = transformers_names.to_fairseq(given, plain, config)
+    elif decoder and not have_our_names(layers_of(given)) and families(layers_of(given)):
+        ours, theirs = decoder_adapters.to_fairseq(given, decoder)
     else:
         ours, theirs = given, {key: key for key in (*plain, *given)}
 
@@ -145,15 +163,19 @@ def from_peft(adapter: Adapter, plain: State) -> Tuple[State, LoRASettings]:
                 raise ValueError(f"{name} and {other} are one weight in the model, and two with the adapter")
 
     layers = lora_names(state)
+    check_ranks(given, front, config)
+    scales = {layer: update_of(config, front + theirs[f"{layer}.weight"][: -len(".weight")]).scale for layer in layers}
+    state, rank, scale = as_one(state, scales)
     tables = [key[: -len(".weight")] for key, value in state.items() if key.endswith(".weight") and value.dim() == 2]
     whole = tuple(config.get("modules_to_save") or ())
-    along = _outermost({module for key in replaced & theirs.keys() for module in _inside(whole, key, theirs[key])})
+    along = _outermost(
+        {module for key in replaced & theirs.keys() for module in _inside(whole, key, theirs[key], decoder is not None)}
+    )
     every = {module for key in state for module in above(key)}
     settings = from_config(config, names_for_flag(layers, tables), names_for_flag(along, every))
+    if (rank, scale) != (settings.rank, settings.alpha / settings.rank):
+        settings = replace(settings, rank=rank, alpha=scale * rank)
     for layer in layers:
-        rank = len(state[f"{layer}.lora_A"])
-        if rank != settings.rank:
-            raise ValueError(f"{layer}: lora_A has rank {rank}, and {CONFIG} says r {settings.rank}")
         if rank > min(state[f"{layer}.weight"].shape):
             raise ValueError(f"{layer}: rank {rank} is larger than the weight, {shape(state[f'{layer}.weight'])}")
     check_promises(config, given, front, {theirs[key]: value for key, value in plain.items() if key in theirs}, WEIGHTS)
@@ -161,10 +183,12 @@ def from_peft(adapter: Adapter, plain: State) -> Tuple[State, LoRASettings]:
     return state, settings
 
 
-def _inside(whole: Tuple[str, ...], key: str, theirs: str) -> List[str]:
+def _inside(whole: Tuple[str, ...], key: str, theirs: str, innermost: bool) -> List[str]:
     """The module of *whole* that holds the tensor *theirs*, by the model's name, if there is one; *key* is the tensor's."""
     for module in above(theirs):
         if module.endswith(whole):
+            if innermost and key != theirs:  # a converted decoder has no module of theirs but the innermost ones
+                return [key.rpartition(".")[0]]
             parts = key.split(".")
             own = ".".join(parts[: len(parts) - theirs[len(module) :].count(".")])
             return [f"{transformers_names.HEAD}.dense"] if own == transformers_names.POOLER else [own]

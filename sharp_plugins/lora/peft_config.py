@@ -1,7 +1,7 @@
 """adapter_config.json of Hugging Face PEFT, from and to LoRA's settings."""
 
 import json
-from typing import Any, Dict, List
+from typing import Any, Collection, Dict, List
 
 from sharp_plugins.files.expressions import check_expression
 from sharp_plugins.networks.lora import LoRASettings
@@ -14,7 +14,7 @@ CONFIG = "adapter_config.json"
 # its tensors do too. Any other that is set changes what the update computes.
 READ = {
     *("peft_type", "r", "lora_alpha", "use_rslora", "lora_dropout", "bias", "init_lora_weights"),
-    *("target_modules", "modules_to_save"),
+    *("target_modules", "modules_to_save", "rank_pattern", "alpha_pattern"),
 }
 IGNORED = {
     *("auto_mapping", "base_model_name_or_path", "revision", "task_type", "inference_mode", "peft_version"),
@@ -68,12 +68,22 @@ def to_config(settings: LoRASettings, layers: List[str], modules: List[str]) -> 
     }
 
 
-def check_kind(config: Config) -> None:
-    """Raise ValueError, naming the setting, if the update is not W + s B A or the config is not PEFT's."""
+def is_of_transformers(config: Config) -> bool:
+    """Whether PEFT says that it made the adapter for one of transformers' models."""
+    library = (config.get("auto_mapping") or {}).get("parent_library")
+    return bool(config.get("task_type")) or str(library).startswith("transformers.")
+
+
+def check_kind(config: Config, harmless: Collection[str] = ()) -> None:
+    """Raise ValueError, naming the setting, if the update is not W + s B A or the config is not PEFT's.
+
+    Args:
+        harmless: settings that change nothing for this model.
+    """
     if config.get("peft_type") != "LORA":
         raise ValueError(f"{CONFIG}: peft_type is {config.get('peft_type')!r}; only LORA is read")
     for name, value in config.items():
-        if value and name not in IGNORED | READ:
+        if value and name not in (*IGNORED, *READ, *harmless):
             raise ValueError(f"{CONFIG}: {name} is {json.dumps(value)[:200]}, and LoRA here has no such thing")
     for name, (kind, is_right) in KINDS.items():
         value = config.get(name)

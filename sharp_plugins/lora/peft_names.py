@@ -66,10 +66,10 @@ def _adapter_name(tensors: State) -> str:
 
 
 def _without_front(names: List[str], fits: Callable[[List[str]], bool]) -> Tuple[List[str], str]:
-    """*names* without what stands before the model's own, and what that is but for PEFT's prefix: as little as makes them fit, and
-    the prefix alone where nothing does."""
+    """*names* without what stands before the model's own, and what that is but for PEFT's prefix: the prefix, and as little more as
+    makes them fit."""
     known = [FRONT.sub("", name) for name in names]
-    for candidates in (names, known):
+    for candidates in (known, names):
         common = os.path.commonprefix([name.split(".")[:-1] for name in candidates])
         for count in range(len(common) + 1):
             shorter = [name.split(".", count)[count] for name in candidates]

@@ -17,8 +17,8 @@ import torch
 
 from sharp_plugins.convert.weights import INSIDE, TOKEN_TYPES, published_names
 from sharp_plugins.lora.merge import State
-from sharp_plugins.lora.peft_config import from_config
 from sharp_plugins.lora.peft_names import layers_of
+from sharp_plugins.lora.ranks import update_of
 from sharp_plugins.networks.module_names import HEADS
 
 # fairseq's own name of the one head of its task sentence_prediction.
@@ -95,12 +95,15 @@ def to_fairseq(given: State, plain: State, config: Dict[str, Any]) -> Tuple[Stat
             why = "there is no such weight" if own is None else "its counterpart has other rows"
             raise ValueError(f"{key}: in a converted {names.kind} {why}; such an adapter is not read")
         state[f"{own[: -len('.weight')]}.lora_{part}" if update else own] = value
-    settings = from_config(config, "all", "")
-    _fold_pooler(state, plain, settings.alpha / settings.rank)
+    _fold_pooler(state, plain, update_of(config, f"{names.prefix}pooler.dense").scale)
     if any(key.startswith("classifier.") for key in given):
         _complete_head(state, names, plain, config)
     # The pooler and the language-model head are not in every model that has the encoder.
-    theirs = {own: key for own, key in names.theirs().items() if own in state or own.startswith(f"{INSIDE}.")}
+    theirs = {
+        own: key
+        for own, key in names.theirs().items()
+        if own in state or own.startswith(f"{INSIDE}.") or own.removesuffix(".weight") + ".lora_A" in state
+    }
     return state, theirs
 
 

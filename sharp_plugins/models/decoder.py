@@ -51,6 +51,8 @@ class TextDecoder(Decoder, FairseqIncrementalDecoder):
         features_only: bool = False,
         src_lengths: Optional[Tensor] = None,
         cache: Optional[Attends] = None,
+        token_embeddings: Optional[Tensor] = None,
+        scored: Optional[Tensor] = None,
         **unused,
     ):
         """Scores (B, T, symbols), or features (B, T, width) for *features_only*, and a dict.
@@ -59,13 +61,17 @@ class TextDecoder(Decoder, FairseqIncrementalDecoder):
             incremental_state: fairseq's, for this decoder alone. It holds what was read before, and of *prev_output_tokens* only
                 what follows is read; T counts that.
             cache: what stands before these tokens, where there is no *incremental_state*.
+            token_embeddings: (B, T, width of the table of words) in the place of those of *prev_output_tokens*.
+            scored: (B, C), int64, the positions of each row whose scores are wanted, which then are (B, C, symbols).
         """
         if incremental_state is not None:
             cache = incremental_state.get(STATE)
             if cache is None:
                 cache = incremental_state[STATE] = self.new_cache(prev_output_tokens.size(0))
             prev_output_tokens = prev_output_tokens[:, cache.read :]
-        x = self.features(prev_output_tokens, cache)
+        x = self.features(prev_output_tokens, cache, token_embeddings)
+        if scored is not None:
+            x = x.gather(1, scored.unsqueeze(-1).expand(-1, -1, x.size(-1)))
         return (x if features_only else self.output_layer(x)), {"attn": None}
 
     def extract_features(self, prev_output_tokens: Tensor, **inputs):
@@ -74,7 +80,8 @@ class TextDecoder(Decoder, FairseqIncrementalDecoder):
 
     def new_cache(self, rows: int) -> KVCache:
         """The cache of *rows* that have not begun. A model with a trained prefix has it in here."""
-        return KVCache()
+        pairs = [] if self.prefix is None else self.prefix.keys_and_values()
+        return KVCache([(k.expand(rows, -1, -1, -1), v.expand(rows, -1, -1, -1)) for k, v in pairs])
 
     def reorder_incremental_state(self, incremental_state: Dict, new_order: Tensor) -> None:
         """Let row i go on from what was row ``new_order[i]``, as fairseq's beam search asks for."""
@@ -87,7 +94,7 @@ class TextDecoder(Decoder, FairseqIncrementalDecoder):
         return state_dict
 
     def max_positions(self) -> int:
-        return self.settings.max_positions
+        return self.settings.max_positions - (0 if self.prefix is None else self.prefix.length)
 
 
 @register_model("sharp_decoder", dataclass=DecoderConfig)
@@ -103,6 +110,12 @@ class DecoderModel(FairseqLanguageModel):
     @classmethod
     def hub_models(cls):
         return {}
+
+    def prepare_for_inference_(self, cfg):
+        """Called by fairseq's programs before they generate: they halve the weights for ``--fp16``, and this for ``--bf16``."""
+        super().prepare_for_inference_(cfg)
+        if cfg.common.bf16:
+            self.bfloat16()
 
     @classmethod
     def build_model(cls, args, task):

@@ -182,6 +182,7 @@ class Decoder(nn.Module):
         if settings.tied:
             self.output_projection.weight = self.embed_tokens.weight
         self.register_buffer("unused_symbols", torch.tensor(settings.unused) if settings.unused else None, persistent=False)
+        self.prefix: Any = None  # a `sharp_plugins.networks.prefix.Prefix` stands before the tokens where there is no cache
         self.initialise()
 
     @torch.no_grad()
@@ -197,17 +198,22 @@ class Decoder(nn.Module):
             self.embed_tokens.weight[self.unused_symbols] = 0
             self.output_projection.weight[self.unused_symbols] = 0
 
-    def features(self, tokens: Tensor, cache: Optional[Attends] = None) -> Tensor:
+    def features(self, tokens: Tensor, cache: Optional[Attends] = None, token_embeddings: Optional[Tensor] = None) -> Tensor:
         """The last layer's output (B, T, word_width) for *tokens* (B, T), int64.
+
+        Args:
+            token_embeddings: (B, T, word_width) in the place of the tokens' own.
 
         Raises:
             ValueError: more tokens than the model has positions.
         """
         length = tokens.size(1)
+        if self.prefix is not None and cache is None:
+            cache = self.prefix.before(self.settings.attention_dropout if self.training else 0.0)
         if length > self.settings.max_positions:
             raise ValueError(f"{length} tokens are more than the {self.settings.max_positions} positions that the model has")
         positions = None if cache is None else cache.positions(tokens)
-        x = self.embed_tokens(tokens)
+        x = self.embed_tokens(tokens) if token_embeddings is None else token_embeddings
         if self.project_in is not None:
             x = self.project_in(x)
         rotation = None
@@ -226,7 +232,7 @@ class Decoder(nn.Module):
 
     def output_layer(self, features: Tensor) -> Tensor:
         """Scores (…, vocabulary) of the next word; −inf for unused symbols, which so get no probability."""
-        scores = F.linear(features, self.output_projection.weight)
+        scores = self.output_projection(features)
         if self.unused_symbols is not None:
             # A softmax gives them the gradient 0, so that writing over them needs none of its own, nor a copy of the scores.
             with torch.no_grad():

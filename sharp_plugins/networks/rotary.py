@@ -62,6 +62,7 @@ class Rotation:
     def __init__(self, settings: DecoderSettings, positions: Optional[Tensor], length: int = 0):
         self.settings, self.positions, self.length = settings, positions, length
         self._found: Optional[Tuple[Tensor, Tensor]] = None
+        self._doubled: Optional[Tuple[Tensor, Tensor]] = None  # of both halves
 
     def _of(self, x: Tensor) -> Tuple[Tensor, Tensor]:
         """Cosines and sines for *x*: looked up once for all layers."""
@@ -78,7 +79,14 @@ class Rotation:
 
     def __call__(self, x: Tensor) -> Tensor:
         """(B, heads, T, head_width) to the same."""
-        return _Turn.apply(x, *self._of(x))
+        if torch.is_grad_enabled():
+            return _Turn.apply(x, *self._of(x))
+        # For few tokens, as in a generation, the number of calls counts.
+        if self._doubled is None or self._doubled[0].dtype != x.dtype:
+            cos, sin = self._of(x)
+            self._doubled = torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1)
+        cos, sin = self._doubled
+        return torch.addcmul(x * cos, x.roll(x.size(-1) // 2, -1), sin)
 
 
 class _Turn(torch.autograd.Function):

@@ -12,7 +12,7 @@ from typing import Optional
 from fairseq.data.encoders import register_bpe
 from fairseq.dataclass import FairseqDataclass
 
-from sharp_plugins.text.tokenizer import Tokenizer
+from sharp_plugins.text.converted import load_tokenizer
 
 NAME = "sharp_tokenizer"
 FILE = "tokenizer.json"
@@ -58,7 +58,7 @@ class ConvertedTokenizer:
                 f"--bpe {NAME}: no {FILE} in {' or '.join(map(str, places)) or 'any directory, as none is named'}; --bpe-tokenizer "
                 "names the directory that `python -m sharp_plugins.convert` wrote"
             )
-        self.tokenizer = Tokenizer.load(there[0])
+        self.tokenizer = load_tokenizer(there[0])
 
     def encode(self, text: str) -> str:
         """The symbols of *text*, without those that stand around a sentence."""

@@ -1,4 +1,4 @@
-"""A text file in the symbols of a converted encoder, for ``fairseq-preprocess``: one line for each line."""
+"""A text file in the symbols of a converted model, for ``fairseq-preprocess``: one line for each line."""
 
 from itertools import islice
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from sharp_plugins.files.text import text_lines
 from sharp_plugins.files.writing import replacing
-from sharp_plugins.text.tokenizer import Tokenizer
+from sharp_plugins.text.converted import load_tokenizer
 
 UNKNOWN = "<unk>"
 # Lines that are encoded at once.
@@ -39,7 +39,7 @@ def encode_file(directory, source, out) -> Encoded:
     source, out = Path(source), Path(out)
     if out.exists() and source.exists() and out.samefile(source):
         raise ValueError(f"{out}: choose another name to write to; this is the text")
-    tokenizer, lines = Tokenizer.load(directory), text_lines(source, is_free=True)
+    tokenizer, lines = load_tokenizer(directory), text_lines(source, is_free=True)
     done, symbols, unknown = 0, 0, 0
     with replacing(out) as new, open(new, "w", encoding="utf-8", newline="\n") as file:
         while texts := [text for _, text in islice(lines, BATCH)]:

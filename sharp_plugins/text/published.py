@@ -1,11 +1,12 @@
 """The files of a published tokenizer (byte-level BPE, WordPiece), read as the `tokenizers` library's own object.
 
 Three sets of files are read: `FILES`. What they leave open is as in transformers; special tokens are kept in one piece.
+`read_published` wants an encoder's special tokens, `sharp_plugins.text.decoder_files` a decoder's.
 """
 
 import json
 from pathlib import Path
-from typing import Dict, Tuple
+from typing import Dict, Iterable, Sequence, Tuple
 
 from sharp_plugins.files.text import read_json
 from sharp_plugins.files.unreadable import what_it_is
@@ -34,19 +35,30 @@ def read_published(directory: Path) -> Tuple:
         backend, special = read_published(Path("bert-base-uncased"))
         special["cls_token"]  # "[CLS]"
     """
-    config = _read_json(directory / "tokenizer_config.json")
-    backend = _read_backend(directory, config)
-    _add_tokens(backend, directory, config)
-    names = {**config, **_read_json(directory / "special_tokens_map.json")}
+    backend, names = read_backend(directory, CLASSES)
     special = _special_tokens(names, backend.get_vocab(), directory)
-    _mark_special(backend, special)
+    mark_special(backend, special.values())
     if backend.post_processor is None:
         backend.post_processor = _usual_pairs(backend, special)
+    return backend, special
+
+
+def read_backend(directory: Path, classes: Sequence[str]) -> Tuple:
+    """The `tokenizers.Tokenizer` of a directory, without truncation and padding, and what its two files of names say.
+
+    Args:
+        classes: of transformers' tokenizers, those that a vocabulary without tokenizer.json is enough for.
+
+    Raises: as `read_published`.
+    """
+    config = _read_json(directory / "tokenizer_config.json")
+    backend = _read_backend(directory, config, classes)
+    _add_tokens(backend, directory, config)
     if backend.decoder is None:
         backend.decoder = _usual_decoder(backend)
     backend.no_truncation()
     backend.no_padding()
-    return backend, special
+    return backend, {**config, **_read_json(directory / "special_tokens_map.json")}
 
 
 def is_wordpiece(backend) -> bool:
@@ -59,7 +71,7 @@ def _read_json(path: Path) -> Dict:
     return read_json(path) if path.is_file() else {}
 
 
-def _read_backend(directory: Path, config: Dict):
+def _read_backend(directory: Path, config: Dict, classes: Sequence[str]):
     """The `tokenizers.Tokenizer` of the first set of files that is there."""
     try:
         from tokenizers import Tokenizer as Backend
@@ -77,11 +89,11 @@ def _read_backend(directory: Path, config: Dict):
             _apply(backend, config)
             return backend
         if words.is_file() or pieces.is_file():
-            _check_class(config)
+            _check_class(config, classes)
         if words.is_file():
             if "do_lower_case" not in config:
                 raise ValueError("without tokenizer.json, tokenizer_config.json must say do_lower_case, true or false")
-            backend = Backend(models.WordPiece.from_file(str(words), unk_token=_token(config, "unk_token") or "[UNK]"))
+            backend = Backend(models.WordPiece.from_file(str(words), unk_token=token_of(config, "unk_token") or "[UNK]"))
             backend.normalizer = normalizers.BertNormalizer(
                 lowercase=config["do_lower_case"],
                 strip_accents=config.get("strip_accents"),
@@ -114,11 +126,11 @@ def _apply(backend, config: Dict) -> None:
         backend.pre_tokenizer = pre_tokenizers.ByteLevel(**given)
 
 
-def _check_class(config: Dict) -> None:
+def _check_class(config: Dict, classes: Sequence[str]) -> None:
     """Raise ValueError where the vocabulary alone is not the whole tokenizer."""
-    name = config.get("tokenizer_class") or CLASSES[0]
+    name = config.get("tokenizer_class") or classes[0]
     other = [key for key in ("word_tokenizer_type", "subword_tokenizer_type") if config.get(key)]
-    if name.removesuffix("Fast") not in CLASSES or other:
+    if name.removesuffix("Fast") not in classes or other:
         raise ValueError(
             f"without tokenizer.json, {' and '.join([name, *other])} in tokenizer_config.json cannot be followed; save it "
             "with transformers as a fast tokenizer"
@@ -168,7 +180,7 @@ def _usual_pairs(backend, special: Dict[str, str]):
     return processors.RobertaProcessing(sep, cls, trim_offsets=False, add_prefix_space=False)
 
 
-def _token(names: Dict, role: str):
+def token_of(names: Dict, role: str):
     """The token of a role as the two files write it: a string, or an object with its content."""
     value = names.get(role)
     return value.get("content") if isinstance(value, dict) else value
@@ -177,7 +189,7 @@ def _token(names: Dict, role: str):
 def _special_tokens(names: Dict, vocabulary: Dict[str, int], directory: Path) -> Dict[str, str]:
     """The token of each role: the one that the files name, or else BERT's or RoBERTa's usual one."""
     usual = BERT_TOKENS if BERT_TOKENS["cls_token"] in vocabulary else ROBERTA_TOKENS
-    special = {role: _token(names, role) or usual[role] for role in ROBERTA_TOKENS}
+    special = {role: token_of(names, role) or usual[role] for role in ROBERTA_TOKENS}
     for role, token in special.items():
         if not isinstance(token, str) or token not in vocabulary:
             raise ValueError(f"{directory}: the vocabulary does not fit a BERT or RoBERTa: it has no {role} {token!r}")
@@ -186,13 +198,13 @@ def _special_tokens(names: Dict, vocabulary: Dict[str, int], directory: Path) ->
     return special
 
 
-def _mark_special(backend, special: Dict[str, str]) -> None:
+def mark_special(backend, special: Iterable[str]) -> None:
     """Keep special tokens in one piece; where the files say how, this changes nothing."""
     from tokenizers import AddedToken
 
     marked = {token.content for token in backend.get_added_tokens_decoder().values()}
-    for role, token in special.items():
+    for token in special:
         if token not in marked:
             # In RoBERTa's own tokenizer.json the mask takes the space before it along.
-            lstrip = role == "mask_token" and token == ROBERTA_TOKENS[role]
+            lstrip = token == ROBERTA_TOKENS["mask_token"]
             backend.add_special_tokens([AddedToken(token, lstrip=lstrip, normalized=False)])

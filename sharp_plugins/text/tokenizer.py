@@ -64,7 +64,7 @@ class Tokenizer:
         first = [vocabulary[special_tokens[role]] for role in list(SYMBOLS)[:4]]
         token_of = {index: token for token, index in vocabulary.items()}
         self.published_ids: List[int] = first + sorted(token_of.keys() - set(first))
-        self._symbol_of = {i: special.get(i) or _as_symbol(token_of[i], i) for i in self.published_ids}
+        self._symbol_of = {i: special.get(i) or as_symbol(token_of[i], i) for i in self.published_ids}
         self.symbols: List[str] = [self._symbol_of[i] for i in self.published_ids]
         self._id_of = dict(zip(self.symbols, self.published_ids))
 
@@ -134,5 +134,10 @@ class Tokenizer:
         return not token.startswith("##") if is_wordpiece(self.backend) else token.startswith("\u0120")
 
 
-def _as_symbol(token: str, index: int) -> str:
+def as_symbol(token: str, index: int) -> str:
+    """A token as a line of a ``dict.txt`` can hold it.
+
+    >>> as_symbol("cat", 5), as_symbol("a b", 6)
+    ('cat', '<token:6>')
+    """
     return token if token.split() == [token] and token not in SYMBOLS.values() else f"<token:{index}>"

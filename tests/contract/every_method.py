@@ -31,7 +31,7 @@ class Method(NamedTuple):
     logs: the metrics of an update; "*" stands for anything. lora: whether it trains LoRA layers, which are pairs; other
         models' queries and keys are declared to be pairs.
     varies: it takes no other way through the precisions than a method above it, and is tried in two of them only.
-    decoder: it trains one of our decoders on lines of text; else a translation.
+    decoder: it trains one of our decoders on lines of text; else a translation. prefix: a prefix before it, and nothing else.
     """
 
     flags: str
@@ -41,6 +41,7 @@ class Method(NamedTuple):
     lora: bool = False
     varies: bool = False
     decoder: bool = False
+    prefix: bool = False
     criterion: Optional[Criterion] = None
 
     @property
@@ -52,6 +53,8 @@ class Method(NamedTuple):
         model = texts.MODELS["llama"] if self.decoder else toy.MODEL
         if self.lora:
             return f"--arch lora --base-arch {' '.join(model[1:])} --lora-rank 2 --lora-alpha 4"
+        if self.prefix:
+            return f"--arch prefix --base-arch {' '.join(model[1:])} --prefix-length 3 --prefix-hidden 8"
         return " ".join(model) if self.decoder else ""
 
     def base(self) -> "Method":
@@ -94,6 +97,10 @@ METHODS = {
     ),
     "decoder-sam": Method("sam --sam-rho 0.5", "--sam-rho 0", lambda: plain.SAM(0.5), SAM, varies=True, decoder=True),
     "decoder-dsam": Method("dsam --sam-rho 0.5", "--sam-rho 0", lambda: plain.DSAM(0.5, 3.0), DSAM, varies=True, decoder=True),
+    "prefix-sam": Method("sam --sam-rho 2", "--sam-rho 0", lambda: plain.SAM(2.0), SAM, varies=True, decoder=True, prefix=True),
+    "prefix-dsam": Method(
+        "dsam --sam-rho 2", "--sam-rho 0", lambda: plain.DSAM(2.0, 3.0), DSAM, varies=True, decoder=True, prefix=True
+    ),
     "decoder-bar": Method(
         "bar --bar-alpha 2", "--bar-alpha 0", bar("nbar", plain.lora_pairs), BAR, lora=True, varies=True, decoder=True
     ),

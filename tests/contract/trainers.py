@@ -119,6 +119,9 @@ def _unbalance(model) -> None:
         layer.lora_B.copy_(torch.randn(layer.lora_B.shape) * (0.05, 0.4)[index % 2])
     for index, attention in enumerate(m for m in model.modules() if hasattr(m, "q_proj") and not hasattr(m.q_proj, "lora_B")):
         (attention.q_proj if index % 2 else attention.k_proj).weight.mul_(2)
+        if getattr(getattr(model, "decoder", None), "prefix", None) is not None:  # which hardly matters to a new model
+            attention.v_proj.weight.mul_(8)
+            attention.out_proj.weight.mul_(8)
 
 
 @contextlib.contextmanager

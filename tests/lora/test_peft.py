@@ -236,8 +236,8 @@ def test_other_kinds_are_refused_by_name(adapter):
     from_peft(adapter, plain)
     settings = [
         ("use_dora", True),
-        ("rank_pattern", {"fc1": 4}),
-        ("alpha_pattern", {"fc1": 4}),
+        ("rank_pattern", {"q_proj": 4}),
+        ("alpha_pattern", {"fc1": "4"}),
         ("lora_bias", True),
         ("fan_in_fan_out", True),
         ("layer_replication", [[0, 1]]),

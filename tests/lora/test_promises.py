@@ -254,6 +254,7 @@ def test_every_setting_of_pefts_config_is_read_or_refused_by_name(tmp_path):
     their_adapter(tmp_path, "transformer", target_modules=["q_proj"])
     adapter, plain = read_adapter(tmp_path), build("transformer").state_dict()
     honoured = {"r", "lora_alpha", "lora_dropout", "use_rslora", "target_modules", "bias", "modules_to_save", "init_lora_weights"}
+    honoured |= {"alpha_pattern"}  # rank_pattern too: below it is refused because the file has another rank
     said_of_the_run = {"task_type", "base_model_name_or_path", "revision", "inference_mode", "peft_version", "auto_mapping"}
     choosing = {"exclude_modules", "layers_to_transform", "layers_pattern"}  # which layers, checked against the tensors
     of_others = {"loftq_config", "eva_config", "megatron_core", "qalora_group_size", "runtime_config"}  # nothing without others

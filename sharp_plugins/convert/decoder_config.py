@@ -1,0 +1,214 @@
+"""A published decoder's ``config.json`` (GPT-2, OPT, Llama) as settings of ``sharp_decoder``.
+
+The settings are the model's flags (`sharp_plugins.models.decoder.DecoderConfig`). A variant that the decoder cannot compute is
+refused by name.
+"""
+
+from typing import Any, Callable, Dict, NamedTuple
+
+import numpy as np
+
+# The name in config.json -> ours.
+ACTIVATIONS = {
+    "relu": "relu",
+    "gelu": "gelu",
+    "silu": "silu",
+    "swish": "silu",
+    **dict.fromkeys(("gelu_new", "gelu_pytorch_tanh", "gelu_fast"), "gelu_accurate"),
+}
+OPT_OFFSET = 2  # rows of OPT's table of positions that no position uses
+# Values that GPT-2's configs leave out, as the first published ones do.
+GPT2_USUAL = {"n_embd": 768, "n_layer": 12, "n_head": 12, "n_positions": 1024, "activation_function": "gelu_new"}
+GPT2_USUAL |= {"layer_norm_epsilon": 1e-5, "resid_pdrop": 0.1, "embd_pdrop": 0.1, "attn_pdrop": 0.1, "vocab_size": 50257}
+
+
+class DecoderModelSettings(NamedTuple):
+    """What ``config.json`` says.
+
+    family: "gpt2", "opt" or "llama".
+    rows: of the table of words.
+    model: the settings of ``sharp_decoder`` by the names of its flags; what is left out is as the flag's default.
+    """
+
+    family: str
+    rows: int
+    model: Dict[str, Any]
+
+
+class _Config:
+    """``config.json`` with a check for each value."""
+
+    def __init__(self, config: Dict, path):
+        self.config, self.path = config, path
+
+    def size(self, name: str, *other) -> int:
+        """A whole number from 1 on; without other names or values it must be there."""
+        value = self.config.get(name)
+        for instead in other:
+            if value is None:
+                value = self.config.get(instead) if isinstance(instead, str) else instead
+        if value is None:
+            raise ValueError(f"{self.path}: {name} missing")
+        if type(value) is not int or value < 1:
+            raise ValueError(f"{self.path}: {name} must be a whole number, 1 or larger, and is {value!r}")
+        return value
+
+    def number(self, name: str, usual: float, below: float = float("inf"), config=None) -> float:
+        value = (self.config if config is None else config).get(name, usual)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < below:
+            raise ValueError(f"{self.path}: {name} must be a number from 0 to below {below}, and is {value!r}")
+        single = np.float32(value)  # 9.999999747378752e-06 is 1e-05, after a file that held it in fp32
+        return float(str(single)) if float(single) == value else float(value)
+
+    def is_so(self, name: str, usual: bool) -> bool:
+        value = self.config.get(name, usual)
+        if not isinstance(value, bool):
+            raise ValueError(f"{self.path}: {name} must be true or false, and is {value!r}")
+        return value
+
+    def needs(self, **values) -> None:
+        for name, value in values.items():
+            if self.config.get(name, value) not in (value, None):
+                found = self.config[name]
+                raise ValueError(f"{self.path}: {name} is {found!r}; sharp_decoder computes only models with {name} {value!r}")
+
+    def activation(self, name: str, usual=None) -> str:
+        value = self.config.get(name, usual)
+        if value not in ACTIVATIONS:
+            raise ValueError(f"{self.path}: {name} is {value!r}; sharp_decoder has {', '.join(ACTIVATIONS)}")
+        return ACTIVATIONS[value]
+
+
+def read_decoder_config(config: Dict, path="config.json") -> DecoderModelSettings:
+    """The settings of a model.
+
+    Args:
+        config: the content of config.json, with a ``model_type`` of `FAMILIES`.
+        path: what messages begin with.
+
+    Raises:
+        ValueError: it describes a model that ``sharp_decoder`` cannot compute, or none at all.
+
+    >>> settings = read_decoder_config({"model_type": "gpt2", "n_layer": 24, "n_embd": 1024, "n_head": 16})
+    >>> settings.rows, settings.model["decoder_layers"], settings.model["decoder_ffn_embed_dim"]
+    (50257, 24, 4096)
+    """
+    family = config["model_type"]
+    read = _Config({**GPT2_USUAL, **config} if family == "gpt2" else config, path)
+    read.needs(add_cross_attention=False, is_encoder_decoder=False, quantization_config=None)
+    model = FAMILIES[family](read)
+    width, heads = model["decoder_embed_dim"], model["decoder_attention_heads"]
+    if model.get("decoder_head_dim") is None and width % heads:
+        raise ValueError(f"{path}: the width of the layers, {width}, is no multiple of the {heads} heads")
+    if heads % (model.get("decoder_kv_heads") or heads):
+        raise ValueError(f"{path}: num_attention_heads, {heads}, is no multiple of num_key_value_heads")
+    return DecoderModelSettings(family, read.size("vocab_size"), model)
+
+
+def _gpt2(read: _Config) -> Dict[str, Any]:
+    """transformers' GPT2Config."""
+    read.needs(scale_attn_weights=True, scale_attn_by_inverse_layer_idx=False, reorder_and_upcast_attn=False)
+    width = read.size("n_embd")
+    return {
+        "decoder_layers": read.size("n_layer"),
+        "decoder_embed_dim": width,
+        "decoder_ffn_embed_dim": read.size("n_inner", 4 * width),
+        "decoder_attention_heads": read.size("n_head"),
+        "max_target_positions": read.size("n_positions", "n_ctx"),
+        "activation_fn": read.activation("activation_function"),
+        "decoder_norm_eps": read.number("layer_norm_epsilon", 1e-5),
+        "untied_output": not read.is_so("tie_word_embeddings", True),
+        "dropout": read.number("resid_pdrop", 0.1, 1),
+        "embedding_dropout": read.number("embd_pdrop", 0.1, 1),
+        "attention_dropout": read.number("attn_pdrop", 0.1, 1),
+    }
+
+
+def _opt(read: _Config) -> Dict[str, Any]:
+    """transformers' OPTConfig. Layer normalisations have PyTorch's epsilon."""
+    read.needs(layer_norm_elementwise_affine=True)
+    width, has_bias = read.size("hidden_size"), read.is_so("enable_bias", True)
+    words, pre_norm = read.size("word_embed_proj_dim", width), read.is_so("do_layer_norm_before", True)
+    return {
+        "decoder_layers": read.size("num_hidden_layers"),
+        "decoder_embed_dim": width,
+        "decoder_ffn_embed_dim": read.size("ffn_dim"),
+        "decoder_attention_heads": read.size("num_attention_heads"),
+        "decoder_input_dim": words,
+        "max_target_positions": read.size("max_position_embeddings"),
+        "activation_fn": read.activation("activation_function", "relu"),
+        "decoder_post_norm": not pre_norm,
+        "no_decoder_final_norm": pre_norm and read.is_so("_remove_final_layer_norm", False),
+        "no_attention_bias": not has_bias,
+        "no_ffn_bias": not has_bias,
+        "untied_output": not read.is_so("tie_word_embeddings", True),
+        "dropout": read.number("dropout", 0.1, 1),
+        "embedding_dropout": 0.0,  # the published models were trained without
+        "attention_dropout": read.number("attention_dropout", 0.0, 1),
+    }
+
+
+def _llama(read: _Config) -> Dict[str, Any]:
+    """transformers' LlamaConfig."""
+    heads, width = read.size("num_attention_heads"), read.size("hidden_size")
+    kv_heads, head = read.size("num_key_value_heads", heads), read.size("head_dim", width // heads)
+    return {
+        "decoder_layers": read.size("num_hidden_layers"),
+        "decoder_embed_dim": width,
+        "decoder_ffn_embed_dim": read.size("intermediate_size"),
+        "decoder_attention_heads": heads,
+        "decoder_kv_heads": kv_heads,
+        "decoder_head_dim": head,
+        "max_target_positions": read.size("max_position_embeddings"),
+        "activation_fn": read.activation("hidden_act", "silu"),
+        "decoder_gated_ffn": True,
+        "decoder_norm": "rms",
+        "decoder_norm_eps": read.number("rms_norm_eps", 1e-6),
+        "decoder_positions": "rotary",
+        **_rope(read),
+        "no_attention_bias": not read.is_so("attention_bias", False),
+        "no_ffn_bias": not read.is_so("mlp_bias", False),
+        "untied_output": not read.is_so("tie_word_embeddings", False),
+        "dropout": 0.0,
+        "attention_dropout": read.number("attention_dropout", 0.0, 1),
+    }
+
+
+# Our setting -> the name in config.json, of the two ways to scale rotary positions.
+LINEAR = {"rope_factor": "factor"}
+LLAMA3 = {
+    **LINEAR,
+    "rope_low_freq_factor": "low_freq_factor",
+    "rope_high_freq_factor": "high_freq_factor",
+    "rope_original_positions": "original_max_position_embeddings",
+}
+SCALINGS: Dict[str, Dict[str, str]] = {"default": {}, "linear": LINEAR, "llama3": LLAMA3}
+
+
+def _rope(read: _Config) -> Dict[str, Any]:
+    """The rotary positions: ``rope_theta`` and ``rope_scaling``, or both in ``rope_parameters``."""
+    names = ("rope_parameters", "rope_scaling")
+    given = next((read.config[name] for name in names if read.config.get(name) is not None), {})
+    if not isinstance(given, dict):
+        raise ValueError(f"{read.path}: rope_parameters are {given!r}; an object with rope_type is expected")
+    read.needs(partial_rotary_factor=1.0)
+    kind = given.get("rope_type", given.get("type")) or "default"
+    if kind not in SCALINGS or given.get("partial_rotary_factor", 1.0) != 1.0:
+        raise ValueError(f"{read.path}: rope_type is {kind!r} in {given}; known are {', '.join(SCALINGS)}")
+    missing = [name for name in SCALINGS[kind].values() if name not in given]
+    if missing:
+        raise ValueError(f"{read.path}: {', '.join(missing)} missing in rope_parameters, for rope_type {kind!r}")
+    theta = read.number("rope_theta", read.number("rope_theta", 10000.0), config=given)
+    found: Dict[str, Any] = {"rope_theta": theta}
+    if kind != "default":
+        found["rope_scaling"] = kind
+    for own, theirs in SCALINGS[kind].items():
+        found[own] = read.number(theirs, 0.0, config=given)
+        if found[own] <= 0:
+            raise ValueError(f"{read.path}: {theirs} must be larger than 0, and is {found[own]!r}")
+    if "rope_original_positions" in found:
+        found["rope_original_positions"] = int(found["rope_original_positions"])
+    return found
+
+
+FAMILIES: Dict[str, Callable[[_Config], Dict[str, Any]]] = {"gpt2": _gpt2, "llama": _llama, "opt": _opt}

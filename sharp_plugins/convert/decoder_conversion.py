@@ -1,0 +1,188 @@
+"""A published decoder (GPT-2, OPT, Llama; a directory or a GGUF file) as a fairseq checkpoint with its dictionary and tokenizer.
+
+The checkpoint is written weight by weight, each read when its turn comes: a model need not fit into memory.
+"""
+
+import os
+import warnings
+from math import prod
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+
+import torch
+from fairseq import models, options
+from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+
+from sharp_plugins.convert.conversion import checkpoint
+from sharp_plugins.convert.decoder_config import FAMILIES, DecoderModelSettings, read_decoder_config
+from sharp_plugins.convert.decoder_flags import decoder_flags
+from sharp_plugins.convert.decoder_names import ANCHOR
+from sharp_plugins.convert.decoder_weights import decoder_weights
+from sharp_plugins.convert.gguf_source import gguf_config, gguf_weights
+from sharp_plugins.convert.stored import FILES as WEIGHTS
+from sharp_plugins.convert.stored import Stored, stored_weights
+from sharp_plugins.files.gguf import GGUF
+from sharp_plugins.files.text import read_json
+from sharp_plugins.files.torch_writer import Later, Pending, write_torch
+from sharp_plugins.files.writing import unfinished_in
+from sharp_plugins.models import decoder  # noqa: F401  sharp_decoder
+from sharp_plugins.text import bpe
+from sharp_plugins.text.decoder_files import read_decoder_backend
+from sharp_plugins.text.decoder_tokenizer import DecoderTokenizer
+from sharp_plugins.text.gguf_tokenizer import read_gguf_backend
+
+# Number formats of what is written.
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "published": None}
+# Tables of words are often padded to a multiple of 64 or 128 rows, for speed.
+PADDING_ROWS = 127
+PREFIX = "decoder."
+
+
+class ConvertedDecoder(NamedTuple):
+    """What `convert_decoder` wrote, for a message."""
+
+    family: str  # "gpt2", "opt" or "llama"
+    flags: List[str]  # the architecture's flags for fairseq-train
+    symbols: int  # entries of the dictionary
+    unused: List[str]  # of them, those that the published model has not
+    start: Optional[str]  # the symbol before a text
+    positions: int  # longest sequence
+    weights: int  # numbers in the model
+    dtypes: List[str]  # number formats in the file
+    left_out: List[str]  # names of published weights without a place in the model
+
+
+def gguf_in(source: Path) -> Optional[Path]:
+    """The GGUF file that *source* is, or the only one in a directory without other weights; None where there is none.
+
+    Raises:
+        ValueError: the directory has several.
+    """
+    if source.is_file():
+        return source
+    if not source.is_dir() or any((source / name).is_file() for name in WEIGHTS):
+        return None
+    files = sorted(source.glob("*.gguf"))
+    if len(files) > 1:
+        raise ValueError(f"{source}: it has {len(files)} GGUF files; name one of them, such as {files[0]}")
+    return files[0] if files else None
+
+
+def is_decoder(source) -> bool:
+    """Whether *source* is a GGUF file, or a directory of a decoder whose type is known.
+
+    Raises:
+        ValueError: config.json cannot be read, or the directory has several GGUF files.
+    """
+    source = Path(source)
+    if gguf_in(source):
+        return True
+    config = source / "config.json"
+    return config.is_file() and read_json(config).get("model_type") in FAMILIES
+
+
+def convert_decoder(source, out, dtype: str = "fp32") -> ConvertedDecoder:
+    """Convert the decoder in *source* and write ``model.pt`` and the files of `DecoderTokenizer.save` into *out*.
+
+    Each file appears under its name when it is complete, and ``model.pt`` last.
+
+    Args:
+        source: a directory as published, or a GGUF file.
+        dtype: one of `DTYPES`.
+
+    Raises:
+        FileNotFoundError: a file of the checkpoint is not there.
+        ValueError: a file cannot be read, the architecture is another one, or the parts do not fit together.
+        ImportError: tokenizers, safetensors or gguf is not installed.
+
+    Example::
+
+        convert_decoder("SmolLM2-135M-Instruct.Q4_1.gguf", "smollm2").flags  # ["--arch", "sharp_smollm2_135m", ...]
+    """
+    source, out = Path(source), Path(out)
+    if source.is_dir() and out.exists() and out.samefile(source):
+        raise ValueError(f"{out}: choose another directory to write to; this one holds the published files")
+    settings, tokenizer, stored = _read(source)
+    if tokenizer.rows - len(tokenizer.backend.get_vocab(with_added_tokens=True)) > PADDING_ROWS:
+        raise ValueError(
+            f"{source}: its tokenizer is another model's: it has {tokenizer.backend.get_vocab_size()} tokens, and the model's "
+            f"table of words {tokenizer.rows} rows"
+        )
+    found = decoder_weights(stored, settings, tokenizer.published_ids, DTYPES[dtype], source)
+    unused = {"unused_symbols": " ".join(tokenizer.unused)} if tokenizer.unused else {}
+    flags = decoder_flags({**settings.model, **unused}, settings.family)
+    cfg = build_decoder_config(flags, settings.model["max_target_positions"])
+    weights = _checked(found.weights, cfg, tokenizer, source)
+
+    with unfinished_in(out) as unfinished:
+        tokenizer.save(unfinished)
+        pending = {id(later): Pending(later) for later in weights.values()}  # tied ones once
+        state = {name: pending[id(later)] for name, later in weights.items()}
+        write_torch(unfinished / "model.pt", checkpoint(cfg, state))
+        for name in sorted(os.listdir(unfinished), key=lambda name: name == "model.pt"):
+            os.replace(unfinished / name, out / name)
+    return ConvertedDecoder(
+        family=settings.family,
+        flags=flags,
+        symbols=len(tokenizer.symbols),
+        unused=tokenizer.unused,
+        start=tokenizer.start,
+        positions=settings.model["max_target_positions"],
+        weights=sum(prod(one.later.shape) for one in pending.values()),
+        dtypes=sorted({str(one.later.dtype).removeprefix("torch.") for one in pending.values()}),
+        left_out=found.left_out,
+    )
+
+
+def _read(source: Path) -> Tuple[DecoderModelSettings, DecoderTokenizer, Dict[str, Stored]]:
+    """The settings, the tokenizer and the weights, of which none is read yet."""
+    path = gguf_in(source)
+    try:
+        if path is not None:
+            file = GGUF(path)
+            config: Dict[str, Any] = gguf_config(file)
+            settings = read_decoder_config(config, path)
+            backend, special, begins = read_gguf_backend(file.settings)
+            stored = gguf_weights(file, config)
+        else:
+            config = read_json(source / "config.json")
+            settings = read_decoder_config(config, source / "config.json")
+            backend, special, begins = read_decoder_backend(source, config)
+            stored = stored_weights(source, (ANCHOR[settings.family],))
+        return settings, DecoderTokenizer(backend, special, settings.rows, settings.family, begins), stored
+    except ValueError as error:
+        if str(error).startswith(str(source)):
+            raise
+        raise ValueError(f"{source}: {error}") from error
+
+
+def build_decoder_config(flags: List[str], positions: int):
+    """The config that ``fairseq-train`` keeps in a checkpoint of language modelling with *flags*."""
+    line = ["--task", "language_modeling", "--criterion", "cross_entropy", *flags, "--bpe", bpe.NAME]
+    line += ["--max-target-positions", str(positions), "--tokens-per-sample", str(positions), "."]  # no data yet
+    args = options.parse_args_and_arch(options.get_training_parser(), line)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # today's hydra complains of the way in which fairseq calls it
+        return convert_namespace_to_omegaconf(args)
+
+
+def _checked(weights: Dict[str, Later], cfg, tokenizer: DecoderTokenizer, source: Path) -> Dict[str, Later]:
+    """The *weights* in the order of the model's state, by its names.
+
+    Raises:
+        ValueError: the model of *cfg* has other weights, or in other shapes.
+    """
+    task = SimpleNamespace(target_dictionary=tokenizer.dictionary(), source_dictionary=tokenizer.dictionary())
+    with torch.device("meta"):  # names and shapes, without memory
+        model = models.build_model(cfg.model, task)
+    result = {}
+    for name, value in model.state_dict().items():
+        later = weights.get(name.removeprefix(PREFIX))
+        if later is None or tuple(later.shape) != tuple(value.shape):
+            there = "none" if later is None else f"one of shape {later.shape}"
+            raise ValueError(
+                f"{source}: by config.json the model has {name} of shape {tuple(value.shape)}; its weights have {there}"
+            )
+        result[name] = later
+    return result

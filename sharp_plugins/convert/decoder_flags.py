@@ -1,0 +1,60 @@
+"""The command line of a converted decoder: the named architecture that is closest, and flags for what differs."""
+
+from typing import Any, Dict, List, Optional
+
+from sharp_plugins.models.decoder_config import DecoderConfig
+from sharp_plugins.models.decoder_sizes import SIZES
+
+# Settings that other settings stand for where they are not given.
+DERIVED = {
+    "decoder_kv_heads": lambda s: s["decoder_attention_heads"],
+    "decoder_head_dim": lambda s: s["decoder_embed_dim"] // s["decoder_attention_heads"],
+    "decoder_input_dim": lambda s: s["decoder_embed_dim"],
+    "embedding_dropout": lambda s: s["dropout"],
+}
+DEFAULTS: Dict[str, Any] = {
+    name: declared.default
+    for name, declared in DecoderConfig.__dataclass_fields__.items()
+    if name != "tokens_per_sample" and not name.startswith("_")
+}
+
+
+def decoder_flags(model: Dict[str, Any], family: str) -> List[str]:
+    """``--arch`` with the named architecture that is closest, and flags for the settings in which *model* differs.
+
+    Args:
+        model: settings by the names of `DecoderConfig`; what is left out is as the flag's default.
+        family: "gpt2", "opt" or "llama". Its own architectures go first.
+
+    >>> decoder_flags({"decoder_layers": 24, "decoder_embed_dim": 1024, "decoder_ffn_embed_dim": 4096,
+    ...     "decoder_attention_heads": 16, "max_target_positions": 512}, "gpt2")
+    ['--arch', 'sharp_gpt2_medium', '--max-target-positions', '512']
+    """
+    wanted = _whole(model)
+    candidates = {arch: flags for arch in SIZES if (flags := _flags(arch, wanted)) is not None}
+    return min(candidates.values(), key=lambda flags: (_family(flags[1]) != family, len(flags)))
+
+
+def _family(arch: str) -> str:
+    return next((family for family in ("gpt2", "opt") if arch.startswith(f"sharp_{family}")), "llama")
+
+
+def _flags(arch: str, wanted: Dict[str, Any]) -> Optional[List[str]]:
+    """None where a switch that the architecture has set would have to be taken back."""
+    usual, flags = _whole(SIZES[arch]), ["--arch", arch]
+    for name, value in wanted.items():
+        if value == usual[name]:
+            continue
+        if value is False:
+            return None
+        flags += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+    return flags
+
+
+def _whole(settings: Dict[str, Any]) -> Dict[str, Any]:
+    """All settings, the derived ones too."""
+    result = {**DEFAULTS, **settings}
+    for name, derive in DERIVED.items():
+        if result[name] is None:
+            result[name] = derive(result)
+    return result

@@ -1,0 +1,142 @@
+"""A GGUF file as what a published directory would hold: its config.json, its weights, its tokenizer.
+
+llama.cpp has names of its own, and another order of the rows of a Llama's queries and keys: within each head the two numbers that
+turn together stand side by side, and in the published files half a head apart. GPT-2's matrices lie as in PyTorch.
+"""
+
+from typing import Any, Callable, Dict, Optional
+
+from torch import Tensor
+
+from sharp_plugins.convert.stored import Stored
+from sharp_plugins.files.gguf import GGUF
+
+# Names in config.json -> in the header, after the architecture's name.
+SIZES = {
+    "num_hidden_layers": "block_count",
+    "max_position_embeddings": "context_length",
+    "hidden_size": "embedding_length",
+    "intermediate_size": "feed_forward_length",
+    "num_attention_heads": "attention.head_count",
+}
+GPT2_SIZES = dict(zip(("n_layer", "n_positions", "n_embd", "n_inner", "n_head"), SIZES.values()))
+# Names of the parts of a layer in the file -> the published ones.
+LLAMA_LAYER = {
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+GPT2_LAYER = {
+    "attn_norm": "ln_1",
+    "attn_qkv": "attn.c_attn",
+    "attn_output": "attn.c_proj",
+    "ffn_norm": "ln_2",
+    "ffn_up": "mlp.c_fc",
+    "ffn_down": "mlp.c_proj",
+}
+NAMES = {
+    "llama": ({"token_embd": "embed_tokens", "output_norm": "norm"}, "layers", LLAMA_LAYER),
+    "gpt2": ({"token_embd": "wte", "position_embd": "wpe", "output_norm": "ln_f"}, "h", GPT2_LAYER),
+}
+# What a Llama's header may say that is not computed.
+REFUSED = ("expert_count", "rope.scale_linear", "attention.clamp_kqv", "attention.max_alibi_bias", "embedding_scale")
+
+
+def gguf_config(file: GGUF) -> Dict[str, Any]:
+    """What config.json would hold.
+
+    Raises:
+        ValueError: the file holds a model of another architecture, or a variant that is not computed.
+    """
+    kind, settings = file.settings.get("general.architecture"), file.settings
+    if kind not in NAMES:
+        raise ValueError(f"{file.path}: general.architecture is {kind!r}; of GGUF files {' and '.join(NAMES)} are converted")
+    own = {name[len(kind) + 1 :]: value for name, value in settings.items() if name.startswith(f"{kind}.")}
+    config = {theirs: own.get(name) for theirs, name in (GPT2_SIZES if kind == "gpt2" else SIZES).items()}
+    missing = [name for name, value in config.items() if value is None]
+    if missing:
+        raise ValueError(f"{file.path}: its header has no size for {', '.join(missing)}")
+    if "token_embd.weight" not in file.tensors:
+        raise ValueError(f"{file.path}: it has no token_embd.weight, the table of words")
+    config.update(model_type=kind, vocab_size=file.tensors["token_embd.weight"].shape[0])
+    config["tie_word_embeddings"] = "output.weight" not in file.tensors
+    for role, name in (("bos", "bos"), ("eos", "eos"), ("pad", "padding")):
+        config[f"{role}_token_id"] = settings.get(f"tokenizer.ggml.{name}_token_id")
+    if kind == "gpt2":
+        return {**config, "layer_norm_epsilon": own.get("attention.layer_norm_epsilon", 1e-5)}
+    refused = [name for name in REFUSED if own.get(name)]
+    if refused or "rope_freqs.weight" in file.tensors:
+        what = f"{kind}.{refused[0]}" if refused else "rope_freqs.weight, the scaling of Llama 3.1's positions"
+        raise ValueError(f"{file.path}: it has {what}, which is not converted from GGUF; take the published directory")
+    config["num_key_value_heads"] = own.get("attention.head_count_kv")
+    config["head_dim"] = own.get("attention.key_length", own.get("rope.dimension_count"))
+    config["rms_norm_eps"] = own.get("attention.layer_norm_rms_epsilon", 1e-6)
+    config["rope_theta"] = own.get("rope.freq_base", 10000.0)
+    scaling = own.get("rope.scaling.type", "none")
+    if scaling != "none":
+        config["rope_scaling"] = {"rope_type": scaling, "factor": own.get("rope.scaling.factor")}
+    config["attention_bias"], config["mlp_bias"] = ("blk.0.attn_q.bias" in file.tensors), ("blk.0.ffn_up.bias" in file.tensors)
+    return config
+
+
+def gguf_weights(file: GGUF, config: Dict[str, Any]) -> Dict[str, Stored]:
+    """The weights by their published names, dequantized to fp32 when they are read.
+
+    Raises:
+        ValueError: the queries' or keys' rows are not those of the heads.
+    """
+    kind = config["model_type"]
+    result = {}
+    for name, place in file.tensors.items():
+        published = _published_name(kind, name)
+        change = _change(kind, name, config)
+        shape = place.shape[::-1] if change is _transposed else place.shape
+        result[published or name] = Stored(shape, "F32", _reader(file, name, change))
+    return result
+
+
+def _published_name(kind: str, name: str) -> Optional[str]:
+    once, layers, parts = NAMES[kind]
+    if name == "output.weight":
+        return "lm_head.weight"
+    part, _, end = name.rpartition(".")
+    if part in once:
+        return f"{once[part]}.{end}"
+    blk, _, rest = part.partition(".")
+    number, _, inside = rest.partition(".")
+    return f"{layers}.{number}.{parts[inside]}.{end}" if blk == "blk" and inside in parts else None
+
+
+def _change(kind: str, name: str, config: Dict[str, Any]) -> Optional[Callable[[Tensor], Tensor]]:
+    part, _, end = name.rpartition(".")
+    if kind == "gpt2":
+        is_matrix = end == "weight" and part.startswith("blk.") and not part.endswith("_norm")
+        return _transposed if is_matrix else None
+    heads = {"attn_q": config["num_attention_heads"], "attn_k": config["num_key_value_heads"] or config["num_attention_heads"]}
+    count = heads.get(part.rpartition(".")[2])
+    return None if count is None else lambda tensor: halves_apart(tensor, count)
+
+
+def _transposed(tensor: Tensor) -> Tensor:
+    return tensor.t()
+
+
+def halves_apart(tensor: Tensor, heads: int) -> Tensor:
+    """Rows (heads · head, ...), within each head 0, h, 1, h + 1, ... of 2h, in the order 0, 1, ..., 2h - 1.
+
+    >>> import torch
+    >>> halves_apart(torch.tensor([0, 2, 1, 3]), heads=1)
+    tensor([0, 1, 2, 3])
+    """
+    pairs = tensor.reshape(heads, -1, 2, *tensor.shape[1:])
+    return pairs.transpose(1, 2).reshape(tensor.shape)
+
+
+def _reader(file: GGUF, name: str, change: Optional[Callable[[Tensor], Tensor]]) -> Callable[[], Tensor]:
+    return lambda: file.tensor(name) if change is None else change(file.tensor(name))

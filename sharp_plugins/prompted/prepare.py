@@ -1,0 +1,244 @@
+"""Prompts and texts as data for ``--task prompted_generation``: tokenised, checked line by line, binarized.
+
+A sequence of L symbols takes L - 1 of the model's positions: its last symbol is predicted, and not read.
+"""
+
+import json
+import os
+import shutil
+from itertools import islice
+from pathlib import Path
+from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+
+import tokenizers
+import torch
+from fairseq.data import indexed_dataset
+
+from sharp_plugins import __version__
+from sharp_plugins.files.text import read_json
+from sharp_plugins.files.writing import sha256, unfinished_in, write_text
+from sharp_plugins.prompted.backbone import DICTIONARY, Backbone
+from sharp_plugins.prompted.encoding import Encoding
+from sharp_plugins.prompted.formats import Format
+from sharp_plugins.prompted.prepared import PARTS, STAMP, VERSION, Prepared, read_prepared
+from sharp_plugins.prompted.reader import Pair, read_pairs
+from sharp_plugins.text.decoder_tokenizer import FILE
+
+SPLITS = ("train", "valid", "test")
+TOO_LONG = ("refuse", "skip", "cut")
+# The files of a tokenizer, as published and as converted.
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", FILE)
+# Pairs that are tokenised at once.
+BATCH = 1000
+
+
+class Limits(NamedTuple):
+    """How long a sequence may be, in symbols.
+
+    Attributes:
+        positions: of the model that are used.
+        room: of these, what a prompt leaves for a text that is generated.
+        too_long: what is done with others: one of `TOO_LONG`. To cut takes symbols from the prompt's beginning, after the start.
+    """
+
+    positions: int
+    room: int = 1
+    too_long: str = "refuse"
+
+
+class Inputs(NamedTuple):
+    """The files of each split (`read_pairs`), and the names of the fields in them."""
+
+    files: Dict[str, List[Path]]
+    prompt_field: str = "prompt"
+    text_field: Optional[str] = None
+
+
+def prepare(
+    inputs: Inputs, backbone: Backbone, format: Format, out, limits: Limits, tell: Callable[[str], None] = lambda line: None
+) -> Prepared:
+    """Write the data for *backbone* into the directory *out*. Where it holds the same data already, nothing is done.
+
+    In training and validation each text of a prompt is a sample. In a test set each prompt is one, with its first text, and
+    ``test.references.jsonl`` keeps all.
+
+    Args:
+        tell: is given a line about each split while it grows.
+
+    Raises:
+        OSError: a file cannot be opened.
+        ValueError: a line cannot be used, named by file and line, a limit does not fit, or *out* holds something else.
+    """
+    out = Path(out)
+    if not 2 <= limits.positions <= backbone.max_positions:
+        raise ValueError(f"--max-positions must be from 2 to {backbone.max_positions}, the model's, and is {limits.positions}")
+    if not 1 <= limits.room < limits.positions:
+        raise ValueError(f"--room must be from 1 to {limits.positions - 1}, and is {limits.room}")
+    encoding = Encoding(format, backbone.tokenizer, backbone.dictionary, backbone.start)
+    source = {
+        "format": format.as_dict(),
+        "files": {split: {path.name: sha256(path) for path in paths} for split, paths in inputs.files.items()},
+        "fields": [inputs.prompt_field, inputs.text_field],
+        "limits": limits._asdict(),
+        "backbone": backbone.checksums,
+        "unused": sorted(backbone.unused),
+    }
+    if _is_there(out, source, inputs):
+        tell(f"{out}: nothing to do, all was there")
+        return read_prepared(out)
+    if encoding.cannot_stop:
+        tell(
+            f"warning: the tokenizer has no symbol of {', '.join(map(repr, encoding.cannot_stop))}: generation will not stop there"
+        )
+    with unfinished_in(out) as unfinished:
+        shutil.copyfile(backbone.directory / DICTIONARY, unfinished / DICTIONARY)
+        for name in TOKENIZER_FILES:
+            if (backbone.directory / name).is_file():
+                shutil.copyfile(backbone.directory / name, unfinished / name)
+        facts = {split: _write(unfinished, split, inputs, encoding, backbone, limits, tell) for split in inputs.files}
+        stamp = {
+            "version": VERSION,
+            "source": source,
+            "facts": facts,
+            "arch": backbone.arch,
+            "max_positions": backbone.max_positions,
+            "start": backbone.start,
+            "stop": encoding.stop,
+            "made_with": {"sharp_plugins": __version__, "tokenizers": tokenizers.__version__},
+        }
+        write_text(unfinished / STAMP, json.dumps(stamp, ensure_ascii=False, indent=2) + "\n")
+        for name in sorted(os.listdir(unfinished), key=lambda name: name == STAMP):
+            os.replace(unfinished / name, out / name)
+    tell(f"{out}: written")
+    return read_prepared(out)
+
+
+def _is_there(out: Path, source: Dict, inputs: Inputs) -> bool:
+    """Whether *out* holds the data of *source*.
+
+    Raises:
+        ValueError: it holds something else.
+    """
+    if not out.exists():
+        return False
+    if (out / STAMP).is_file():
+        if read_json(out / STAMP).get("source") == source:
+            read_prepared(out)
+            return True
+        raise ValueError(f"{out}: holds data of other files or settings; choose another --out, or remove it")
+    own = {DICTIONARY, *TOKENIZER_FILES, "test.references.jsonl"}
+    own |= {f"{split}.{part}.{ending}" for split in inputs.files for part in PARTS for ending in ("bin", "idx")}
+    others = [name for name in os.listdir(out) if name not in own and not name.startswith(".unfinished-")]
+    if others:
+        raise ValueError(f"{out}: holds something else ({sorted(others)[0]}); choose another --out")
+    return False
+
+
+# ---------------------------------------------------------------------- one split
+
+
+def _write(directory: Path, split: str, inputs: Inputs, encoding: Encoding, backbone: Backbone, limits: Limits, tell) -> Dict:
+    """Write a split, and return its numbers."""
+    dictionary = encoding.dictionary
+    builders = [
+        indexed_dataset.make_builder(str(directory / f"{split}.{part}.bin"), impl="mmap", vocab_size=len(dictionary))
+        for part in PARTS
+    ]
+    facts = dict.fromkeys(("samples", "prompt_symbols", "text_symbols", "longest", "cut", "skipped"), 0)
+    is_test, kept = split == "test", []
+    pairs = read_pairs(inputs.files[split], inputs.prompt_field, inputs.text_field)
+    check = Check(encoding, backbone)
+    for number, (pair, prompt, text) in enumerate(_samples(pairs, encoding, is_test), 1):
+        check(pair.where, prompt, text)
+        fitting = fit(prompt, text, limits, len(encoding.start), pair.where)
+        if fitting is None:
+            facts["skipped"] += 1
+        else:
+            facts["cut"] += fitting is not prompt
+            facts["samples"] += 1
+            facts["prompt_symbols"] += len(fitting)
+            facts["text_symbols"] += len(text)
+            facts["longest"] = max(facts["longest"], len(fitting) + len(text) - 1)
+            for builder, side in zip(builders, (fitting, text)):
+                builder.add_item(torch.tensor(side, dtype=torch.long))
+            if is_test:
+                kept.append(json.dumps({"prompt": pair.prompt, "texts": list(pair.texts)}, ensure_ascii=False) + "\n")
+        if number % (10 * BATCH) == 0:
+            tell(f"{split}: {facts['samples']} samples")
+    if not facts["samples"]:
+        raise ValueError(f"{inputs.files[split][0]}: no sample in it" + (" that fits the model" if facts["skipped"] else ""))
+    for part, builder in zip(PARTS, builders):
+        builder.finalize(str(directory / f"{split}.{part}.idx"))
+    if is_test:
+        write_text(directory / "test.references.jsonl", "".join(kept))
+    notes = [f", {facts[what]} {what}" for what in ("cut", "skipped") if facts[what]]
+    words = f"{facts['prompt_symbols']} + {facts['text_symbols']} symbols, at most {facts['longest']} positions"
+    tell(f"{split}: {facts['samples']} samples, {words}{''.join(notes)}")
+    return facts
+
+
+def _samples(pairs: Iterator[Pair], encoding: Encoding, is_test: bool) -> Iterator[Tuple[Pair, List[int], List[int]]]:
+    """Each sample's pair, and its prompt and text as symbols; a prompt is tokenised once for all its texts."""
+    while batch := list(islice(pairs, BATCH)):
+        chosen = [pair.texts[:1] if is_test else pair.texts for pair in batch]
+        prompts = encoding.prompts([pair.prompt for pair in batch])
+        texts = iter(encoding.texts([text for group in chosen for text in group]))
+        for pair, prompt, group in zip(batch, prompts, chosen):
+            for _ in group:
+                yield pair, prompt, next(texts)
+
+
+class Check:
+    """Raises ValueError, naming file and line, where the model cannot read or learn a sequence.
+
+    Example::
+
+        check = Check(encoding, backbone)
+        check("train.jsonl:1", prompt=[0, 52, 61], text=[70, 2])
+    """
+
+    def __init__(self, encoding: Encoding, backbone: Backbone):
+        dictionary = encoding.dictionary
+        self.encoding, self.unk, self.pad = encoding, dictionary.unk(), dictionary.pad()
+        self.end = dictionary.index(encoding.end)
+        self.unused = {dictionary.index(symbol) for symbol in backbone.unused}
+
+    def __call__(self, where: str, prompt: Sequence[int], text: Sequence[int]) -> None:
+        bare = len(prompt) - len(self.encoding.start) - len(self.encoding.separator)
+        for name, side, own in (("prompt", prompt, bare), ("text", text, len(text) - 1)):
+            if own < 1:
+                raise ValueError(f"{where}: the {name} is empty: the tokenizer makes no symbol of it")
+            if self.unk in side:
+                raise ValueError(f"{where}: the {name} has a character that the tokenizer does not know")
+            if self.pad in side or not self.unused.isdisjoint(side):
+                symbol = next(s for s in side if s == self.pad or s in self.unused)
+                raise ValueError(
+                    f"{where}: the {name} has the symbol {self.encoding.dictionary[symbol]}, which the model does not know"
+                )
+        if self.end in text[:-1]:
+            raise ValueError(f"{where}: the text has the symbol {self.encoding.end} in it, which ends a text")
+
+
+def fit(prompt: List[int], text: Sequence[int], limits: Limits, starts: int, where: str) -> Optional[List[int]]:
+    """The prompt that fits with *text* into the model: itself, one without its first symbols, or None where it is skipped.
+
+    Args:
+        starts: how many symbols of the prompt are its start, which is kept.
+
+    Raises:
+        ValueError: it does not fit.
+
+    >>> fit([0, 5, 6, 7, 2], [8, 9, 2], Limits(positions=6, too_long="cut"), starts=1, where="train.jsonl:1")
+    [0, 6, 7, 2]
+    """
+    most = min(limits.positions + 1 - len(text), limits.positions - limits.room)
+    if len(prompt) <= most:
+        return prompt
+    if limits.too_long == "skip":
+        return None
+    if limits.too_long == "cut" and most > starts:
+        return prompt[:starts] + prompt[len(prompt) - most + starts :]
+    cause = f"{len(prompt)} symbols of prompt and {len(text)} of text do not fit into {limits.positions} positions"
+    if len(prompt) + len(text) - 1 <= limits.positions:
+        cause = f"a prompt of {len(prompt)} symbols leaves less than {limits.room} of {limits.positions} positions (--room)"
+    raise ValueError(f"{where}: {cause}; --too-long skip or cut, or a larger --max-positions")

@@ -1,0 +1,98 @@
+"""A directory of binarized prompts and texts, and the file in it that says what they were made of.
+
+DATA/SPLIT.prompt.{bin,idx}     what stands before each text, start and separator too
+DATA/SPLIT.text.{bin,idx}       the texts, each with its end
+DATA/test.references.jsonl      the prompts and all texts of a test set, one line for each of its samples
+DATA/dict.txt                   the model's dictionary
+DATA/tokenizer.json ...         its tokenizer
+DATA/prompted.json              what all this was made of
+"""
+
+from pathlib import Path
+from typing import Dict, List, NamedTuple, Optional
+
+from fairseq.data import Dictionary
+
+from sharp_plugins.files.text import read_json
+from sharp_plugins.files.writing import sha256
+from sharp_plugins.prompted.backbone import DICTIONARY, TOKENIZER
+from sharp_plugins.prompted.encoding import Encoding
+from sharp_plugins.prompted.formats import format_of
+from sharp_plugins.text.converted import load_tokenizer
+from sharp_plugins.text.dictionary import read_dictionary
+
+STAMP = "prompted.json"
+# Changed with what is written.
+VERSION = 1
+COMMAND = "python -m sharp_plugins.prompted prepare"
+PARTS = ("prompt", "text")
+
+
+class Prepared(NamedTuple):
+    """What the stamp of a directory says.
+
+    Attributes:
+        source: all that the data were made of.
+        facts: numbers of each split.
+        arch, max_positions, start, stop: the model's architecture, its positions, the start and the stop symbols.
+    """
+
+    directory: Path
+    source: Dict
+    facts: Dict
+    arch: str
+    max_positions: int
+    start: Optional[str]
+    stop: List[str]
+
+    @property
+    def checksums(self) -> Dict[str, str]:
+        """Of the model's dictionary and tokenizer."""
+        return self.source["backbone"]
+
+    @property
+    def format(self) -> Dict:
+        """The settings of the format."""
+        return self.source["format"]
+
+    def dictionary(self) -> Dictionary:
+        return read_dictionary(self.directory / DICTIONARY)
+
+    def encoding(self, dictionary: Dictionary) -> Encoding:
+        format = format_of(self.format, str(self.directory / STAMP))
+        return Encoding(format, load_tokenizer(self.directory), dictionary, self.start)
+
+
+def read_prepared(directory) -> Prepared:
+    """What `prepare` wrote.
+
+    Raises:
+        FileNotFoundError: it did not.
+        ValueError: the directory is of another version, or its dictionary or tokenizer were changed.
+
+    Example::
+
+        prepared = read_prepared("DATA")
+        prepared.facts["train"]["samples"]
+    """
+    directory = Path(directory)
+    if not (directory / STAMP).is_file():
+        raise FileNotFoundError(f"{directory / STAMP}: not there; `{COMMAND}` writes such a directory")
+    stamp = read_json(directory / STAMP)
+    try:
+        if stamp["version"] != VERSION:
+            raise ValueError(f"{directory}: written by another version; make it again with `{COMMAND}`")
+        wanted = {"source": dict, "facts": dict, "arch": str, "max_positions": int, "start": (str, type(None)), "stop": list}
+        values = {name: stamp[name] for name in wanted}
+        if not all(isinstance(values[name], kind) for name, kind in wanted.items()):
+            raise TypeError(" or ".join(wanted))
+        prepared = Prepared(directory, **values)
+        checksums, _ = dict(prepared.checksums), format_of(prepared.format, str(directory / STAMP))
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{directory / STAMP}: not what `{COMMAND}` writes: {error}") from None
+    for name in (DICTIONARY, TOKENIZER):
+        if not (directory / name).is_file() or sha256(directory / name) != checksums.get(name):
+            raise ValueError(
+                f"{directory / name}: it is not the one that the data were made with; make them again with `{COMMAND}`"
+            )
+    return prepared

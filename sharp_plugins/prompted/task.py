@@ -1,0 +1,241 @@
+"""``--task prompted_generation``: a language model learns to write a text after a prompt, and writes it.
+
+The data are those of ``python -m sharp_plugins.prompted prepare``. The loss is a stock criterion's (``cross_entropy``,
+``label_smoothed_cross_entropy`` and those built on them), over the texts and their ends alone, or with ``--count-prompt`` over the
+prompts too. Its mean is over the symbols that it counts, so that learning rates mean what they mean elsewhere.
+"""
+
+import inspect
+import logging
+from contextlib import nullcontext
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Dict, List, Optional
+
+import torch
+from fairseq.data import data_utils
+from fairseq.models import FairseqLanguageModel
+from fairseq.tasks import FairseqTask, register_task
+from fairseq.utils import safe_getattr
+from omegaconf import II, OmegaConf, open_dict
+from torch import Tensor
+
+from sharp_plugins.files.tensors import read_torch
+from sharp_plugins.files.writing import sha256
+from sharp_plugins.generation.flags import GenerationFlags, build_generator
+from sharp_plugins.prompted.dataset import PromptedDataset, Rows, prompts_alone
+from sharp_plugins.prompted.lines import Lines
+from sharp_plugins.prompted.prepared import COMMAND, PARTS, read_prepared
+
+logger = logging.getLogger(__name__)
+
+# What a checkpoint's "task_state" is called that tells which data it was trained on.
+STATE = "prompted_generation"
+
+
+@dataclass
+class PromptedGenerationConfig(GenerationFlags):
+    data: Optional[str] = field(default=None, metadata={"help": f"directory that `{COMMAND}` wrote"})
+    count_prompt: bool = field(default=False, metadata={"help": "the loss counts the prompts too (default: the texts alone)"})
+    tokens_per_sample: int = field(
+        default=0, metadata={"help": "the most positions of a sequence (default: as many as the data's model has)"}
+    )
+    # What fairseq's own language models take from their task.
+    max_target_positions: Optional[int] = field(
+        default=None, metadata={"help": "positions of a new model (default: --tokens-per-sample)"}
+    )
+    add_bos_token: bool = field(default=False, metadata={"help": "not for this task: the data's format has a start of its own"})
+    # Where weights come from, whose dictionary must be the data's.
+    finetune_from_model: Optional[str] = II("checkpoint.finetune_from_model")
+    restore_file: str = II("checkpoint.restore_file")
+    save_dir: str = II("checkpoint.save_dir")
+    path: Optional[str] = II("common_eval.path")
+
+
+@register_task("prompted_generation", dataclass=PromptedGenerationConfig)
+class PromptedGeneration(FairseqTask):
+    """Text after a prompt, by a `FairseqLanguageModel`.
+
+    Raises:
+        FileNotFoundError: the data are not there.
+        ValueError: they are no data of this task, are of another model, or a flag does not fit.
+
+    Example, with data that are prepared::
+
+        task = PromptedGeneration.setup_task(PromptedGenerationConfig(data="DATA"))
+        task.load_dataset("valid")
+        sample = task.dataset("valid").collater([task.dataset("valid")[0]])
+        sample["ntokens"]  # symbols of the text, its end among them
+    """
+
+    @classmethod
+    def setup_task(cls, cfg, **unused):
+        """The task of a config, a checkpoint's too."""
+        return cls(cfg)
+
+    def __init__(self, cfg):
+        super().__init__(cfg)
+        if not cfg.data:
+            raise ValueError(f"--task prompted_generation needs data: the directory that `{COMMAND}` wrote")
+        if cfg.add_bos_token:
+            raise ValueError("--add-bos-token: the format of the data says what stands before a prompt (prepare's --start)")
+        self.prepared = read_prepared(cfg.data)
+        self.dictionary = self.prepared.dictionary()
+        self.encoding = self.prepared.encoding(self.dictionary)
+        self.only_scored = False  # until the model says that it can
+        self.state.add_factory(STATE, lambda: {"vocabulary": dict(self.prepared.checksums), "format": dict(self.prepared.format)})
+        getattr(self.state, STATE)  # made now, so that it is saved
+        logger.info("dictionary: %d symbols; format: %s", len(self.dictionary), self.prepared.format)
+
+    @property
+    def source_dictionary(self):
+        return self.dictionary
+
+    @property
+    def target_dictionary(self):
+        return self.dictionary
+
+    def max_positions(self) -> int:
+        """The most symbols that the model reads of a sequence."""
+        return self.cfg.tokens_per_sample or self.prepared.max_positions
+
+    # ------------------------------------------------------------------ data and model
+
+    def load_dataset(self, split: str, **unused) -> None:
+        """Load a split, for training, validation or generation.
+
+        Raises:
+            FileNotFoundError: it is not there.
+        """
+        place = Path(self.cfg.data)
+        parts = [data_utils.load_indexed_dataset(str(place / f"{split}.{part}"), self.dictionary, "mmap") for part in PARTS]
+        if None in parts:
+            raise FileNotFoundError(f"{place}: no data of {split}; there are {', '.join(self.prepared.facts)}")
+        is_train = split.startswith("train")
+        self.datasets[split] = PromptedDataset(*parts, self.dictionary.pad(), self.cfg.count_prompt, self.only_scored, is_train)
+
+    def build_model(self, cfg, from_checkpoint=False):
+        """The model; where no flag says otherwise, with as many positions and the unused symbols of the data's own model.
+
+        Raises:
+            ValueError: it is no language model, or its weights come from a checkpoint with another dictionary.
+        """
+        for path in filter(Path.is_file, self.checkpoints(from_checkpoint)):
+            self.check_checkpoint(path)
+        with open_dict(cfg) if OmegaConf.is_config(cfg) else nullcontext():
+            if not safe_getattr(cfg, "max_target_positions"):
+                cfg.max_target_positions = self.max_positions()
+            if safe_getattr(cfg, "unused_symbols") == "" and not from_checkpoint:
+                cfg.unused_symbols = " ".join(self.prepared.source["unused"])
+        model = super().build_model(cfg, from_checkpoint)
+        if not isinstance(model, FairseqLanguageModel):
+            raise ValueError(
+                f"--task prompted_generation trains language models, such as --arch sharp_gpt2, and {type(model).__name__} is none"
+            )
+        self.only_scored = "scored" in inspect.signature(model.decoder.forward).parameters
+        return model
+
+    def checkpoints(self, to_generate: bool) -> List[Path]:
+        """Where the model's weights will come from, whether there is a file or not."""
+        if to_generate:
+            return [Path(path) for path in (self.cfg.path or "").split(":")]
+        last = self.cfg.restore_file == "checkpoint_last.pt"  # fairseq's default, which lies in --save-dir
+        return [Path(self.cfg.finetune_from_model or ""), Path(self.cfg.save_dir if last else "", self.cfg.restore_file)]
+
+    def check_checkpoint(self, path: Path) -> None:
+        """Raise ValueError unless a checkpoint's dictionary and tokenizer are the data's, as far as it says."""
+        state = read_torch(path, mmap=True)
+        if isinstance(state, dict):
+            self.check_vocabulary((state.get("task_state") or {}).get(STATE), path)
+        beside = {name: path.parent / name for name in self.prepared.checksums if (path.parent / name).is_file()}
+        # A converted model lies beside both. A directory of data may hold checkpoints too, and then says the same.
+        if len(beside) == len(self.prepared.checksums):
+            self.check_vocabulary({"vocabulary": {name: sha256(file) for name, file in beside.items()}}, path.parent)
+
+    def check_vocabulary(self, saved: Optional[Dict[str, Any]], where) -> None:
+        if not saved:
+            return
+        others = [name for name, checksum in self.prepared.checksums.items() if saved["vocabulary"].get(name) != checksum]
+        if others:
+            raise ValueError(
+                f"{where}: its {' and '.join(others)} are another model's than those of {self.cfg.data}: make the data with this "
+                f"model's directory, `{COMMAND} --backbone DIR`"
+            )
+        if saved.get("format", self.prepared.format) != self.prepared.format:
+            logger.warning(
+                "%s was trained with another format: %s, and the data have %s", where, saved["format"], self.prepared.format
+            )
+
+    def load_state_dict(self, state_dict: Dict[str, Any]) -> None:
+        """Take a checkpoint's "task_state", whose dictionary must be the data's."""
+        self.check_vocabulary(state_dict.get(STATE), "the checkpoint")
+
+    # ------------------------------------------------------------------ generation
+
+    def build_generator(self, models, args, seq_gen_cls=None, extra_gen_cls_kwargs=None, prefix_allowed_tokens_fn=None):
+        """What ``fairseq-generate`` and ``fairseq-interactive`` write texts with."""
+        if (
+            seq_gen_cls is not None
+            or prefix_allowed_tokens_fn is not None
+            or (extra_gen_cls_kwargs or {}).get("lm_model") is not None
+        ):
+            raise ValueError("--task prompted_generation has a generator of its own, without another model or rule beside it")
+        stops = [*self.prepared.stop, *str(self.cfg.stop_symbols or "").split()]
+        more = GenerationFlags(**{f.name: self.cfg[f.name] for f in fields(GenerationFlags) if not f.name.startswith("_")})
+        more.stop_symbols = " ".join(dict.fromkeys(stops))
+        room = min([self.max_positions(), *(model.max_positions() for model in models)])  # what is longer is no part of any batch
+        longest = [int(n) for data in self.datasets.values() for n in data.prompts.sizes[data.sizes <= room]]
+        return build_generator(models, self.dictionary, args, more, max(longest, default=None))
+
+    def inference_step(self, generator, models, sample, prefix_tokens=None, constraints=None):
+        """The texts for a sample's prompts.
+
+        A sample of `load_dataset` holds prompts and texts in one row. It is changed to prompts and texts apart, which
+        ``fairseq-generate`` prints afterwards.
+
+        Args:
+            prefix_tokens: ignored but for its width, which says how many symbols of each text are given (``--prefix-size``).
+        """
+        if constraints is not None:
+            raise ValueError("--constraints: a language model's texts cannot be constrained; leave it out")
+        if "prompt_lengths" in sample:
+            size = 0 if prefix_tokens is None else prefix_tokens.size(1)
+            sample.update(prompts_alone(sample, self.dictionary.pad()))
+            prefix_tokens = sample["target"][:, :size] if size else None
+        with torch.no_grad():
+            return generator.generate(models, sample, prefix_tokens=prefix_tokens)
+
+    def build_dataset_for_inference(self, src_tokens: List[Tensor], src_lengths: List[int], constraints=None, **unused):
+        """Prompts without texts; *src_tokens* are as `get_interactive_tokens_and_lengths` gives them."""
+        if constraints is not None:
+            raise ValueError("--constraints: a language model's texts cannot be constrained; leave it out")
+        return PromptedDataset(Rows(src_tokens, src_lengths), None, self.dictionary.pad())
+
+    def get_interactive_tokens_and_lengths(self, lines, encode_fn):
+        """Prompts as symbols, without an end.
+
+        Raises:
+            ValueError: a prompt is empty, or is longer than the model.
+        """
+        tokens = [self.dictionary.encode_line(encode_fn(line), append_eos=False, add_if_not_exist=False).long() for line in lines]
+        for line, symbols in zip(lines, tokens):
+            if not line.strip():
+                raise ValueError("a prompt is empty")
+            if len(symbols) > self.max_positions():
+                raise ValueError(
+                    f"a prompt has {len(symbols)} symbols, and the model {self.max_positions()} positions: {line[:60]!r}"
+                )
+        return tokens, [len(symbols) for symbols in tokens]
+
+    def build_bpe(self, args):
+        """The data's format and tokenizer: no ``--bpe`` is needed.
+
+        Raises:
+            ValueError: another one is asked for.
+        """
+        name = getattr(args, "_name", None) or (args if isinstance(args, str) else None)
+        if name not in (None, "sharp_tokenizer"):
+            raise ValueError(
+                f"--bpe {name}: the data have a tokenizer of their own, which --task prompted_generation uses; leave it out"
+            )
+        return Lines(self.encoding)

@@ -1,0 +1,91 @@
+"""The files of a published decoder's tokenizer, and its special tokens.
+
+Read are ``tokenizer.json``, and ``vocab.json`` with ``merges.txt`` (GPT-2, OPT). Where these do not say which token ends a text,
+config.json does by its id, and where it does not either, the token is the family's usual one.
+"""
+
+from pathlib import Path
+from typing import Dict, Optional, Tuple
+
+from sharp_plugins.text.published import mark_special, read_backend, token_of
+
+# Tokenizers for which vocab.json and merges.txt are enough; their names may end in Fast.
+CLASSES = ("GPT2Tokenizer",)
+USUAL_END = ("<|endoftext|>", "</s>")
+SENTENCEPIECE = "tokenizer.model"
+
+
+def read_decoder_backend(directory: Path, config: Dict) -> Tuple:
+    """The `tokenizers.Tokenizer` of a directory, its special token of each role that has one, and the token that it puts before
+    each text (None for none).
+
+    Args:
+        config: the content of config.json.
+
+    Raises:
+        FileNotFoundError: the directory holds no tokenizer that can be read.
+        ValueError: a file cannot be read, or no token ends a text.
+        ImportError: tokenizers is not installed.
+    """
+    names = ("tokenizer.json", "vocab.json", "merges.txt")
+    if not (directory / names[0]).is_file() and not all((directory / name).is_file() for name in names[1:]):
+        also = ""
+        if (directory / SENTENCEPIECE).is_file():
+            also = (
+                f"; {SENTENCEPIECE} alone is not read. Let transformers write the other form, with sentencepiece installed: "
+                "AutoTokenizer.from_pretrained(DIRECTORY).save_pretrained(DIRECTORY)"
+            )
+        raise FileNotFoundError(f"{directory}: no tokenizer there. Expected is tokenizer.json, or vocab.json and merges.txt{also}")
+    backend, names = read_backend(directory, CLASSES)
+    try:
+        special = special_tokens(backend, names, config)
+    except ValueError as error:
+        raise ValueError(f"{directory}: {error}") from None
+    mark_special(backend, special.values())
+    return backend, special, token_before(backend, names, special)
+
+
+def special_tokens(backend, names: Dict, config: Dict) -> Dict[str, str]:
+    """The token of each role that has one in the vocabulary.
+
+    Args:
+        names: what the tokenizer's files say of roles.
+        config: the content of config.json, which has ids.
+
+    Raises:
+        ValueError: no token ends a text, or config.json says another one.
+    """
+    vocabulary, found = backend.get_vocab(with_added_tokens=True), {}
+    for role in ("eos_token", "bos_token", "pad_token"):
+        index = config.get(f"{role}_id")
+        token = token_of(names, role) or (backend.id_to_token(index) if type(index) is int and index >= 0 else None)
+        if isinstance(token, str) and token in vocabulary:
+            found[role] = token
+    ends = config.get("eos_token_id")
+    if "eos_token" not in found and isinstance(ends, list) and ends and type(ends[0]) is int:
+        found["eos_token"] = backend.id_to_token(ends[0])
+    if found.get("eos_token") is None:
+        found["eos_token"] = next((token for token in USUAL_END if token in vocabulary), None)
+    if found["eos_token"] is None:
+        raise ValueError("no token ends a text: name it in tokenizer_config.json, as eos_token")
+    unknown = getattr(backend.model, "unk_token", None)
+    if unknown in vocabulary:
+        found["unk_token"] = unknown
+    rows = config.get("vocab_size")  # ids beyond are of the usual config, and of no token of this model
+    known = [i for i in (ends if isinstance(ends, list) else [ends]) if type(i) is int and not (type(rows) is int and i >= rows)]
+    if known and vocabulary[found["eos_token"]] not in known:
+        raise ValueError(
+            f"its tokenizer is another model's: the token that ends a text is {found['eos_token']!r}, number "
+            f"{vocabulary[found['eos_token']]}, and config.json says eos_token_id {ends}"
+        )
+    return found
+
+
+def token_before(backend, names: Dict, special: Dict[str, str]) -> Optional[str]:
+    """The token that the published tokenizer puts before each text: by ``add_bos_token``, or else as tokenizer.json says."""
+    if isinstance(names.get("add_bos_token"), bool):
+        return (special.get("bos_token") or special["eos_token"]) if names["add_bos_token"] else None
+    if backend.post_processor is None:
+        return None
+    alone, around = (backend.encode("x", add_special_tokens=flag).tokens for flag in (False, True))
+    return around[0] if around[: len(alone)] != alone else None

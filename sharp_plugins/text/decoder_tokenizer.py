@@ -1,0 +1,123 @@
+"""Tokenizers of published decoders (GPT-2, OPT, Llama) in the symbols of a fairseq dictionary.
+
+fairseq's four special symbols begin every dictionary. Decoders have fewer special tokens than encoders, and so:
+
+* the token that ends a text is ``</s>``; one that begins it, where it is another, ``<s>``; one for padding, where it is another
+  than both, ``<pad>``. ``<unk>`` is the token for what the tokenizer cannot write, which byte-level BPE has not;
+* a token without one of these roles, spelled as one of the four symbols, is that symbol where it has no other token (OPT's
+  ``<s>``);
+* a symbol without a token is *unused*: the model gives it no probability;
+* all other published ids follow in their order. A table of words may have more rows than there are tokens: they are symbols too.
+
+In SmolLM2 ``<|im_end|>`` is ``</s>``, ``<|im_start|>`` is ``<s>``, and ``<|endoftext|>`` a symbol like all others.
+"""
+
+import json
+from pathlib import Path
+from typing import Dict, Iterable, List, Optional
+
+from sharp_plugins.files.text import read_json
+from sharp_plugins.text.decoder_files import read_decoder_backend
+from sharp_plugins.text.tokenizer import Tokenizer, as_symbol
+
+# fairseq's symbols in the order of its dictionaries, and in that in which they take their tokens.
+FIRST = ("<s>", "<pad>", "</s>", "<unk>")
+ROLES = {"eos_token": "</s>", "bos_token": "<s>", "unk_token": "<unk>", "pad_token": "<pad>"}
+# What says that a directory holds a converted decoder, and what its other files do not say.
+FILE = "decoder.json"
+# Between documents, in the training data of GPT-2 and of many after it.
+SEPARATOR = "<|endoftext|>"
+
+
+class DecoderTokenizer(Tokenizer):
+    """A published decoder's tokenizer, and the fairseq dictionary of its model's table of words.
+
+    Attributes:
+        symbols: the dictionary's symbols in their order, fairseq's four first.
+        published_ids: the published id of each symbol, -1 for unused ones.
+        unused: symbols that the published model has not.
+        family: the published ``model_type``.
+        start: the symbol before a text on its own, None for none: what the published tokenizer puts there, or else
+            ``<|endoftext|>``, where there is such a token.
+
+    Example, with what ``python -m sharp_plugins.convert`` made of SmolLM2::
+
+        tokenizer = DecoderTokenizer.load("OUT")
+        tokenizer.encode("The cat")  # ["The", "Ġcat"]
+        tokenizer.unused, tokenizer.start  # ["<pad>", "<unk>"], "<|endoftext|>"
+    """
+
+    def __init__(self, backend, special_tokens: Dict[str, str], rows: int, family: str, begins: Optional[str] = None):
+        """
+        Args:
+            backend: a `tokenizers.Tokenizer` without truncation and padding.
+            special_tokens: the token of each role of `ROLES` that has one, ``eos_token`` among them.
+            rows: of the published table of words.
+            begins: the token that the published tokenizer puts before each text.
+
+        Raises:
+            ValueError: the tokenizer is not that of a table of so many rows.
+        """
+        self.backend, self.special_tokens, self.rows, self.family = backend, special_tokens, rows, family
+        vocabulary = backend.get_vocab(with_added_tokens=True)
+        highest = max(vocabulary.values())
+        if highest >= rows:
+            raise ValueError(
+                f"its tokenizer is another model's: it has ids up to {highest}, and the model's table of words has {rows} rows"
+            )
+        ids: Dict[str, int] = {}
+        for role, symbol in ROLES.items():
+            token = special_tokens.get(role)
+            if token in vocabulary and vocabulary[token] not in ids.values():
+                ids[symbol] = vocabulary[token]
+        for symbol in FIRST:
+            if symbol not in ids and vocabulary.get(symbol, -1) not in (-1, *ids.values()):
+                ids[symbol] = vocabulary[symbol]
+        self.unused: List[str] = [symbol for symbol in FIRST if symbol not in ids]
+        special, token_of = {index: symbol for symbol, index in ids.items()}, {i: token for token, i in vocabulary.items()}
+        others = [i for i in range(rows) if i not in special]
+        self._symbol_of = {**special, **{i: as_symbol(token_of.get(i, ""), i) for i in others}}
+        self.published_ids: List[int] = [ids.get(symbol, -1) for symbol in FIRST] + others
+        self.symbols: List[str] = [*FIRST, *(self._symbol_of[i] for i in others)]
+        self._id_of = {symbol: i for i, symbol in self._symbol_of.items()}
+        begins = begins or (SEPARATOR if SEPARATOR in vocabulary else None)
+        self.start = None if begins is None else self._symbol_of[vocabulary[begins]]
+
+    @classmethod
+    def load(cls, directory) -> "DecoderTokenizer":
+        """Read the tokenizer of a converted decoder.
+
+        Raises:
+            FileNotFoundError: a file is not there.
+            ValueError: a file cannot be read, or they do not fit together.
+            ImportError: tokenizers is not installed.
+        """
+        directory = Path(directory)
+        if not (directory / FILE).is_file():
+            raise FileNotFoundError(f"{directory / FILE}: not there; `python -m sharp_plugins.convert` writes it for a decoder")
+        known = read_json(directory / FILE)
+        backend, special, _ = read_decoder_backend(directory, {})
+        try:
+            tokenizer = cls(backend, special, int(known["rows"]), str(known["family"]))
+            tokenizer.start = known["start"]
+            if tokenizer.start is not None:
+                tokenizer._id_of[tokenizer.start]
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{directory}: the decoder's files do not fit together: {type(error).__name__}: {error}") from error
+        return tokenizer
+
+    def save(self, directory) -> None:
+        """Write what `load` reads, and fairseq's ``dict.txt``."""
+        super().save(directory)
+        content = json.dumps({"family": self.family, "rows": self.rows, "start": self.start}, indent=2)
+        (Path(directory) / FILE).write_text(content + "\n", encoding="utf-8")
+
+    def decode(self, symbols: Iterable[str]) -> str:
+        """The text of symbols, special ones too, with every space that was there."""
+        ids = [self._id_of[symbol] for symbol in symbols if symbol in self._id_of]
+        return self.backend.decode(ids, skip_special_tokens=False)
+
+    def begins_a_word(self, symbol: str) -> bool:
+        """Whether a word begins with a symbol: one with a space."""
+        token = self.backend.id_to_token(self._id_of[symbol]) if symbol in self._id_of else None
+        return symbol in FIRST or token is None or token.startswith(("\u0120", "\u2581"))

@@ -1,0 +1,225 @@
+"""What is refused of decoders: before any work, in one line that names the file, and with nothing left behind."""
+
+import json
+import re
+import shutil
+
+import published
+import published_decoders as small
+import pytest
+import torch
+import toy  # noqa: F401  registers the plugin
+
+from sharp_plugins.convert.__main__ import main
+from sharp_plugins.convert.decoder_backbone import load_decoder
+from sharp_plugins.convert.decoder_conversion import convert_decoder
+
+pytest.importorskip("transformers")
+pytest.importorskip("tokenizers")
+
+LAYER = {"gpt2": "transformer.h.1.", "opt": "model.decoder.layers.1.", "llama": "model.layers.1."}
+
+
+@pytest.fixture(scope="module")
+def directories(tmp_path_factory):
+    root = tmp_path_factory.mktemp("published")
+    for family in LAYER:
+        small.write(root / family, family)
+    return root
+
+
+def config(**changes):
+    return lambda directory: small.change_config(directory, **changes)
+
+
+def weights(change):
+    def spoil(directory):
+        tensors = small.weights(directory)
+        change(tensors)
+        small.rewrite(directory, tensors)
+
+    return spoil
+
+
+def put(**tensors):
+    return weights(lambda all: all.update({name.replace("__", "."): value for name, value in tensors.items()}))
+
+
+def drop(name):
+    return weights(lambda all: all.pop(name))
+
+
+def cut(name):
+    def spoil(directory):
+        small.rewrite(directory, small.weights(directory), safe=name.endswith("safetensors"), shards=3)
+        path = directory / name
+        path.write_bytes(path.read_bytes()[:-40])
+
+    return spoil
+
+
+def lose(name, safe=True):
+    def spoil(directory):
+        small.rewrite(directory, small.weights(directory), safe, shards=3)
+        (directory / name).unlink()
+
+    return spoil
+
+
+def misplace(directory):
+    """The index says another shard than that which holds the weight."""
+    small.rewrite(directory, small.weights(directory), shards=3)
+    path = directory / "model.safetensors.index.json"
+    index = json.loads(path.read_text())
+    for name, place in index["weight_map"].items():
+        index["weight_map"][name] = place.replace("00002-of", "00001-of")
+    path.write_text(json.dumps(index))
+
+
+def point_outside(directory):
+    small.rewrite(directory, small.weights(directory), shards=3)
+    path = directory / "model.safetensors.index.json"
+    path.write_text(path.read_text().replace("model-00002-of", "../model-00002-of"))
+
+
+def other_tokenizer(of):
+    """The files of the tokenizer of a model with more tokens."""
+
+    def spoil(directory):
+        for path in [*directory.glob("tokenizer*"), *directory.glob("vocab*"), *directory.glob("merges*")]:
+            path.unlink()
+        of(directory)
+
+    return spoil
+
+
+def fewer_tokens(directory):
+    vocabulary = json.loads((directory / "vocab.json").read_text())
+    size = small.model("gpt2", vocab_size=len(vocabulary) + 200)
+    size.save_pretrained(directory)
+
+
+def sentencepiece_alone(directory):
+    (directory / "tokenizer.json").rename(directory / "tokenizer.model")
+
+
+def role(**names):
+    def spoil(directory):
+        path = directory / "tokenizer_config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **names}))
+
+    return spoil
+
+
+TABLE = torch.ones(7, 24)
+YARN = {"rope_type": "yarn", "factor": 4.0, "rope_theta": 1e4}
+REFUSALS = {
+    "another type": ("llama", config(model_type="mistral"), r"model_type is 'mistral'; only 'bert'.* 'gpt2', 'llama' and 'opt'"),
+    "no type": ("llama", config(model_type=None), "model_type is None"),
+    "scaled by layers": ("gpt2", config(scale_attn_by_inverse_layer_idx=True), "json: scale_attn_by_inverse_layer_idx is True"),
+    "reordered": ("gpt2", config(reorder_and_upcast_attn=True), "config.json: reorder_and_upcast_attn is True"),
+    "not scaled": ("gpt2", config(scale_attn_weights=False), "config.json: scale_attn_weights is False"),
+    "cross attention": ("gpt2", config(add_cross_attention=True), "config.json: add_cross_attention is True"),
+    "an activation": ("gpt2", config(activation_function="tanh"), "activation_function is 'tanh'; sharp_decoder has relu, gelu"),
+    "another activation": ("llama", config(hidden_act="relu6"), "hidden_act is 'relu6'"),
+    "norms without weights": ("opt", config(layer_norm_elementwise_affine=False), "layer_norm_elementwise_affine is False"),
+    "a scaling": ("llama", config(rope_parameters=YARN), "rope_type is 'yarn' .* known are default, linear, llama3"),
+    "an old scaling": (
+        "llama",
+        config(rope_parameters=None, rope_scaling={"type": "dynamic", "factor": 2.0}),
+        "rope_type is 'dynamic'",
+    ),
+    "half a scaling": ("llama", config(rope_parameters={"rope_type": "llama3", "factor": 8.0}), "low_freq_factor, .* missing"),
+    "a part turned": ("llama", config(partial_rotary_factor=0.5), "partial_rotary_factor is 0.5"),
+    "quantized": ("llama", config(quantization_config={"bits": 4}), "quantization_config is"),
+    "no size": ("opt", config(ffn_dim=None), "config.json: ffn_dim missing"),
+    "a size that is none": ("llama", config(num_hidden_layers="2"), "num_hidden_layers must be a whole number"),
+    "a dropout that is none": ("gpt2", config(resid_pdrop=1.5), "resid_pdrop must be a number from 0 to below 1"),
+    "heads": ("gpt2", config(n_head=5), "the width of the layers, 24, is no multiple of the 5 heads"),
+    "heads of keys": ("llama", config(num_key_value_heads=4), "num_attention_heads, 6, is no multiple of num_key_value_heads"),
+    "fewer layers": ("gpt2", config(n_layer=1), "its weights are of 2 layers, and config.json says 1"),
+    "absurd layers": ("llama", config(num_hidden_layers=10**9), "of 2 layers, and config.json says 1000000000"),
+    "absurd width": ("opt", config(hidden_size=3 * 10**9, word_embed_proj_dim=3 * 10**9), r"should have \(\d+, 3000000000\)"),
+    "absurd positions": ("gpt2", config(n_positions=10**9), r"wpe.weight has shape \(96, 24\), .* \(1000000000, 24\)"),
+    "another width inside": ("llama", config(intermediate_size=48), r"mlp.up_proj.weight has shape \(40, 24\), .* \(48, 24\)"),
+    "a bias too much": ("opt", config(enable_bias=False), r"bias is there, and by config.json there is no such weight"),
+    "no bias": ("llama", config(attention_bias=True), "its weights have no model.layers.0.self_attn.q_proj.bias"),
+    "no final norm": ("opt", drop("model.decoder.final_layer_norm.weight"), "norm.weight; .*_remove_final_layer_norm true"),
+    "a lost weight": ("gpt2", drop("transformer.h.1.mlp.c_fc.bias"), "its weights have no transformer.h.1.mlp.c_fc.bias"),
+    "no table": ("llama", drop("model.embed_tokens.weight"), "its weights have no model.embed_tokens.weight"),
+    "untied without a head": ("llama", config(tie_word_embeddings=False), "its weights have no lm_head.weight"),
+    "tied with another head": ("gpt2", put(lm_head__weight=torch.ones(263, 24)), "lm_head.weight is another table than"),
+    "a head of another size": ("llama", put(lm_head__weight=TABLE), r"lm_head.weight has shape \(7, 24\)"),
+    "numbers that are none": (
+        "llama",
+        put(model__norm__weight=torch.ones(24, dtype=torch.int8)),
+        "model.norm.weight is I8; plain floating-point weights",
+    ),
+    "a weight too much": ("gpt2", put(transformer__h__1__extra=TABLE), "transformer.h.1.extra is there, and by config.json"),
+    "two models": ("llama", put(other__layers__0__mlp__down_proj__weight=TABLE), "one llama model is expected; 2 weights end in"),
+    "another family's": ("gpt2", config(model_type="opt", hidden_size=24, ffn_dim=96, num_hidden_layers=2, num_attention_heads=3,
+                                        max_position_embeddings=94), "one opt model is expected; 0 weights"),
+    "a lost shard": ("gpt2", lose("model-00002-of-00003.safetensors"), "1 of the 3 shards .* not there: model-00002-of-00003.safe"),
+    "a lost torch shard": ("gpt2", lose("pytorch_model-00003-of-00003.bin", False), "not there: pytorch_model-00003-of-00003.bin"),
+    "a cut shard": ("opt", cut("model-00003-of-00003.safetensors"), "3-of-00003.safetensors: cannot be read: it is cut off"),
+    "a cut torch shard": ("opt", cut("pytorch_model-00001-of-00003.bin"), "1-of-00003.bin: cannot be read: it is cut"),
+    "a wrong index": ("gpt2", misplace, "1-of-00003.safetensors: it has no transformer.*, and model.safetensors.index.json"),
+    "an index that points outside": ("gpt2", point_outside, r"\.\./model-00002-of-.* is no name of a file beside it"),
+    "no weights": ("gpt2", lambda d: (d / "model.safetensors").unlink(), "no weights there; expected is one of model.safetensors"),
+    "no tokenizer": ("gpt2", lambda d: (d / "merges.txt").unlink(), "no tokenizer there. Expected is tokenizer.json, or"),
+    "sentencepiece alone": ("llama", sentencepiece_alone, "tokenizer.model alone is not read. .*save_pretrained"),
+    "another model's tokenizer": ("gpt2", other_tokenizer(small.llama_tokenizer), "tokenizer is another model's: "),
+    "a tokenizer of the same size": ("gpt2", role(eos_token="Ġthe"), "another model's: the token that ends .* 'Ġthe', number 258"),
+    "far fewer tokens": ("gpt2", fewer_tokens, "another model's: it has 263 tokens, and the model's table of words 463 rows"),
+    "another class": ("gpt2", role(tokenizer_class="BloomTokenizer"), "BloomTokenizer in tokenizer_config.json cannot be followed"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_refusals_leave_nothing_behind(directories, tmp_path, capsys, name):
+    family, spoil, message = REFUSALS[name]
+    directory, out = shutil.copytree(directories / family, tmp_path / "published"), tmp_path / "out"
+    spoil(directory)
+    capsys.readouterr()  # transformers' progress
+    assert main([str(directory), str(out)]) == 1
+    printed = capsys.readouterr()
+    assert printed.err.startswith(f"error: {directory}") and not printed.out and not out.exists()
+    assert re.search(message, printed.err) and len(printed.err.splitlines()) == 1, printed.err
+
+
+def test_numbers_too_large_for_fp16(directories, tmp_path, capsys):
+    directory = shutil.copytree(directories / "gpt2", tmp_path / "published")
+    weights(lambda all: all["transformer.h.0.mlp.c_fc.bias"].fill_(1e6))(directory)
+    assert main([str(directory), str(tmp_path / "out"), "--dtype", "fp16"]) == 1
+    assert "c_fc.bias: it has numbers that are too large for fp16; choose --dtype bf16 or fp32" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert main([str(directory), str(tmp_path / "out"), "--dtype", "bf16"]) == 0
+
+
+def test_an_encoder_is_no_decoder_and_a_decoder_no_encoder(directories, tmp_path, capsys):
+    from sharp_plugins.convert.backbone import load_backbone
+
+    published.write_bert(tmp_path / "bert")
+    assert main([str(tmp_path / "bert"), str(tmp_path / "encoder"), "--dtype", "bf16"]) == 1
+    assert "--dtype bf16: only decoders" in capsys.readouterr().err
+    assert main([str(tmp_path / "bert"), str(tmp_path / "encoder")]) == 0
+    convert_decoder(directories / "gpt2", tmp_path / "decoder")
+    with pytest.raises(FileNotFoundError, match="encoder/decoder.json: not there; .* and this seems to be an encoder"):
+        load_decoder(tmp_path / "encoder")
+    with pytest.raises(ValueError, match="it holds a converted decoder; --backbone wants an encoder"):
+        load_backbone(tmp_path / "decoder")
+    capsys.readouterr()
+    assert main(["logits", str(tmp_path / "encoder")]) == 1
+    assert "and this seems to be an encoder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["dict.txt", "decoder.json", "model.pt"])
+def test_parts_of_two_decoders(directories, tmp_path, name):
+    convert_decoder(directories / "gpt2", tmp_path / "out")
+    convert_decoder(directories / "llama", tmp_path / "other")
+    shutil.copy(tmp_path / "other" / name, tmp_path / "out" / name)
+    with pytest.raises(ValueError, match="do not fit together"):
+        load_decoder(tmp_path / "out")
+    (tmp_path / "out" / name).unlink()
+    with pytest.raises(FileNotFoundError, match=f"{name}: not there"):
+        load_decoder(tmp_path / "out")

@@ -1,0 +1,168 @@
+"""The task: what it loads, builds and refuses, and generation's side of it."""
+
+import shutil
+
+import prompts
+import pytest
+import torch
+import toy
+from fairseq import tasks
+from fairseq.dataclass.configs import GenerationConfig
+from omegaconf import OmegaConf
+
+from sharp_plugins.prompted.task import PromptedGenerationConfig
+
+
+def task_of(data, **settings):
+    cfg = OmegaConf.structured(
+        PromptedGenerationConfig(data=str(data), finetune_from_model=None, restore_file="", save_dir="", path=None, **settings)
+    )
+    return tasks.setup_task(OmegaConf.merge(cfg, {"_name": "prompted_generation"}))
+
+
+# ---------------------------------------------------------------------- data and model
+
+
+def test_the_model_has_the_datas_positions_and_unused_symbols(data):
+    model = [flag for flag in prompts.MODEL if flag not in ("--max-target-positions", "64")]
+    trainer = prompts.trainer(data, model=model)
+    settings = trainer.get_model().decoder.settings
+    assert settings.max_positions == 64 and len(settings.unused) == 3 and trainer.task.max_positions() == 64
+    trainer = prompts.trainer(data, "--tokens-per-sample", "50", model=model)
+    assert trainer.get_model().decoder.settings.max_positions == trainer.task.max_positions() == 50
+
+
+def test_rows_that_a_shorter_model_does_not_read_are_left_out_of_training_alone(data):
+    trainer = prompts.trainer(data, "--tokens-per-sample", "30", "--batch-size", "4")
+    batches = list(trainer.get_train_iterator(epoch=1).next_epoch_itr(shuffle=False))
+    assert max(batch["net_input"]["src_tokens"].size(1) for batch in batches) == 30
+    with pytest.raises(Exception, match="max_positions=30.*--skip-invalid-size-inputs-valid-test"):
+        trainer.task.load_dataset("valid")
+        trainer.get_valid_iterator("valid")
+
+
+def test_data_that_are_not_there(data, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no data of valid1; there are train, valid, test"):
+        task_of(data).load_dataset("valid1")
+    with pytest.raises(FileNotFoundError, match="python -m sharp_plugins.prompted prepare` writes such a directory"):
+        task_of(tmp_path)
+
+
+def test_settings_that_do_not_fit(data):
+    with pytest.raises(ValueError, match="--add-bos-token: the format of the data says"):
+        task_of(data, add_bos_token=True)
+    with pytest.raises(ValueError, match="trains language models, such as --arch sharp_gpt2, and TransformerModel is none"):
+        prompts.trainer(data, model=toy.MODEL)
+
+
+def test_a_checkpoint_of_another_model_is_refused_by_name(data, backbone, smollm, tmp_path):
+    task = task_of(data)
+    task.check_checkpoint(backbone / "model.pt")
+    with pytest.raises(ValueError, match="its dict.txt and tokenizer.json are another model's than those of"):
+        task.check_checkpoint(smollm / "model.pt")
+    with pytest.raises(ValueError, match="another model's"):
+        prompts.trainer(data, "--finetune-from-model", smollm / "model.pt")
+    # A trained one says so itself, wherever it lies.
+    trainer = prompts.trainer(data)
+    trainer.consolidate_optimizer()
+    trainer.save_checkpoint(str(tmp_path / "trained.pt"), {"train_iterator": {"epoch": 1}})
+    task.check_checkpoint(tmp_path / "trained.pt")
+    other = prompts.prepare(smollm, tmp_path / "other", "--valid", prompts.write_lines(tmp_path / "rows.jsonl", prompts.pairs(3)))
+    with pytest.raises(ValueError, match="trained.pt: its dict.txt and tokenizer.json are another model's"):
+        task_of(other).check_checkpoint(tmp_path / "trained.pt")
+    with pytest.raises(ValueError, match="trained.pt: its dict.txt and tokenizer.json are another model's"):
+        prompts.trainer(other, "--restore-file", tmp_path / "trained.pt")
+    with pytest.raises(ValueError, match="the checkpoint: its dict.txt"):
+        task_of(other).load_state_dict(trainer.task.state_dict())
+
+
+def test_another_format_is_told(data, backbone, texts, tmp_path, caplog):
+    other = task_of(prompts.prepare(backbone, tmp_path / "plain", *texts))
+    with caplog.at_level("WARNING"):
+        other.load_state_dict(task_of(data).state_dict())
+    assert "trained with another format" in caplog.text
+
+
+# ---------------------------------------------------------------------- generation
+
+
+@pytest.fixture
+def facts(smollm, tmp_path):
+    """With a template of two lines, and a start that is a symbol like others."""
+    rows = prompts.write_lines(tmp_path / "rows.jsonl", prompts.pairs(5))
+    return task_of(prompts.prepare(smollm, tmp_path / "facts", "--test", rows, "--format", "facts"))
+
+
+def test_lines_are_raw_prompts_and_texts(facts, data):
+    bpe = facts.build_bpe(None)
+    symbols = bpe.encode("Ann_B : livesIn : Bonn")
+    assert symbols.split()[0] == "<|endoftext|>" and symbols.split()[-5:] == ["Ċ", "T", "e", "x", "t"] or symbols.endswith("t :")
+    assert bpe.decode(symbols) == "Ann B : livesIn : Bonn"
+    text = " ".join(facts.encoding.symbols(facts.encoding.texts(["Ann lives\nin Bonn."])[0]))
+    assert bpe.decode(text) == "Ann lives in Bonn."
+    tokens, lengths = facts.get_interactive_tokens_and_lengths(["Ann : livesIn : Bonn"], bpe.encode)
+    assert tokens[0].tolist() == facts.encoding.prompts(["Ann : livesIn : Bonn"])[0] and lengths == [len(tokens[0])]
+    lora = task_of(data)
+    tokens, _ = lora.get_interactive_tokens_and_lengths(["x"], lora.build_bpe(None).encode)
+    assert tokens[0].tolist()[-1] == lora.dictionary.eos() != tokens[0].tolist()[0]
+
+
+def test_prompts_that_cannot_be_continued(data):
+    task = task_of(data)
+    encode = task.build_bpe(None).encode
+    with pytest.raises(ValueError, match="a prompt is empty"):
+        task.get_interactive_tokens_and_lengths([""], encode)
+    with pytest.raises(ValueError, match="a prompt has 81 symbols, and the model 64 positions: 'xxx"):
+        task.get_interactive_tokens_and_lengths(["x" * 80], encode)
+    with pytest.raises(ValueError, match="--bpe gpt2: the data have a tokenizer of their own"):
+        task.build_bpe(OmegaConf.create({"_name": "gpt2"}))
+    with pytest.raises(ValueError, match="--constraints"):
+        task.build_dataset_for_inference([], [], constraints=torch.zeros(1))
+
+
+class Recorder:
+    """In the place of a generator."""
+
+    def generate(self, models, sample, prefix_tokens=None):
+        self.sample, self.prefix = sample, prefix_tokens
+        return "texts"
+
+
+@pytest.mark.parametrize("only_scored", [False, True])
+def test_a_sample_becomes_prompts_and_texts(facts, only_scored):
+    facts.only_scored = only_scored
+    facts.load_dataset("test")
+    data, recorder = facts.dataset("test"), Recorder()
+    sample = data.collater([data[i] for i in range(5)])
+    assert facts.inference_step(recorder, [], sample, prefix_tokens=sample["target"][:, :2]) == "texts"
+    wanted = [pair[0] for pair in prompts.pairs(5)], [pair[1][0] for pair in prompts.pairs(5)]
+    decode = facts.build_bpe(None).decode
+    for place, text in enumerate(wanted[1]):
+        # As fairseq-generate prints the sample afterwards.
+        prompt, target = recorder.sample["net_input"]["src_tokens"][place], sample["target"][place]
+        assert decode(facts.source_dictionary.string(prompt[prompt != 1])) == wanted[0][place]
+        assert decode(facts.target_dictionary.string(target[target != 1])) == text
+        assert recorder.prefix[place].tolist() == facts.encoding.texts([text])[0][:2]
+    inference = facts.build_dataset_for_inference(
+        *facts.get_interactive_tokens_and_lengths(wanted[0], facts.build_bpe(None).encode)
+    )
+    alone = inference.collater([inference[i] for i in range(5)])
+    assert torch.equal(alone["net_input"]["src_tokens"], sample["net_input"]["src_tokens"])
+    facts.inference_step(recorder, [], {"net_input": alone["net_input"]})
+    assert recorder.prefix is None
+
+
+def test_the_generator_stops_where_the_format_says(facts):
+    trainer = prompts.trainer(facts.cfg.data, model=prompts.MODEL, subset="test")
+    generator = trainer.task.build_generator([trainer.get_model()], GenerationConfig(beam=2, max_len_b=12))
+    stops = [trainer.task.dictionary[i] for i in generator.settings.stops]
+    assert stops == ["</s>", "Ċ"] and generator.settings.beam == 2
+    with pytest.raises(ValueError, match="--max-len-b: a prompt of"):
+        trainer.task.build_generator([trainer.get_model()], GenerationConfig(max_len_b=60))
+    with pytest.raises(ValueError, match="has a generator of its own"):
+        trainer.task.build_generator([trainer.get_model()], GenerationConfig(), seq_gen_cls=Recorder)
+
+
+def test_a_moved_directory_is_read(data, tmp_path):
+    moved = shutil.copytree(data, tmp_path / "moved")
+    task_of(moved).load_dataset("train")
