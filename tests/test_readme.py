@@ -192,6 +192,7 @@ def flags():
     from sharp_plugins.criterions import freelb, r3f, rdrop, smart
     from sharp_plugins.models.adapter import AdapterConfig
     from sharp_plugins.models.bert import BertModel
+    from sharp_plugins.models.decoder_config import DecoderConfig
     from sharp_plugins.models.lora import LoRAConfig
     from sharp_plugins.models.prefix import PrefixConfig
 
@@ -211,6 +212,11 @@ def flags():
             for name in config.__dataclass_fields__:
                 if name.startswith(prefixes) or name in ("base_optimizer", "base_arch"):
                     found[f"--{name.replace('_', '-')}"] = f"sharp_plugins/{owner}/README.md"
+    # Of the others fairseq's own decoders have flags of the same name and meaning.
+    own = r"decoder_(kv|head|gated|norm|post|positions).*|rope_.*|no_(attention|ffn)_bias|untied_.*|embedding_.*|unused_.*"
+    for name in DecoderConfig.__dataclass_fields__:
+        if re.fullmatch(own, name):
+            found[f"--{name.replace('_', '-')}"] = "sharp_plugins/models/README.md"
     parser = argparse.ArgumentParser()
     BertModel.add_args(parser)
     found.update(dict.fromkeys(("--token-types", "--layer-norm-eps"), "sharp_plugins/models/README.md"))

@@ -25,6 +25,7 @@ sys.path[:0] = [str(HERE)]
 from stages import Runner, Stage
 
 PRECISIONS = ("bf16", "fp32", "fp16")
+DECODERS = ("smollm2-135m", "gpt2-medium")
 GLUE_METHODS = ("base", "sam", "dsam", "lora-nbar")
 GLUE_TASKS = ("RTE", "CoLA")
 
@@ -90,7 +91,7 @@ def plan(args, scratch: Path) -> List[List[Stage]]:
     found = scratch / "machine.md"
     machine = [python, "examples/benchmarks/machine.py", device, found]
     groups.append([Stage("machine", machine, 60, "set-up.log", environment, lambda: read(found))])
-    checks = [tests("tests", "tests/gpu", 240)]
+    checks = [tests("tests", "tests/gpu", 300)]
     checks.append(script("waits", "synchronisations.py", 60, "time.log", *(["--precisions", "bf16"] if args.quick else [])))
     if device == "cuda":  # on a CPU it is one of the tests
         checks.append(tests("contract", "tests/contract", 240, SHARP_TEST_DEVICE=device))
@@ -99,6 +100,12 @@ def plan(args, scratch: Path) -> List[List[Stage]]:
         for one in PRECISIONS[:1] if args.quick else PRECISIONS:
             groups.append([script(f"{file} {one}", f"{file}.py", 75, "time.log", "--precision", one, *time)])
     groups.append([script("bar alone", "adapters.py", 45, "time.log", "--bar-alone", "--precision", "bf16", *shape, *rounds)])
+    # Published decoders beside transformers' own.
+    short = ["--tiny", "--batch", 2, "--tokens", 4, "--rounds", 2] if args.quick else ["--rounds", 12]
+    for one_shape in DECODERS[:1] if args.quick else DECODERS:
+        for one in ("bf16",) if args.quick else ("bf16", "fp32"):
+            flags = ["--shape", one_shape, "--precision", one, *short, "--memory-steps", 0]
+            groups.append([script(f"decoder {one_shape} {one}", "decoder_step.py", 60, "time.log", *flags)])
     memory = [(file, one, []) for one in PRECISIONS for file in ("step_time", "adapters")]
     if args.quick:
         memory = [("adapters", PRECISIONS[0], ["--methods", "lora"])]

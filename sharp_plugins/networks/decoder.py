@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sharp_plugins.networks.decoder_settings import DecoderSettings
+from sharp_plugins.networks.rms_norm import RMSNorm
 from sharp_plugins.networks.rotary import Rotation
 
 ACTIVATIONS = {
@@ -51,25 +52,6 @@ class Attends(Protocol):
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """The attention's output (B, heads, T, head) of new queries (B, heads, T, head) on all that the new tokens see; *k* and
         *v* (B, kv_heads, T, head) are the new tokens' own, turned by their positions already. *layer* counts from 0."""
-
-
-class RMSNorm(nn.Module):
-    """x / sqrt(mean(x²) + eps) · weight over the last dimension, the quotient in fp32 (Zhang and Sennrich 2019).
-
-    Example::
-
-        >>> RMSNorm(2, eps=0.0)(torch.tensor([3.0, 4.0])).detach()
-        tensor([0.8485, 1.1314])
-    """
-
-    def __init__(self, width: int, eps: float):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
-        self.eps = eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        wide = x.float()
-        return self.weight * (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)).to(x.dtype)
 
 
 class Attention(nn.Module):
@@ -114,7 +96,8 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> T
         q: (B, heads, T, head). k, v: (B, kv_heads, T, head), each head for heads / kv_heads consecutive ones of queries.
     """
     times = q.size(1) // k.size(1)
-    if times > 1 and not SHARES_KEYS:
+    # In fp32 a GPU's only kernel that shares them has all weights in memory.
+    if times > 1 and (not SHARES_KEYS or (q.is_cuda and q.dtype == torch.float32)):
         k, v = k.repeat_interleave(times, dim=1), v.repeat_interleave(times, dim=1)
         times = 1
     shared = {"enable_gqa": True} if times > 1 else {}

@@ -151,6 +151,14 @@ def test_generation_with_a_cache_is_generation_without(text_data, name, beam):
     assert all(row[0][0][:1] == [first] for row, first in zip(fast, (5, 9)))
 
 
+def test_generation_of_a_model_that_was_trained_with_checkpointed_activations(text_data):
+    with torch.no_grad():
+        plain, checkpointed = (
+            hypotheses(texts.model(text_data, *flags), text_data) for flags in ([], ["--checkpoint-activations"])
+        )
+    assert checkpointed == plain
+
+
 def test_generation_reads_each_token_once(text_data, monkeypatch):
     model, read = texts.model(text_data), []
     features = model.decoder.features
@@ -163,6 +171,16 @@ def test_generation_reads_each_token_once(text_data, monkeypatch):
     with torch.no_grad():
         hypotheses(model, text_data)
     assert len(read) > 4 and set(read) == {1}
+
+
+def test_a_config_without_the_command_line(text_data):
+    """``model: {_name: sharp_gpt2, ...}`` of a hydra config; and one of the whole config, as a checkpoint has it."""
+    task = texts.trainer(text_data).task
+    for name in ("sharp_gpt2", "sharp_decoder"):
+        cfg = OmegaConf.create({"_name": name, "decoder_layers": 1, "decoder_embed_dim": 24, "tokens_per_sample": 64})
+        model = task.build_model(cfg)
+        assert model.decoder.settings.layers == 1 and model.decoder.settings.width == 24
+        assert model.max_positions() == (1024 if name == "sharp_gpt2" else 64)
 
 
 def test_the_state_takes_a_prompt_at_once(text_data):
