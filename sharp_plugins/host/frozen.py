@@ -149,7 +149,7 @@ def _wrap_quantize_scalar(quantize):
 
     def quantize_model_scalar(model, model_cfg):
         if trains_beside_frozen_weights(model) and getattr(model_cfg, "quant_noise_scalar", 0):
-            raise ValueError(f"--arch lora, adapter and prefix do not work with --quant-noise-scalar, which {_WHY}")
+            raise ValueError(f"--arch prefix, lora and adapter do not work with --quant-noise-scalar, which {_WHY}")
         return quantize(model, model_cfg)
 
     return quantize_model_scalar

@@ -24,8 +24,11 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.is_cuda and HAS_FUSED and x.dtype == self.weight.dtype:
-            return F.rms_norm(x, self.weight.shape, self.weight, self.eps)  # one kernel there; on a CPU, one for each operation
+        # One kernel on a GPU; on a CPU one for each operation, but one call, which counts where tokens are generated one by one.
+        # Not in a training's passes without a gradient: they are compared with those that have one.
+        generates = not (self.training or torch.is_grad_enabled())
+        if HAS_FUSED and (x.is_cuda or generates) and x.dtype == self.weight.dtype:
+            return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
         return _RMSNorm.apply(x, self.weight, self.eps)
 
     def extra_repr(self) -> str:

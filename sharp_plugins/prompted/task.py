@@ -14,7 +14,7 @@ from typing import Any, Dict, List, Optional
 
 import torch
 from fairseq.data import data_utils
-from fairseq.models import FairseqLanguageModel
+from fairseq.models import ARCH_MODEL_REGISTRY, FairseqLanguageModel
 from fairseq.tasks import FairseqTask, register_task
 from fairseq.utils import safe_getattr
 from omegaconf import II, OmegaConf, open_dict
@@ -23,6 +23,7 @@ from torch import Tensor
 from sharp_plugins.files.tensors import read_torch
 from sharp_plugins.files.writing import sha256
 from sharp_plugins.generation.flags import GenerationFlags, build_generator
+from sharp_plugins.models.decoder import DecoderModel
 from sharp_plugins.prompted.dataset import PromptedDataset, Rows, prompts_alone
 from sharp_plugins.prompted.lines import Lines
 from sharp_plugins.prompted.prepared import COMMAND, PARTS, read_prepared
@@ -125,7 +126,9 @@ class PromptedGeneration(FairseqTask):
         with open_dict(cfg) if OmegaConf.is_config(cfg) else nullcontext():
             if not safe_getattr(cfg, "max_target_positions"):
                 cfg.max_target_positions = self.max_positions()
-            if safe_getattr(cfg, "unused_symbols") == "" and not from_checkpoint:
+            name = safe_getattr(cfg, "base_arch") or safe_getattr(cfg, "_name") or safe_getattr(cfg, "arch")
+            # The config of a wrapping architecture, --arch lora for one, need not have the base's defaults.
+            if ARCH_MODEL_REGISTRY.get(name) is DecoderModel and not safe_getattr(cfg, "unused_symbols") and not from_checkpoint:
                 cfg.unused_symbols = " ".join(self.prepared.source["unused"])
         model = super().build_model(cfg, from_checkpoint)
         if not isinstance(model, FairseqLanguageModel):

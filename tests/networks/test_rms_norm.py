@@ -40,6 +40,16 @@ def test_the_quotient_is_in_full_precision(dtype, tolerance):
     assert x.grad.dtype == dtype and x.grad.isfinite().all() and norm.weight.grad.isfinite().all()
 
 
+def test_passes_without_a_gradient():
+    """In training they are those with one, bit for bit; else they may take torch's own function."""
+    norm, x = RMSNorm(64, eps=1e-5).bfloat16(), torch.randn(3, 64).bfloat16()
+    torch.nn.init.normal_(norm.weight)
+    expected = norm(x)
+    with torch.no_grad():
+        assert torch.equal(norm(x), expected)
+        torch.testing.assert_close(norm.eval()(x), expected, rtol=0.01, atol=0.01)
+
+
 def test_a_row_of_zeros_stays_one():
     norm, x = RMSNorm(4, eps=1e-5), torch.zeros(1, 4, requires_grad=True)
     norm(x).sum().backward()
