@@ -10,16 +10,8 @@ from torch import Tensor
 
 MERGES = ["Ġ t", "h e", "Ġt he", "i n", "a t", "Ġ Ġ"]
 # Texts that a tokenizer must give back as they were.
-TEXTS = [
-    *SENTENCES,
-    " leading",
-    "trailing ",
-    "two  spaces",
-    "",
-    " ",
-    "\ttab\u00a0and\u2028more",
-    "Alan_Bean | birthPlace | Wheeler,_Texas",
-]
+TEXTS = [*SENTENCES, " leading", "trailing ", "two  spaces", "", " ", "\ttab\u00a0and\u2028more"]
+TEXTS.append("Alan_Bean | birthPlace | Wheeler,_Texas")
 
 
 # ---------------------------------------------------------------------- tokenizers
@@ -31,7 +23,7 @@ def byte_level(first: List[str], last: List[str]) -> Dict[str, int]:
 
 
 def write_vocabulary(directory: Path, vocabulary: Dict[str, int], **config) -> int:
-    """``vocab.json``, ``merges.txt`` and ``tokenizer_config.json``, as GPT-2 and OPT are published; returns the number of tokens."""
+    """``vocab.json``, ``merges.txt`` and ``tokenizer_config.json``, as of GPT-2 and OPT; returns the number of tokens."""
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
     (directory / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{merge}\n" for merge in MERGES), encoding="utf-8")
@@ -92,9 +84,8 @@ def _save(directory: Path, backend, **config) -> int:
 # ---------------------------------------------------------------------- models
 
 GPT2 = dict(n_embd=24, n_layer=2, n_head=3, n_positions=96)
-OPT = dict(
-    hidden_size=24, ffn_dim=40, num_hidden_layers=2, num_attention_heads=3, max_position_embeddings=96, word_embed_proj_dim=24
-)
+OPT = dict(hidden_size=24, ffn_dim=40, num_hidden_layers=2, num_attention_heads=3, max_position_embeddings=96)
+OPT.update(word_embed_proj_dim=24)
 LLAMA = dict(hidden_size=24, intermediate_size=40, num_hidden_layers=2, num_attention_heads=6, num_key_value_heads=2)
 LLAMA.update(max_position_embeddings=96, tie_word_embeddings=True)
 LLAMA3 = dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=32)
