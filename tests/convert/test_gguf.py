@@ -128,7 +128,7 @@ def state(out):
         ("llama", dict(attention_bias=True, mlp_bias=True, head_dim=10)),
         ("llama", dict(tokenizer=small.smollm2_tokenizer, eos_token_id=2)),
     ],
-    ids=str,
+    ids=["gpt2", "llama", "untied", "with biases", "smollm2"],
 )
 def test_the_same_as_from_the_directory(tmp_path, family, changes):
     directory = small.write(tmp_path / "published", family, **changes)
