@@ -12,12 +12,13 @@ Without fairseq, whose part of a step is the same for any model. `measure.py` sa
 """
 
 import argparse
+import copy
 import json
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Callable, Dict, List, Sequence, Tuple
+from typing import Callable, Dict, List, Sequence
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1])]
@@ -75,13 +76,23 @@ def arguments(given=None) -> argparse.Namespace:
 def model_of(method: str, args) -> nn.Module:
     settings = decoder_side.settings_of(args.shape, args.layers, args.dropout, args.tiny)
     model = decoder_side.theirs_of(settings)
-    if method.startswith("ours"):
-        model = decoder_side.ours_of(settings, model)
-        if method == "ours-lora":
-            decoder_side.add_our_lora(model)
+    return adapted(method, decoder_side.ours_of(settings, model) if method.startswith("ours") else model, args)
+
+
+def adapted(method: str, model: nn.Module, args) -> nn.Module:
+    if method == "ours-lora":
+        decoder_side.add_our_lora(model)
     elif method == "theirs-lora":
         model = decoder_side.add_pefts_lora(model)
     return model.to(args.device, DTYPES[args.precision]).train()
+
+
+def models_of(args) -> Dict[str, nn.Module]:
+    """The model of each method. To draw a large one's weights takes seconds: it is done once, and all but one are copies."""
+    settings = decoder_side.settings_of(args.shape, args.layers, args.dropout, args.tiny)
+    theirs = decoder_side.theirs_of(settings)
+    drawn = {"ours": decoder_side.ours_of(settings, theirs), "theirs": theirs}
+    return {method: adapted(method, copy.deepcopy(drawn[method.split("-")[0]]), args) for method in args.methods}
 
 
 def loss_of(method: str, model: nn.Module, tokens: Tensor) -> Tensor:
@@ -93,9 +104,9 @@ def loss_of(method: str, model: nn.Module, tokens: Tensor) -> Tensor:
     return F.cross_entropy(scores.view(-1, scores.size(-1)).float(), targets.reshape(-1))
 
 
-def stepper(method: str, args) -> Tuple[nn.Module, Callable[[], None]]:
-    """The model, and a function that makes one step and returns when the device has done it."""
-    model, tokens = model_of(method, args), tokens_of(args)
+def stepper(method: str, model: nn.Module, args) -> Callable[[], None]:
+    """A function that makes one step of *model* and returns when the device has done it."""
+    tokens = tokens_of(args)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-5)
 
     def step():
@@ -105,7 +116,7 @@ def stepper(method: str, args) -> Tuple[nn.Module, Callable[[], None]]:
         if args.device == "cuda":
             torch.cuda.synchronize()
 
-    return model, step
+    return step
 
 
 def tokens_of(args) -> Tensor:
@@ -114,21 +125,21 @@ def tokens_of(args) -> Tensor:
     return torch.randint(words, (args.batch, args.tokens), generator=generator).to(args.device)
 
 
-def losses(args) -> Dict[str, float]:
+@torch.no_grad()
+def losses(models: Dict[str, nn.Module], args) -> Dict[str, float]:
     """The loss of each method before the first step, without dropout."""
-    found = {}
-    for method in args.methods:
-        with torch.no_grad():
-            found[method] = loss_of(method, model_of(method, args).eval(), tokens_of(args)).item()
+    found = {method: loss_of(method, model.eval(), tokens_of(args)).item() for method, model in models.items()}
+    for model in models.values():
+        model.train()
     return found
 
 
 # ---------------------------------------------------------------------- time and memory
 
 
-def measure_time(args) -> Dict[str, List[float]]:
+def measure_time(models: Dict[str, nn.Module], args) -> Dict[str, List[float]]:
     """Seconds of each step of each method; entry i of all lists is from the same round."""
-    steps = {method: stepper(method, args)[1] for method in args.methods}
+    steps = {method: stepper(method, model, args) for method, model in models.items()}
     return measure.in_turns(steps, args.rounds, CLOCKS[args.clock])
 
 
@@ -144,8 +155,8 @@ def memory_of(method: str, args) -> Dict[str, int]:
         import peft  # noqa: F401
 
     def make():
-        model, step = stepper(method, args)
-        return SimpleNamespace(model=model, cuda=args.device == "cuda"), step
+        model = model_of(method, args)
+        return SimpleNamespace(model=model, cuda=args.device == "cuda"), stepper(method, model, args)
 
     return measure.memory_of(make, args.memory_steps, args.device)
 
@@ -162,7 +173,7 @@ def memory_table(args, given: Sequence[str]) -> str:
 
 
 def profile(method: str, args) -> str:
-    _, step = stepper(method, args)
+    step = stepper(method, model_of(method, args), args)
     step(), step()
     on = [torch.profiler.ProfilerActivity.CPU]
     with torch.profiler.profile(activities=on + [torch.profiler.ProfilerActivity.CUDA] * (args.device == "cuda")) as found:
@@ -181,12 +192,13 @@ def main(given=None) -> None:
         print(profile(args.profile, args))
         return
     parts = [memory_table(args, given)] if args.memory_steps else []  # before this process has models of its own
-    before = losses(args)
+    models = models_of(args)
+    before = losses(models, args)
     if max(before.values()) - min(before.values()) > {"fp32": 1e-4, "bf16": 3e-2}[args.precision]:
         raise SystemExit(f"with the same weights the losses are {before}: these are two models")
     parts.append("Loss before the first step: " + ", ".join(f"{method} {loss:.5f}" for method, loss in before.items()) + ".")
     if args.rounds:
-        parts.insert(0, time_tables(measure_time(args), args.device))
+        parts.insert(0, time_tables(measure_time(models, args), args.device))
     layers = f", {args.layers} layers" if args.layers else ""
     title = f"Decoder: {args.shape}{layers}, {args.precision}, {args.batch} x {args.tokens} tokens, dropout {args.dropout}"
     machine.report(title, "\n\n".join(parts), args.device, args.out)

@@ -58,6 +58,7 @@ def arguments(given=None) -> argparse.Namespace:
     parser.add_argument("--inputs", type=int, default=100, help="prompts (default: %(default)s)")
     parser.add_argument("--beams", type=int, nargs="+", default=[1, 5])
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 16], help="prompts in a batch (default: 1 and 16)")
+    parser.add_argument("--rounds", type=int, default=0, help="batches of a case at most, of all lengths (default: all there are)")
     parser.add_argument("--max-len", type=int, default=64, help="tokens of an output at most (default: %(default)s)")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=["ours", "theirs"])
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
@@ -248,6 +249,8 @@ def measure_case(world: World, methods: List[str], batch: int, beam: int, args) 
     """Seconds and outputs of each method at each batch."""
     clock = CLOCKS[args.clock]
     batches = [world.prompts[start : start + batch] for start in range(0, len(world.prompts), batch)]
+    if args.rounds:
+        batches = batches[:: max(len(batches) // args.rounds, 1)][: args.rounds]
     seconds: Dict[str, List[float]] = {method: [] for method in methods}
     outputs: Dict[str, list] = {method: [] for method in methods}
     for method in methods:  # kernels are chosen

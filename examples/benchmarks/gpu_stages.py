@@ -106,7 +106,7 @@ def plan(args, scratch: Path) -> List[List[Stage]]:
         for one in ("bf16",) if args.quick else ("bf16", "fp32"):
             flags = ["--shape", one_shape, "--precision", one, *short, "--memory-steps", 0]
             groups.append([script(f"decoder {one_shape} {one}", "decoder_step.py", 60, "time.log", *flags)])
-    prompts = ["--quick"] if args.quick else ["--inputs", 16, "--batches", 1, 16]
+    prompts = ["--quick"] if args.quick else ["--inputs", 16, "--batches", 1, 16, "--rounds", 4]
     for precision in ("", "-bf16"):
         methods = [f"ours{precision}", f"theirs{precision}"]
         flags = ["--methods", *methods, "--beams", 1, 5, "--max-len", 32, *prompts]

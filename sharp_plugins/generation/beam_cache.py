@@ -129,7 +129,7 @@ class BeamCache:
             values[:, :, start:used] = v
             q = q.reshape(self.rows, self.kv, self.group, width).contiguous()
             out = F.scaled_dot_product_attention(q, keys[:, :, :used], values[:, :, :used], self.mask)
-            return out.view(self.rows, -1, 1, width)
+            return out.reshape(self.rows, -1, 1, width)  # some kernels lay it out with the heads inside
         beams = (self.rows, self.beam, self.kv, width)
         keys[:, :, start:used] = k.view(beams).transpose(1, 2)
         values[:, :, start:used] = v.view(beams).transpose(1, 2)

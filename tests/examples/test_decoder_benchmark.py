@@ -24,7 +24,7 @@ def script(monkeypatch):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_all_methods_are_one_model(script, shape):
     args = script.arguments([*TINY, "--shape", shape])
-    losses = script.losses(args)
+    losses = script.losses(script.models_of(args), args)
     assert set(losses) >= {"ours", "theirs", "ours-lora"}
     assert list(losses.values()) == pytest.approx([losses["theirs"]] * len(losses), abs=1e-5)
     gradients = {}

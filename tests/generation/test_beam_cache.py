@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from plain_generation import model_pair, prompts
 
 from sharp_plugins.generation import BeamCache, beam_cache
@@ -53,6 +54,27 @@ def test_steps_equal_full_passes(family, beam, prefix, first_steps, monkeypatch)
         cache.step(parents)
         found = model.decoder.features(tokens.reshape(-1, 1), cache)[:, 0]
         assert torch.allclose(found, full(model, [text for beams in texts for text in beams]), atol=2e-5), step
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("beam", [1, 3])
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_attention_may_lay_its_output_out_as_it_likes(family, beam, monkeypatch):
+    """A GPU's kernel for fp32 and for masks returns (B, T, heads, head) in memory, as other kernels may."""
+
+    def other(*given, **more):
+        return attention(*given, **more).transpose(1, 2).contiguous().transpose(1, 2)
+
+    _, model = model_pair(family)
+    rows, tokens = prompts(*LENGTHS), prompts(*[beam] * 4, seed=1)
+    attention, found = F.scaled_dot_product_attention, []
+    for layout in (attention, other):
+        monkeypatch.setattr(F, "scaled_dot_product_attention", layout)
+        cache = BeamCache(model.decoder.settings, torch.tensor(LENGTHS), beam, 1, torch.float32)
+        model.decoder.features(rows, cache)
+        cache.step(None)
+        found.append(model.decoder.features(tokens.reshape(-1, 1), cache))
+    torch.testing.assert_close(*found)
 
 
 def test_slots_that_no_beam_sees_are_swept_out():
