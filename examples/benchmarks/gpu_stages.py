@@ -87,10 +87,10 @@ def plan(args, scratch: Path) -> List[List[Stage]]:
     if args.wheels:
         install = [python, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-compile", "--no-cache-dir"]
         install += ["--disable-pip-version-check", "--target", site, *sorted(args.wheels.glob("*.whl"))]
-        groups.append([Stage("set-up", install, 60, "set-up.log")])
+        groups.append([Stage("set-up", install, 30, "set-up.log")])
     found = scratch / "machine.md"
     machine = [python, "examples/benchmarks/machine.py", device, found]
-    groups.append([Stage("machine", machine, 60, "set-up.log", environment, lambda: read(found))])
+    groups.append([Stage("machine", machine, 30, "set-up.log", environment, lambda: read(found))])
     checks = [tests("tests", "tests/gpu", 300)]
     checks.append(script("waits", "synchronisations.py", 60, "time.log", *(["--precisions", "bf16"] if args.quick else [])))
     if device == "cuda":  # on a CPU it is one of the tests
