@@ -77,7 +77,8 @@ def prepare(
     encoding = Encoding(format, backbone.tokenizer, backbone.dictionary, backbone.start)
     source = {
         "format": format.as_dict(),
-        "files": {split: {path.name: sha256(path) for path in paths} for split, paths in inputs.files.items()},
+        # In order, as prompts and texts are told apart by it; two files may have one name, in two directories.
+        "files": {split: [[path.name, sha256(path)] for path in paths] for split, paths in inputs.files.items()},
         "fields": [inputs.prompt_field, inputs.text_field],
         "limits": limits._asdict(),
         "backbone": backbone.checksums,

@@ -23,7 +23,7 @@ from sharp_plugins.text.dictionary import read_dictionary
 
 STAMP = "prompted.json"
 # Changed with what is written.
-VERSION = 1
+VERSION = 2
 COMMAND = "python -m sharp_plugins.prompted prepare"
 PARTS = ("prompt", "text")
 

@@ -46,6 +46,20 @@ def test_the_same_again_is_nothing_to_do_and_other_data_are_refused(data, backbo
     assert "holds data of other files or settings" in capsys.readouterr().err
 
 
+def test_files_that_changed_or_changed_places_are_other_data(backbone, tmp_path, capsys):
+    """Two files of one name in two directories, and prompts and texts that change places."""
+    for side in ("a", "b"):
+        (tmp_path / side).mkdir()
+        (tmp_path / side / "t").write_text(f"{side}x\n")
+    files = [tmp_path / "a" / "t", tmp_path / "b" / "t"]
+    arguments = ["prepare", "--backbone", str(backbone), "--out", str(tmp_path / "out"), "--train"]
+    assert main([*arguments, *map(str, files)]) == main([*arguments, *map(str, files)]) == 0
+    assert main([*arguments, *map(str, files[::-1])]) == 1
+    files[0].write_text("changed\n")
+    assert main([*arguments, *map(str, files)]) == 1
+    assert capsys.readouterr().err.count("holds data of other files or settings") == 2
+
+
 def test_what_a_killed_command_left_is_made_anew(backbone, texts, tmp_path):
     out = tmp_path / "out"
     (out / ".unfinished-x").mkdir(parents=True)
@@ -208,7 +222,11 @@ def test_data_that_were_changed(data, smollm, tmp_path):
     with pytest.raises(ValueError, match="tokenizer.json: it is not the one that the data were made with"):
         read_prepared(changed)
     stamp = json.loads((data / "prompted.json").read_text())
-    for broken, words in (({**stamp, "version": 0}, "another version"), ({"version": 1}, "not what"), ([], "not a JSON object")):
+    for broken, words in (
+        ({**stamp, "version": 0}, "another version"),
+        ({"version": stamp["version"]}, "not what"),
+        ([], "not a JSON object"),
+    ):
         (changed / "prompted.json").write_text(json.dumps(broken))
         with pytest.raises(ValueError, match=words):
             read_prepared(changed)
