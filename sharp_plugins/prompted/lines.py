@@ -2,7 +2,34 @@
 
 import re
 
+from fairseq.data import Dictionary
+
 from sharp_plugins.prompted.encoding import Encoding
+
+
+class PromptLine(str):
+    """Symbols of a prompt, with spaces between them.
+
+    `Lines` knows prompts by it. A text may look like a prompt, and loses nothing for that.
+    """
+
+
+class PromptDictionary(Dictionary):
+    """A dictionary that writes symbols as a `PromptLine`. As a task's source dictionary it writes the prompts, and nothing else.
+
+    Example::
+
+        >>> dictionary = PromptDictionary(Dictionary())
+        >>> line = dictionary.string([3, 3])
+        >>> line, isinstance(line, PromptLine), dictionary == Dictionary()
+        ('<unk> <unk>', True, True)
+    """
+
+    def __init__(self, dictionary: Dictionary):
+        vars(self).update(vars(dictionary))  # the same symbols, not copies of them
+
+    def string(self, *args, **kwargs) -> str:
+        return PromptLine(super().string(*args, **kwargs))
 
 
 class Lines:
@@ -22,11 +49,10 @@ class Lines:
 
     def encode(self, line: str) -> str:
         """The symbols of a raw prompt, start and separator too, with spaces between them."""
-        return " ".join(self.encoding.symbols(self.encoding.prompts([line])[0]))
+        return PromptLine(" ".join(self.encoding.symbols(self.encoding.prompts([line])[0])))
 
     def decode(self, symbols: str) -> str:
-        """The prompt or the text that *symbols*, with spaces between them, stand for."""
-        words = symbols.split()
-        encoding = self.encoding
-        text = encoding.decode_prompt(words) if encoding.is_prompt(words) else encoding.decode_text(words)
+        """The text that *symbols*, with spaces between them, stand for; the prompt, if they are a `PromptLine`."""
+        decode = self.encoding.decode_prompt if isinstance(symbols, PromptLine) else self.encoding.decode_text
+        text = decode(symbols.split())
         return re.sub(r"\r\n|\n|\r", " ", text)

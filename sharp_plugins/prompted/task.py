@@ -25,7 +25,7 @@ from sharp_plugins.files.writing import sha256
 from sharp_plugins.generation.flags import GenerationFlags, build_generator
 from sharp_plugins.models.decoder import DecoderModel
 from sharp_plugins.prompted.dataset import PromptedDataset, Rows, prompts_alone
-from sharp_plugins.prompted.lines import Lines
+from sharp_plugins.prompted.lines import Lines, PromptDictionary
 from sharp_plugins.prompted.prepared import COMMAND, PARTS, read_prepared
 
 logger = logging.getLogger(__name__)
@@ -82,6 +82,7 @@ class PromptedGeneration(FairseqTask):
             raise ValueError("--add-bos-token: the format of the data says what stands before a prompt (prepare's --start)")
         self.prepared = read_prepared(cfg.data)
         self.dictionary = self.prepared.dictionary()
+        self.prompt_dictionary = PromptDictionary(self.dictionary)
         self.encoding = self.prepared.encoding(self.dictionary)
         self.only_scored = False  # until the model says that it can
         self.state.add_factory(STATE, lambda: {"vocabulary": dict(self.prepared.checksums), "format": dict(self.prepared.format)})
@@ -90,7 +91,7 @@ class PromptedGeneration(FairseqTask):
 
     @property
     def source_dictionary(self):
-        return self.dictionary
+        return self.prompt_dictionary
 
     @property
     def target_dictionary(self):

@@ -107,6 +107,23 @@ def test_lines_are_raw_prompts_and_texts(facts, data):
     assert tokens[0].tolist()[-1] == lora.dictionary.eos() != tokens[0].tolist()[0]
 
 
+@pytest.mark.parametrize(
+    "flags, text",
+    [
+        (["--prompt-template", "{prompt}\n"], "A line.\n"),
+        (["--prompt-template", "Q: {prompt}", "--text-template", "{text}"], "Q: what is it?"),
+    ],
+)
+def test_a_text_that_looks_like_a_prompt_is_none(smollm, tmp_path, flags, text):
+    """By where a line comes from: prompts are written by the source dictionary."""
+    rows = prompts.write_lines(tmp_path / "rows.jsonl", [(text, [text])])
+    task = task_of(prompts.prepare(smollm, tmp_path / "data", "--test", rows, *flags))
+    task.load_dataset("test")
+    row, decode = task.dataset("test")[0], task.build_bpe(None).decode
+    assert decode(task.target_dictionary.string(row["text"])) == text.replace("\n", " ")
+    assert decode(task.source_dictionary.string(row["prompt"])) == text.replace("\n", " ")
+
+
 def test_prompts_that_cannot_be_continued(data):
     task = task_of(data)
     encode = task.build_bpe(None).encode
