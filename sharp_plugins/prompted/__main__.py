@@ -10,9 +10,9 @@ from sharp_plugins.prompted.formats import FORMATS, Format, find_format, flag_of
 
 # What the flags of a format say; its names are those of `Format`.
 PARTS = {
-    "start": "symbol before the prompt; auto: what the model has seen before a text; '' for none",
+    "start": "symbol before the prompt; auto: what the model has seen before a text; none (or ''): no symbol",
     "prompt": "text around {prompt}",
-    "separator": "symbol between prompt and text; '' for none",
+    "separator": "symbol between prompt and text; none (or ''): no symbol",
     "text": "text around {text}",
     "end": "symbol after the text",
 }
@@ -35,8 +35,11 @@ def run_prepare(args) -> None:
     for split, paths in files.items():
         if len(paths) > 2:
             raise ValueError(f"--{split} {' '.join(map(str, paths))}: one file of JSON lines, or one of prompts and one of texts")
+        for path in paths:
+            if not path.exists() or path.is_dir():
+                raise FileNotFoundError(f"--{split} {path}: {'a directory, and no file' if path.is_dir() else 'not there'}")
     format, backbone = chosen_format(args), load_backbone(args.backbone)
-    limits = Limits(args.max_positions or backbone.max_positions, args.room, args.too_long)
+    limits = Limits(backbone.max_positions if args.max_positions is None else args.max_positions, args.room, args.too_long)
     inputs = Inputs(files, args.prompt_field, args.text_field)
     prepare(inputs, backbone, format, args.out, limits, tell=lambda line: print(line, flush=True))
 

@@ -19,6 +19,7 @@ class Encoding:
     Attributes:
         start, separator: what stands before and after a prompt: a list of one symbol, or of none.
         end: what ends a text: a symbol.
+        behind: how many symbols stand after the prompt itself: those of its template's end, and the separator.
         stop: all symbols that end a generated text, *end* the first of them.
         cannot_stop: the format's stops that the tokenizer has no symbol for.
 
@@ -43,6 +44,7 @@ class Encoding:
         self.start = [self._symbol("start", first)] if first else []
         self.separator = [self._symbol("separator", format.separator)] if format.separator else []
         self.end = self._symbol("end", format.end)
+        self.behind = len(self.continued.encode(format.prompt.split(PROMPT)[1])) + len(self.separator)
         found = {stop: self._find(stop) for stop in format.stop}
         self.cannot_stop = [stop for stop, symbol in found.items() if not symbol]
         self.stop = list(dict.fromkeys([self.end, *filter(None, found.values())]))

@@ -70,6 +70,9 @@ def prepare(
         ValueError: a line cannot be used, named by file and line, a limit does not fit, or *out* holds something else.
     """
     out = Path(out)
+    other = next((path for path in (out, *out.parents) if path.exists() and not path.is_dir()), None)
+    if other:
+        raise ValueError(f"--out {out}: {other} is a file, and no directory")
     if not 2 <= limits.positions <= backbone.max_positions:
         raise ValueError(f"--max-positions must be from 2 to {backbone.max_positions}, the model's, and is {limits.positions}")
     if not 1 <= limits.room < limits.positions:
@@ -151,7 +154,7 @@ def _write(directory: Path, split: str, inputs: Inputs, encoding: Encoding, back
     check = Check(encoding, backbone)
     for number, (pair, prompt, text) in enumerate(_samples(pairs, encoding, is_test), 1):
         check(pair.where, prompt, text)
-        fitting = fit(prompt, text, limits, len(encoding.start), pair.where)
+        fitting = fit(prompt, text, limits, len(encoding.start), encoding.behind, pair.where)
         if fitting is None:
             facts["skipped"] += 1
         else:
@@ -220,16 +223,17 @@ class Check:
             raise ValueError(f"{where}: the text has the symbol {self.encoding.end} in it, which ends a text")
 
 
-def fit(prompt: List[int], text: Sequence[int], limits: Limits, starts: int, where: str) -> Optional[List[int]]:
+def fit(prompt: List[int], text: Sequence[int], limits: Limits, starts: int, behind: int, where: str) -> Optional[List[int]]:
     """The prompt that fits with *text* into the model: itself, one without its first symbols, or None where it is skipped.
 
     Args:
         starts: how many symbols of the prompt are its start, which is kept.
+        behind: how many of its last symbols are of its template and the separator. At least one before them is kept.
 
     Raises:
         ValueError: it does not fit.
 
-    >>> fit([0, 5, 6, 7, 2], [8, 9, 2], Limits(positions=6, too_long="cut"), starts=1, where="train.jsonl:1")
+    >>> fit([0, 5, 6, 7, 2], [8, 9, 2], Limits(positions=6, too_long="cut"), starts=1, behind=1, where="train.jsonl:1")
     [0, 6, 7, 2]
     """
     most = min(limits.positions + 1 - len(text), limits.positions - limits.room)
@@ -237,9 +241,11 @@ def fit(prompt: List[int], text: Sequence[int], limits: Limits, starts: int, whe
         return prompt
     if limits.too_long == "skip":
         return None
-    if limits.too_long == "cut" and most > starts:
+    if limits.too_long == "cut" and most > starts + behind:
         return prompt[:starts] + prompt[len(prompt) - most + starts :]
     cause = f"{len(prompt)} symbols of prompt and {len(text)} of text do not fit into {limits.positions} positions"
     if len(prompt) + len(text) - 1 <= limits.positions:
         cause = f"a prompt of {len(prompt)} symbols leaves less than {limits.room} of {limits.positions} positions (--room)"
+    if limits.too_long == "cut":
+        raise ValueError(f"{where}: {cause}, and --too-long cut would leave nothing of the prompt; --too-long skip leaves it out")
     raise ValueError(f"{where}: {cause}; --too-long skip or cut, or a larger --max-positions")

@@ -164,3 +164,12 @@ def test_a_format_that_is_not_known(tmp_path):
     (tmp_path / "own.yaml").write_text("base: lora\n")
     with pytest.raises(ValueError, match="base 'lora' is none of"):
         find_format(str(tmp_path / "own.yaml"))
+    (tmp_path / "own.yaml").write_text("base: [1]\n")
+    with pytest.raises(ValueError, match=r"base \[1\] is none of"):
+        find_format(str(tmp_path / "own.yaml"))
+    with pytest.raises(FileNotFoundError, match="--format nope.yaml: there is no such file"):
+        find_format("nope.yaml")
+
+
+def test_no_start_and_no_separator_are_written_as_elsewhere():
+    assert format_of({"start": "none", "separator": "none"}, "own.yaml", FORMATS["lora-gpt2"]) == Format(stop=("\n\n",))

@@ -162,6 +162,8 @@ def test_what_does_not_fit_is_refused(backbone, tmp_path, capsys):
     assert f"{path}:2: 41 symbols of prompt and 32 of text do not fit into 64 positions; --too-long skip or cut" in found
     found = fails(capsys, backbone, tmp_path, "--train", path, "--max-positions", "99")
     assert "--max-positions must be from 2 to 64" in found
+    found = fails(capsys, backbone, tmp_path, "--train", path, "--max-positions", "0")
+    assert "--max-positions must be from 2 to 64, the model's, and is 0" in found
     path = prompts.write_lines(tmp_path / "rows.jsonl", LONG[2:])
     found = fails(capsys, backbone, tmp_path, "--train", path, "--room", "50")
     assert f"{path}:1: a prompt of 21 symbols leaves less than 50 of 64 positions (--room)" in found
@@ -186,6 +188,20 @@ def test_what_does_not_fit_is_skipped_or_cut(backbone, tmp_path):
     # As LoRA's code leaves room for what will be generated: the last seq_len - eval_len symbols of the prompt.
     room = prompts.prepare(backbone, tmp_path / "room", *flags[:-2], "--too-long", "cut", "--max-positions", "60", "--room", "30")
     assert [len(row) for row in rows_of(room, "train", "prompt")] == [4, 29, 21]
+
+
+@pytest.mark.parametrize("flags", [["--format", "lora-gpt2"], ["--format", "facts"]])
+def test_a_prompt_of_which_nothing_would_be_left_is_refused(backbone, tmp_path, capsys, flags):
+    """One symbol of its own fits, and is kept; or none does, beside start, separator and the template's end."""
+    behind = {"lora-gpt2": 1, "facts": 6}[flags[1]]  # </s>; a new line and "Text:"
+    flags = [*flags, "--start", "auto", "--too-long", "cut", "--train"]
+    most = 64 - behind - 2  # the text's first symbol is its space; its end takes no position
+    path = prompts.write_lines(tmp_path / "rows.jsonl", [("a", ["b"]), ("abc" * 9, ["y" * (most - 1)])])
+    out = prompts.prepare(backbone, tmp_path / "fits", *flags, path)
+    assert rows_of(out, "train", "prompt")[1][:2] == ["</s>", "c"] and read_prepared(out).facts["train"]["longest"] == 64
+    path = prompts.write_lines(tmp_path / "rows.jsonl", [("a", ["b"]), ("abc" * 9, ["y" * most])])
+    found = fails(capsys, backbone, tmp_path, *flags, path)
+    assert f"{path}:2: " in found and "--too-long cut would leave nothing of the prompt" in found
 
 
 # ---------------------------------------------------------------------- the model's directory, and what was written
@@ -236,6 +252,12 @@ def test_flags(capsys, backbone, tmp_path, texts):
     assert "nothing to prepare" in fails(capsys, backbone, tmp_path)
     assert "one file of JSON lines, or one of prompts" in fails(capsys, backbone, tmp_path, "--train", "a", "b", "c")
     assert "--prompt-template" in fails(capsys, backbone, tmp_path, *texts, "--prompt-template", "Facts:")
+    assert "--train nope: not there" in fails(capsys, backbone, tmp_path, "--train", "nope")
+    assert f"--valid {tmp_path}: a directory" in fails(capsys, backbone, tmp_path, "--valid", tmp_path)
+    (tmp_path / "file").write_text("x")
+    for out in (tmp_path / "file", tmp_path / "file" / "inside"):
+        found = fails(capsys, backbone, tmp_path, *texts, "--out", out)
+        assert f"--out {out}: {tmp_path / 'file'} is a file, and no directory" in found
     out = prompts.prepare(
         backbone, tmp_path / "own", *texts, "--text-template", " = {text}", "--spaces", "--stop", ".", "--start", ""
     )
