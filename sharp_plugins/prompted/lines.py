@@ -11,6 +11,11 @@ class PromptLine(str):
     """Symbols of a prompt, with spaces between them.
 
     `Lines` knows prompts by it. A text may look like a prompt, and loses nothing for that.
+
+    Example::
+
+        >>> PromptLine("A Ġ: ĠB").split()
+        ['A', 'Ġ:', 'ĠB']
     """
 
 

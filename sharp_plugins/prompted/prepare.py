@@ -17,17 +17,14 @@ from fairseq.data import indexed_dataset
 from sharp_plugins import __version__
 from sharp_plugins.files.text import read_json
 from sharp_plugins.files.writing import sha256, unfinished_in, write_text
-from sharp_plugins.prompted.backbone import DICTIONARY, Backbone
 from sharp_plugins.prompted.encoding import Encoding
 from sharp_plugins.prompted.formats import Format
 from sharp_plugins.prompted.prepared import PARTS, STAMP, VERSION, Prepared, read_prepared
 from sharp_plugins.prompted.reader import Pair, read_pairs
-from sharp_plugins.text.decoder_tokenizer import FILE
+from sharp_plugins.text.decoder_directory import DICTIONARY, TOKENIZER_FILES, DecoderDirectory
 
 SPLITS = ("train", "valid", "test")
 TOO_LONG = ("refuse", "skip", "cut")
-# The files of a tokenizer, as published and as converted.
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", FILE)
 # Pairs that are tokenised at once.
 BATCH = 1000
 
@@ -55,7 +52,7 @@ class Inputs(NamedTuple):
 
 
 def prepare(
-    inputs: Inputs, backbone: Backbone, format: Format, out, limits: Limits, tell: Callable[[str], None] = lambda line: None
+    inputs: Inputs, backbone: DecoderDirectory, format: Format, out, limits: Limits, tell: Callable[[str], None] = lambda line: None
 ) -> Prepared:
     """Write the data for *backbone* into the directory *out*. Where it holds the same data already, nothing is done.
 
@@ -78,13 +75,14 @@ def prepare(
     if not 1 <= limits.room < limits.positions:
         raise ValueError(f"--room must be from 1 to {limits.positions - 1}, and is {limits.room}")
     encoding = Encoding(format, backbone.tokenizer, backbone.dictionary, backbone.start)
+    copied = [name for name in (DICTIONARY, *TOKENIZER_FILES) if (backbone.directory / name).is_file()]
     source = {
         "format": format.as_dict(),
         # In order, as prompts and texts are told apart by it; two files may have one name, in two directories.
         "files": {split: [[path.name, sha256(path)] for path in paths] for split, paths in inputs.files.items()},
         "fields": [inputs.prompt_field, inputs.text_field],
         "limits": limits._asdict(),
-        "backbone": backbone.checksums,
+        "backbone": {name: sha256(backbone.directory / name) for name in copied},
         "unused": sorted(backbone.unused),
     }
     if _is_there(out, source, inputs):
@@ -95,10 +93,8 @@ def prepare(
             f"warning: the tokenizer has no symbol of {', '.join(map(repr, encoding.cannot_stop))}: generation will not stop there"
         )
     with unfinished_in(out) as unfinished:
-        shutil.copyfile(backbone.directory / DICTIONARY, unfinished / DICTIONARY)
-        for name in TOKENIZER_FILES:
-            if (backbone.directory / name).is_file():
-                shutil.copyfile(backbone.directory / name, unfinished / name)
+        for name in copied:
+            shutil.copyfile(backbone.directory / name, unfinished / name)
         facts = {split: _write(unfinished, split, inputs, encoding, backbone, limits, tell) for split in inputs.files}
         stamp = {
             "version": VERSION,
@@ -141,7 +137,9 @@ def _is_there(out: Path, source: Dict, inputs: Inputs) -> bool:
 # ---------------------------------------------------------------------- one split
 
 
-def _write(directory: Path, split: str, inputs: Inputs, encoding: Encoding, backbone: Backbone, limits: Limits, tell) -> Dict:
+def _write(
+    directory: Path, split: str, inputs: Inputs, encoding: Encoding, backbone: DecoderDirectory, limits: Limits, tell
+) -> Dict:
     """Write a split, and return its numbers."""
     dictionary = encoding.dictionary
     builders = [
@@ -201,7 +199,7 @@ class Check:
         check("train.jsonl:1", prompt=[0, 52, 61], text=[70, 2])
     """
 
-    def __init__(self, encoding: Encoding, backbone: Backbone):
+    def __init__(self, encoding: Encoding, backbone: DecoderDirectory):
         dictionary = encoding.dictionary
         self.encoding, self.unk, self.pad = encoding, dictionary.unk(), dictionary.pad()
         self.end = dictionary.index(encoding.end)

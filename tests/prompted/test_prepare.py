@@ -7,6 +7,7 @@ import prompts
 import pytest
 from fairseq.data import data_utils
 
+from sharp_plugins.files.writing import sha256
 from sharp_plugins.prompted.__main__ import main
 from sharp_plugins.prompted.prepared import read_prepared
 
@@ -209,14 +210,17 @@ def test_a_prompt_of_which_nothing_would_be_left_is_refused(backbone, tmp_path, 
 
 def test_a_backbone_that_is_none(backbone, texts, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
-    assert "model.pt: not there; --backbone wants" in fails(capsys, tmp_path / "empty", tmp_path, *texts)
+    found = fails(capsys, tmp_path / "empty", tmp_path, *texts)
+    assert (
+        f"--backbone {tmp_path / 'empty' / 'model.pt'}: not there; wanted is what `python -m sharp_plugins.convert` wrote" in found
+    )
     import published
 
     from sharp_plugins.convert.conversion import convert
 
     published.write_bert(tmp_path / "published")
     convert(tmp_path / "published", tmp_path / "bert")
-    assert "not a converted decoder" in fails(capsys, tmp_path / "bert", tmp_path, *texts)
+    assert "decoder.json: not there; wanted" in fails(capsys, tmp_path / "bert", tmp_path, *texts)
 
 
 def test_a_tokenizer_that_is_another_models(backbone, smollm, texts, tmp_path, capsys):
@@ -225,7 +229,13 @@ def test_a_tokenizer_that_is_another_models(backbone, smollm, texts, tmp_path, c
     mixed = shutil.copytree(backbone, tmp_path / "mixed")
     for name in ("tokenizer.json", "special_tokens_map.json", "decoder.json"):
         shutil.copy(smollm / name, mixed / name)
-    assert "the tokenizer does not fit" in fails(capsys, mixed, tmp_path, *texts)
+    assert "its files do not fit together: dict.txt has 272 symbols, and the tokenizer 273" in fails(
+        capsys, mixed, tmp_path, *texts
+    )
+    # So may be the model alone.
+    mixed = shutil.copytree(backbone, tmp_path / "mixed model")
+    shutil.copy(smollm / "model.pt", mixed)
+    assert f"--backbone {mixed}: its files do not fit together: model.pt has" in fails(capsys, mixed, tmp_path, *texts)
 
 
 def test_data_that_were_changed(data, smollm, tmp_path):
@@ -238,6 +248,21 @@ def test_data_that_were_changed(data, smollm, tmp_path):
     with pytest.raises(ValueError, match="tokenizer.json: it is not the one that the data were made with"):
         read_prepared(changed)
     stamp = json.loads((data / "prompted.json").read_text())
+    # Every file of the tokenizer counts: one that is changed, one that is gone, and one more.
+    for name, content in (("decoder.json", "{}"), ("special_tokens_map.json", None), ("tokenizer_config.json", "{}")):
+        changed = shutil.copytree(data, tmp_path / f"without {name}")
+        (changed / name).unlink(missing_ok=True)
+        if content:
+            (changed / name).write_text(content)
+        with pytest.raises(ValueError, match=f"{name}: it is not the one that the data were made with"):
+            read_prepared(changed)
+    # With checksums of a dictionary that is not the tokenizer's, too.
+    changed = shutil.copytree(data, tmp_path / "other dictionary")
+    shutil.copy(smollm / "dict.txt", changed)
+    source = {**stamp["source"], "backbone": {**stamp["source"]["backbone"], "dict.txt": sha256(changed / "dict.txt")}}
+    (changed / "prompted.json").write_text(json.dumps({**stamp, "source": source}))
+    with pytest.raises(ValueError, match="its files do not fit together: dict.txt has"):
+        read_prepared(changed).encoding(read_prepared(changed).dictionary())
     for broken, words in (
         ({**stamp, "version": 0}, "another version"),
         ({"version": stamp["version"]}, "not what"),
