@@ -1,8 +1,10 @@
 """Prompts and texts as lines: what ``fairseq-interactive`` reads, and what it and ``fairseq-generate`` print."""
 
 import re
+from typing import Callable, List, Sequence
 
 from fairseq.data import Dictionary
+from torch import Tensor
 
 from sharp_plugins.prompted.encoding import Encoding
 
@@ -61,3 +63,34 @@ class Lines:
         decode = self.encoding.decode_prompt if isinstance(symbols, PromptLine) else self.encoding.decode_text
         text = decode(symbols.split())
         return re.sub(r"\r\n|\n|\r", " ", text)
+
+
+def encode_lines(
+    lines: Sequence[str], encode: Callable[[str], str], dictionary: Dictionary, room: int, first: int = 1
+) -> List[Tensor]:
+    """Typed prompts as indices of *dictionary*, int64, by *encode*, which is `Lines.encode`.
+
+    Args:
+        room: the most symbols of a prompt.
+        first: the number of the first line, for errors.
+
+    Raises:
+        ValueError: a line is empty, is not UTF-8, or has too many symbols; its number and text are named.
+
+    >>> encode_lines(["<unk>"], str, Dictionary(), room=8)
+    [tensor([3])]
+    """
+    rows = []
+    for number, line in enumerate(lines, first):
+        where = f"line {number} of the input, {line[:60]!r}"
+        if not line.strip():
+            raise ValueError(f"{where}: a prompt is empty")
+        try:
+            line.encode("utf-8")
+        except UnicodeEncodeError:  # as Python reads such bytes of its standard input
+            raise ValueError(f"{where}: it is not UTF-8") from None
+        symbols = dictionary.encode_line(encode(line), append_eos=False, add_if_not_exist=False).long()
+        if len(symbols) > room:
+            raise ValueError(f"{where}: a prompt has {len(symbols)} symbols, and the model {room} positions")
+        rows.append(symbols)
+    return rows
