@@ -122,7 +122,10 @@ def _is_there(out: Path, source: Dict, inputs: Inputs) -> bool:
     if not out.exists():
         return False
     if (out / STAMP).is_file():
-        if read_json(out / STAMP).get("source") == source:
+        stamp = read_json(out / STAMP)
+        if stamp.get("version") != VERSION:
+            raise ValueError(f"{out}: holds data that another version wrote; choose another --out, or remove it")
+        if stamp.get("source") == source:
             read_prepared(out)
             return True
         raise ValueError(f"{out}: holds data of other files or settings; choose another --out, or remove it")

@@ -59,6 +59,10 @@ def test_files_that_changed_or_changed_places_are_other_data(backbone, tmp_path,
     files[0].write_text("changed\n")
     assert main([*arguments, *map(str, files)]) == 1
     assert capsys.readouterr().err.count("holds data of other files or settings") == 2
+    stamp = json.loads((tmp_path / "out" / "prompted.json").read_text())
+    (tmp_path / "out" / "prompted.json").write_text(json.dumps({**stamp, "version": 1}))
+    assert main([*arguments, *map(str, files)]) == 1
+    assert "holds data that another version wrote" in capsys.readouterr().err
 
 
 def test_what_a_killed_command_left_is_made_anew(backbone, texts, tmp_path):
