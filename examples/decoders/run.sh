@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # A published decoder writes texts from facts, learns for 20 updates how, and writes them again: README.md beside this file. Sets
-# the environment up, prints each command, and goes on where it stopped: what is there already is not made again.
+# the environment up, and prints each command. A second run makes no environment and no converted model again, trains no further, as
+# checkpoint_last.pt has its 20 updates, and does the rest again; prepare finds its data made.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 set_up_for=decoders

@@ -7,16 +7,11 @@ from fairseq import checkpoint_utils
 from fairseq.data import Dictionary
 
 from sharp_plugins.convert.decoder_flags import DEFAULTS, decoder_flags
-from sharp_plugins.files.checkpoint_config import config_of
-from sharp_plugins.files.tensors import read_torch
 from sharp_plugins.files.writing import sha256
 from sharp_plugins.models import decoder  # noqa: F401  sharp_decoder
 from sharp_plugins.models.decoder import DecoderModel
-from sharp_plugins.text.decoder_tokenizer import FILE, DecoderTokenizer
-from sharp_plugins.text.dictionary import read_dictionary
-
-FILES = ("model.pt", "dict.txt", "tokenizer.json", FILE)
-WORDS = "decoder.embed_tokens.weight"
+from sharp_plugins.text.decoder_directory import FILES, MODEL, read_decoder_directory
+from sharp_plugins.text.decoder_tokenizer import DecoderTokenizer
 
 
 class DecoderBackbone(NamedTuple):
@@ -53,37 +48,21 @@ def load_decoder(directory) -> DecoderBackbone:
 
         load_decoder("smollm2").start  # "<|endoftext|>"
     """
-    directory = Path(directory)
-    for name in FILES:
-        if not (directory / name).is_file():
-            what = "not there; wanted is what `python -m sharp_plugins.convert` wrote of a decoder (GPT-2, OPT, Llama)"
-            if name == FILE:
-                what = f"{what}, and this seems to be an encoder"
-            raise FileNotFoundError(f"{directory / name}: {what}")
-    tokenizer, dictionary = DecoderTokenizer.load(directory), read_dictionary(directory / "dict.txt")
-    path = directory / "model.pt"
-    state = read_torch(path, mmap=True)
+    found = read_decoder_directory(directory)
     try:
-        args = config_of(state, "model")
-        flags = decoder_flags({name: args[name] for name in DEFAULTS if name in args}, tokenizer.family)
-        positions, rows = int(args["max_target_positions"]), len(state["model"][WORDS])
+        flags = decoder_flags({name: found.model[name] for name in DEFAULTS if name in found.model}, found.tokenizer.family)
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path}: not a converted decoder: {type(error).__name__}: {error}") from error
-    if dictionary.symbols != tokenizer.symbols or rows != len(dictionary):
-        raise ValueError(
-            f"{directory}: its files do not fit together: the tokenizer has {len(tokenizer.symbols)} symbols, dict.txt "
-            f"{len(dictionary)}, and model.pt {rows} rows, and they should be the same"
-        )
+        raise ValueError(f"{found.directory / MODEL}: not a converted decoder: {type(error).__name__}: {error}") from error
     return DecoderBackbone(
-        directory=directory,
+        directory=found.directory,
         arch=flags[1],
         flags=flags,
-        family=tokenizer.family,
-        max_positions=positions,
-        start=tokenizer.start,
-        dictionary=dictionary,
-        tokenizer=tokenizer,
-        checksums={name: sha256(directory / name) for name in FILES},
+        family=found.tokenizer.family,
+        max_positions=found.max_positions,
+        start=found.start,
+        dictionary=found.dictionary,
+        tokenizer=found.tokenizer,
+        checksums={name: sha256(found.directory / name) for name in FILES},
     )
 
 
@@ -92,6 +71,6 @@ def load_decoder_model(directory) -> DecoderModel:
 
     Raises: as `load_decoder`.
     """
-    path = str(Path(directory) / "model.pt")
+    path = str(Path(directory) / MODEL)
     (model,), _, _ = checkpoint_utils.load_model_ensemble_and_task([path], arg_overrides={"data": str(directory)})
     return model.float().eval()

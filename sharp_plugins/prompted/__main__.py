@@ -10,9 +10,9 @@ from sharp_plugins.prompted.formats import FORMATS, Format, find_format, flag_of
 
 # What the flags of a format say; its names are those of `Format`.
 PARTS = {
-    "start": "symbol before the prompt; auto: what the model has seen before a text; '' for none",
+    "start": "symbol before the prompt; auto: what the model has seen before a text; none (or ''): no symbol",
     "prompt": "text around {prompt}",
-    "separator": "symbol between prompt and text; '' for none",
+    "separator": "symbol between prompt and text; none (or ''): no symbol",
     "text": "text around {text}",
     "end": "symbol after the text",
 }
@@ -26,8 +26,8 @@ def chosen_format(args) -> Format:
 
 
 def run_prepare(args) -> None:
-    from sharp_plugins.prompted.backbone import load_backbone  # here, so that --help imports no fairseq
-    from sharp_plugins.prompted.prepare import Inputs, Limits, prepare
+    from sharp_plugins.prompted.prepare import Inputs, Limits, prepare  # here, so that --help imports no fairseq
+    from sharp_plugins.text.decoder_directory import read_decoder_directory
 
     files = {split: getattr(args, split) for split in ("train", "valid", "test") if getattr(args, split)}
     if not files:
@@ -35,8 +35,15 @@ def run_prepare(args) -> None:
     for split, paths in files.items():
         if len(paths) > 2:
             raise ValueError(f"--{split} {' '.join(map(str, paths))}: one file of JSON lines, or one of prompts and one of texts")
-    format, backbone = chosen_format(args), load_backbone(args.backbone)
-    limits = Limits(args.max_positions or backbone.max_positions, args.room, args.too_long)
+        for path in paths:
+            if not path.exists() or path.is_dir():
+                raise FileNotFoundError(f"--{split} {path}: {'a directory, and no file' if path.is_dir() else 'not there'}")
+    format = chosen_format(args)
+    try:
+        backbone = read_decoder_directory(args.backbone)
+    except (FileNotFoundError, ValueError) as error:
+        raise ValueError(f"--backbone {error}") from error
+    limits = Limits(backbone.max_positions if args.max_positions is None else args.max_positions, args.room, args.too_long)
     inputs = Inputs(files, args.prompt_field, args.text_field)
     prepare(inputs, backbone, format, args.out, limits, tell=lambda line: print(line, flush=True))
 

@@ -15,6 +15,7 @@ from sharp_plugins.files.yaml import read_yaml
 
 PROMPT, TEXT = "{prompt}", "{text}"
 END = "</s>"  # the published end of a text, whatever its name is there
+NONE = "none"  # as a start or a separator: there is none, as with nothing
 MODELS_OWN = "auto"  # as a start: the symbol that the model has seen before a text
 
 
@@ -23,7 +24,7 @@ class Format:
     """A format.
 
     Attributes:
-        start, separator: a symbol, or nothing; the start may be ``auto``, see `MODELS_OWN`.
+        start, separator: a symbol, or nothing, which settings may write as ``none``; the start may be ``auto``, see `MODELS_OWN`.
         prompt, text: the templates.
         end: a symbol.
         stop: what ends a generated text beside the end: symbols, or texts that the tokenizer writes as one symbol.
@@ -101,7 +102,7 @@ def format_of(settings: Dict, where: str, base: Optional[Format] = None) -> Form
     unknown = sorted(map(str, settings.keys() - kinds.keys()))
     if unknown:
         raise ValueError(f"{where}: a format has no {', '.join(unknown)}; it has {', '.join(kinds)}")
-    values = dict(settings)
+    values = {name: "" if name in ("start", "separator") and value == NONE else value for name, value in settings.items()}
     if isinstance(values.get("stop"), (list, tuple)):
         values["stop"] = tuple(values["stop"])
     for name, value in values.items():
@@ -132,8 +133,10 @@ def find_format(name: str) -> Format:
     if not name.endswith((".yaml", ".yml")):
         raise ValueError(f"--format {name}: choose one of {', '.join(FORMATS)}, or a file that ends in .yaml")
     path = Path(name)
+    if not path.is_file():
+        raise FileNotFoundError(f"--format {name}: there is no such file")
     settings = read_yaml(path)
     base = settings.pop("base", None)
-    if base is not None and base not in FORMATS:
+    if base is not None and not (isinstance(base, str) and base in FORMATS):
         raise ValueError(f"{path}: base {base!r} is none of {', '.join(FORMATS)}")
     return format_of(settings, str(path), FORMATS.get(base))

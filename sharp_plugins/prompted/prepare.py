@@ -17,17 +17,14 @@ from fairseq.data import indexed_dataset
 from sharp_plugins import __version__
 from sharp_plugins.files.text import read_json
 from sharp_plugins.files.writing import sha256, unfinished_in, write_text
-from sharp_plugins.prompted.backbone import DICTIONARY, Backbone
 from sharp_plugins.prompted.encoding import Encoding
 from sharp_plugins.prompted.formats import Format
 from sharp_plugins.prompted.prepared import PARTS, STAMP, VERSION, Prepared, read_prepared
 from sharp_plugins.prompted.reader import Pair, read_pairs
-from sharp_plugins.text.decoder_tokenizer import FILE
+from sharp_plugins.text.decoder_directory import DICTIONARY, TOKENIZER_FILES, DecoderDirectory
 
 SPLITS = ("train", "valid", "test")
 TOO_LONG = ("refuse", "skip", "cut")
-# The files of a tokenizer, as published and as converted.
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", FILE)
 # Pairs that are tokenised at once.
 BATCH = 1000
 
@@ -55,7 +52,7 @@ class Inputs(NamedTuple):
 
 
 def prepare(
-    inputs: Inputs, backbone: Backbone, format: Format, out, limits: Limits, tell: Callable[[str], None] = lambda line: None
+    inputs: Inputs, backbone: DecoderDirectory, format: Format, out, limits: Limits, tell: Callable[[str], None] = lambda line: None
 ) -> Prepared:
     """Write the data for *backbone* into the directory *out*. Where it holds the same data already, nothing is done.
 
@@ -70,17 +67,22 @@ def prepare(
         ValueError: a line cannot be used, named by file and line, a limit does not fit, or *out* holds something else.
     """
     out = Path(out)
+    other = next((path for path in (out, *out.parents) if path.exists() and not path.is_dir()), None)
+    if other:
+        raise ValueError(f"--out {out}: {other} is a file, and no directory")
     if not 2 <= limits.positions <= backbone.max_positions:
         raise ValueError(f"--max-positions must be from 2 to {backbone.max_positions}, the model's, and is {limits.positions}")
     if not 1 <= limits.room < limits.positions:
         raise ValueError(f"--room must be from 1 to {limits.positions - 1}, and is {limits.room}")
     encoding = Encoding(format, backbone.tokenizer, backbone.dictionary, backbone.start)
+    copied = [name for name in (DICTIONARY, *TOKENIZER_FILES) if (backbone.directory / name).is_file()]
     source = {
         "format": format.as_dict(),
-        "files": {split: {path.name: sha256(path) for path in paths} for split, paths in inputs.files.items()},
+        # In order, as prompts and texts are told apart by it; two files may have one name, in two directories.
+        "files": {split: [[path.name, sha256(path)] for path in paths] for split, paths in inputs.files.items()},
         "fields": [inputs.prompt_field, inputs.text_field],
         "limits": limits._asdict(),
-        "backbone": backbone.checksums,
+        "backbone": {name: sha256(backbone.directory / name) for name in copied},
         "unused": sorted(backbone.unused),
     }
     if _is_there(out, source, inputs):
@@ -91,10 +93,8 @@ def prepare(
             f"warning: the tokenizer has no symbol of {', '.join(map(repr, encoding.cannot_stop))}: generation will not stop there"
         )
     with unfinished_in(out) as unfinished:
-        shutil.copyfile(backbone.directory / DICTIONARY, unfinished / DICTIONARY)
-        for name in TOKENIZER_FILES:
-            if (backbone.directory / name).is_file():
-                shutil.copyfile(backbone.directory / name, unfinished / name)
+        for name in copied:
+            shutil.copyfile(backbone.directory / name, unfinished / name)
         facts = {split: _write(unfinished, split, inputs, encoding, backbone, limits, tell) for split in inputs.files}
         stamp = {
             "version": VERSION,
@@ -122,7 +122,10 @@ def _is_there(out: Path, source: Dict, inputs: Inputs) -> bool:
     if not out.exists():
         return False
     if (out / STAMP).is_file():
-        if read_json(out / STAMP).get("source") == source:
+        stamp = read_json(out / STAMP)
+        if stamp.get("version") != VERSION:
+            raise ValueError(f"{out}: holds data that another version wrote; choose another --out, or remove it")
+        if stamp.get("source") == source:
             read_prepared(out)
             return True
         raise ValueError(f"{out}: holds data of other files or settings; choose another --out, or remove it")
@@ -137,7 +140,9 @@ def _is_there(out: Path, source: Dict, inputs: Inputs) -> bool:
 # ---------------------------------------------------------------------- one split
 
 
-def _write(directory: Path, split: str, inputs: Inputs, encoding: Encoding, backbone: Backbone, limits: Limits, tell) -> Dict:
+def _write(
+    directory: Path, split: str, inputs: Inputs, encoding: Encoding, backbone: DecoderDirectory, limits: Limits, tell
+) -> Dict:
     """Write a split, and return its numbers."""
     dictionary = encoding.dictionary
     builders = [
@@ -150,7 +155,7 @@ def _write(directory: Path, split: str, inputs: Inputs, encoding: Encoding, back
     check = Check(encoding, backbone)
     for number, (pair, prompt, text) in enumerate(_samples(pairs, encoding, is_test), 1):
         check(pair.where, prompt, text)
-        fitting = fit(prompt, text, limits, len(encoding.start), pair.where)
+        fitting = fit(prompt, text, limits, len(encoding.start), encoding.behind, pair.where)
         if fitting is None:
             facts["skipped"] += 1
         else:
@@ -197,7 +202,7 @@ class Check:
         check("train.jsonl:1", prompt=[0, 52, 61], text=[70, 2])
     """
 
-    def __init__(self, encoding: Encoding, backbone: Backbone):
+    def __init__(self, encoding: Encoding, backbone: DecoderDirectory):
         dictionary = encoding.dictionary
         self.encoding, self.unk, self.pad = encoding, dictionary.unk(), dictionary.pad()
         self.end = dictionary.index(encoding.end)
@@ -219,16 +224,17 @@ class Check:
             raise ValueError(f"{where}: the text has the symbol {self.encoding.end} in it, which ends a text")
 
 
-def fit(prompt: List[int], text: Sequence[int], limits: Limits, starts: int, where: str) -> Optional[List[int]]:
+def fit(prompt: List[int], text: Sequence[int], limits: Limits, starts: int, behind: int, where: str) -> Optional[List[int]]:
     """The prompt that fits with *text* into the model: itself, one without its first symbols, or None where it is skipped.
 
     Args:
         starts: how many symbols of the prompt are its start, which is kept.
+        behind: how many of its last symbols are of its template and the separator. At least one before them is kept.
 
     Raises:
         ValueError: it does not fit.
 
-    >>> fit([0, 5, 6, 7, 2], [8, 9, 2], Limits(positions=6, too_long="cut"), starts=1, where="train.jsonl:1")
+    >>> fit([0, 5, 6, 7, 2], [8, 9, 2], Limits(positions=6, too_long="cut"), starts=1, behind=1, where="train.jsonl:1")
     [0, 6, 7, 2]
     """
     most = min(limits.positions + 1 - len(text), limits.positions - limits.room)
@@ -236,9 +242,11 @@ def fit(prompt: List[int], text: Sequence[int], limits: Limits, starts: int, whe
         return prompt
     if limits.too_long == "skip":
         return None
-    if limits.too_long == "cut" and most > starts:
+    if limits.too_long == "cut" and most > starts + behind:
         return prompt[:starts] + prompt[len(prompt) - most + starts :]
     cause = f"{len(prompt)} symbols of prompt and {len(text)} of text do not fit into {limits.positions} positions"
     if len(prompt) + len(text) - 1 <= limits.positions:
         cause = f"a prompt of {len(prompt)} symbols leaves less than {limits.room} of {limits.positions} positions (--room)"
+    if limits.too_long == "cut":
+        raise ValueError(f"{where}: {cause}, and --too-long cut would leave nothing of the prompt; --too-long skip leaves it out")
     raise ValueError(f"{where}: {cause}; --too-long skip or cut, or a larger --max-positions")

@@ -15,15 +15,15 @@ from fairseq.data import Dictionary
 
 from sharp_plugins.files.text import read_json
 from sharp_plugins.files.writing import sha256
-from sharp_plugins.prompted.backbone import DICTIONARY, TOKENIZER
 from sharp_plugins.prompted.encoding import Encoding
 from sharp_plugins.prompted.formats import format_of
-from sharp_plugins.text.converted import load_tokenizer
+from sharp_plugins.text.decoder_directory import DICTIONARY, TOKENIZER, TOKENIZER_FILES, check_symbols
+from sharp_plugins.text.decoder_tokenizer import DecoderTokenizer
 from sharp_plugins.text.dictionary import read_dictionary
 
 STAMP = "prompted.json"
 # Changed with what is written.
-VERSION = 1
+VERSION = 2
 COMMAND = "python -m sharp_plugins.prompted prepare"
 PARTS = ("prompt", "text")
 
@@ -47,8 +47,8 @@ class Prepared(NamedTuple):
 
     @property
     def checksums(self) -> Dict[str, str]:
-        """Of the model's dictionary and tokenizer."""
-        return self.source["backbone"]
+        """Of the model's dictionary and tokenizer: what is compared with checkpoints."""
+        return {name: self.source["backbone"].get(name) for name in (DICTIONARY, TOKENIZER)}
 
     @property
     def format(self) -> Dict:
@@ -59,8 +59,13 @@ class Prepared(NamedTuple):
         return read_dictionary(self.directory / DICTIONARY)
 
     def encoding(self, dictionary: Dictionary) -> Encoding:
-        format = format_of(self.format, str(self.directory / STAMP))
-        return Encoding(format, load_tokenizer(self.directory), dictionary, self.start)
+        """
+        Raises:
+            ValueError: the tokenizer is not of *dictionary*.
+        """
+        format, tokenizer = format_of(self.format, str(self.directory / STAMP)), DecoderTokenizer.load(self.directory)
+        check_symbols(self.directory, dictionary, tokenizer)
+        return Encoding(format, tokenizer, dictionary, self.start)
 
 
 def read_prepared(directory) -> Prepared:
@@ -68,7 +73,7 @@ def read_prepared(directory) -> Prepared:
 
     Raises:
         FileNotFoundError: it did not.
-        ValueError: the directory is of another version, or its dictionary or tokenizer were changed.
+        ValueError: the directory is of another version, or its dictionary or a file of its tokenizer was changed.
 
     Example::
 
@@ -87,11 +92,12 @@ def read_prepared(directory) -> Prepared:
         if not all(isinstance(values[name], kind) for name, kind in wanted.items()):
             raise TypeError(" or ".join(wanted))
         prepared = Prepared(directory, **values)
-        checksums, _ = dict(prepared.checksums), format_of(prepared.format, str(directory / STAMP))
+        checksums, _ = dict(prepared.source["backbone"]), format_of(prepared.format, str(directory / STAMP))
     except (KeyError, TypeError) as error:
         raise ValueError(f"{directory / STAMP}: not what `{COMMAND}` writes: {error}") from None
-    for name in (DICTIONARY, TOKENIZER):
-        if not (directory / name).is_file() or sha256(directory / name) != checksums.get(name):
+    there = [name for name in (DICTIONARY, *TOKENIZER_FILES) if (directory / name).is_file()]
+    for name in dict.fromkeys([DICTIONARY, TOKENIZER, *checksums, *there]):
+        if name not in there or sha256(directory / name) != checksums.get(name):
             raise ValueError(
                 f"{directory / name}: it is not the one that the data were made with; make them again with `{COMMAND}`"
             )

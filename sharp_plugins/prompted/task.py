@@ -8,7 +8,7 @@ prompts too. Its mean is over the symbols that it counts, so that learning rates
 import inspect
 import logging
 from contextlib import nullcontext
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
@@ -17,40 +17,23 @@ from fairseq.data import data_utils
 from fairseq.models import ARCH_MODEL_REGISTRY, FairseqLanguageModel
 from fairseq.tasks import FairseqTask, register_task
 from fairseq.utils import safe_getattr
-from omegaconf import II, OmegaConf, open_dict
+from omegaconf import OmegaConf, open_dict
 from torch import Tensor
 
 from sharp_plugins.files.tensors import read_torch
 from sharp_plugins.files.writing import sha256
 from sharp_plugins.generation.flags import GenerationFlags, build_generator
 from sharp_plugins.models.decoder import DecoderModel
+from sharp_plugins.prompted.checks import check_bpe, check_criterion, check_shape, setting
+from sharp_plugins.prompted.config import PromptedGenerationConfig
 from sharp_plugins.prompted.dataset import PromptedDataset, Rows, prompts_alone
-from sharp_plugins.prompted.lines import Lines
+from sharp_plugins.prompted.lines import Lines, PromptDictionary, encode_lines
 from sharp_plugins.prompted.prepared import COMMAND, PARTS, read_prepared
 
 logger = logging.getLogger(__name__)
 
 # What a checkpoint's "task_state" is called that tells which data it was trained on.
 STATE = "prompted_generation"
-
-
-@dataclass
-class PromptedGenerationConfig(GenerationFlags):
-    data: Optional[str] = field(default=None, metadata={"help": f"directory that `{COMMAND}` wrote"})
-    count_prompt: bool = field(default=False, metadata={"help": "the loss counts the prompts too (default: the texts alone)"})
-    tokens_per_sample: int = field(
-        default=0, metadata={"help": "the most positions of a sequence (default: as many as the data's model has)"}
-    )
-    # What fairseq's own language models take from their task.
-    max_target_positions: Optional[int] = field(
-        default=None, metadata={"help": "positions of a new model (default: --tokens-per-sample)"}
-    )
-    add_bos_token: bool = field(default=False, metadata={"help": "not for this task: the data's format has a start of its own"})
-    # Where weights come from, whose dictionary must be the data's.
-    finetune_from_model: Optional[str] = II("checkpoint.finetune_from_model")
-    restore_file: str = II("checkpoint.restore_file")
-    save_dir: str = II("checkpoint.save_dir")
-    path: Optional[str] = II("common_eval.path")
 
 
 @register_task("prompted_generation", dataclass=PromptedGenerationConfig)
@@ -80,9 +63,16 @@ class PromptedGeneration(FairseqTask):
             raise ValueError(f"--task prompted_generation needs data: the directory that `{COMMAND}` wrote")
         if cfg.add_bos_token:
             raise ValueError("--add-bos-token: the format of the data says what stands before a prompt (prepare's --start)")
+        check_bpe(setting(cfg, "bpe", None))
         self.prepared = read_prepared(cfg.data)
+        most = cfg.max_target_positions or self.prepared.max_positions
+        if cfg.tokens_per_sample and not 2 <= cfg.tokens_per_sample <= most:
+            raise ValueError(f"--tokens-per-sample must be from 2 to {most}, the model's positions, and is {cfg.tokens_per_sample}")
+        self.room = self.max_positions()  # until the model says that it has less
         self.dictionary = self.prepared.dictionary()
+        self.prompt_dictionary = PromptDictionary(self.dictionary)
         self.encoding = self.prepared.encoding(self.dictionary)
+        self.lines_read = 0  # by fairseq-interactive, of its input
         self.only_scored = False  # until the model says that it can
         self.state.add_factory(STATE, lambda: {"vocabulary": dict(self.prepared.checksums), "format": dict(self.prepared.format)})
         getattr(self.state, STATE)  # made now, so that it is saved
@@ -90,7 +80,7 @@ class PromptedGeneration(FairseqTask):
 
     @property
     def source_dictionary(self):
-        return self.dictionary
+        return self.prompt_dictionary
 
     @property
     def target_dictionary(self):
@@ -107,25 +97,50 @@ class PromptedGeneration(FairseqTask):
 
         Raises:
             FileNotFoundError: it is not there.
+            ValueError: a sequence is too long, but of the training data, where it is left out.
         """
         place = Path(self.cfg.data)
         parts = [data_utils.load_indexed_dataset(str(place / f"{split}.{part}"), self.dictionary, "mmap") for part in PARTS]
         if None in parts:
             raise FileNotFoundError(f"{place}: no data of {split}; there are {', '.join(self.prepared.facts)}")
-        is_train = split.startswith("train")
+        is_train = split == setting(self.cfg, "train_subset", "train")
+        if not is_train:
+            self.check_lengths(split)
         self.datasets[split] = PromptedDataset(*parts, self.dictionary.pad(), self.cfg.count_prompt, self.only_scored, is_train)
+
+    def check_lengths(self, split: str) -> None:
+        """Raise ValueError where a sequence of *split* has more positions than are there, unless such ones shall be left out."""
+        longest = self.prepared.facts.get(split, {}).get("longest", 0)
+        if longest > self.room and not setting(self.cfg, "skip_invalid_size_inputs_valid_test", False):
+            limit = f"--tokens-per-sample {self.room}" if self.room == self.cfg.tokens_per_sample else f"the model's {self.room}"
+            raise ValueError(
+                f"{self.cfg.data}: the longest sequence of {split} takes {longest} positions, more than {limit}; "
+                "--skip-invalid-size-inputs-valid-test leaves such sequences out"
+            )
+
+    def build_criterion(self, cfg, from_checkpoint=False):
+        """The criterion.
+
+        Raises:
+            ValueError: it is for other tasks.
+        """
+        check_criterion(getattr(cfg, "_name", None) or getattr(cfg, "criterion", None))
+        return super().build_criterion(cfg, from_checkpoint)
 
     def build_model(self, cfg, from_checkpoint=False):
         """The model; where no flag says otherwise, with as many positions and the unused symbols of the data's own model.
 
         Raises:
-            ValueError: it is no language model, or its weights come from a checkpoint with another dictionary.
+            ValueError: it is no language model, its weights come from a checkpoint with another dictionary or shape, or a sequence
+                of the validation data is longer than it.
         """
-        for path in filter(Path.is_file, self.checkpoints(from_checkpoint)):
-            self.check_checkpoint(path)
+        sources = {path: self.check_checkpoint(path) for path in filter(Path.is_file, self.checkpoints(from_checkpoint))}
+        validated = [] if from_checkpoint or setting(self.cfg, "disable_validation", False) else self.validated()
+        for split in validated:
+            self.check_lengths(split)
         with open_dict(cfg) if OmegaConf.is_config(cfg) else nullcontext():
             if not safe_getattr(cfg, "max_target_positions"):
-                cfg.max_target_positions = self.max_positions()
+                cfg.max_target_positions = self.prepared.max_positions
             name = safe_getattr(cfg, "base_arch") or safe_getattr(cfg, "_name") or safe_getattr(cfg, "arch")
             # The config of a wrapping architecture, --arch lora for one, need not have the base's defaults.
             if ARCH_MODEL_REGISTRY.get(name) is DecoderModel and not safe_getattr(cfg, "unused_symbols") and not from_checkpoint:
@@ -135,8 +150,18 @@ class PromptedGeneration(FairseqTask):
             raise ValueError(
                 f"--task prompted_generation trains language models, such as --arch sharp_gpt2, and {type(model).__name__} is none"
             )
+        if not from_checkpoint and hasattr(model.decoder, "settings"):
+            for path, state in sources.items():
+                check_shape(path, state, model.decoder.settings)
+        self.room = min(self.room, model.max_positions())  # a prefix takes some
+        for split in validated:
+            self.check_lengths(split)
         self.only_scored = "scored" in inspect.signature(model.decoder.forward).parameters
         return model
+
+    def validated(self) -> List[str]:
+        """The splits that training validates on."""
+        return str(setting(self.cfg, "valid_subset", "valid")).split(",")
 
     def checkpoints(self, to_generate: bool) -> List[Path]:
         """Where the model's weights will come from, whether there is a file or not."""
@@ -145,8 +170,12 @@ class PromptedGeneration(FairseqTask):
         last = self.cfg.restore_file == "checkpoint_last.pt"  # fairseq's default, which lies in --save-dir
         return [Path(self.cfg.finetune_from_model or ""), Path(self.cfg.save_dir if last else "", self.cfg.restore_file)]
 
-    def check_checkpoint(self, path: Path) -> None:
-        """Raise ValueError unless a checkpoint's dictionary and tokenizer are the data's, as far as it says."""
+    def check_checkpoint(self, path: Path) -> Any:
+        """Return what a checkpoint holds.
+
+        Raises:
+            ValueError: its dictionary or tokenizer are not the data's, as far as it says.
+        """
         state = read_torch(path, mmap=True)
         if isinstance(state, dict):
             self.check_vocabulary((state.get("task_state") or {}).get(STATE), path)
@@ -154,6 +183,7 @@ class PromptedGeneration(FairseqTask):
         # A converted model lies beside both. A directory of data may hold checkpoints too, and then says the same.
         if len(beside) == len(self.prepared.checksums):
             self.check_vocabulary({"vocabulary": {name: sha256(file) for name, file in beside.items()}}, path.parent)
+        return state
 
     def check_vocabulary(self, saved: Optional[Dict[str, Any]], where) -> None:
         if not saved:
@@ -218,16 +248,10 @@ class PromptedGeneration(FairseqTask):
         """Prompts as symbols, without an end.
 
         Raises:
-            ValueError: a prompt is empty, or is longer than the model.
+            ValueError: a prompt is empty, is no UTF-8, or is longer than the model; named by its line.
         """
-        tokens = [self.dictionary.encode_line(encode_fn(line), append_eos=False, add_if_not_exist=False).long() for line in lines]
-        for line, symbols in zip(lines, tokens):
-            if not line.strip():
-                raise ValueError("a prompt is empty")
-            if len(symbols) > self.max_positions():
-                raise ValueError(
-                    f"a prompt has {len(symbols)} symbols, and the model {self.max_positions()} positions: {line[:60]!r}"
-                )
+        first, self.lines_read = self.lines_read + 1, self.lines_read + len(lines)
+        tokens = encode_lines(lines, encode_fn, self.dictionary, self.room, first)
         return tokens, [len(symbols) for symbols in tokens]
 
     def build_bpe(self, args):
@@ -236,9 +260,5 @@ class PromptedGeneration(FairseqTask):
         Raises:
             ValueError: another one is asked for.
         """
-        name = getattr(args, "_name", None) or (args if isinstance(args, str) else None)
-        if name not in (None, "sharp_tokenizer"):
-            raise ValueError(
-                f"--bpe {name}: the data have a tokenizer of their own, which --task prompted_generation uses; leave it out"
-            )
+        check_bpe(args)
         return Lines(self.encoding)

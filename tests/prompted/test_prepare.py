@@ -7,6 +7,7 @@ import prompts
 import pytest
 from fairseq.data import data_utils
 
+from sharp_plugins.files.writing import sha256
 from sharp_plugins.prompted.__main__ import main
 from sharp_plugins.prompted.prepared import read_prepared
 
@@ -44,6 +45,24 @@ def test_the_same_again_is_nothing_to_do_and_other_data_are_refused(data, backbo
     assert "nothing to do" in capsys.readouterr().out and (data / "train.text.bin").stat().st_mtime_ns == before
     assert main(["prepare", "--backbone", str(backbone), "--out", str(data), *texts, "--format", "plain"]) == 1
     assert "holds data of other files or settings" in capsys.readouterr().err
+
+
+def test_files_that_changed_or_changed_places_are_other_data(backbone, tmp_path, capsys):
+    """Two files of one name in two directories, and prompts and texts that change places."""
+    for side in ("a", "b"):
+        (tmp_path / side).mkdir()
+        (tmp_path / side / "t").write_text(f"{side}x\n")
+    files = [tmp_path / "a" / "t", tmp_path / "b" / "t"]
+    arguments = ["prepare", "--backbone", str(backbone), "--out", str(tmp_path / "out"), "--train"]
+    assert main([*arguments, *map(str, files)]) == main([*arguments, *map(str, files)]) == 0
+    assert main([*arguments, *map(str, files[::-1])]) == 1
+    files[0].write_text("changed\n")
+    assert main([*arguments, *map(str, files)]) == 1
+    assert capsys.readouterr().err.count("holds data of other files or settings") == 2
+    stamp = json.loads((tmp_path / "out" / "prompted.json").read_text())
+    (tmp_path / "out" / "prompted.json").write_text(json.dumps({**stamp, "version": 1}))
+    assert main([*arguments, *map(str, files)]) == 1
+    assert "holds data that another version wrote" in capsys.readouterr().err
 
 
 def test_what_a_killed_command_left_is_made_anew(backbone, texts, tmp_path):
@@ -148,6 +167,8 @@ def test_what_does_not_fit_is_refused(backbone, tmp_path, capsys):
     assert f"{path}:2: 41 symbols of prompt and 32 of text do not fit into 64 positions; --too-long skip or cut" in found
     found = fails(capsys, backbone, tmp_path, "--train", path, "--max-positions", "99")
     assert "--max-positions must be from 2 to 64" in found
+    found = fails(capsys, backbone, tmp_path, "--train", path, "--max-positions", "0")
+    assert "--max-positions must be from 2 to 64, the model's, and is 0" in found
     path = prompts.write_lines(tmp_path / "rows.jsonl", LONG[2:])
     found = fails(capsys, backbone, tmp_path, "--train", path, "--room", "50")
     assert f"{path}:1: a prompt of 21 symbols leaves less than 50 of 64 positions (--room)" in found
@@ -174,19 +195,36 @@ def test_what_does_not_fit_is_skipped_or_cut(backbone, tmp_path):
     assert [len(row) for row in rows_of(room, "train", "prompt")] == [4, 29, 21]
 
 
+@pytest.mark.parametrize("flags", [["--format", "lora-gpt2"], ["--format", "facts"]])
+def test_a_prompt_of_which_nothing_would_be_left_is_refused(backbone, tmp_path, capsys, flags):
+    """One symbol of its own fits, and is kept; or none does, beside start, separator and the template's end."""
+    behind = {"lora-gpt2": 1, "facts": 6}[flags[1]]  # </s>; a new line and "Text:"
+    flags = [*flags, "--start", "auto", "--too-long", "cut", "--train"]
+    most = 64 - behind - 2  # the text's first symbol is its space; its end takes no position
+    path = prompts.write_lines(tmp_path / "rows.jsonl", [("a", ["b"]), ("abc" * 9, ["y" * (most - 1)])])
+    out = prompts.prepare(backbone, tmp_path / "fits", *flags, path)
+    assert rows_of(out, "train", "prompt")[1][:2] == ["</s>", "c"] and read_prepared(out).facts["train"]["longest"] == 64
+    path = prompts.write_lines(tmp_path / "rows.jsonl", [("a", ["b"]), ("abc" * 9, ["y" * most])])
+    found = fails(capsys, backbone, tmp_path, *flags, path)
+    assert f"{path}:2: " in found and "--too-long cut would leave nothing of the prompt" in found
+
+
 # ---------------------------------------------------------------------- the model's directory, and what was written
 
 
 def test_a_backbone_that_is_none(backbone, texts, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
-    assert "model.pt: not there; --backbone wants" in fails(capsys, tmp_path / "empty", tmp_path, *texts)
+    found = fails(capsys, tmp_path / "empty", tmp_path, *texts)
+    assert (
+        f"--backbone {tmp_path / 'empty' / 'model.pt'}: not there; wanted is what `python -m sharp_plugins.convert` wrote" in found
+    )
     import published
 
     from sharp_plugins.convert.conversion import convert
 
     published.write_bert(tmp_path / "published")
     convert(tmp_path / "published", tmp_path / "bert")
-    assert "not a converted decoder" in fails(capsys, tmp_path / "bert", tmp_path, *texts)
+    assert "decoder.json: not there; wanted" in fails(capsys, tmp_path / "bert", tmp_path, *texts)
 
 
 def test_a_tokenizer_that_is_another_models(backbone, smollm, texts, tmp_path, capsys):
@@ -195,7 +233,13 @@ def test_a_tokenizer_that_is_another_models(backbone, smollm, texts, tmp_path, c
     mixed = shutil.copytree(backbone, tmp_path / "mixed")
     for name in ("tokenizer.json", "special_tokens_map.json", "decoder.json"):
         shutil.copy(smollm / name, mixed / name)
-    assert "the tokenizer does not fit" in fails(capsys, mixed, tmp_path, *texts)
+    assert "its files do not fit together: dict.txt has 272 symbols, and the tokenizer 273" in fails(
+        capsys, mixed, tmp_path, *texts
+    )
+    # So may be the model alone.
+    mixed = shutil.copytree(backbone, tmp_path / "mixed model")
+    shutil.copy(smollm / "model.pt", mixed)
+    assert f"--backbone {mixed}: its files do not fit together: model.pt has" in fails(capsys, mixed, tmp_path, *texts)
 
 
 def test_data_that_were_changed(data, smollm, tmp_path):
@@ -208,7 +252,26 @@ def test_data_that_were_changed(data, smollm, tmp_path):
     with pytest.raises(ValueError, match="tokenizer.json: it is not the one that the data were made with"):
         read_prepared(changed)
     stamp = json.loads((data / "prompted.json").read_text())
-    for broken, words in (({**stamp, "version": 0}, "another version"), ({"version": 1}, "not what"), ([], "not a JSON object")):
+    # Every file of the tokenizer counts: one that is changed, one that is gone, and one more.
+    for name, content in (("decoder.json", "{}"), ("special_tokens_map.json", None), ("tokenizer_config.json", "{}")):
+        changed = shutil.copytree(data, tmp_path / f"without {name}")
+        (changed / name).unlink(missing_ok=True)
+        if content:
+            (changed / name).write_text(content)
+        with pytest.raises(ValueError, match=f"{name}: it is not the one that the data were made with"):
+            read_prepared(changed)
+    # With checksums of a dictionary that is not the tokenizer's, too.
+    changed = shutil.copytree(data, tmp_path / "other dictionary")
+    shutil.copy(smollm / "dict.txt", changed)
+    source = {**stamp["source"], "backbone": {**stamp["source"]["backbone"], "dict.txt": sha256(changed / "dict.txt")}}
+    (changed / "prompted.json").write_text(json.dumps({**stamp, "source": source}))
+    with pytest.raises(ValueError, match="its files do not fit together: dict.txt has"):
+        read_prepared(changed).encoding(read_prepared(changed).dictionary())
+    for broken, words in (
+        ({**stamp, "version": 0}, "another version"),
+        ({"version": stamp["version"]}, "not what"),
+        ([], "not a JSON object"),
+    ):
         (changed / "prompted.json").write_text(json.dumps(broken))
         with pytest.raises(ValueError, match=words):
             read_prepared(changed)
@@ -218,6 +281,12 @@ def test_flags(capsys, backbone, tmp_path, texts):
     assert "nothing to prepare" in fails(capsys, backbone, tmp_path)
     assert "one file of JSON lines, or one of prompts" in fails(capsys, backbone, tmp_path, "--train", "a", "b", "c")
     assert "--prompt-template" in fails(capsys, backbone, tmp_path, *texts, "--prompt-template", "Facts:")
+    assert "--train nope: not there" in fails(capsys, backbone, tmp_path, "--train", "nope")
+    assert f"--valid {tmp_path}: a directory" in fails(capsys, backbone, tmp_path, "--valid", tmp_path)
+    (tmp_path / "file").write_text("x")
+    for out in (tmp_path / "file", tmp_path / "file" / "inside"):
+        found = fails(capsys, backbone, tmp_path, *texts, "--out", out)
+        assert f"--out {out}: {tmp_path / 'file'} is a file, and no directory" in found
     out = prompts.prepare(
         backbone, tmp_path / "own", *texts, "--text-template", " = {text}", "--spaces", "--stop", ".", "--start", ""
     )

@@ -29,16 +29,66 @@ def test_the_model_has_the_datas_positions_and_unused_symbols(data):
     settings = trainer.get_model().decoder.settings
     assert settings.max_positions == 64 and len(settings.unused) == 3 and trainer.task.max_positions() == 64
     trainer = prompts.trainer(data, "--tokens-per-sample", "50", model=model)
-    assert trainer.get_model().decoder.settings.max_positions == trainer.task.max_positions() == 50
+    assert trainer.get_model().decoder.settings.max_positions == 64 and trainer.task.max_positions() == 50
 
 
 def test_rows_that_a_shorter_model_does_not_read_are_left_out_of_training_alone(data):
-    trainer = prompts.trainer(data, "--tokens-per-sample", "30", "--batch-size", "4")
+    trainer = prompts.trainer(data, "--tokens-per-sample", "30", "--batch-size", "4", "--disable-validation")
     batches = list(trainer.get_train_iterator(epoch=1).next_epoch_itr(shuffle=False))
     assert max(batch["net_input"]["src_tokens"].size(1) for batch in batches) == 30
-    with pytest.raises(Exception, match="max_positions=30.*--skip-invalid-size-inputs-valid-test"):
+    words = "the longest sequence of valid takes 44 positions, more than {}; --skip-invalid-size-inputs-valid-test leaves"
+    with pytest.raises(ValueError, match=words.format("--tokens-per-sample 30")):
         trainer.task.load_dataset("valid")
-        trainer.get_valid_iterator("valid")
+    with pytest.raises(ValueError, match=words.format("--tokens-per-sample 30")):  # before the model is built
+        prompts.trainer(data, "--tokens-per-sample", "30", model=["--arch", "sharp_decoder", "--decoder-layers", "-1"])
+    prefix = ["--arch", "prefix", "--base-arch", "sharp_decoder", *prompts.MODEL[2:], "--prefix-length", "40"]
+    with pytest.raises(ValueError, match=words.format("the model's 24")):
+        prompts.trainer(data, model=prefix)
+    trainer = prompts.trainer(data, "--tokens-per-sample", "30", "--skip-invalid-size-inputs-valid-test", "--batch-size", "4")
+    trainer.task.load_dataset("valid")
+    rows = [batch["target"] for batch in trainer.get_valid_iterator("valid").next_epoch_itr(shuffle=False)]
+    assert 0 < sum(map(len, rows)) < 9
+
+
+@pytest.mark.parametrize("positions", ["-4", "1", "2000"])
+def test_positions_that_the_model_has_not(data, positions):
+    with pytest.raises(ValueError, match=f"--tokens-per-sample must be from 2 to 64, the model's positions, and is {positions}"):
+        prompts.trainer(data, "--tokens-per-sample", positions)
+
+
+def test_rows_of_the_configured_training_data_are_shuffled(data):
+    trainer = prompts.trainer(data, subset="valid")
+    trainer.task.load_dataset("train")
+    assert trainer.task.dataset("valid").shuffle and not trainer.task.dataset("train").shuffle
+
+
+@pytest.mark.parametrize("name", ["sentence_prediction", "masked_lm", "ctc"])
+def test_criterions_of_other_tasks(data, name):
+    with pytest.raises(ValueError, match=f"--criterion {name}: it is for other tasks than prompted_generation"):
+        prompts.trainer(data, criterion=name)
+
+
+@pytest.mark.parametrize("bpe", ["gpt2", "sentencepiece"])
+def test_another_tokenizer(data, bpe):
+    flags = ["--bpe", bpe, *(["--sentencepiece-model", "x"] if bpe == "sentencepiece" else [])]
+    with pytest.raises(ValueError, match=f"--bpe {bpe}: the data have a tokenizer of their own"):
+        prompts.trainer(data, *flags)
+
+
+def test_weights_of_another_shape(data, backbone, smollm, caplog):
+    changes = ["--decoder-layers", "3", "--decoder-attention-heads", "4", "--untied-output", "--max-target-positions", "70"]
+    lora = ["--arch", "lora", "--base-arch", "sharp_decoder", *prompts.MODEL[2:], "--lora-rank", "2"]
+    for model in (prompts.MODEL, lora):
+        with pytest.raises(ValueError, match="its model has another shape than --arch and its flags say") as error:
+            prompts.trainer(data, "--finetune-from-model", backbone / "model.pt", *changes, model=model)
+        found = "--untied-output False and not True", "--decoder-layers 2 and not 3", "--max-target-positions 64 and not 70"
+        assert all(words in str(error.value) for words in [*found, "--decoder-head-dim 8 and not 4"])
+        assert "decoder-embed-dim" not in str(error.value)
+        prompts.trainer(data, "--finetune-from-model", backbone / "model.pt", model=model)  # nothing is said
+    assert "its model has" not in caplog.text
+    with caplog.at_level("WARNING"):
+        prompts.trainer(data, "--finetune-from-model", backbone / "model.pt", "--activation-fn", "relu")
+    assert "its model has --activation-fn gelu_accurate and not relu" in caplog.text
 
 
 def test_data_that_are_not_there(data, tmp_path):
@@ -107,13 +157,33 @@ def test_lines_are_raw_prompts_and_texts(facts, data):
     assert tokens[0].tolist()[-1] == lora.dictionary.eos() != tokens[0].tolist()[0]
 
 
+@pytest.mark.parametrize(
+    "flags, text",
+    [
+        (["--prompt-template", "{prompt}\n"], "A line.\n"),
+        (["--prompt-template", "Q: {prompt}", "--text-template", "{text}"], "Q: what is it?"),
+    ],
+)
+def test_a_text_that_looks_like_a_prompt_is_none(smollm, tmp_path, flags, text):
+    """By where a line comes from: prompts are written by the source dictionary."""
+    rows = prompts.write_lines(tmp_path / "rows.jsonl", [(text, [text])])
+    task = task_of(prompts.prepare(smollm, tmp_path / "data", "--test", rows, *flags))
+    task.load_dataset("test")
+    row, decode = task.dataset("test")[0], task.build_bpe(None).decode
+    assert decode(task.target_dictionary.string(row["text"])) == text.replace("\n", " ")
+    assert decode(task.source_dictionary.string(row["prompt"])) == text.replace("\n", " ")
+
+
 def test_prompts_that_cannot_be_continued(data):
     task = task_of(data)
     encode = task.build_bpe(None).encode
-    with pytest.raises(ValueError, match="a prompt is empty"):
+    with pytest.raises(ValueError, match="line 1 of the input, '': a prompt is empty"):
         task.get_interactive_tokens_and_lengths([""], encode)
-    with pytest.raises(ValueError, match="a prompt has 81 symbols, and the model 64 positions: 'xxx"):
-        task.get_interactive_tokens_and_lengths(["x" * 80], encode)
+    task.get_interactive_tokens_and_lengths(["x", "y"], encode)
+    with pytest.raises(ValueError, match="line 5 of the input, 'xxx.*': a prompt has 81 symbols, and the model 64 positions"):
+        task.get_interactive_tokens_and_lengths(["x", "x" * 80], encode)
+    with pytest.raises(ValueError, match=r"line 6 of the input, 'caf\\udce9': it is not UTF-8"):
+        task.get_interactive_tokens_and_lengths([b"caf\xe9".decode("utf-8", "surrogateescape")], encode)
     with pytest.raises(ValueError, match="--bpe gpt2: the data have a tokenizer of their own"):
         task.build_bpe(OmegaConf.create({"_name": "gpt2"}))
     with pytest.raises(ValueError, match="--constraints"):
