@@ -45,7 +45,7 @@ def decoder_weights(
     parts = parts_of(settings)
     for part in parts.values():
         _check(stored, front + part.name, part.shape, where)
-    words = (settings.rows, settings.model.get("decoder_input_dim", settings.model["decoder_embed_dim"]))
+    words = _words(settings)
     table, head = _tables(stored, settings, front, words, where)
 
     def later(name: str, shape: Tuple[int, ...], take: Callable[[Tensor], Tensor]) -> Later:
@@ -65,6 +65,18 @@ def decoder_weights(
     if unknown:
         raise ValueError(f"{where}: {unknown[0]} is there, and by config.json there is no such weight")
     return DecoderWeights(weights, left_out)
+
+
+def check_rows(stored: Mapping[str, Stored], settings: DecoderModelSettings, where) -> None:
+    """Raise ValueError where a table of words has another shape than config.json says, before anything is made of that size."""
+    front = _front(stored, settings, where)
+    for name in (name for name in stored if name == front + TABLE[settings.family] or name == HEAD or name.endswith(f".{HEAD}")):
+        _check(stored, name, _words(settings), where)
+
+
+def _words(settings: DecoderModelSettings) -> Tuple[int, ...]:
+    """The shape of the published table of words."""
+    return settings.rows, settings.model.get("decoder_input_dim", settings.model["decoder_embed_dim"])
 
 
 def _shape_of(part) -> Tuple[int, ...]:
