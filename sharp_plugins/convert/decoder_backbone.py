@@ -1,7 +1,7 @@
 """A published decoder as ``python -m sharp_plugins.convert`` leaves it: what data, runs and commands need to know of it."""
 
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional
+from typing import List, NamedTuple, Optional
 
 from fairseq import checkpoint_utils
 from fairseq.data import Dictionary
@@ -9,7 +9,6 @@ from fairseq.data import Dictionary
 from sharp_plugins.convert.decoder_flags import DEFAULTS, decoder_flags
 from sharp_plugins.files.checkpoint_config import config_of
 from sharp_plugins.files.tensors import read_torch
-from sharp_plugins.files.writing import sha256
 from sharp_plugins.models import decoder  # noqa: F401  sharp_decoder
 from sharp_plugins.models.decoder import DecoderModel
 from sharp_plugins.text.decoder_tokenizer import FILE, DecoderTokenizer
@@ -27,7 +26,6 @@ class DecoderBackbone(NamedTuple):
     family: "gpt2", "llama" or "opt".
     max_positions: longest sequence in tokens.
     start: the symbol before a text on its own, None for none.
-    checksums: of the `FILES`.
     """
 
     directory: Path
@@ -38,7 +36,6 @@ class DecoderBackbone(NamedTuple):
     start: Optional[str]
     dictionary: Dictionary
     tokenizer: DecoderTokenizer
-    checksums: Dict[str, str]
 
 
 def load_decoder(directory) -> DecoderBackbone:
@@ -83,7 +80,6 @@ def load_decoder(directory) -> DecoderBackbone:
         start=tokenizer.start,
         dictionary=dictionary,
         tokenizer=tokenizer,
-        checksums={name: sha256(directory / name) for name in FILES},
     )
 
 

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import published_decoders as small
@@ -10,7 +11,9 @@ import pytest
 import torch
 import toy
 
+from sharp_plugins.convert import decoder_conversion
 from sharp_plugins.convert.decoder_conversion import convert_decoder
+from sharp_plugins.convert.stored import stored_weights
 
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("tokenizers")
@@ -98,6 +101,23 @@ def test_old_buffers_are_passed_over(directories, family, directory, tmp_path):
     small.rewrite(directory, {**small.weights(directory), **buffers, "score.weight": torch.ones(2, 24)})
     assert convert_decoder(directory, tmp_path / "out").left_out == ["score.weight"]
     toy.assert_same(state(tmp_path / "out"), state(directories / f"{family}-out"))
+
+
+def test_what_several_weights_are_part_of_is_read_once(directories, tmp_path, monkeypatch):
+    """GPT-2's queries, keys and values: from a GGUF file each read dequantizes."""
+    reads = Counter()
+
+    def counted(directory, ends):
+        def reader(name, read):
+            return lambda: (reads.update([name]), read())[1]
+
+        found = stored_weights(directory, ends)
+        return {name: stored._replace(read=reader(name, stored.read)) for name, stored in found.items()}
+
+    monkeypatch.setattr(decoder_conversion, "stored_weights", counted)
+    convert_decoder(directories / "gpt2", tmp_path / "out")
+    assert {reads[name] for name in reads} == {1} and any("c_attn" in name for name in reads)
+    toy.assert_same(state(tmp_path / "out"), state(directories / "gpt2-out"))
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "fp16", "bf16", "published"])

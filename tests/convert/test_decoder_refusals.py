@@ -1,6 +1,7 @@
 """What is refused of decoders: before any work, in one line that names the file, and with nothing left behind."""
 
 import json
+import pickle
 import re
 import shutil
 
@@ -80,6 +81,17 @@ def point_outside(directory):
     small.rewrite(directory, small.weights(directory), shards=3)
     path = directory / "model.safetensors.index.json"
     path.write_text(path.read_text().replace("model-00002-of", "../model-00002-of"))
+
+
+def point_above(directory):
+    small.rewrite(directory, small.weights(directory), shards=3)
+    path = directory / "model.safetensors.index.json"
+    path.write_text(path.read_text().replace("model-00002-of-00003.safetensors", ".."))
+
+
+def pickled(directory):
+    (directory / "model.safetensors").unlink()
+    (directory / "pytorch_model.bin").write_bytes(pickle.dumps({"transformer.h.0.ln_1.weight": torch.ones(24)}, protocol=4))
 
 
 def other_tokenizer(of):
@@ -181,6 +193,18 @@ REFUSALS = {
     "a cut torch shard": ("opt", cut("pytorch_model-00001-of-00003.bin"), "1-of-00003.bin: cannot be read: it is cut"),
     "a wrong index": ("gpt2", misplace, "1-of-00003.safetensors: it has no transformer.*, and model.safetensors.index.json"),
     "an index that points outside": ("gpt2", point_outside, r"\.\./model-00002-of-.* is no name of a file beside it"),
+    "an index that points above": ("gpt2", point_above, r"index.json: '..' is no name of a file beside it"),
+    "a bare pickle": ("gpt2", pickled, "cannot be read safely: it holds a pickle .* which could run code"),
+    "numbers that are not finite": (
+        "llama",
+        weights(lambda all: all["model.layers.1.mlp.up_proj.weight"][3].fill_(float("nan"))),
+        "up_proj.weight: it has numbers that are not finite",
+    ),
+    "an infinite number": (
+        "gpt2",
+        weights(lambda all: all["transformer.wte.weight"][7, 3].fill_(float("-inf"))),
+        "wte.weight: it has numbers that are not finite",
+    ),
     "no weights": ("gpt2", lambda d: (d / "model.safetensors").unlink(), "no weights there; expected is one of model.safetensors"),
     "no tokenizer": ("gpt2", lambda d: (d / "merges.txt").unlink(), "no tokenizer there. Expected is tokenizer.json, or"),
     "sentencepiece alone": ("llama", sentencepiece_alone, "tokenizer.model alone is not read. .*save_pretrained"),
