@@ -13,7 +13,7 @@ from sharp_plugins.convert.stored import FLOATS, Stored
 from sharp_plugins.files.torch_writer import Later
 
 # Rows of a table that are put into the dictionary's order at once.
-ROWS = 4096
+ROWS = 1024
 # Number formats as --dtype calls them, and those that hold larger numbers.
 NAMES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 LARGER = {torch.float32: "fp32", torch.float16: "bf16 or fp32", torch.bfloat16: "fp32"}
