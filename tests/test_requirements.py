@@ -88,9 +88,11 @@ def test_a_fairseq_with_a_ready_wheel_is_chosen_where_there_is_one(monkeypatch):
 
 @pytest.mark.parametrize("ci", ["true", None])
 def test_what_is_missing_fails_in_ci(tmp_path, ci):
-    """A test file that wants a package which is not there: skipped by hand, an error in CI, in a test and at the top alike."""
+    """A test file that wants a package which is not there, or the data beside the repository: skipped by hand, an error in CI, in a
+    test and at the top alike."""
     (tmp_path / "test_top.py").write_text("import pytest\npytest.importorskip('no_such_package')\n")
     (tmp_path / "test_inside.py").write_text("import pytest\ndef test(): pytest.importorskip('no_such_package')\n")
+    (tmp_path / "test_data.py").write_text("def test(data_beside): pass\n")
     (tmp_path / "conftest.py").write_text((ROOT / "tests" / "conftest.py").read_text())
     environment = {name: value for name, value in os.environ.items() if name not in ("CI", "PYTEST_ADDOPTS")}
     if ci is not None:
@@ -99,7 +101,7 @@ def test_what_is_missing_fails_in_ci(tmp_path, ci):
     run = subprocess.run([*command, "--continue-on-collection-errors"], env=environment, capture_output=True, text=True)
     closing = run.stdout.splitlines()[-1]
     if ci is None:
-        assert run.returncode in (0, 5) and "2 skipped" in closing
+        assert run.returncode in (0, 5) and "3 skipped" in closing
     else:
-        assert run.returncode == 1 and "1 failed" in closing and "1 error" in closing and "skipped" not in closing
+        assert run.returncode == 1 and "1 failed" in closing and "2 errors" in closing and "skipped" not in closing
         assert run.stdout.count("No module named 'no_such_package'") >= 2

@@ -2,12 +2,14 @@
 
 import argparse
 import json
+import os
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Iterator, Sequence
 
 from sharp_plugins.command_line import run_command
+from sharp_plugins.files.text import BOM, decode
 
 if TYPE_CHECKING:
     from sharp_plugins.convert.conversion import Converted
@@ -20,6 +22,16 @@ PROGRAM = "python -m sharp_plugins.convert"
 DTYPES = ("fp32", "fp16", "bf16", "published")  # sharp_plugins.convert.decoder_conversion's
 
 
+def some(names: Sequence[str], most: int = 12) -> str:
+    """The first of the names in a file, and how many there are: a file may hold any names, and many.
+
+    >>> some(["score.weight", "two\\nlines"]), some(["a", "b", "c"], most=1)
+    ("score.weight, 'two\\\\nlines'", 'a, … (3 in all)')
+    """
+    shown = [name if name.isprintable() and len(name) <= 120 else repr(name[:120]) for name in names[:most]]
+    return ", ".join(shown) + (f", … ({len(names)} in all)" if len(names) > most else "")
+
+
 def what_is_next(converted: "Converted", out: Path) -> str:
     """What there is now, and how to use it."""
     lines = [
@@ -29,7 +41,7 @@ def what_is_next(converted: "Converted", out: Path) -> str:
     if not converted.has_lm_head:
         lines.append("language-model head: untrained, as the files hold none; --task masked_lm alone uses it")
     if converted.left_out:
-        lines.append(f"left out: {', '.join(converted.left_out)}")
+        lines.append(f"left out: {some(converted.left_out)}")
     flags = ["--user-dir", "sharp_plugins", "--task", "sentence_prediction", "--criterion", "sentence_prediction"]
     flags += [*TASK[converted.pairs.separators], *converted.flags, "--restore-file", str(out / "model.pt")]
     flags += ["--reset-optimizer", "--reset-dataloader", "--reset-meters"]
@@ -48,7 +60,7 @@ def what_is_next_for_a_decoder(converted: "ConvertedDecoder", out: Path) -> str:
         f"before a text on its own: {converted.start or 'nothing'}",
     ]
     if converted.left_out:
-        lines.append(f"left out: {', '.join(converted.left_out)}")
+        lines.append(f"left out: {some(converted.left_out)}")
     prepare = ["python", "-m", "sharp_plugins.prompted", "prepare", "--backbone", str(out)]
     lines.append(f"{shlex.join(prepare)} --train FILE --valid FILE --out DATA")
     flags = ["--user-dir", "sharp_plugins", "--task", "prompted_generation", "--criterion", "cross_entropy", *converted.flags]
@@ -117,11 +129,16 @@ def run_logits(args) -> None:
     from sharp_plugins.convert.logits import logits_of
 
     try:
-        texts = (line.decode("utf-8").rstrip("\r\n") for line in sys.stdin.buffer)
-        for found in logits_of(args.directory, texts, args.start):
-            print(json.dumps(found), flush=True)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"standard input: not UTF-8: {error}") from None
+        for found in logits_of(args.directory, standard_input(), args.start):
+            print(json.dumps(found, allow_nan=False), flush=True)
+    except BrokenPipeError:  # whoever reads, such as `head -1`, wants no more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python writes at its end
+
+
+def standard_input() -> Iterator[str]:
+    """Its lines, as those of a text file are read."""
+    for number, line in enumerate(sys.stdin.buffer, start=1):
+        yield decode(line.removeprefix(BOM) if number == 1 else line, f"standard input:{number}")
 
 
 def run_convert(args) -> str:

@@ -49,8 +49,7 @@ def convert(directory, out) -> Converted:
         ImportError: tokenizers or safetensors is not installed.
     """
     directory, out = Path(directory), Path(out)
-    if out.exists() and directory.exists() and out.samefile(directory):
-        raise ValueError(f"{out}: choose another directory to write to; this one holds the published files")
+    check_out(out, directory)
     settings = read_settings(directory / "config.json")
     tokenizer = Tokenizer.load(directory)
     check_vocabulary(directory, tokenizer, settings.vocabulary)
@@ -79,6 +78,14 @@ def convert(directory, out) -> Converted:
         left_out=left_out,
         pairs=pairs,
     )
+
+
+def check_out(out: Path, published: Path) -> None:
+    """Raise ValueError where *out* is a file, or the directory of the *published* files, of which some would be written over."""
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out}: it is a file, and OUT is a directory to write to")
+    if out.exists() and published.exists() and out.samefile(published):
+        raise ValueError(f"{out}: choose another directory to write to; this one holds the published files")
 
 
 def pair_format(directory: Path, tokenizer: Tokenizer, settings: Settings) -> PairFormat:

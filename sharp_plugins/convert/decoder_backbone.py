@@ -1,28 +1,26 @@
 """A published decoder as ``python -m sharp_plugins.convert`` leaves it: what data, runs and commands need to know of it."""
 
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional
+from typing import List, NamedTuple, Optional
 
 from fairseq import checkpoint_utils
 from fairseq.data import Dictionary
 
 from sharp_plugins.convert.decoder_flags import DEFAULTS, decoder_flags
-from sharp_plugins.files.writing import sha256
 from sharp_plugins.models import decoder  # noqa: F401  sharp_decoder
 from sharp_plugins.models.decoder import DecoderModel
-from sharp_plugins.text.decoder_directory import FILES, MODEL, read_decoder_directory
+from sharp_plugins.text.decoder_directory import MODEL, read_decoder_directory
 from sharp_plugins.text.decoder_tokenizer import DecoderTokenizer
 
 
 class DecoderBackbone(NamedTuple):
-    """What a directory of `FILES` holds.
+    """What such a directory holds.
 
     arch: fairseq's architecture, the first of the *flags*' values.
     flags: of ``fairseq-train``, for a model that takes the weights.
     family: "gpt2", "llama" or "opt".
     max_positions: longest sequence in tokens.
     start: the symbol before a text on its own, None for none.
-    checksums: of the `FILES`.
     """
 
     directory: Path
@@ -33,7 +31,6 @@ class DecoderBackbone(NamedTuple):
     start: Optional[str]
     dictionary: Dictionary
     tokenizer: DecoderTokenizer
-    checksums: Dict[str, str]
 
 
 def load_decoder(directory) -> DecoderBackbone:
@@ -62,7 +59,6 @@ def load_decoder(directory) -> DecoderBackbone:
         start=found.start,
         dictionary=found.dictionary,
         tokenizer=found.tokenizer,
-        checksums={name: sha256(found.directory / name) for name in FILES},
     )
 
 

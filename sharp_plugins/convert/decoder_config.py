@@ -16,6 +16,8 @@ ACTIVATIONS = {
     "swish": "silu",
     **dict.fromkeys(("gelu_new", "gelu_pytorch_tanh", "gelu_fast"), "gelu_accurate"),
 }
+# Sizes above are no model's, and neither PyTorch's nor the tokenizers' own integers hold them; the same for numbers in fp32.
+LARGEST, GREATEST = 2**31 - 1, 3.4e38
 OPT_OFFSET = 2  # rows of OPT's table of positions that no position uses
 # Values that GPT-2's configs leave out, as the first published ones do.
 GPT2_USUAL = {"n_embd": 768, "n_layer": 12, "n_head": 12, "n_positions": 1024, "activation_function": "gelu_new"}
@@ -42,21 +44,24 @@ class _Config:
         self.config, self.path = config, path
 
     def size(self, name: str, *other) -> int:
-        """A whole number from 1 on; without other names or values it must be there."""
+        """A whole number from 1 to `LARGEST`; without other names or values it must be there."""
         value = self.config.get(name)
         for instead in other:
             if value is None:
                 value = self.config.get(instead) if isinstance(instead, str) else instead
         if value is None:
             raise ValueError(f"{self.path}: {name} missing")
-        if type(value) is not int or value < 1:
-            raise ValueError(f"{self.path}: {name} must be a whole number, 1 or larger, and is {value!r}")
+        if type(value) is not int or not 1 <= value <= LARGEST:
+            raise ValueError(f"{self.path}: {name} must be a whole number, 1 or larger up to {LARGEST}, and is {_shown(value)}")
         return value
 
-    def number(self, name: str, usual: float, below: float = float("inf"), config=None) -> float:
+    def number(self, name: str, usual: float, below: float = GREATEST, config=None, above: bool = False) -> float:
+        """A number from 0 to below *below*; *above*: not 0 itself."""
         value = (self.config if config is None else config).get(name, usual)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < below:
-            raise ValueError(f"{self.path}: {name} must be a number from 0 to below {below}, and is {value!r}")
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not is_number or not 0 <= value < below or (above and value == 0):
+            words = "larger than 0 and" if above else "from 0 to"
+            raise ValueError(f"{self.path}: {name} must be a number {words} below {below}, and is {_shown(value)}")
         single = np.float32(value)  # 9.999999747378752e-06 is 1e-05, after a file that held it in fp32
         return float(str(single)) if float(single) == value else float(value)
 
@@ -74,9 +79,17 @@ class _Config:
 
     def activation(self, name: str, usual=None) -> str:
         value = self.config.get(name, usual)
-        if value not in ACTIVATIONS:
-            raise ValueError(f"{self.path}: {name} is {value!r}; sharp_decoder has {', '.join(ACTIVATIONS)}")
+        if not isinstance(value, str) or value not in ACTIVATIONS:
+            raise ValueError(f"{self.path}: {name} is {_shown(value)}; sharp_decoder has {', '.join(ACTIVATIONS)}")
         return ACTIVATIONS[value]
+
+
+def _shown(value) -> str:
+    """A value as a message shows it: of a long one the beginning. Python writes no integer of thousands of digits."""
+    if isinstance(value, int) and abs(value) >= 10**60:
+        return "a number of more than 60 digits"
+    words = repr(value)
+    return words if len(words) <= 80 else words[:79] + "…"
 
 
 def read_decoder_config(config: Dict, path="config.json") -> DecoderModelSettings:
@@ -114,9 +127,9 @@ def _gpt2(read: _Config) -> Dict[str, Any]:
         "decoder_embed_dim": width,
         "decoder_ffn_embed_dim": read.size("n_inner", 4 * width),
         "decoder_attention_heads": read.size("n_head"),
-        "max_target_positions": read.size("n_positions", "n_ctx"),
+        "max_target_positions": read.size("n_positions"),
         "activation_fn": read.activation("activation_function"),
-        "decoder_norm_eps": read.number("layer_norm_epsilon", 1e-5),
+        "decoder_norm_eps": read.number("layer_norm_epsilon", 1e-5, above=True),
         "untied_output": not read.is_so("tie_word_embeddings", True),
         "dropout": read.number("resid_pdrop", 0.1, 1),
         "embedding_dropout": read.number("embd_pdrop", 0.1, 1),
@@ -163,7 +176,7 @@ def _llama(read: _Config) -> Dict[str, Any]:
         "activation_fn": read.activation("hidden_act", "silu"),
         "decoder_gated_ffn": True,
         "decoder_norm": "rms",
-        "decoder_norm_eps": read.number("rms_norm_eps", 1e-6),
+        "decoder_norm_eps": read.number("rms_norm_eps", 1e-6, above=True),
         "decoder_positions": "rotary",
         **_rope(read),
         "no_attention_bias": not read.is_so("attention_bias", False),
@@ -193,19 +206,19 @@ def _rope(read: _Config) -> Dict[str, Any]:
         raise ValueError(f"{read.path}: rope_parameters are {given!r}; an object with rope_type is expected")
     read.needs(partial_rotary_factor=1.0)
     kind = given.get("rope_type", given.get("type")) or "default"
-    if kind not in SCALINGS or given.get("partial_rotary_factor", 1.0) != 1.0:
-        raise ValueError(f"{read.path}: rope_type is {kind!r} in {given}; known are {', '.join(SCALINGS)}")
+    if not isinstance(kind, str) or kind not in SCALINGS or given.get("partial_rotary_factor", 1.0) != 1.0:
+        raise ValueError(f"{read.path}: rope_type is {_shown(kind)} in {_shown(given)}; known are {', '.join(SCALINGS)}")
     missing = [name for name in SCALINGS[kind].values() if name not in given]
     if missing:
         raise ValueError(f"{read.path}: {', '.join(missing)} missing in rope_parameters, for rope_type {kind!r}")
-    theta = read.number("rope_theta", read.number("rope_theta", 10000.0), config=given)
+    theta = read.number("rope_theta", read.number("rope_theta", 10000.0, above=True), config=given, above=True)
     found: Dict[str, Any] = {"rope_theta": theta}
     if kind != "default":
         found["rope_scaling"] = kind
     for own, theirs in SCALINGS[kind].items():
-        found[own] = read.number(theirs, 0.0, config=given)
-        if found[own] <= 0:
-            raise ValueError(f"{read.path}: {theirs} must be larger than 0, and is {found[own]!r}")
+        found[own] = read.number(theirs, 0.0, LARGEST, given, above=True)
+    if found.get("rope_factor", 1.0) < 1:
+        raise ValueError(f"{read.path}: factor must be 1 or larger in rope_parameters, and is {found['rope_factor']}")
     if "rope_original_positions" in found:
         found["rope_original_positions"] = int(found["rope_original_positions"])
     return found

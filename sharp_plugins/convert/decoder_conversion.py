@@ -14,14 +14,15 @@ import torch
 from fairseq import models, options
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 
-from sharp_plugins.convert.conversion import checkpoint
+from sharp_plugins.convert.conversion import check_out, checkpoint
 from sharp_plugins.convert.decoder_config import FAMILIES, DecoderModelSettings, read_decoder_config
 from sharp_plugins.convert.decoder_flags import decoder_flags
 from sharp_plugins.convert.decoder_names import ANCHOR
-from sharp_plugins.convert.decoder_weights import decoder_weights
+from sharp_plugins.convert.decoder_weights import check_rows, decoder_weights
 from sharp_plugins.convert.gguf_source import gguf_config, gguf_weights
 from sharp_plugins.convert.stored import FILES as WEIGHTS
 from sharp_plugins.convert.stored import Stored, stored_weights
+from sharp_plugins.core.setting_error import SettingError
 from sharp_plugins.files.gguf import GGUF
 from sharp_plugins.files.text import read_json
 from sharp_plugins.files.torch_writer import Later, Pending, write_torch
@@ -34,9 +35,9 @@ from sharp_plugins.text.gguf_tokenizer import read_gguf_backend
 
 # Number formats of what is written.
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "published": None}
-# Tables of words are often padded to a multiple of 64 or 128 rows, for speed.
-PADDING_ROWS = 127
 PREFIX = "decoder."
+# How the names of a published directory's files end.
+OTHERS = (".safetensors", ".bin", ".json", ".txt", ".model", ".pt", ".pth")
 
 
 class ConvertedDecoder(NamedTuple):
@@ -57,9 +58,11 @@ def gguf_in(source: Path) -> Optional[Path]:
     """The GGUF file that *source* is, or the only one in a directory without other weights; None where there is none.
 
     Raises:
-        ValueError: the directory has several.
+        ValueError: the directory has several, or *source* is one of a directory's files.
     """
     if source.is_file():
+        if source.suffix in OTHERS:
+            raise ValueError(f"{source}: SOURCE is a GGUF file or a directory; name the directory, {source.parent}")
         return source
     if not source.is_dir() or any((source / name).is_file() for name in WEIGHTS):
         return None
@@ -79,7 +82,8 @@ def is_decoder(source) -> bool:
     if gguf_in(source):
         return True
     config = source / "config.json"
-    return config.is_file() and read_json(config).get("model_type") in FAMILIES
+    kind = read_json(config).get("model_type") if config.is_file() else None
+    return isinstance(kind, str) and kind in FAMILIES
 
 
 def convert_decoder(source, out, dtype: str = "fp32") -> ConvertedDecoder:
@@ -101,14 +105,8 @@ def convert_decoder(source, out, dtype: str = "fp32") -> ConvertedDecoder:
         convert_decoder("SmolLM2-135M-Instruct.Q4_1.gguf", "smollm2").flags  # ["--arch", "sharp_smollm2_135m", ...]
     """
     source, out = Path(source), Path(out)
-    if source.is_dir() and out.exists() and out.samefile(source):
-        raise ValueError(f"{out}: choose another directory to write to; this one holds the published files")
+    check_out(out, source if source.is_dir() else source.parent)
     settings, tokenizer, stored = _read(source)
-    if tokenizer.rows - len(tokenizer.backend.get_vocab(with_added_tokens=True)) > PADDING_ROWS:
-        raise ValueError(
-            f"{source}: its tokenizer is another model's: it has {tokenizer.backend.get_vocab_size()} tokens, and the model's "
-            f"table of words {tokenizer.rows} rows"
-        )
     found = decoder_weights(stored, settings, tokenizer.published_ids, DTYPES[dtype], source)
     unused = {"unused_symbols": " ".join(tokenizer.unused)} if tokenizer.unused else {}
     flags = decoder_flags({**settings.model, **unused}, settings.family)
@@ -150,6 +148,7 @@ def _read(source: Path) -> Tuple[DecoderModelSettings, DecoderTokenizer, Dict[st
             settings = read_decoder_config(config, source / "config.json")
             backend, special, begins = read_decoder_backend(source, config)
             stored = stored_weights(source, (ANCHOR[settings.family],))
+        check_rows(stored, settings, source)  # before anything is made for each row that config.json speaks of
         return settings, DecoderTokenizer(backend, special, settings.rows, settings.family, begins), stored
     except ValueError as error:
         if str(error).startswith(str(source)):
@@ -174,8 +173,13 @@ def _checked(weights: Dict[str, Later], cfg, tokenizer: DecoderTokenizer, source
         ValueError: the model of *cfg* has other weights, or in other shapes.
     """
     task = SimpleNamespace(target_dictionary=tokenizer.dictionary(), source_dictionary=tokenizer.dictionary())
-    with torch.device("meta"):  # names and shapes, without memory
-        model = models.build_model(cfg.model, task)
+    try:
+        with torch.device("meta"):  # names and shapes, without memory
+            model = models.build_model(cfg.model, task)
+    except ValueError as error:  # which names a flag of training
+        setting = error.__cause__
+        words = f"the decoder's {setting}" if isinstance(setting, SettingError) else str(error)
+        raise ValueError(f"{source}: by its config {words}") from None
     result = {}
     for name, value in model.state_dict().items():
         later = weights.get(name.removeprefix(PREFIX))

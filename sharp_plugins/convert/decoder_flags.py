@@ -40,10 +40,14 @@ def _family(arch: str) -> str:
 
 
 def _flags(arch: str, wanted: Dict[str, Any]) -> Optional[List[str]]:
-    """None where a switch that the architecture has set would have to be taken back."""
+    """A derived value is left out where it equals what the model will derive.
+
+    Returns:
+        None where a switch that the architecture has set would have to be taken back.
+    """
     usual, flags = _whole(SIZES[arch]), ["--arch", arch]
     for name, value in wanted.items():
-        if value == usual[name]:
+        if value == usual[name] or (name in DERIVED and SIZES[arch].get(name) is None and value == DERIVED[name](wanted)):
             continue
         if value is False:
             return None

@@ -1,5 +1,7 @@
 """A published decoder's weights as those of `sharp_plugins.networks.decoder.Decoder`, checked by their shapes, read one by one."""
 
+import functools
+from collections import Counter
 from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 import torch
@@ -11,7 +13,10 @@ from sharp_plugins.convert.stored import FLOATS, Stored
 from sharp_plugins.files.torch_writer import Later
 
 # Rows of a table that are put into the dictionary's order at once.
-ROWS = 4096
+ROWS = 1024
+# Number formats as --dtype calls them, and those that hold larger numbers.
+NAMES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
+LARGER = {torch.float32: "fp32", torch.float16: "bf16 or fp32", torch.bfloat16: "fp32"}
 EMBEDDING, OUTPUT = "embed_tokens.weight", "output_projection.weight"
 
 
@@ -45,18 +50,27 @@ def decoder_weights(
     parts = parts_of(settings)
     for part in parts.values():
         _check(stored, front + part.name, part.shape, where)
-    words = (settings.rows, settings.model.get("decoder_input_dim", settings.model["decoder_embed_dim"]))
+    words = _words(settings)
     table, head = _tables(stored, settings, front, words, where)
 
-    def later(name: str, shape: Tuple[int, ...], take: Callable[[Tensor], Tensor]) -> Later:
+    @functools.lru_cache(maxsize=2)  # one layer's
+    def shared(name: str) -> Tensor:
+        return stored[name].read()
+
+    times = Counter(part.name for part in parts.values())  # GPT-2's queries, keys and values are parts of one
+
+    def later(name: str, shape: Tuple[int, ...], take: Callable[[Tensor], Tensor], is_part: bool = False) -> Later:
         target = dtype or FLOATS[stored[name].kind]
         target = torch.float32 if target == torch.float64 else target
-        return Later(shape, target, lambda: _converted(stored[name].read(), take, target, f"{where}: {name}"))
+        read = functools.partial(shared, name) if is_part else stored[name].read
+        return Later(shape, target, lambda: _converted(read(), take, target, f"{where}: {name}"))
 
     def in_order(name: str) -> Later:
         return later(name, (len(rows), words[1]), lambda tensor: _reordered(tensor, rows))
 
-    weights = {own: later(front + part.name, _shape_of(part), part.take) for own, part in parts.items()}
+    weights = {
+        own: later(front + part.name, _shape_of(part), part.take, is_part=times[part.name] > 1) for own, part in parts.items()
+    }
     weights[EMBEDDING] = in_order(table)
     weights[OUTPUT] = in_order(head) if settings.model["untied_output"] else weights[EMBEDDING]
     used = {front + part.name for part in parts.values()} | {table, head}
@@ -65,6 +79,18 @@ def decoder_weights(
     if unknown:
         raise ValueError(f"{where}: {unknown[0]} is there, and by config.json there is no such weight")
     return DecoderWeights(weights, left_out)
+
+
+def check_rows(stored: Mapping[str, Stored], settings: DecoderModelSettings, where) -> None:
+    """Raise ValueError where a table of words has another shape than config.json says, before anything is made of that size."""
+    front = _front(stored, settings, where)
+    for name in (name for name in stored if name == front + TABLE[settings.family] or name == HEAD or name.endswith(f".{HEAD}")):
+        _check(stored, name, _words(settings), where)
+
+
+def _words(settings: DecoderModelSettings) -> Tuple[int, ...]:
+    """The shape of the published table of words."""
+    return settings.rows, settings.model.get("decoder_input_dim", settings.model["decoder_embed_dim"])
 
 
 def _shape_of(part) -> Tuple[int, ...]:
@@ -128,10 +154,18 @@ def _tables(
 
 
 def _converted(tensor: Tensor, take: Callable[[Tensor], Tensor], dtype: torch.dtype, where: str) -> Tensor:
-    result = take(tensor).to(dtype)
-    if dtype == torch.float16 and tensor.dtype != dtype and not result.isfinite().all():
-        raise ValueError(f"{where}: it has numbers that are too large for fp16; choose --dtype bf16 or fp32")
+    taken = take(tensor)
+    result = taken.to(dtype)
+    if not _is_finite(result):
+        if _is_finite(taken):
+            raise ValueError(f"{where}: it has numbers that are too large for {NAMES[dtype]}; choose --dtype {LARGER[dtype]}")
+        raise ValueError(f"{where}: it has numbers that are not finite (NaN or infinity), which no model can compute with")
     return result
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """Without a copy, as torch.isfinite makes one: a NaN is both the least and the greatest."""
+    return all(bound.isfinite() for bound in tensor.aminmax())
 
 
 def _reordered(table: Tensor, rows: Sequence[int]) -> Tensor:

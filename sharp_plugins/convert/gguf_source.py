@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sharp_plugins.convert.stored import Stored
 from sharp_plugins.files.gguf import GGUF
+from sharp_plugins.files.gguf_header import Header
 
 # Names in config.json -> in the header, after the architecture's name.
 SIZES = {
@@ -44,7 +45,7 @@ NAMES = {
     "llama": ({"token_embd": "embed_tokens", "output_norm": "norm"}, "layers", LLAMA_LAYER),
     "gpt2": ({"token_embd": "wte", "position_embd": "wpe", "output_norm": "ln_f"}, "h", GPT2_LAYER),
 }
-# What a Llama's header may say that is not computed.
+# What a header may say that is not computed.
 REFUSED = ("expert_count", "rope.scale_linear", "attention.clamp_kqv", "attention.max_alibi_bias", "embedding_scale")
 
 
@@ -54,35 +55,64 @@ def gguf_config(file: GGUF) -> Dict[str, Any]:
     Raises:
         ValueError: the file holds a model of another architecture, or a variant that is not computed.
     """
-    kind, settings = file.settings.get("general.architecture"), file.settings
+    try:
+        return _config(file)
+    except ValueError as error:
+        raise ValueError(f"{file.path}: {error}") from None
+
+
+def _config(file: GGUF) -> Dict[str, Any]:
+    kind = Header(file.settings).get("general.architecture", "a text")
     if kind not in NAMES:
-        raise ValueError(f"{file.path}: general.architecture is {kind!r}; of GGUF files {' and '.join(NAMES)} are converted")
-    own = {name[len(kind) + 1 :]: value for name, value in settings.items() if name.startswith(f"{kind}.")}
-    config = {theirs: own.get(name) for theirs, name in (GPT2_SIZES if kind == "gpt2" else SIZES).items()}
+        raise ValueError(f"general.architecture is {kind!r}; of GGUF files {' and '.join(NAMES)} are converted")
+    own, tokens = Header(file.settings, f"{kind}."), Header(file.settings, "tokenizer.ggml.")
+    sizes = GPT2_SIZES if kind == "gpt2" else SIZES
+    config: Dict[str, Any] = {theirs: own.get(name, "a whole number") for theirs, name in sizes.items()}
     missing = [name for name, value in config.items() if value is None]
     if missing:
-        raise ValueError(f"{file.path}: its header has no size for {', '.join(missing)}")
+        raise ValueError(f"its header has no size for {', '.join(missing)}")
     if "token_embd.weight" not in file.tensors:
-        raise ValueError(f"{file.path}: it has no token_embd.weight, the table of words")
+        raise ValueError("it has no token_embd.weight, the table of words")
     config.update(model_type=kind, vocab_size=file.tensors["token_embd.weight"].shape[0])
     config["tie_word_embeddings"] = "output.weight" not in file.tensors
     for role, name in (("bos", "bos"), ("eos", "eos"), ("pad", "padding")):
-        config[f"{role}_token_id"] = settings.get(f"tokenizer.ggml.{name}_token_id")
+        config[f"{role}_token_id"] = tokens.get(f"{name}_token_id", "a whole number")
+    width, heads = (config[name] for name in (("n_embd", "n_head") if kind == "gpt2" else ("hidden_size", "num_attention_heads")))
+    turned = own.get("rope.dimension_count", "a whole number")
+    head = own.get("attention.key_length", "a whole number", turned or width // max(heads, 1))
+    _check_variant(file, own, head, context=own.get("context_length", "a whole number"))
     if kind == "gpt2":
-        return {**config, "layer_norm_epsilon": own.get("attention.layer_norm_epsilon", 1e-5)}
-    refused = [name for name in REFUSED if own.get(name)]
-    if refused or "rope_freqs.weight" in file.tensors:
-        what = f"{kind}.{refused[0]}" if refused else "rope_freqs.weight, the scaling of Llama 3.1's positions"
-        raise ValueError(f"{file.path}: it has {what}, which is not converted from GGUF; take the published directory")
-    config["num_key_value_heads"] = own.get("attention.head_count_kv")
-    config["head_dim"] = own.get("attention.key_length", own.get("rope.dimension_count"))
-    config["rms_norm_eps"] = own.get("attention.layer_norm_rms_epsilon", 1e-6)
-    config["rope_theta"] = own.get("rope.freq_base", 10000.0)
-    scaling = own.get("rope.scaling.type", "none")
+        return {**config, "layer_norm_epsilon": own.get("attention.layer_norm_epsilon", "a number", 1e-5)}
+    config["num_key_value_heads"] = own.get("attention.head_count_kv", "a whole number")
+    config["head_dim"] = head
+    config["rms_norm_eps"] = own.get("attention.layer_norm_rms_epsilon", "a number", 1e-6)
+    config["rope_theta"] = own.get("rope.freq_base", "a number", 10000.0)
+    scaling = own.get("rope.scaling.type", "a text", "none")
     if scaling != "none":
-        config["rope_scaling"] = {"rope_type": scaling, "factor": own.get("rope.scaling.factor")}
+        config["rope_scaling"] = {"rope_type": scaling, "factor": own.get("rope.scaling.factor", "a number")}
     config["attention_bias"], config["mlp_bias"] = ("blk.0.attn_q.bias" in file.tensors), ("blk.0.ffn_up.bias" in file.tensors)
     return config
+
+
+def _check_variant(file: GGUF, own: Header, head: int, context: int) -> None:
+    """Raise ValueError where the header describes what is not computed.
+
+    Args:
+        head: numbers in a head of queries and keys.
+        context: the longest sequence.
+    """
+    found = [own.front + name for name in REFUSED if own.settings.get(own.front + name)]
+    if "rope_freqs.weight" in file.tensors:
+        found.append("rope_freqs.weight, the scaling of Llama 3.1's positions")
+    for name in ("rope.dimension_count", "attention.value_length"):  # part of a head is turned, or values have another width
+        size = own.get(name, "a whole number", head)
+        if size != head:
+            found.append(f"{own.front}{name} {size} in heads of {head}")
+    window = own.get("attention.sliding_window", "a whole number", 0)
+    if 0 < window < context:
+        found.append(f"{own.front}attention.sliding_window {window} in a context of {context}")
+    if found:
+        raise ValueError(f"it has {found[0]}, which is not converted from GGUF; take the published directory")
 
 
 def gguf_weights(file: GGUF, config: Dict[str, Any]) -> Dict[str, Stored]:

@@ -23,7 +23,7 @@ def logits_of(directory, texts: Iterable[str], start: Optional[str] = None) -> I
 
     Raises:
         FileNotFoundError, ValueError, ImportError: as `load_decoder`; ValueError also where *start* is no symbol, and where a
-            text has no token, or more than the model can take.
+            text has no token, or more than the model can take, and where the logits are not finite.
 
     Example::
 
@@ -42,6 +42,8 @@ def logits_of(directory, texts: Iterable[str], start: Optional[str] = None) -> I
         with torch.inference_mode():
             features = model.decoder.features(torch.tensor([rows]))[0, -1]
             logits = model.decoder.output_layer(features)[used].double()
+        if not logits.isfinite().all():
+            raise ValueError(f"line {number}: the model's logits are not finite numbers")
         yield {
             "ids": [ids_of[row] for row in rows],
             "start": backbone.tokenizer.backend.id_to_token(ids_of[before[0]]) if before else None,

@@ -83,5 +83,5 @@ def _check_variant(path: Path, kind: str, config: Dict) -> None:
     for name, value in needed.items():
         if config.get(name) not in (value, None):
             raise ValueError(f"{path}: {name} is {config[name]!r}; in a {kind} to convert it must be {value!r}")
-    if config["hidden_act"] not in ACTIVATIONS:
+    if not isinstance(config["hidden_act"], str) or config["hidden_act"] not in ACTIVATIONS:
         raise ValueError(f"{path}: hidden_act is {config['hidden_act']!r}; fairseq has {', '.join(ACTIVATIONS)}")

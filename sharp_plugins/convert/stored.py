@@ -83,9 +83,9 @@ def _in_shards(directory: Path, index: str, files: _TorchFiles) -> Dict[str, Sto
     if not isinstance(places, dict) or not places or not all(isinstance(place, str) for place in places.values()):
         raise ValueError(f"{directory / index}: its weight_map is missing, which names the file of each weight")
     shards = sorted(set(places.values()))
-    strange = [shard for shard in shards if Path(shard).name != shard]
+    strange = [shard for shard in shards if Path(shard).name != shard or shard in ("", "..")]
     if strange:
-        raise ValueError(f"{directory / index}: {strange[0]} is no name of a file beside it")
+        raise ValueError(f"{directory / index}: {strange[0]!r} is no name of a file beside it")
     missing = [shard for shard in shards if not (directory / shard).is_file()]
     if missing:
         names = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")

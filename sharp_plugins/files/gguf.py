@@ -134,6 +134,8 @@ class GGUF:
             if not 1 <= dimensions <= DIMENSIONS or name in declared:
                 raise ValueError(f"{name} is there twice, or has {dimensions} dimensions")
             shape = tuple(reversed(self._numbers("Q" * dimensions)))
+            if not all(shape):
+                raise ValueError(f"{name} has shape {shape}, and so no numbers")
             declared[name] = (shape, *self._numbers("IQ"))
         return found, declared
 

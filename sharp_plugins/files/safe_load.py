@@ -22,6 +22,8 @@ from sharp_plugins.files import safe_unpickler
 from sharp_plugins.files import sizes as file_sizes
 from sharp_plugins.files.unreadable import ZIP, what_it_is, words_of
 
+# What pickles of Python's own begin with, of protocols that torch.save does not use.
+PICKLES = (b"\x80\x03", b"\x80\x04", b"\x80\x05")
 # The guide beside this file says what to do with a file that is refused.
 ADVICE = "if you trust where it comes from, convert it once, as sharp_plugins/files/README.md ('Files from elsewhere') says"
 
@@ -77,8 +79,10 @@ def allow_namespaces() -> None:
 
 def _load(file, opened, path, map_location, mmap):
     """`load` of a *file*, which is *opened* too, and is called *path*, if anything."""
+    beginning = b""
     try:
-        size, is_zip = _size_and_kind(opened)
+        size, beginning = _size_and_beginning(opened)
+        is_zip = beginning == ZIP
         if is_zip:
             file_sizes.check_archive(opened, size)
         content = _read(file, map_location, mmap and is_zip)
@@ -87,7 +91,7 @@ def _load(file, opened, path, map_location, mmap):
     except Exception as error:  # zip, pickle and torch raise errors of many types
         name = path or "the file"
         other = _other_kind(path)  # before what torch takes it for: a file of zeros for a tar file, a page for a pickle
-        found = _what_is_refused(error)
+        found = _what_is_refused(error, beginning)
         if found is not None and other is None:
             raise Refused(f"{name}: cannot be read safely: it holds {found}, which could run code; {ADVICE}") from None
         if file_sizes.is_want_of_memory(error) or (isinstance(error, OSError) and other is None):
@@ -96,13 +100,13 @@ def _load(file, opened, path, map_location, mmap):
         raise Unreadable(f"{name}: cannot be read: {words}", path) from None
 
 
-def _size_and_kind(opened):
-    """The bytes of an open file, and whether it is a zip file; it is left where it was."""
+def _size_and_beginning(opened):
+    """The bytes of an open file, how many and the first ones; it is left where it was."""
     start = opened.tell()
-    is_zip = opened.read(len(ZIP)) == ZIP
+    beginning = opened.read(len(ZIP))
     size = opened.seek(0, os.SEEK_END)
     opened.seek(start)
-    return size, is_zip
+    return size, beginning
 
 
 def _read(file, map_location, mmap):
@@ -120,7 +124,7 @@ def _other_kind(path):
         return None
 
 
-def _what_is_refused(error: Exception):
+def _what_is_refused(error: Exception, beginning: bytes):
     """What a loader found that it does not build; None where the file is not read for another reason."""
     if isinstance(error, safe_unpickler.Forbidden):
         return str(error)
@@ -131,6 +135,8 @@ def _what_is_refused(error: Exception):
         return "the tar format of the first torch versions"
     if not isinstance(error, pickle.UnpicklingError):
         return None
+    if "Unsupported operand" in text and beginning.startswith(PICKLES):
+        return "a pickle that torch.save did not write"
     found = re.search(r"GLOBAL (\S+)", text)
     if found:
         return f"an object of {found[1]}"

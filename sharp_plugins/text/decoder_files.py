@@ -5,7 +5,7 @@ config.json does by its id, and where it does not either, the token is the famil
 """
 
 from pathlib import Path
-from typing import Dict, Optional, Tuple
+from typing import Dict, List, Optional, Tuple
 
 from sharp_plugins.text.published import mark_special, read_backend, token_of
 
@@ -15,12 +15,13 @@ USUAL_END = ("<|endoftext|>", "</s>")
 SENTENCEPIECE = "tokenizer.model"
 
 
-def read_decoder_backend(directory: Path, config: Dict) -> Tuple:
+def read_decoder_backend(directory: Path, config: Dict, is_converted: bool = False) -> Tuple:
     """The `tokenizers.Tokenizer` of a directory, its special token of each role that has one, and the token that it puts before
     each text (None for none).
 
     Args:
         config: the content of config.json.
+        is_converted: read what `DecoderTokenizer.save` writes alone, whatever else lies in the directory.
 
     Raises:
         FileNotFoundError: the directory holds no tokenizer that can be read.
@@ -36,13 +37,13 @@ def read_decoder_backend(directory: Path, config: Dict) -> Tuple:
                 "AutoTokenizer.from_pretrained(DIRECTORY).save_pretrained(DIRECTORY)"
             )
         raise FileNotFoundError(f"{directory}: no tokenizer there. Expected is tokenizer.json, or vocab.json and merges.txt{also}")
-    backend, names = read_backend(directory, CLASSES)
+    backend, names = read_backend(directory, CLASSES, is_converted)
     try:
         special = special_tokens(backend, names, config)
+        mark_special(backend, special.values())
+        return backend, special, token_before(backend, names, special)
     except ValueError as error:
         raise ValueError(f"{directory}: {error}") from None
-    mark_special(backend, special.values())
-    return backend, special, token_before(backend, names, special)
 
 
 def special_tokens(backend, names: Dict, config: Dict) -> Dict[str, str]:
@@ -53,18 +54,17 @@ def special_tokens(backend, names: Dict, config: Dict) -> Dict[str, str]:
         config: the content of config.json, which has ids.
 
     Raises:
-        ValueError: no token ends a text, or config.json says another one.
+        ValueError: no token ends a text, config.json says another one, or a value is of a type that says nothing.
     """
     vocabulary, found = backend.get_vocab(with_added_tokens=True), {}
+    spelled = {index: token for token, index in vocabulary.items()}  # the library raises for ids that its integers do not hold
+    ends = _ids(config, "eos_token_id")
     for role in ("eos_token", "bos_token", "pad_token"):
-        index = config.get(f"{role}_id")
-        token = token_of(names, role) or (backend.id_to_token(index) if type(index) is int and index >= 0 else None)
-        if isinstance(token, str) and token in vocabulary:
+        index = next(iter(_ids(config, f"{role}_id")), None)
+        token = _named(names, role) or spelled.get(index)
+        if token in vocabulary:
             found[role] = token
-    ends = config.get("eos_token_id")
-    if "eos_token" not in found and isinstance(ends, list) and ends and type(ends[0]) is int:
-        found["eos_token"] = backend.id_to_token(ends[0])
-    if found.get("eos_token") is None:
+    if "eos_token" not in found:
         found["eos_token"] = next((token for token in USUAL_END if token in vocabulary), None)
     if found["eos_token"] is None:
         raise ValueError("no token ends a text: name it in tokenizer_config.json, as eos_token")
@@ -72,18 +72,49 @@ def special_tokens(backend, names: Dict, config: Dict) -> Dict[str, str]:
     if unknown in vocabulary:
         found["unk_token"] = unknown
     rows = config.get("vocab_size")  # ids beyond are of the usual config, and of no token of this model
-    known = [i for i in (ends if isinstance(ends, list) else [ends]) if type(i) is int and not (type(rows) is int and i >= rows)]
+    known = [index for index in ends if not (type(rows) is int and index >= rows)]
     if known and vocabulary[found["eos_token"]] not in known:
         raise ValueError(
             f"its tokenizer is another model's: the token that ends a text is {found['eos_token']!r}, number "
-            f"{vocabulary[found['eos_token']]}, and config.json says eos_token_id {ends}"
+            f"{vocabulary[found['eos_token']]}, and config.json says eos_token_id {config['eos_token_id']}"
         )
     return found
 
 
+def _ids(config: Dict, name: str) -> List[int]:
+    """The ids that config.json has under a name: none, one, or several where a text can end in several ways.
+
+    Raises:
+        ValueError: it is another kind of value, such as a text.
+    """
+    value = config.get(name)
+    ids = [] if value is None else value if isinstance(value, list) and name == "eos_token_id" else [value]
+    if any(type(index) is not int for index in ids):
+        raise ValueError(f"config.json: {name} must be a token's number, a whole one, and is {value!r}")
+    return ids
+
+
+def _named(names: Dict, role: str) -> Optional[str]:
+    """The token that the tokenizer's files name for a role.
+
+    Raises:
+        ValueError: it is no text.
+    """
+    token = token_of(names, role)
+    if not isinstance(token, (str, type(None))) or (token is None and names.get(role) is not None):
+        raise ValueError(f"tokenizer_config.json or special_tokens_map.json: {role} must be a text, and is {names[role]!r}")
+    return token
+
+
 def token_before(backend, names: Dict, special: Dict[str, str]) -> Optional[str]:
-    """The token that the published tokenizer puts before each text: by ``add_bos_token``, or else as tokenizer.json says."""
-    if isinstance(names.get("add_bos_token"), bool):
+    """The token that the published tokenizer puts before each text: by ``add_bos_token``, or else as tokenizer.json says.
+
+    Raises:
+        ValueError: ``add_bos_token`` is neither true nor false.
+    """
+    if not isinstance(names.get("add_bos_token"), (bool, type(None))):
+        raise ValueError(f"tokenizer_config.json: add_bos_token must be true or false, and is {names['add_bos_token']!r}")
+    if names.get("add_bos_token") is not None:
         return (special.get("bos_token") or special["eos_token"]) if names["add_bos_token"] else None
     if backend.post_processor is None:
         return None

@@ -25,6 +25,8 @@ FIRST = ("<s>", "<pad>", "</s>", "<unk>")
 ROLES = {"eos_token": "</s>", "bos_token": "<s>", "unk_token": "<unk>", "pad_token": "<pad>"}
 # What says that a directory holds a converted decoder, and what its other files do not say.
 FILE = "decoder.json"
+# Tables of words are often padded, for speed: to a multiple of 64 or 128 rows, and of 256 or 512 where they are split over GPUs.
+PADDING_ROWS = 511
 # Between documents, in the training data of GPT-2 and of many after it.
 SEPARATOR = "<|endoftext|>"
 
@@ -61,9 +63,10 @@ class DecoderTokenizer(Tokenizer):
         self.backend, self.special_tokens, self.rows, self.family = backend, special_tokens, rows, family
         vocabulary = backend.get_vocab(with_added_tokens=True)
         highest = max(vocabulary.values())
-        if highest >= rows:
+        if highest >= rows or rows - len(vocabulary) > PADDING_ROWS:  # before a list of so many rows is made
             raise ValueError(
-                f"its tokenizer is another model's: it has ids up to {highest}, and the model's table of words has {rows} rows"
+                f"its tokenizer is another model's: it has {len(vocabulary)} tokens with ids up to {highest}, and the model's "
+                f"table of words has {rows} rows"
             )
         ids: Dict[str, int] = {}
         for role, symbol in ROLES.items():
@@ -80,6 +83,9 @@ class DecoderTokenizer(Tokenizer):
         self.published_ids: List[int] = [ids.get(symbol, -1) for symbol in FIRST] + others
         self.symbols: List[str] = [*FIRST, *(self._symbol_of[i] for i in others)]
         self._id_of = {symbol: i for i, symbol in self._symbol_of.items()}
+        if len(set(self.symbols)) < len(self.symbols):
+            double = next(symbol for symbol in self.symbols if self.symbols.count(symbol) > 1)
+            raise ValueError(f"its tokenizer has two tokens that would both be the symbol {double!r}")
         begins = begins or (SEPARATOR if SEPARATOR in vocabulary else None)
         self.start = None if begins is None else self._symbol_of[vocabulary[begins]]
 
@@ -96,13 +102,13 @@ class DecoderTokenizer(Tokenizer):
         if not (directory / FILE).is_file():
             raise FileNotFoundError(f"{directory / FILE}: not there; `python -m sharp_plugins.convert` writes it for a decoder")
         known = read_json(directory / FILE)
-        backend, special, _ = read_decoder_backend(directory, {})
+        backend, special, _ = read_decoder_backend(directory, {}, is_converted=True)
         try:
             tokenizer = cls(backend, special, int(known["rows"]), str(known["family"]))
             tokenizer.start = known["start"]
             if tokenizer.start is not None:
                 tokenizer._id_of[tokenizer.start]
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"{directory}: the decoder's files do not fit together: {type(error).__name__}: {error}") from error
         return tokenizer
 

@@ -7,6 +7,8 @@ older files have scores instead of merges, from which the merges follow.
 
 from typing import Dict, List, Optional, Tuple
 
+from sharp_plugins.files.gguf_header import Header
+
 # The rules that split a text, by name. GPT-2's own is the library's; "" is that of the first files, which say none. SmolLM's own
 # tokenizer takes digits one by one before. No merge joins digits, and so this matters only for a number after two spaces and for
 # fractions such as ½; transformers reads the file by GPT-2's rule, and the ids here are the same as its.
@@ -17,6 +19,9 @@ LLAMA3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^
 CONTROL, OWN = 3, 4
 ROLES = {"eos_token": "eos", "bos_token": "bos", "pad_token": "padding"}
 SPACE = "\u2581"
+# Characters of a token; published ones have up to some hundreds, of blanks or lines. How long merges are looked for grows with
+# the square.
+LONGEST = 1000
 
 
 def read_gguf_backend(settings: Dict) -> Tuple:
@@ -32,34 +37,40 @@ def read_gguf_backend(settings: Dict) -> Tuple:
     """
     from tokenizers import AddedToken
 
-    kind, tokens = settings.get("tokenizer.ggml.model"), settings.get("tokenizer.ggml.tokens")
-    if kind not in ("gpt2", "llama") or not tokens or not all(isinstance(token, str) for token in tokens):
+    header = Header(settings, "tokenizer.ggml.")
+    kind, tokens = header.get("model", "a text"), header.list("tokens", "a text")
+    if kind not in ("gpt2", "llama") or not tokens:
         raise ValueError(f"tokenizer.ggml.model is {kind!r}; read are 'gpt2' and 'llama', with their tokens")
-    types = settings.get("tokenizer.ggml.token_type") or [1] * len(tokens)
+    types = header.list("token_type", "a whole number") or [1] * len(tokens)
     vocabulary = {token: index for index, token in enumerate(tokens)}
     if len(vocabulary) < len(tokens) or len(types) != len(tokens):
         raise ValueError(f"tokenizer.ggml.tokens has {len(tokens)} tokens, {len(vocabulary)} different ones, of {len(types)} types")
-    backend = (_byte_level if kind == "gpt2" else _sentencepiece)(settings, vocabulary)
+    long = [index for index, token in enumerate(tokens) if len(token) > LONGEST]
+    if long:
+        raise ValueError(
+            f"tokenizer.ggml.tokens has a token, number {long[0]}, of {len(tokens[long[0]])} characters: more than {LONGEST}"
+        )
+    backend = (_byte_level if kind == "gpt2" else _sentencepiece)(header, vocabulary)
     backend.add_special_tokens([AddedToken(t, normalized=False) for t, of in zip(tokens, types) if of == CONTROL])
     backend.add_tokens([AddedToken(t, normalized=False) for t, of in zip(tokens, types) if of == OWN])
 
     special = {}
     for role, name in ROLES.items():
-        index = settings.get(f"tokenizer.ggml.{name}_token_id")
-        if type(index) is int and 0 <= index < len(tokens):
+        index = header.get(f"{name}_token_id", "a whole number")
+        if index is not None and 0 <= index < len(tokens):
             special[role] = tokens[index]
     if "eos_token" not in special:
         raise ValueError("tokenizer.ggml.eos_token_id is not there, the number of the token that ends a text")
     if backend.model.unk_token is not None:
         special["unk_token"] = backend.model.unk_token
-    begins = settings.get("tokenizer.ggml.add_bos_token", kind == "llama")
+    begins = header.get("add_bos_token", "true or false", kind == "llama")
     return backend, special, special.get("bos_token") if begins else None
 
 
-def _byte_level(settings: Dict, vocabulary: Dict[str, int]):
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+def _byte_level(header: Header, vocabulary: Dict[str, int]):
+    from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
 
-    rule = settings.get("tokenizer.ggml.pre", "")
+    rule = header.get("pre", "a text", "")
     if rule in GPT2_RULE:
         before = pre_tokenizers.ByteLevel(add_prefix_space=False)
     elif rule in LLAMA3_RULE:
@@ -68,30 +79,40 @@ def _byte_level(settings: Dict, vocabulary: Dict[str, int]):
     else:
         known = ", ".join(name for name in (*GPT2_RULE, *LLAMA3_RULE) if name)
         raise ValueError(f"tokenizer.ggml.pre is {rule!r}; known rules are {known}. Take the published directory instead")
-    merges = settings.get("tokenizer.ggml.merges")
+    merges = header.list("merges", "a text")
     if not merges:
         raise ValueError("tokenizer.ggml.merges is not there")
-    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=_pairs(merges), ignore_merges=rule in LLAMA3_RULE))
+    backend = Tokenizer(_bpe(vocab=vocabulary, merges=_pairs(merges), ignore_merges=rule in LLAMA3_RULE))
     backend.pre_tokenizer, backend.decoder = before, decoders.ByteLevel()
     return backend
 
 
-def _sentencepiece(settings: Dict, vocabulary: Dict[str, int]):
-    from tokenizers import Tokenizer, decoders, models, normalizers
+def _sentencepiece(header: Header, vocabulary: Dict[str, int]):
+    from tokenizers import Tokenizer, decoders, normalizers
 
-    merges, scores = settings.get("tokenizer.ggml.merges"), settings.get("tokenizer.ggml.scores")
+    merges, scores = header.list("merges", "a text"), header.list("scores", "a number")
     if not merges and (not scores or len(scores) != len(vocabulary)):
         raise ValueError("tokenizer.ggml.merges and tokenizer.ggml.scores are not there")
-    index = settings.get("tokenizer.ggml.unknown_token_id")
+    index = header.get("unknown_token_id", "a whole number")
     unknown: Optional[str] = next((token for token, i in vocabulary.items() if i == index), None)
     pairs = _pairs(merges) if merges else merges_of(vocabulary, scores)
-    model = models.BPE(vocab=vocabulary, merges=pairs, unk_token=unknown, fuse_unk=True, byte_fallback=True)
-    backend, prepends = Tokenizer(model), settings.get("tokenizer.ggml.add_space_prefix", True)
+    model = _bpe(vocab=vocabulary, merges=pairs, unk_token=unknown, fuse_unk=True, byte_fallback=True)
+    backend, prepends = Tokenizer(model), header.get("add_space_prefix", "true or false", True)
     spaces = normalizers.Replace(" ", SPACE)
     backend.normalizer = normalizers.Sequence([normalizers.Prepend(SPACE), spaces]) if prepends else spaces
     back = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
     backend.decoder = decoders.Sequence([*back, decoders.Strip(" ", 1, 0)] if prepends else back)
     return backend
+
+
+def _bpe(**parts):
+    """The library's BPE, with a ValueError for its bare Exceptions."""
+    from tokenizers import models
+
+    try:
+        return models.BPE(**parts)
+    except Exception as error:
+        raise ValueError(f"tokenizer.ggml.merges cannot be used: {error}") from None
 
 
 def _pairs(merges: List[str]) -> List[Tuple[str, str]]:

@@ -43,17 +43,20 @@ def read_published(directory: Path) -> Tuple:
     return backend, special
 
 
-def read_backend(directory: Path, classes: Sequence[str]) -> Tuple:
+def read_backend(directory: Path, classes: Sequence[str], is_converted: bool = False) -> Tuple:
     """The `tokenizers.Tokenizer` of a directory, without truncation and padding, and what its two files of names say.
 
     Args:
         classes: of transformers' tokenizers, those that a vocabulary without tokenizer.json is enough for.
+        is_converted: whether all stands in tokenizer.json and special_tokens_map.json. Other files of a converted model's
+            directory are not its own.
 
     Raises: as `read_published`.
     """
-    config = _read_json(directory / "tokenizer_config.json")
+    config = {} if is_converted else _read_json(directory / "tokenizer_config.json")
     backend = _read_backend(directory, config, classes)
-    _add_tokens(backend, directory, config)
+    if not is_converted:
+        _add_tokens(backend, directory, config)
     if backend.decoder is None:
         backend.decoder = _usual_decoder(backend)
     backend.no_truncation()

@@ -14,6 +14,7 @@ How two sentences are put together is the tokenizer's too, and not the model's: 
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Dict, Iterable, List, NamedTuple
 
@@ -135,9 +136,10 @@ class Tokenizer:
 
 
 def as_symbol(token: str, index: int) -> str:
-    """A token as a line of a ``dict.txt`` can hold it.
+    """A token as a line of a ``dict.txt`` can hold it. One that is spelled as another's symbol could be is written so too.
 
-    >>> as_symbol("cat", 5), as_symbol("a b", 6)
-    ('cat', '<token:6>')
+    >>> as_symbol("cat", 5), as_symbol("a b", 6), as_symbol("<token:6>", 7)
+    ('cat', '<token:6>', '<token:7>')
     """
-    return token if token.split() == [token] and token not in SYMBOLS.values() else f"<token:{index}>"
+    is_plain = token.split() == [token] and token not in SYMBOLS.values() and not re.fullmatch(r"<token:\d+>", token)
+    return token if is_plain else f"<token:{index}>"

@@ -5,6 +5,7 @@ import json
 import re
 import shlex
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -211,9 +212,39 @@ def test_logits_as_json(directories, tmp_path, monkeypatch, capsys):
     assert status == 0 and [line["start"] for line in lines] == ["</s>"] * 3
     assert list(lines[0]) == ["ids", "start", "max", "mean", "min", "logsumexp"]
     assert all(line["ids"][0] == 2 and line["max"] < line["logsumexp"] and line["min"] < line["mean"] for line in lines)
+    status, others, _ = logits(monkeypatch, capsys, tmp_path / "out", b"\xef\xbb\xbfthe cat\nthe cat\r\r\n")
+    assert status == 0 and others[0] == lines[0] and len(others[1]["ids"]) == len(others[0]["ids"]) + 1  # the first return is text
     for start in ("none", "Ġthe", "<pad>"):
         status, (line,), _ = logits(monkeypatch, capsys, tmp_path / "out", b"the cat\n", "--start", start)
         assert (status, line["start"]) == (0, None if start == "none" else start)
+
+
+def test_logits_that_are_no_numbers(directories, tmp_path, monkeypatch, capsys):
+    """A converted file may be damaged later."""
+    convert_decoder(directories / "gpt2", tmp_path / "out")
+    content = torch.load(tmp_path / "out" / "model.pt", weights_only=True)
+    content["model"]["decoder.layer_norm.bias"].fill_(float("nan"))
+    torch.save(content, tmp_path / "out" / "model.pt")
+    status, lines, told = logits(monkeypatch, capsys, tmp_path / "out", b"the\n")
+    assert (status, lines) == (1, []) and "line 1: the model's logits are not finite numbers" in told
+
+
+@pytest.mark.slow
+def test_logits_for_a_reader_that_has_enough(directories, tmp_path):
+    """As `| head -1`: no error, and nothing else on the screen."""
+    convert_decoder(directories / "gpt2", tmp_path / "out")
+    line = shlex.join([sys.executable, "-W", "ignore", "-m", "sharp_plugins.convert", "logits", str(tmp_path / "out")])
+    shell = f"set -o pipefail; yes the | head -2000 | {line} | head -1"
+    run = subprocess.run(["bash", "-c", shell], cwd=Path(toy.PLUGIN).parent, capture_output=True, text=True)
+    assert len(run.stdout.splitlines()) == 1 and not run.stderr
+
+
+def test_names_from_a_file_are_shown_as_text(directories, tmp_path, capsys):
+    directory = shutil.copytree(directories / "gpt2", tmp_path / "published")
+    more = {f"extra{n:04}": torch.ones(1) for n in range(500)} | {"\x1b]0;title\x07": torch.ones(1)}
+    small.rewrite(directory, {**small.weights(directory), **more})
+    told = printed(directory, tmp_path / "out", capsys)
+    assert "\x1b" not in told and "left out: '\\x1b]0;title\\x07', extra0000, " in told and ", … (501 in all)" in told
 
 
 @pytest.mark.parametrize(
@@ -223,7 +254,7 @@ def test_logits_as_json(directories, tmp_path, monkeypatch, capsys):
         ("gpt2", b"the\n\n", ["--start", "none"], "line 2: it has 0 tokens; .*--start SYMBOL puts one before it"),
         ("gpt2", b"the", ["--start", "<pad>"], "--start <pad>: the model has no such token; .* such as </s>, or none"),
         ("llama", b"the", ["--start", "nonsense"], "--start nonsense: the model has no such token"),
-        ("llama", b"\xff\n", [], "standard input: not UTF-8"),
+        ("llama", b"the\n\xff\n", [], "standard input:2: not UTF-8: .* at byte 0 of the line"),
     ],
 )
 def test_logits_that_cannot_be_told(directories, tmp_path, monkeypatch, capsys, family, text, flags, message):

@@ -127,6 +127,11 @@ def test_published_models_have_names(config, arch):
 def test_what_differs_is_flagged():
     assert flags(GPT2, n_inner=512, n_layer=6) == "sharp_gpt2 --decoder-layers 6 --decoder-ffn-embed-dim 512"
     assert flags(GPT2, embd_pdrop=0.0, resid_pdrop=0.2) == "sharp_gpt2 --dropout 0.2 --embedding-dropout 0.0"
+    more = {"hidden_size": 2304, "ffn_dim": 9216, "word_embed_proj_dim": 2304, "num_attention_heads": 36}
+    assert flags(OPT_1_3B, **more) == (  # without --decoder-input-dim and the like, which follow from these
+        "sharp_opt_1_3b --decoder-embed-dim 2304 --decoder-ffn-embed-dim 9216 --decoder-attention-heads 36"
+    )
+    assert flags(SMOLLM2, num_key_value_heads=9).startswith("sharp_smollm2_135m --decoder-kv-heads 9")  # which the name has as 3
     assert flags(OPT_1_3B, _remove_final_layer_norm=True) == "sharp_opt_1_3b --no-decoder-final-norm"
     assert flags(SMOLLM2, attention_dropout=0.1, tie_word_embeddings=False) == (
         "sharp_smollm2_135m --untied-output --attention-dropout 0.1"

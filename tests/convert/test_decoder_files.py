@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import published_decoders as small
@@ -10,7 +11,9 @@ import pytest
 import torch
 import toy
 
+from sharp_plugins.convert import decoder_conversion
 from sharp_plugins.convert.decoder_conversion import convert_decoder
+from sharp_plugins.convert.stored import stored_weights
 
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("tokenizers")
@@ -100,6 +103,23 @@ def test_old_buffers_are_passed_over(directories, family, directory, tmp_path):
     toy.assert_same(state(tmp_path / "out"), state(directories / f"{family}-out"))
 
 
+def test_what_several_weights_are_part_of_is_read_once(directories, tmp_path, monkeypatch):
+    """GPT-2's queries, keys and values: from a GGUF file each read dequantizes."""
+    reads = Counter()
+
+    def counted(directory, ends):
+        def reader(name, read):
+            return lambda: (reads.update([name]), read())[1]
+
+        found = stored_weights(directory, ends)
+        return {name: stored._replace(read=reader(name, stored.read)) for name, stored in found.items()}
+
+    monkeypatch.setattr(decoder_conversion, "stored_weights", counted)
+    convert_decoder(directories / "gpt2", tmp_path / "out")
+    assert {reads[name] for name in reads} == {1} and any("c_attn" in name for name in reads)
+    toy.assert_same(state(tmp_path / "out"), state(directories / "gpt2-out"))
+
+
 @pytest.mark.parametrize("dtype", ["fp32", "fp16", "bf16", "published"])
 def test_number_formats(directories, tmp_path, dtype):
     directory = small.write(tmp_path / "published", "gpt2")
@@ -143,7 +163,15 @@ for directory in others:
     convert_decoder(directory, directory + "-out")
     print(memory("VmHWM") - before)
 """
-FORMS = {"safetensors": (True, 1), "shards": (True, 4), "bin": (False, 1), "bin shards": (False, 4), "half": (True, 1)}
+OLD = "bin of a torch before 1.6"  # which is read as a whole
+FORMS = {
+    "safetensors": (True, 1),
+    "shards": (True, 4),
+    "bin": (False, 1),
+    "bin shards": (False, 4),
+    "half": (True, 1),
+    OLD: (False, 1),
+}
 
 
 def tokenizer_of_10_000(directory):
@@ -161,6 +189,8 @@ def test_memory_is_near_the_checkpoints(directories, tmp_path):
         directory = Path(shutil.copytree(first, tmp_path / name)) if name != "safetensors" else first
         changed = {key: value.half() for key, value in weights.items()} if name == "half" else weights
         small.rewrite(directory, changed, safe, shards)
+        if name == OLD:
+            torch.save(changed, directory / "pytorch_model.bin", _use_new_zipfile_serialization=False)
     line = [sys.executable, "-W", "ignore", "-c", MEASURE, directories / "llama", *(tmp_path / name for name in FORMS)]
     run = subprocess.run([str(part) for part in line], cwd=Path(toy.PLUGIN).parent, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr

@@ -1,6 +1,7 @@
 """What is refused of decoders: before any work, in one line that names the file, and with nothing left behind."""
 
 import json
+import pickle
 import re
 import shutil
 
@@ -82,6 +83,17 @@ def point_outside(directory):
     path.write_text(path.read_text().replace("model-00002-of", "../model-00002-of"))
 
 
+def point_above(directory):
+    small.rewrite(directory, small.weights(directory), shards=3)
+    path = directory / "model.safetensors.index.json"
+    path.write_text(path.read_text().replace("model-00002-of-00003.safetensors", ".."))
+
+
+def pickled(directory):
+    (directory / "model.safetensors").unlink()
+    (directory / "pytorch_model.bin").write_bytes(pickle.dumps({"transformer.h.0.ln_1.weight": torch.ones(24)}, protocol=4))
+
+
 def other_tokenizer(of):
     """The files of the tokenizer of a model with more tokens."""
 
@@ -95,7 +107,7 @@ def other_tokenizer(of):
 
 def fewer_tokens(directory):
     vocabulary = json.loads((directory / "vocab.json").read_text())
-    size = small.model("gpt2", vocab_size=len(vocabulary) + 200)
+    size = small.model("gpt2", vocab_size=len(vocabulary) + 512)
     size.save_pretrained(directory)
 
 
@@ -139,9 +151,25 @@ REFUSALS = {
     "heads of keys": ("llama", config(num_key_value_heads=4), "num_attention_heads, 6, is no multiple of num_key_value_heads"),
     "fewer layers": ("gpt2", config(n_layer=1), "its weights are of 2 layers, and config.json says 1"),
     "absurd layers": ("llama", config(num_hidden_layers=10**9), "of 2 layers, and config.json says 1000000000"),
-    "absurd width": ("opt", config(hidden_size=3 * 10**9, word_embed_proj_dim=3 * 10**9), r"should have \(\d+, 3000000000\)"),
+    "absurd width": ("opt", config(hidden_size=1999999998, word_embed_proj_dim=1999999998), r"should have \(\d+, 1999999998\)"),
     "absurd positions": ("gpt2", config(n_positions=10**9), r"wpe.weight has shape \(96, 24\), .* \(1000000000, 24\)"),
     "another width inside": ("llama", config(intermediate_size=48), r"mlp.up_proj.weight has shape \(40, 24\), .* \(48, 24\)"),
+    "absurd words": ("gpt2", config(vocab_size=10**9), r"wte.weight has shape \(263, 24\), .* \(1000000000, 24\)"),
+    "beyond all": ("llama", config(max_position_embeddings=10**30), "max_position_embeddings must be a whole .* to 2147483647"),
+    "a list of types": ("llama", config(model_type=["llama"]), r"model_type is \['llama'\]"),
+    "a list of activations": ("llama", config(hidden_act=["silu"]), r"hidden_act is \['silu'\]"),
+    "a list of scalings": ("llama", config(rope_parameters={"rope_type": ["linear"], "factor": 2.0}), r"rope_type is \['linear'\]"),
+    "a number of 400 digits": ("llama", config(rms_norm_eps=10**400), "rms_norm_eps must be .* and is a number of more than 60"),
+    "a base of 400 digits": ("llama", config(rope_parameters=None, rope_theta=10**400), "config.json: rope_theta must be a number"),
+    "no base": ("llama", config(rope_parameters=None, rope_theta=0), "config.json: rope_theta must be a number larger than 0"),
+    "no epsilon": ("gpt2", config(layer_norm_epsilon=0.0), "config.json: layer_norm_epsilon must be a number larger than 0"),
+    "a squeeze": ("llama", config(rope_parameters={"rope_type": "linear", "factor": 0.5}), "json: factor must be 1 or larger"),
+    "frequencies": (
+        "llama",
+        config(rope_parameters={**small.LLAMA3, "low_freq_factor": 9.0, "rope_theta": 1e4}),
+        "published: by its config the decoder's rope_low_freq_factor must be between 0 and rope_high_freq_factor",
+    ),
+    "an odd head": ("llama", config(head_dim=5), "published: .*"),
     "a bias too much": ("opt", config(enable_bias=False), r"bias is there, and by config.json there is no such weight"),
     "no bias": ("llama", config(attention_bias=True), "its weights have no model.layers.0.self_attn.q_proj.bias"),
     "no final norm": ("opt", drop("model.decoder.final_layer_norm.weight"), "norm.weight; .*_remove_final_layer_norm true"),
@@ -165,12 +193,30 @@ REFUSALS = {
     "a cut torch shard": ("opt", cut("pytorch_model-00001-of-00003.bin"), "1-of-00003.bin: cannot be read: it is cut"),
     "a wrong index": ("gpt2", misplace, "1-of-00003.safetensors: it has no transformer.*, and model.safetensors.index.json"),
     "an index that points outside": ("gpt2", point_outside, r"\.\./model-00002-of-.* is no name of a file beside it"),
+    "an index that points above": ("gpt2", point_above, r"index.json: '..' is no name of a file beside it"),
+    "a bare pickle": ("gpt2", pickled, "cannot be read safely: it holds a pickle .* which could run code"),
+    "numbers that are not finite": (
+        "llama",
+        weights(lambda all: all["model.layers.1.mlp.up_proj.weight"][3].fill_(float("nan"))),
+        "up_proj.weight: it has numbers that are not finite",
+    ),
+    "an infinite number": (
+        "gpt2",
+        weights(lambda all: all["transformer.wte.weight"][7, 3].fill_(float("-inf"))),
+        "wte.weight: it has numbers that are not finite",
+    ),
     "no weights": ("gpt2", lambda d: (d / "model.safetensors").unlink(), "no weights there; expected is one of model.safetensors"),
     "no tokenizer": ("gpt2", lambda d: (d / "merges.txt").unlink(), "no tokenizer there. Expected is tokenizer.json, or"),
     "sentencepiece alone": ("llama", sentencepiece_alone, "tokenizer.model alone is not read. .*save_pretrained"),
     "another model's tokenizer": ("gpt2", other_tokenizer(small.llama_tokenizer), "tokenizer is another model's: "),
     "a tokenizer of the same size": ("gpt2", role(eos_token="Ġthe"), "another model's: the token that ends .* 'Ġthe', number 258"),
-    "far fewer tokens": ("gpt2", fewer_tokens, "another model's: it has 263 tokens, and the model's table of words 463 rows"),
+    "far fewer tokens": ("gpt2", fewer_tokens, "another model's: it has 263 tokens .* and the model's table of words has 775 rows"),
+    "a text for an end": ("gpt2", config(eos_token_id="2"), "config.json: eos_token_id must be a token's number, .* and is '2'"),
+    "a list of texts for an end": ("gpt2", config(eos_token_id=["2"]), r"eos_token_id must be a token's number, .* is \['2'\]"),
+    "a list of beginnings": ("gpt2", config(bos_token_id=[1, 2]), "config.json: bos_token_id must be a token's number"),
+    "a number for a token": ("gpt2", role(eos_token=5), "eos_token must be a text, and is 5"),
+    "a token without content": ("llama", role(pad_token={"content": None}), "pad_token must be a text, and is {'content': None}"),
+    "a text for a switch": ("llama", role(add_bos_token="yes"), "add_bos_token must be true or false, and is 'yes'"),
     "another class": ("gpt2", role(tokenizer_class="BloomTokenizer"), "BloomTokenizer in tokenizer_config.json cannot be followed"),
 }  # fmt: skip
 
@@ -185,6 +231,23 @@ def test_refusals_leave_nothing_behind(directories, tmp_path, capsys, name):
     printed = capsys.readouterr()
     assert printed.err.startswith(f"error: {directory}") and not printed.out and not out.exists()
     assert re.search(message, printed.err) and len(printed.err.splitlines()) == 1, printed.err
+
+
+@pytest.mark.parametrize("end", [10**20, [10**20], [-5], -5])
+def test_ends_that_are_no_token(directories, tmp_path, capsys, end):
+    """Refused, or taken for the usual config's where the vocabulary has no such id; and never with a traceback."""
+    directory = shutil.copytree(directories / "gpt2", tmp_path / "published")
+    small.change_config(directory, eos_token_id=end)
+    status = main([str(directory), str(tmp_path / "out")])
+    assert status == (end in (-5, [-5])) and capsys.readouterr().err.startswith("error: " if status else "")
+
+
+def test_a_source_that_is_one_of_the_files(directories, tmp_path, capsys):
+    for name in ("model.safetensors", "config.json"):
+        assert main([str(directories / "gpt2" / name), str(tmp_path / "out")]) == 1
+        assert (
+            f"{name}: SOURCE is a GGUF file or a directory; name the directory, {directories / 'gpt2'}" in capsys.readouterr().err
+        )
 
 
 def test_numbers_too_large_for_fp16(directories, tmp_path, capsys):

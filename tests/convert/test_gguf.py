@@ -55,7 +55,7 @@ def paired(weight, heads):
 
 
 def write(directory, family, kind=None, drop=(), **fields):
-    """The GGUF file of a directory of `small.write`; *fields* go into its header, and *drop* out of it."""
+    """The GGUF file of a directory of `small.write`; *fields* go into its header, in place of its own too, and *drop* out of it."""
     config = json.loads((directory / "config.json").read_text())
     backend, special, _ = read_decoder_backend(directory, config)
     path = directory.parent / f"{family}.gguf"
@@ -76,7 +76,7 @@ def write(directory, family, kind=None, drop=(), **fields):
         writer.add_float32("llama.attention.layer_norm_rms_epsilon", config["rms_norm_eps"])
     tokens = [backend.id_to_token(i) for i in range(backend.get_vocab_size())]
     spelled = {"tokenizer.ggml.model": "llama" if "<0x00>" in tokens else "gpt2", "tokenizer.ggml.pre": "gpt-2"}
-    for name, value in {**spelled, **{n: v for n, v in fields.items() if isinstance(v, str)}}.items():
+    for name, value in spelled.items():
         writer.add_string(name, value)
     writer.add_array("tokenizer.ggml.tokens", tokens)
     marked = {token.content for token in backend.get_added_tokens_decoder().values()}
@@ -88,11 +88,11 @@ def write(directory, family, kind=None, drop=(), **fields):
     for role, token in ids.items():
         if token is not None:
             writer.add_uint32(f"tokenizer.ggml.{role}_token_id", backend.token_to_id(token))
+    adds = {bool: writer.add_bool, str: writer.add_string, list: writer.add_array, float: writer.add_float32}
     for name, value in fields.items():
-        if isinstance(value, bool):
-            writer.add_bool(name, value)
-        elif isinstance(value, (int, float)):
-            (writer.add_float32 if isinstance(value, float) else writer.add_uint32)(name, value)
+        if not isinstance(value, np.ndarray):
+            writer.kv_data[0].pop(name, None)
+            adds.get(type(value), writer.add_uint32)(name, value)
     for name, weight in small.weights(directory).items():
         part, _, end = name.rpartition(".")
         layer = re.match(r"(?:transformer\.h|model\.layers)\.(\d+)\.(.*)", part)
@@ -158,6 +158,33 @@ def test_a_directory_with_one_file(tmp_path, capsys):
     assert "it has 2 GGUF files; name one of them" in capsys.readouterr().err
 
 
+def test_headers_that_say_what_is_computed_anyway(tmp_path):
+    """Heads and windows as they are without these settings."""
+    says = {"llama.attention.key_length": 4, "llama.attention.value_length": 4, "llama.attention.sliding_window": 96}
+    path = write(small.write(tmp_path / "published", "llama"), "llama", **says)
+    assert convert_decoder(path, tmp_path / "out").family == "llama"
+
+
+def test_what_lies_in_the_directory_to_write_to(tmp_path, capsys):
+    """Published files are not written over, and those of another model are not taken for the converted one's."""
+    directory = small.write(tmp_path / "published", "llama", tokenizer=small.smollm2_tokenizer, eos_token_id=2)
+    path = shutil.move(write(directory, "llama"), directory / "one.gguf")
+    before = {file.name: file.read_bytes() for file in directory.iterdir()}
+    assert main([str(path), str(directory)]) == 1 and "choose another directory" in capsys.readouterr().err
+    assert {file.name: file.read_bytes() for file in directory.iterdir()} == before
+    (tmp_path / "out").mkdir()
+    other = {"eos_token": "Ġt", "add_bos_token": True, "added_tokens_decoder": {"7": {"content": "of another"}}}
+    (tmp_path / "out" / "tokenizer_config.json").write_text(json.dumps(other))
+    (tmp_path / "out" / "added_tokens.json").write_text('{"of a third": 8}')
+    convert_decoder(path, tmp_path / "out")
+    convert_decoder(path, tmp_path / "clean")
+    one, two = (load_tokenizer(tmp_path / name) for name in ("out", "clean"))
+    assert (one.symbols, one.special_tokens, one.start) == (two.symbols, two.special_tokens, two.start)
+    (tmp_path / "file").write_text("kept")
+    assert main([str(path), str(tmp_path / "file")]) == 1
+    assert "file: it is a file, and OUT is a directory to write to" in capsys.readouterr().err
+
+
 def test_linear_scaling(tmp_path):
     directory = small.write(tmp_path / "published", "llama")
     path = write(directory, "llama", **{"llama.rope.scaling.type": "linear", "llama.rope.scaling.factor": 2.0})
@@ -201,6 +228,28 @@ REFUSALS = {
     "no table": (dict(drop=["token_embd"]), "it has no token_embd.weight"),
     "a lost weight": (dict(drop=["blk.1.ffn_up"]), "its weights have no layers.1.mlp.up_proj.weight"),
     "another tokenizer": ({"tokenizer.ggml.model": "t5"}, "tokenizer.ggml.model is 't5'; read are 'gpt2' and 'llama'"),
+    "a part of each head turned": (
+        {"llama.attention.key_length": 4, "llama.rope.dimension_count": 2},
+        "it has llama.rope.dimension_count 2 in heads of 4",
+    ),
+    "other values": ({"llama.attention.value_length": 8}, "it has llama.attention.value_length 8 in heads of 4"),
+    "a window": ({"llama.attention.sliding_window": 64}, "it has llama.attention.sliding_window 64 in a context of 96"),
+    "a list of architectures": ({"general.architecture": ["llama"]}, r"general.architecture must be a text, and is \['llama'\]"),
+    "a list of scalings": ({"llama.rope.scaling.type": ["linear"]}, "llama.rope.scaling.type must be a text"),
+    "a text for a size": ({"llama.block_count": "2"}, "llama.block_count must be a whole number, and is '2'"),
+    "heads by layers": ({"llama.attention.head_count_kv": [2, 2]}, r"llama.attention.head_count_kv must be a whole number"),
+    "no heads": ({"llama.attention.head_count": 0}, "num_attention_heads must be a whole number, 1 or larger"),
+    "a number for merges": ({"tokenizer.ggml.merges": 5}, "tokenizer.ggml.merges must be a list, of which each part is a text"),
+    "numbers for merges": ({"tokenizer.ggml.merges": [5, 6]}, "tokenizer.ggml.merges must be a list, .* a text; it has 5"),
+    "merges of unknown tokens": ({"tokenizer.ggml.merges": ["no such"]}, "tokenizer.ggml.merges cannot be used: .*"),
+    "a number for tokens": ({"tokenizer.ggml.tokens": 5}, "tokenizer.ggml.tokens must be a list, of which each part is a text"),
+    "a number for types": ({"tokenizer.ggml.token_type": 5}, "tokenizer.ggml.token_type must be a list"),
+    "a text for an end": ({"tokenizer.ggml.eos_token_id": "2"}, "tokenizer.ggml.eos_token_id must be a whole number, and is '2'"),
+    "a text for a switch": ({"tokenizer.ggml.add_bos_token": "yes"}, "tokenizer.ggml.add_bos_token must be true or false"),
+    "a context beyond all": (
+        {"llama.context_length": 1 << 31},
+        "max_position_embeddings must be a whole number, 1 or larger up to",
+    ),
     "another rule": ({"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "qwen2"}, "tokenizer.ggml.pre is 'qwen2'; known rules"),
 }
 
@@ -240,6 +289,7 @@ BROKEN = {
     "no letters": (header(text(b"\xff\xfe"), struct.pack("<II", 4, 1), settings=1), "utf-8"),
     "many dimensions": (header(text(b"a"), struct.pack("<I", 9), tensors=1), "9 dimensions"),
     "a tensor beyond the end": (header(text(b"a"), struct.pack("<IQIQ", 1, HUGE, 0, 0), tensors=1), "it is cut off: a ends at"),
+    "no numbers": (header(text(b"a"), struct.pack("<IQQIQ", 2, 0, 1 << 33, 0, 0), tensors=1), r"a has shape \(8589934592, 0\)"),
     "an unknown kind": (header(text(b"a"), struct.pack("<IQIQ", 1, 2, 999, 0), tensors=1), "a is of kind 999"),
     "half a block": (header(text(b"a"), struct.pack("<IQIQ", 1, 33, 8, 0), tensors=1), "rows of 33 numbers, and .* blocks of 32"),
 }

@@ -1,8 +1,6 @@
 """A real decoder, SmolLM2-135M-Instruct from its GGUF file: weights, ids, logits and perplexity are those that are known."""
 
-import gzip
 import json
-from pathlib import Path
 
 import published
 import pytest
@@ -15,15 +13,10 @@ from sharp_plugins.text.converted import load_tokenizer
 
 pytestmark = pytest.mark.slow
 
-# Where the project has its data beside it: WebNLG and GLUE as published.
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 
-
-def webnlg(name):
-    path = DATA / "webnlg2017" / name
-    if not path.is_file():
-        pytest.skip(f"{path} is not there")
-    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else open(path, encoding="utf-8") as file:
+def webnlg(data, name):
+    """The entries of a split, from shared/data."""
+    with open(data / "webnlg2017" / name, encoding="utf-8") as file:
         return [json.loads(line) for line in file]
 
 
@@ -66,9 +59,9 @@ def test_logits_after_a_prompt(smollm2_converted):
         assert found[name] == pytest.approx(value, abs=2e-3), name
 
 
-def test_perplexity_of_webnlg(smollm2_converted, model):
+def test_perplexity_of_webnlg(smollm2_converted, model, data_beside):
     """53.89 after ``<|endoftext|>``: the first text of every 17th set, 50 texts."""
-    texts = [entry["refs"][0] for entry in webnlg("dev.jsonl")[::17][:50]]
+    texts = [entry["refs"][0] for entry in webnlg(data_beside, "dev.jsonl")[::17][:50]]
     backbone = load_decoder(smollm2_converted)
     lines = [[backbone.start, *symbols] for symbols in backbone.tokenizer.encode_many(texts)]
     rows = torch.full((len(lines), max(map(len, lines))), backbone.dictionary.pad())
@@ -84,25 +77,26 @@ def test_perplexity_of_webnlg(smollm2_converted, model):
     assert float((losses / wanted.sum()).exp()) == pytest.approx(53.89, abs=0.01)
 
 
-def lines_of_data():
+def lines_of_data(data):
     """10,000 texts: of WebNLG, its triples among them, and of GLUE."""
     lines = []
-    for entry in webnlg("dev.jsonl") + webnlg("test.jsonl"):
+    for entry in webnlg(data, "dev.jsonl") + webnlg(data, "test.jsonl"):
         lines += [*entry["refs"], " | ".join(" : ".join(triple) for triple in entry["triples"])]
     lines = lines[:7000]
-    for name in ("CoLA", "MRPC", "RTE", "SST-2", "STS-B", "QNLI"):
-        path = DATA / "glue" / name / "dev.tsv"
-        if path.is_file():
-            lines += path.read_text(encoding="utf-8").splitlines()[1:1000]
+    for name in ("CoLA", "MRPC", "RTE", "SST-2", "STS-B"):
+        lines += (data / "glue" / name / "dev.tsv").read_text(encoding="utf-8").splitlines()[1:1000]
     return lines[:10_000]
 
 
 @pytest.mark.parametrize("texts", ["made up", "data"])
-def test_ids_are_those_of_transformers(smollm2_converted, smollm2_transformers, texts):
+def test_ids_are_those_of_transformers(smollm2_converted, smollm2_transformers, texts, request):
     transformers = pytest.importorskip("transformers")
     theirs = transformers.AutoTokenizer.from_pretrained(str(smollm2_transformers))
     tokenizer = load_tokenizer(smollm2_converted)
-    lines = lines_of_data() if texts == "data" else [*published.SENTENCES, "  two  spaces ", " 12  345", "\u00bd cup", "<|im_end|>"]
+    if texts == "data":
+        lines = lines_of_data(request.getfixturevalue("data_beside"))
+    else:
+        lines = [*published.SENTENCES, "  two  spaces ", " 12  345", "\u00bd cup", "<|im_end|>"]
     ids = dict(zip(tokenizer.symbols, tokenizer.published_ids))
     symbols = tokenizer.encode_many(lines)
     assert len(lines) == 10_000 or texts == "made up"

@@ -85,7 +85,7 @@ def test_what_stands_before_a_text(tmp_path):
     assert read(tmp_path / "smollm2", "smollm2").start == "<|endoftext|>"
     configure(tmp_path / "llama", add_bos_token=False)
     backend, special, begins = read_decoder_backend(tmp_path / "llama", {})
-    assert begins is None and DecoderTokenizer(backend, special, 900, "llama", begins).start is None
+    assert begins is None and DecoderTokenizer(backend, special, 800, "llama", begins).start is None
     configure(tmp_path / "smollm2", add_bos_token=True)
     assert read_decoder_backend(tmp_path / "smollm2", {})[2] == "<|im_start|>"
 
@@ -118,6 +118,16 @@ def test_tokens_that_a_dictionary_cannot_hold(tmp_path):
     assert tokenizer.decode(tokenizer.encode("x a b")) == "x a b"
 
 
+def test_a_token_that_is_spelled_as_anothers_symbol(tmp_path):
+    """The row 302 has no token, and is <token:302>; the token of that spelling gets another symbol."""
+    small.llama_tokenizer(tmp_path)
+    configure(tmp_path, added_tokens_decoder={"301": {"content": "<token:302>"}})
+    backend, special, begins = read_decoder_backend(tmp_path, {})
+    tokenizer = DecoderTokenizer(backend, special, 303, "llama", begins)
+    assert tokenizer.symbols[-2:] == ["<token:301>", "<token:302>"] and len(tokenizer.dictionary()) == len(tokenizer.symbols)
+    assert tokenizer.decode(tokenizer.encode("a<token:302>")) == "a<token:302>"
+
+
 def test_a_tokenizer_without_an_end(tmp_path):
     small.write_vocabulary(tmp_path, small.byte_level([], []))
     with pytest.raises(ValueError, match="no token ends a text: name it in tokenizer_config.json, as eos_token"):
@@ -129,7 +139,12 @@ def test_a_converted_directory_whose_files_do_not_fit(tmp_path):
     (tmp_path / "out").mkdir()
     tokenizer.save(tmp_path / "out")
     known = json.loads((tmp_path / "out" / "decoder.json").read_text())
-    for changes, words in ((dict(rows=9), "another model's"), (dict(rows="many"), "ValueError"), (dict(start="none"), "KeyError")):
+    for changes, words in (
+        (dict(rows=9), "another model's"),
+        (dict(rows=10**9), "another model's"),
+        (dict(rows="many"), "ValueError"),
+        (dict(start="none"), "KeyError"),
+    ):
         (tmp_path / "out" / "decoder.json").write_text(json.dumps({**known, **changes}))
         with pytest.raises(ValueError, match=f"out: the decoder's files do not fit together: .*{words}"):
             load_tokenizer(tmp_path / "out")
@@ -174,6 +189,13 @@ def test_what_a_header_says_of_spaces_and_beginnings(tmp_path):
         (dict(tokens=["a", "a"], token_type=None), "has 2 tokens, 1 different ones"),
         (dict(token_type=[1]), "tokens, 301 different ones, of 1 types"),
         (dict(merges=None, scores=None), "merges and tokenizer.ggml.scores are not there"),
+        (dict(merges=[5]), "merges must be a list, of which each part is a text; it has 5"),
+        (dict(merges=["no such"]), "tokenizer.ggml.merges cannot be used"),
+        (dict(tokens=5), "tokenizer.ggml.tokens must be a list"),
+        (dict(token_type=5), "tokenizer.ggml.token_type must be a list"),
+        (dict(scores=["0"], merges=None), "tokenizer.ggml.scores must be a list, of which each part is a number"),
+        (dict(tokens=["x" * 1001, "</s>"], token_type=None), "has a token, number 0, of 1001 characters"),
+        (dict(model=["llama"]), "tokenizer.ggml.model must be a text"),
         (dict(merges=["one"]), "has a merge that is not of two tokens"),
         (dict(eos_token_id=None), "tokenizer.ggml.eos_token_id is not there"),
         (dict(eos_token_id=10**6), "tokenizer.ggml.eos_token_id is not there"),

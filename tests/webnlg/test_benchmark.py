@@ -29,7 +29,6 @@ from sharp_plugins.webnlg import benchmark, prepare
 from sharp_plugins.webnlg.__main__ import main
 
 SCORES = {"bleu": 20.0, "chrf": 30.0, "ter": 70.0, "count": 3}
-WEBNLG = ROOT.parent / "shared" / "data" / "webnlg2017"
 
 
 def write_corpus(directory, **sizes):
@@ -390,8 +389,7 @@ def test_end_to_end_with_a_kill(corpus, tmp_path):
     assert (tmp_path / "out" / "curves.png").stat().st_size > 10_000 and (tmp_path / "out" / "table.png").exists()
 
 
-@pytest.mark.skipif(not WEBNLG.is_dir(), reason="WebNLG 2017 is not beside the repository")
-def test_webnlg_2017_is_planned(call):
-    assert call("--methods base", WEBNLG) == 0
+def test_webnlg_2017_is_planned(call, data_beside):
+    assert call("--methods base", data_beside / "webnlg2017") == 0
     config = call.done[0][0].config
     assert call.prepared[0][1] == 2000 and config["dataset"]["max_tokens"] == 1024

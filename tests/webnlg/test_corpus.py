@@ -2,14 +2,11 @@
 
 import gzip
 import json
-from pathlib import Path
 
 import pytest
 
 from sharp_plugins.webnlg import corpus as corpus_module
 from sharp_plugins.webnlg.corpus import CorpusError, Entry, linearise, read_corpus, readable_predicate
-
-WEBNLG = Path(__file__).resolve().parents[3] / "shared" / "data" / "webnlg2017"
 
 RECORD = {
     "id": "one",
@@ -174,9 +171,8 @@ def test_command_line_error_writes_nothing(tmp_path, capsys):
     assert not (tmp_path / "text").exists()
 
 
-@pytest.mark.skipif(not WEBNLG.is_dir(), reason="WebNLG 2017 is not beside the repository")
-def test_webnlg_2017():
-    corpus = read_corpus(WEBNLG)
+def test_webnlg_2017(data_beside):
+    corpus = read_corpus(data_beside / "webnlg2017")
     # The counts that WebNLG's documentation gives.
     assert {split: len(entries) for split, entries in corpus.items()} == {"train": 6940, "dev": 872, "test": 1862}
     assert {split: sum(len(entry.refs) for entry in entries) for split, entries in corpus.items()} == {
