@@ -73,15 +73,10 @@ class Outputs:
         sentences, rows, symbols = scores.shape
         scores = scores.view(sentences * rows, symbols)
         history = self.tokens[:, :rows, : self.length].flatten(0, 1)
-        force = self.forced is not None and self.length < self.forced.size(1)
-        if force:
-            wanted = self.forced[:, self.length].repeat_interleave(rows)[:, None]
-            kept = scores.gather(1, wanted.clamp(min=0))
-        log_total = self.next_symbol.log_total(scores, history)
-        if force:
-            scores.masked_fill_(wanted >= 0, float("-inf"))
-            kept = torch.where(wanted >= 0, kept, scores.gather(1, wanted.clamp(min=0)))
-            scores.scatter_(1, wanted.clamp(min=0), kept)
+        given = None
+        if self.forced is not None and self.length < self.forced.size(1):
+            given = self.forced[:, self.length].repeat_interleave(rows)
+        log_total = self.next_symbol.log_total(scores, history, given)
         return self.choose(scores, log_total)
 
     def choose(self, scores: Tensor, log_total: Tensor) -> Tuple[Tensor, Optional[Tensor]]:

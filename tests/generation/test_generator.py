@@ -7,7 +7,7 @@ import texts
 import torch
 from fairseq.dataclass.configs import GenerationConfig
 from omegaconf import OmegaConf
-from plain_generation import EOS, PAD, POSITIONS, batch, dictionary, model_pair, prompts
+from plain_generation import EOS, PAD, POSITIONS, batch, dictionary, log_probabilities, model_pair, prompts, scores_after
 
 from sharp_plugins.generation import Generator, SearchSettings, build_generator, settings_of
 from sharp_plugins.generation.flags import REFUSED, GenerationFlags
@@ -144,17 +144,35 @@ def test_an_end_in_the_prompt_ends_nothing():
     assert [h[0]["tokens"].tolist() for h in generate(model, rows, choice)] == their_outputs(theirs, rows, choice)[0]
 
 
-def test_given_beginnings_belong_to_the_output():
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {},
+        {"temperature": 0.5},
+        {"repetition_penalty": 2.0},
+        {"temperature": 2.0, "repetition_penalty": 0.7, "rules": "lora"},
+        {"sampling": True, "temperature": 0.5},
+    ],
+    ids=str,
+)
+def test_given_beginnings_belong_to_the_output(choice):
+    """Their log-probabilities are those of free symbols; what forbids symbols does not forbid them."""
     _, model = model_pair("llama")
-    rows, given = prompts(5, 9), torch.tensor([[20, 21, 22], [23, EOS, PAD]])
-    choice = settings(beam=3, nbest=3, no_repeat_ngram=2)
+    rows, given = prompts(5, 9), torch.tensor([[20, 21, 20, 21], [23, EOS, PAD, PAD]])
+    choice = settings(beam=3, nbest=3, **{"no_repeat_ngram": 2, **choice})
     generator = Generator([model], dictionary(), choice)
     free, ended = generator.generate([model], batch(rows), prefix_tokens=given)
-    assert all(h["tokens"][:3].tolist() == [20, 21, 22] and len(h["tokens"]) > 3 for h in free)
-    assert ended[0]["tokens"].tolist() == [23, EOS] and len(ended) == 1
-    with torch.no_grad():
-        logs = model.decoder(torch.cat([rows[:1, :5], given[:1]], dim=1))[0].log_softmax(1)
-    assert torch.allclose(free[0]["positional_scores"][:3], logs[4:7].gather(1, given[0][:, None])[:, 0], atol=1e-4)
+    assert all(h["tokens"][:4].tolist() == [20, 21, 20, 21] and len(h["tokens"]) > 4 for h in free)
+    assert ended[0]["tokens"].tolist() == [23, EOS] and (choice.sampling or len(ended) == 1)
+    for hypothesis, row, length in ((free[0], rows[0], 5), (ended[0], rows[1], 9)):
+        tokens = hypothesis["tokens"].tolist()
+        wanted = []
+        for n, token in enumerate(tokens):
+            scores = scores_after(model, row[:length].tolist(), tokens[:n])
+            logs = log_probabilities(scores, tokens[:n], choice, given=token if n < 4 else None)
+            wanted.append(float(logs[token]))
+        assert hypothesis["positional_scores"].tolist() == pytest.approx(wanted, abs=1e-4)
+        assert float(hypothesis["score"]) == pytest.approx(sum(wanted) / len(wanted), abs=1e-4)
 
 
 # ---------------------------------------------------------------------- models
