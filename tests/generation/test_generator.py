@@ -106,9 +106,9 @@ def test_a_batch_gives_what_its_sentences_give_alone(family, way):
     """The same tokens, log-probabilities within 1e-4. Sentences leave the batch when they are done, at different steps."""
     _, model = model_pair(family)
     rows, choice = prompts(*LENGTHS), settings(**{"stops": (EOS, 7, 8, 30), "max_len_b": 40, **way})
-    together = generate(model, rows, choice, id=torch.arange(10, 16))
-    for row, length, number, hypotheses in zip(rows, LENGTHS, range(10, 16), together):
-        [alone] = generate(model, row[None, :length], choice, id=torch.tensor([number]))
+    together = generate(model, rows, choice)
+    for row, length, hypotheses in zip(rows, LENGTHS, together):
+        [alone] = generate(model, row[None, :length], choice)
         assert len(alone) == len(hypotheses) == choice.nbest
         for one, other in zip(alone, hypotheses):
             assert one["tokens"].tolist() == other["tokens"].tolist()
