@@ -12,7 +12,15 @@ from sharp_plugins.generation.settings import SearchSettings
 
 
 class Separate(Outputs):
-    """Each output is continued by one symbol, the one that `pick` names. One that nothing may follow ends where it is."""
+    """Each output is continued by one symbol, the one that `pick` names. One that nothing may follow ends where it is.
+
+    Example, which takes the last symbol that is possible::
+
+        class Last(Separate):
+            def pick(self, scores):
+                numbers = torch.arange(scores.size(1), device=scores.device)
+                return numbers.masked_fill(scores == float("-inf"), -1).amax(1, keepdim=True)
+    """
 
     of_sentences = (*Outputs.of_sentences, "ended", "lengths")
 

@@ -61,6 +61,11 @@ def test_largest_is_topk(symbols, k):
     assert torch.equal(indices[2:], scores[2:].topk(k).indices)
 
 
+def test_largest_on_a_device_has_the_same_shapes():
+    values, indices = largest(torch.empty(9, 700, device="meta"), 1)
+    assert values.shape == indices.shape == (9, 1) and indices.dtype == torch.int64
+
+
 def test_the_unknown_symbol_is_less_likely_or_impossible():
     for penalty in (0.5, math.inf):
         scores = torch.zeros(1, 4)
@@ -96,21 +101,26 @@ def test_greedy_search_is_beam_search_with_one_beam(choice):
         assert greedy.score == pytest.approx(one_beam.score)
 
 
-def test_unfinished_output_is_the_one_that_went_furthest():
-    """Beams die at different steps; what lies in the places of dead ones does not count."""
-    settings = SearchSettings(stops=(0,), beam=2, min_len=9, max_len_b=9)
-    search = BeamSearch(settings, torch.tensor([9]))
-    search.step(torch.tensor([[[-9.0, 2.0, 1.0]]]))
-    assert search.tokens[0, :, 0].tolist() == [1, 2]
-    nothing = torch.tensor([[[0.0, -math.inf, -math.inf]]]).repeat(1, 2, 1)  # the end, which may not come yet
-    only = nothing.clone()
-    only[0, 1, 2] = 0.0  # the second beam alone goes on
-    search.step(only)
-    assert not search.done.any()
-    for _ in range(3):  # nothing goes on; it may be some steps before anybody looks
-        search.step(nothing.clone())
+@pytest.mark.parametrize("symbols", [6, 40, 700])
+def test_unfinished_output_is_the_one_that_went_furthest(symbols):
+    """Beams die at different steps; what the model says after dead ones does not count."""
+    search = BeamSearch(SearchSettings(stops=(0,), beam=4, min_len=9, max_len_b=9), torch.tensor([9]))
+    first = torch.full((1, 1, symbols), -math.inf)
+    first[0, 0, :5] = torch.tensor([9.0, 1.0, 2.0, 3.0, 4.0])
+    search.step(first)
+    assert search.tokens[0, :, 0].tolist() == [4, 3, 2, 1]
+    nothing = torch.full((1, 4, symbols), -math.inf)
+    nothing[:, :, 0] = 0.0  # the end, which may not come yet
+    two = nothing.clone()
+    two[0, 2, 5] = two[0, 3, 4] = 0.0  # the last two beams alone go on, and take the first places
+    search.step(two)
+    assert search.tokens[0, :2, :2].tolist() == [[2, 5], [1, 4]] and not search.done.any()
+    for _ in range(3):  # these two do not go on; it may be some steps before anybody looks
+        after = nothing.clone()
+        after[0, 2:] = 0.0
+        search.step(after)
     [[hypothesis]] = search.hypotheses([0])
-    assert search.done.all() and hypothesis.tokens.tolist() == [2, 2]
+    assert search.done.all() and hypothesis.tokens.tolist() == [2, 5]
     assert hypothesis.score == pytest.approx(float(hypothesis.log_probabilities.sum()) / 2)
 
 
