@@ -67,13 +67,15 @@ def repeats(output, size):
     return [ngram[-1] for ngram in ngrams if size == 1 or ngram[:-1] == tuple(output[1 - size :])] if size else []
 
 
-def log_probabilities(scores, output, settings):
+def log_probabilities(scores, output, settings, given=None):
+    """Of the next symbols; nothing forbids the *given* one."""
     scores = scores / settings.temperature
     for symbol in set(output):
         factor = settings.repetition_penalty
         scores[symbol] = scores[symbol] * factor if scores[symbol] < 0 else scores[symbol] / factor
     forbidden = [*settings.never, *repeats(output, settings.no_repeat_ngram)]
     forbidden += settings.stops if len(output) < settings.min_len else []
+    forbidden = [symbol for symbol in forbidden if symbol != given]
     if settings.rules == "lora":
         scores[forbidden] = -INF
         return scores.log_softmax(0)

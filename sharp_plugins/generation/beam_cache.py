@@ -20,7 +20,12 @@ from sharp_plugins.networks.decoder import causal_attention
 from sharp_plugins.networks.decoder_settings import DecoderSettings
 from sharp_plugins.networks.kv_cache import shared_attention
 
+ALIGNED = 8  # attention kernels on a GPU copy a mask whose rows do not begin at multiples of so many numbers
 FIRST_STEPS = 32  # generated tokens a beam for which room is made at first; more as they come
+
+
+def _aligned(count: int) -> int:
+    return -(-count // ALIGNED) * ALIGNED
 
 
 class BeamCache:
@@ -37,6 +42,7 @@ class BeamCache:
         dtype: of the keys and values.
         prefix: for each layer keys and values (1, kv_heads, P, head) that stand before all prompts, such as a trained prefix;
             the prompts' positions then begin at P.
+        host_lengths: *lengths*, where the host knows them; else it waits for the device.
 
     Example::
 
@@ -58,18 +64,20 @@ class BeamCache:
         steps: int,
         dtype: torch.dtype,
         prefix: Optional[Sequence[Tuple[Tensor, Tensor]]] = None,
+        host_lengths: Optional[List[int]] = None,
     ):
         self.beam, self.kv, self.group = beam, settings.kv, settings.heads // settings.kv
         self.prefix = prefix
         self.before = prefix[0][0].size(2) if prefix else 0
         self.lengths = lengths.clone()
-        self.longest = int(lengths.max())
+        host_lengths = lengths.tolist() if host_lengths is None else host_lengths
+        self.longest = max(host_lengths)
         self.rows = lengths.numel()
         self.base = self.before + self.longest  # slots of prefix and prompts
         self.used = 0  # slots in use; 0: the prompts have not been read
         self.generated = 0  # tokens that were read after the prompts
-        self.end = self.base + beam * steps
-        self.capacity = min(self.end, self.base + beam * FIRST_STEPS)
+        self.end = _aligned(self.base + beam * steps)
+        self.capacity = min(self.end, _aligned(self.base + beam * FIRST_STEPS))
         shape = (self.rows, self.kv, self.capacity, settings.head_width)
         self.keys = [torch.empty(shape, dtype=dtype, device=lengths.device) for _ in range(settings.layers)]
         self.values = [torch.empty(shape, dtype=dtype, device=lengths.device) for _ in range(settings.layers)]
@@ -77,7 +85,7 @@ class BeamCache:
         slots = torch.arange(self.base, device=lengths.device)
         seen = (slots < self.before + lengths[:, None]) | (slots < self.before)
         self.visible: Optional[Tensor] = None
-        if beam > 1 or not bool(seen.all()):
+        if beam > 1 or min(host_lengths) < self.longest:
             self.visible = torch.full((self.rows, beam, self.capacity), float("-inf"), dtype=dtype, device=lengths.device)
             self.visible[:, :, : self.base].masked_fill_(seen[:, None], 0)
         self.mask: Optional[Tensor] = None  # of this call, for `attend`
@@ -86,7 +94,8 @@ class BeamCache:
         """(T,) for the prompts, (B · beam, 1) for one token a beam."""
         if self.generated == 0:
             if self.prefix and self.mask is None:  # a token sees the prefix and, of the prompt, itself and what is before it
-                self.mask = torch.ones(tokens.size(1), self.base, dtype=torch.bool, device=tokens.device).tril(self.before)
+                seen = torch.ones(tokens.size(1), _aligned(self.base), dtype=torch.bool, device=tokens.device).tril(self.before)
+                self.mask = seen[:, : self.base]
             return torch.arange(self.before, self.base, device=tokens.device)
         positions = self.lengths + (self.before + self.generated - 1)
         return positions.repeat_interleave(self.beam)[:, None]
@@ -108,10 +117,10 @@ class BeamCache:
             self._inherit(parents, start)
         own = self.visible[:, :, start : self.used]
         own.fill_(float("-inf")).diagonal(dim1=1, dim2=2).zero_()
-        mask = self.visible[:, :, None, : self.used]
+        mask = self.visible[:, :, None, : _aligned(self.used)]
         if self.group > 1:
             mask = mask.expand(-1, -1, self.group, -1)
-        self.mask = mask.reshape(self.rows, 1, self.beam * self.group, self.used)
+        self.mask = mask.reshape(self.rows, 1, self.beam * self.group, -1)[..., : self.used]
 
     def _inherit(self, parents: Tensor, used: Optional[int] = None) -> None:
         """Let each beam see what its parent saw."""
@@ -165,7 +174,7 @@ class BeamCache:
             own[:, :, left:] = float("-inf")
             self.used = self.base + left
         if 2 * (self.used + self.beam - self.base) > self.capacity - self.base and self.capacity < self.end:
-            self.capacity = min(self.end, self.base + 2 * (self.capacity - self.base))
+            self.capacity = min(self.end, _aligned(self.base + 2 * (self.capacity - self.base)))
             self.keys, self.values = self._larger(self.keys), self._larger(self.values)
             if self.visible is not None:
                 [self.visible] = self._larger([self.visible])

@@ -45,12 +45,13 @@ class GenerationFlags(FairseqDataclass):
 # Settings of a search whose flags have other names.
 FLAG_OF = {
     "stops": "stop-symbols", "rules": "beam-rules", "length_penalty": "lenpen", "no_repeat_ngram": "no-repeat-ngram-size",
-    "unk_penalty": "unkpen", "top_k": "sampling-topk", "top_p": "sampling-topp", "normalize": "unnormalized",
+    "unk_penalty": "unkpen", "top_k": "sampling-topk", "top_p": "sampling-topp",
 }  # fmt: skip
 
 # fairseq's flags that a generation after a prompt does not know; any other value than the default is refused.
 REFUSED = {
     "match_source_len": "an output is not as long as its prompt",
+    "no_early_stop": "use --early-stopping",
     "replace_unk": "outputs have no alignment to prompts",
     "score_reference": "use fairseq-validate for the loss of references",
     "constraints": "outputs cannot be made to contain given words",
@@ -122,8 +123,8 @@ def settings_of(flags: Any, dictionary: Any, more: Any = None) -> SearchSettings
         unk_penalty=flags.unkpen,
         temperature=flags.temperature,
         sampling=flags.sampling,
-        top_k=max(flags.sampling_topk, 0),
-        top_p=max(flags.sampling_topp, 0.0),
+        top_k=0 if flags.sampling_topk == -1 else flags.sampling_topk,  # fairseq's −1: not given
+        top_p=0.0 if flags.sampling_topp == -1 else flags.sampling_topp,
     )
     try:
         settings.check()

@@ -3,7 +3,9 @@
 It takes the place of fairseq's `SequenceGenerator`, with the same output. What that one gets wrong after a prompt is in README.md.
 """
 
+import hashlib
 import math
+from collections import Counter
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any, Dict, List, Optional, Sequence
@@ -12,7 +14,9 @@ import torch
 from torch import Tensor
 
 from sharp_plugins.generation.beam_cache import BeamCache
-from sharp_plugins.generation.search import BeamSearch, Hypothesis, Outputs, Sampling
+from sharp_plugins.generation.outputs import Hypothesis, Outputs
+from sharp_plugins.generation.sampling import GreedySearch, Sampling
+from sharp_plugins.generation.search import BeamSearch
 from sharp_plugins.generation.settings import SearchSettings
 from sharp_plugins.generation.thin_products import thin_products
 
@@ -49,7 +53,7 @@ class Generator:
             self._decoder(model)
             model.eval()
         self.vocabulary = len(dictionary)
-        self.read = 0  # prompts so far: the numbers of those that have none
+        self.read: Counter = Counter()  # how often a prompt was sampled from so far
 
     @staticmethod
     def _decoder(model: Any) -> Any:
@@ -67,15 +71,17 @@ class Generator:
         output = self.settings.longest(longest)
         if longest > room:
             raise ValueError(
-                f"a prompt has {longest} tokens, more than the {room} positions of the model: shorten it, or leave such "
-                "prompts out with --skip-invalid-size-inputs-valid-test"
+                f"a prompt has {longest} tokens, more than the {room} positions of the model: shorten it (fairseq-generate leaves "
+                "such prompts out with --skip-invalid-size-inputs-valid-test)"
             )
+        # Without --max-len-a, would it fit?
+        flag = "--max-len-a" if longest + self.settings.max_len_b - 1 <= room else "--max-len-b"
         if output < 1:
             raise ValueError(f"--max-len-b: no room for an output after {longest} tokens: the longest output has {output} tokens")
         if longest + output - 1 > room:  # the last token is not read
             raise ValueError(
-                f"--max-len-b: a prompt of {longest} tokens and an output of up to {output} do not fit into the {room} positions "
-                f"of the model: set --max-len-b (and --max-len-a 0) to {max(room + 1 - longest, 0)} at most"
+                f"{flag}: a prompt of {longest} tokens and an output of up to {output} do not fit into the {room} positions "
+                f"of the model: set --max-len-b to {max(room + 1 - longest, 0)} at most, and --max-len-a to 0"
             )
         if output < self.settings.min_len:
             raise ValueError(f"--min-len {self.settings.min_len} is more than the longest output, which has {output} tokens")
@@ -92,7 +98,7 @@ class Generator:
 
         Args:
             sample: ``net_input`` has the prompts ``src_tokens`` (B, T), int64, padded on the right, and may have ``src_lengths``
-                (B,); ``id`` (B,), if it is there, numbers the sentences.
+                (B,).
             prefix_tokens: what the outputs begin with, (B, F), padded on the right (fairseq's ``--prefix-size``).
 
         Returns:
@@ -115,14 +121,12 @@ class Generator:
         if min(limits) < max(self.settings.min_len, 1):
             self.check_room(models, min(host_lengths))
         forced = None if prefix_tokens is None else prefix_tokens.masked_fill(prefix_tokens == self.pad, -1).to(prompts.device)
-        ids = sample.get("id")
-        numbers = range(self.read, self.read + len(host_lengths)) if ids is None else ids.tolist()
-        self.read += len(host_lengths)
         prompts = prompts[:, : max(host_lengths)]
+        names = self._names(prompts, host_lengths) if self.settings.sampling else []
         with torch.inference_mode(), ExitStack() as stack:
             for model in models:
                 stack.enter_context(thin_products(model))
-            found = _Run(self, models, prompts, lengths, limits, forced, list(numbers)).run()
+            found = _Run(self, models, prompts, lengths, host_lengths, limits, forced, names).run()
         # Tensors of the inference mode could not be changed, and fairseq's commands change them.
         return [[self._as_dict(hypothesis) for hypothesis in hypotheses] for hypotheses in found]
 
@@ -136,11 +140,23 @@ class Generator:
             raise ValueError("a prompt is padded on the left or has the padding symbol inside: prompts are padded on the right")
         return lengths
 
-    def search(self, limits: Tensor, forced: Optional[Tensor], numbers: List[int]) -> Outputs:
-        settings = self.settings
+    def _names(self, prompts: Tensor, lengths: List[int]) -> List[str]:
+        """What tells the sentences from one another for their samples, whatever batches they come in: the prompt, and how often it
+        came before."""
+        names = []
+        for row, length in zip(prompts.tolist(), lengths):
+            name = hashlib.sha256(str(row[:length]).encode()).hexdigest()
+            names.append(f"{name} {self.read[name]}")
+            self.read[name] += 1
+        return names
+
+    def search(
+        self, settings: SearchSettings, limits: List[int], forced: Optional[Tensor], names: List[str], device: torch.device
+    ) -> Outputs:
+        what = (settings, torch.tensor(limits, device=device), forced, max(limits))
         if settings.sampling:
-            return Sampling(settings, limits, forced, self.seed, numbers)
-        return BeamSearch(settings, limits, forced)
+            return Sampling(*what, self.seed, names)
+        return GreedySearch(*what) if GreedySearch.serves(settings) else BeamSearch(*what)
 
     @staticmethod
     def _as_dict(hypothesis: Hypothesis) -> Dict[str, Any]:
@@ -156,19 +172,25 @@ class Generator:
 class _Run:
     """One batch on its way. A sentence that is done leaves the batch: `at[place]` is the sentence of each place that is left."""
 
-    def __init__(self, generator: Generator, models, prompts, lengths, limits: List[int], forced, numbers: List[int]):
+    def __init__(
+        self,
+        generator: Generator,
+        models: Sequence[Any],
+        prompts: Tensor,
+        lengths: Tensor,
+        host_lengths: List[int],
+        limits: List[int],
+        forced: Optional[Tensor],
+        names: List[str],
+    ):
         self.prompts, self.limits, self.lengths = prompts, limits, lengths
         self.vocabulary = generator.vocabulary
         self.decoders = [generator._decoder(model) for model in models]
         settings = generator.settings
         self.temperature = 1.0
-        if len(models) > 1 and settings.temperature != 1.0:  # it belongs into each model's softmax, before the average
-            self.temperature = settings.temperature
-            generator.settings = replace(settings, temperature=1.0)
-        try:
-            self.search = generator.search(torch.tensor(limits, device=prompts.device), forced, numbers)
-        finally:
-            generator.settings = settings
+        if len(models) > 1:  # it belongs into each model's softmax, before the average
+            self.temperature, settings = settings.temperature, replace(settings, temperature=1.0)
+        self.search = generator.search(settings, limits, forced, names, prompts.device)
         self.caches = [
             BeamCache(
                 decoder.settings,
@@ -177,6 +199,7 @@ class _Run:
                 max(limits) - 1,
                 decoder.embed_tokens.weight.dtype,
                 None if getattr(decoder, "prefix", None) is None else decoder.prefix.keys_and_values(),
+                host_lengths,
             )
             for decoder in self.decoders
         ]
@@ -218,10 +241,11 @@ class _Run:
     def _drop_done(self) -> Optional[Tensor]:
         """Take the hypotheses of what is done. What is left, as rows (n,) of the batch; None if that is all."""
         done = self.search.done.tolist()
-        for place, ready in enumerate(done):
-            if ready:
-                self.found[self.at[place]] = self.search.hypotheses(place)
         left = [place for place, ready in enumerate(done) if not ready]
+        if len(left) < len(done):
+            ready = [place for place, is_ready in enumerate(done) if is_ready]
+            for place, hypotheses in zip(ready, self.search.hypotheses(ready)):
+                self.found[self.at[place]] = hypotheses
         length = self.search.length
         if self.waits and left:
             # A sentence may not outgrow its positions between two looks.

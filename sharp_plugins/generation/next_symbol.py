@@ -20,6 +20,9 @@ def largest(scores: Tensor, k: int) -> Tuple[Tensor, Tensor]:
         tensor([[1, 0]])
     """
     rows, symbols = scores.shape
+    if k == 1 and scores.device.type != "cpu":  # one kernel; on a processor it is slower than looking at blocks
+        best, at = scores.max(dim=1, keepdim=True)
+        return best, at
     blocks = symbols // BLOCK
     if blocks <= 2 * k:
         return scores.topk(min(k, symbols), dim=1)
@@ -75,13 +78,30 @@ class NextSymbol:
         self.never = torch.tensor(settings.never, dtype=torch.int64, device=device) if settings.never else None
         self.stops = torch.tensor(settings.stops, dtype=torch.int64, device=device)
 
-    def log_total(self, scores: Tensor, history: Tensor) -> Tensor:
+    def log_total(self, scores: Tensor, history: Tensor, given: Optional[Tensor] = None) -> Tensor:
         """Apply the rules to *scores* (rows, symbols), float32, in place. The logarithm of the softmax's denominator (rows,) is
         returned: log-probabilities are scores minus it.
 
         With fairseq's rules, what a rule forbids gets no probability and nothing else changes; with LoRA's the others' become
         larger, since the softmax comes after it. Temperature and repetition penalty come before the softmax with both.
+
+        *given* (rows,), int64, is a symbol that must come next, or −1. Nothing forbids it, its probability is as if it was free
+        to come, and the row's other symbols are forbidden after the softmax.
         """
+        self.weigh(scores, history)
+        forced = None if given is None else _Forced(scores, given)
+        total = None if self.settings.rules == "lora" else scores.logsumexp(1)
+        self.forbid(scores, history)
+        if forced is not None:
+            forced.allow(scores)
+        if total is None:  # where all is forbidden it is −inf, and −inf − −inf is no number
+            total = scores.logsumexp(1).clamp_(min=torch.finfo(scores.dtype).min)
+        if forced is not None:
+            forced.leave_alone(scores)
+        return total
+
+    def weigh(self, scores: Tensor, history: Tensor) -> None:
+        """Temperature and repetition penalty."""
         settings = self.settings
         if settings.temperature != 1.0:
             scores.div_(settings.temperature)
@@ -89,12 +109,6 @@ class NextSymbol:
             seen = scores.gather(1, history)
             seen = torch.where(seen < 0, seen * settings.repetition_penalty, seen / settings.repetition_penalty)
             scores.scatter_(1, history, seen)
-        if settings.rules == "lora":
-            self.forbid(scores, history)
-            return scores.logsumexp(1)
-        total = scores.logsumexp(1)
-        self.forbid(scores, history)
-        return total
 
     def forbid(self, scores: Tensor, history: Tensor) -> None:
         settings = self.settings
@@ -109,3 +123,18 @@ class NextSymbol:
             if repeated is not None:
                 symbols, meant = repeated
                 scores.scatter_add_(1, symbols, torch.zeros_like(symbols, dtype=scores.dtype).masked_fill_(meant, float("-inf")))
+
+
+class _Forced:
+    """The symbols that must come next, of rows that have one (the others have −1), and their scores before they were forbidden."""
+
+    def __init__(self, scores: Tensor, given: Tensor):
+        self.there, self.symbols = (given >= 0)[:, None], given.clamp(min=0)[:, None]
+        self.scores = scores.gather(1, self.symbols)
+
+    def allow(self, scores: Tensor) -> None:
+        self.scores = torch.where(self.there, self.scores, scores.gather(1, self.symbols))  # symbol 0 of other rows: as it is
+        scores.scatter_(1, self.symbols, self.scores)
+
+    def leave_alone(self, scores: Tensor) -> None:
+        scores.masked_fill_(self.there, float("-inf")).scatter_(1, self.symbols, self.scores)

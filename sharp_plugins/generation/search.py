@@ -1,10 +1,6 @@
-"""Beam search and sampling, on tensors alone: what a model says about the next symbol goes in, hypotheses come out.
+"""Beam search, on tensors alone (`BeamSearch`).
 
-Both keep `beam` outputs of each sentence: their tokens (B, beam, longest) and the log-probability of each. A step takes the model's
-scores (B, rows, symbols), with one row of a sentence in the first step and a row for each beam later, and returns the tokens
-(B, beam) that come next and the beams that they continue. `done` says which sentences have their hypotheses.
-
-The rules of the beam search:
+The rules:
 
 ``fairseq``
     The best (1 + end symbols) · beam continuations are looked at. One of the best *beam* of these that ends is a hypothesis; the
@@ -15,117 +11,47 @@ The rules of the beam search:
     One of them that ends is a hypothesis, and so the others are fewer than *beam* for a step. A sentence is done when all of the
     best have ended, or when no beam can become better than what was found (their code goes on, to the same end).
 
-With both, what has not ended at the longest output is a hypothesis as it is.
+With both, what has not ended at the longest output is a hypothesis as it is. So is, where nothing has ended, an output that no
+symbol may follow.
 """
 
-import hashlib
-from typing import List, NamedTuple, Optional, Sequence, Tuple
+from typing import List, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
 
-from sharp_plugins.generation.next_symbol import NextSymbol, largest
+from sharp_plugins.generation.next_symbol import largest
+from sharp_plugins.generation.outputs import Hypothesis, Outputs, of_rows
 from sharp_plugins.generation.settings import SearchSettings
-
-
-class Hypothesis(NamedTuple):
-    """An output: tokens (length,), int64, its score, and the log-probability of each token (length,), float32."""
-
-    tokens: Tensor
-    score: float
-    log_probabilities: Tensor
-
-
-class Outputs:
-    """The outputs so far, of which `BeamSearch` and `Sampling` say how they go on.
-
-    Args:
-        settings: of the search.
-        limits: the longest output of each sentence, (B,), int64.
-        forced: symbols that the outputs begin with, (B, F), int64; −1 where there is none.
-
-    Example, of how a search goes on; *scores_of* is the model::
-
-        scores = scores_of(prompts)  # (B, 1, symbols)
-        while True:
-            tokens, parents = search.step(scores)
-            if search.done.all():
-                break
-            scores = scores_of(tokens, parents)  # (B, beam, symbols)
-    """
-
-    def __init__(self, settings: SearchSettings, limits: Tensor, forced: Optional[Tensor] = None):
-        self.settings, self.limits, self.forced = settings, limits, forced
-        self.next_symbol = NextSymbol(settings, limits.device)
-        self.length = 0
-        sentences, longest = limits.numel(), int(limits.max())
-        self.tokens = limits.new_zeros(sentences, settings.beam, longest)
-        self.log_probabilities = torch.zeros(sentences, settings.beam, longest, device=limits.device)
-        self.total = torch.zeros(sentences, 1, device=limits.device)  # (B, rows): Σ log p
-        self.done = torch.zeros(sentences, dtype=torch.bool, device=limits.device)
-
-    def step(self, scores: Tensor) -> Tuple[Tensor, Optional[Tensor]]:
-        """Scores (B, rows, symbols) of the next symbols, float32; they are overwritten.
-
-        Returns:
-            tokens and parents (B, beam), int64; parents are None where each beam continues itself.
-        """
-        sentences, rows, symbols = scores.shape
-        scores = scores.view(sentences * rows, symbols)
-        history = self.tokens[:, :rows, : self.length].flatten(0, 1)
-        force = self.forced is not None and self.length < self.forced.size(1)
-        if force:
-            wanted = self.forced[:, self.length].repeat_interleave(rows)[:, None]
-            kept = scores.gather(1, wanted.clamp(min=0))
-        log_total = self.next_symbol.log_total(scores, history)
-        if force:
-            scores.masked_fill_(wanted >= 0, float("-inf"))
-            kept = torch.where(wanted >= 0, kept, scores.gather(1, wanted.clamp(min=0)))
-            scores.scatter_(1, wanted.clamp(min=0), kept)
-        return self.choose(scores, log_total)
-
-    def choose(self, scores: Tensor, log_total: Tensor) -> Tuple[Tensor, Optional[Tensor]]:
-        raise NotImplementedError
-
-    def ends(self, tokens: Tensor) -> Tensor:
-        """Which of the tokens end an output."""
-        found = tokens == self.settings.stops[0]
-        for stop in self.settings.stops[1:]:
-            found |= tokens == stop
-        return found
-
-    def keep(self, rows: Tensor) -> None:
-        """Leave only these sentences, (n,), int64, in this order."""
-        for name, value in vars(self).items():
-            if isinstance(value, Tensor):
-                setattr(self, name, value[rows])
-
-    def hypotheses(self, sentence: int) -> List[Hypothesis]:
-        """The best ones of a sentence, best first."""
-        raise NotImplementedError
 
 
 class BeamSearch(Outputs):
     """Beam search; greedy search for a beam of 1.
+
+    Args:
+        settings, limits, forced, longest: as for `Outputs`.
 
     Example, with one symbol and an end that is three times as likely, whatever comes before::
 
         >>> search = BeamSearch(SearchSettings(stops=(2,), beam=1), torch.tensor([3]))
         >>> while not search.done.all():
         ...     tokens, parents = search.step(torch.tensor([[[0.0, 1.0, 3.0]]]).log())
-        >>> [best] = search.hypotheses(0)
+        >>> [[best]] = search.hypotheses([0])
         >>> best.tokens, round(best.score, 3)  # the first may not be the end
         (tensor([1, 2]), -0.837)
     """
 
-    def __init__(self, settings: SearchSettings, limits: Tensor, forced: Optional[Tensor] = None):
-        super().__init__(settings, limits, forced)
+    of_sentences = (*Outputs.of_sentences, "found", "found_length", "found_tokens", "found_log_probabilities")
+
+    def __init__(self, settings: SearchSettings, limits: Tensor, forced: Optional[Tensor] = None, longest: Optional[int] = None):
+        super().__init__(settings, limits, forced, longest)
         shape = self.tokens.shape
         self.found = torch.full(shape[:2], float("-inf"), device=limits.device)  # scores of the best hypotheses
         self.found_length = limits.new_zeros(shape[:2])
         self.found_tokens, self.found_log_probabilities = self.tokens.clone(), self.log_probabilities.clone()
         ends = len(settings.stops)
         self.looked_at = settings.beam * (1 + ends if settings.rules == "fairseq" else 1)
+        self.beams = torch.arange(settings.beam, device=limits.device)
 
     def choose(self, scores: Tensor, log_total: Tensor) -> Tuple[Tensor, Optional[Tensor]]:
         beam = self.settings.beam
@@ -150,14 +76,17 @@ class BeamSearch(Outputs):
             open_total, chosen = open_total.topk(min(beam, total.size(1)), dim=1)
             tokens, log_probabilities, parents = (x.gather(1, chosen) for x in (tokens, log_probabilities, parents))
         self.total, parents = self._filled(open_total, float("-inf")), self._filled(parents, 0)
-        tokens, log_probabilities = self._filled(tokens, 0), self._filled(log_probabilities, 0)
+        tokens, log_probabilities = self._filled(tokens, 0), self._filled(log_probabilities, float("-inf"))
+        dead = self.total == float("-inf")
+        stuck = dead.all(1)
         before = self.length - 1
         if beam > 1 and before:
+            origin = torch.where(stuck[:, None], self.beams, parents)  # what nothing follows stays where it is
             for outputs in (self.tokens, self.log_probabilities):
-                outputs[:, :, :before] = outputs[:, :, :before].gather(1, parents[:, :, None].expand(-1, -1, before))
+                outputs[:, :, :before] = outputs[:, :, :before].gather(1, origin[:, :, None].expand(-1, -1, before))
         self.tokens[:, :, before] = tokens
-        self.log_probabilities[:, :, before] = log_probabilities
-        self.done = self.done | last | self._nothing_better()
+        self.log_probabilities[:, :, before] = log_probabilities.masked_fill(dead, float("-inf"))
+        self.done = self.done | last | stuck | self._nothing_better()
         return tokens, parents if beam > 1 and rows > 1 else None
 
     def _filled(self, x: Tensor, value) -> Tensor:
@@ -184,106 +113,37 @@ class BeamSearch(Outputs):
     def _nothing_better(self) -> Tensor:
         """Sentences (B,) whose hypotheses are the final ones."""
         settings = self.settings
-        stuck = (self.total == float("-inf")).all(1)
         if settings.rules == "fairseq" and settings.early_stopping == "full":
-            return stuck | (self.found > float("-inf")).all(1)
+            return (self.found > float("-inf")).all(1)
         # The best score that a beam can still get: what it adds has probability 1, and the length is the one that suits it.
         best = self.total.amax(1)
         if settings.normalize:
             suits = self.limits if settings.length_penalty > 0 and settings.early_stopping != "heuristic" else self.length
             best = best / suits**settings.length_penalty
         if settings.unk_penalty < 0:  # what it adds may raise the score
-            return stuck
+            return torch.zeros_like(self.done)
         wanted = settings.beam if settings.rules == "fairseq" else settings.nbest
-        return stuck | (best <= self.found[:, wanted - 1])
+        return best <= self.found[:, wanted - 1]
 
-    def hypotheses(self, sentence: int) -> List[Hypothesis]:
+    def hypotheses(self, sentences: Sequence[int]) -> List[List[Hypothesis]]:
+        best, length = slice(self.settings.nbest), slice(self.length)
+        texts = (self.found_tokens[:, best, length], self.found_log_probabilities[:, best, length])
         found = []
-        for beam, score in enumerate(self.found[sentence].tolist()[: self.settings.nbest]):
-            if score > float("-inf"):
-                length = int(self.found_length[sentence, beam])
-                tokens, probabilities = self.found_tokens[sentence, beam], self.found_log_probabilities[sentence, beam]
-                found.append(Hypothesis(tokens[:length].cpu(), score, probabilities[:length].cpu()))
+        for scores, lengths, *of_one in zip(*of_rows(sentences, self.found[:, best], self.found_length[:, best], *texts)):
+            each = zip(scores.tolist(), lengths.tolist(), *of_one)
+            found.append([Hypothesis(t[:n], score, p[:n]) for score, n, t, p in each if score > float("-inf")])
+        missing = [place for place, hypotheses in enumerate(found) if not hypotheses]
+        if missing:
+            for place, hypothesis in zip(missing, self._unfinished([sentences[place] for place in missing])):
+                found[place].append(hypothesis)
         return found
 
-
-class Sampling(Outputs):
-    """Independent samples of each sentence, as many as the beam.
-
-    The draws of a sentence are its own: they depend on the seed and on its number, and not on what else is in the batch.
-
-    Args:
-        settings, limits, forced: as for `Outputs`.
-        seed: of all sentences.
-        numbers: of the sentences, such as their places in the data.
-
-    Example::
-
-        >>> search = Sampling(SearchSettings(stops=(2,), beam=2, sampling=True), torch.tensor([4]), seed=1, numbers=[0])
-        >>> while not search.done.all():
-        ...     tokens, _ = search.step(torch.zeros(1, 1 if search.length == 0 else 2, 9))
-        >>> len(search.hypotheses(0)[0].tokens) <= 4
-        True
-    """
-
-    def __init__(
-        self, settings: SearchSettings, limits: Tensor, forced: Optional[Tensor] = None, seed: int = 0, numbers: Sequence[int] = ()
-    ):
-        super().__init__(settings, limits, forced)
-        sentences, beam, longest = self.tokens.shape
-        draws = torch.empty(sentences, longest, beam, dtype=torch.float64)
-        for row, number in enumerate(numbers):
-            digest = hashlib.sha256(f"{seed} {number}".encode()).digest()
-            generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
-            draws[row].uniform_(generator=generator)
-        self.draws = draws.to(limits.device)
-        self.ended = torch.zeros(sentences, beam, dtype=torch.bool, device=limits.device)
-        self.lengths = limits.new_zeros(sentences, beam)
-
-    def choose(self, scores: Tensor, log_total: Tensor) -> Tuple[Tensor, Optional[Tensor]]:
-        beam = self.settings.beam
-        sentences, rows = self.total.shape
-        probabilities, symbols = self.support(scores)
-        upto = probabilities.double().cumsum(1)
-        # The draw u chooses the first symbol for which P(this one or one before it) > u. One row serves all samples at first.
-        draws = self.draws[:, self.length].reshape(sentences * rows, beam // rows)
-        all_of_it = upto[:, -1:]
-        draws = torch.minimum(draws * all_of_it, torch.nextafter(all_of_it, torch.zeros_like(all_of_it)))
-        tokens = symbols.gather(1, torch.searchsorted(upto, draws, right=True))
-        log_probabilities = (scores.gather(1, tokens) - log_total[:, None]).view(sentences, beam)
-        tokens = tokens.view(sentences, beam)
-
-        self.tokens[:, :, self.length] = tokens
-        self.log_probabilities[:, :, self.length] = log_probabilities
-        self.length += 1
-        self.total = self.total + log_probabilities.masked_fill(self.ended, 0.0)
-        self.lengths += ~self.ended
-        self.ended = self.ended | self.ends(tokens) | (self.limits == self.length)[:, None]
-        self.done = self.ended.all(1)
-        return tokens, None
-
-    def support(self, scores: Tensor) -> Tuple[Tensor, Tensor]:
-        """Probabilities (rows, n), most likely first where there is a choice among the symbols (rows, n) that they are of."""
-        settings = self.settings
-        if settings.top_k:
-            scores, symbols = largest(scores, min(settings.top_k, scores.size(1)))
-        elif settings.top_p:
-            scores, symbols = scores.sort(dim=1, descending=True)
-        else:
-            symbols = torch.arange(scores.size(1), device=scores.device).expand_as(scores)
-        probabilities = scores.softmax(1)
-        if settings.top_p:
-            before = probabilities.double().cumsum(1) - probabilities
-            probabilities = probabilities.masked_fill(before >= settings.top_p, 0.0)
-        return probabilities, symbols
-
-    def hypotheses(self, sentence: int) -> List[Hypothesis]:
+    def _unfinished(self, sentences: Sequence[int]) -> List[Hypothesis]:
+        """Of each of these sentences the longest output so far, and of several the best."""
         found = []
-        for tokens, probabilities, total, length in zip(
-            self.tokens[sentence].cpu(),
-            self.log_probabilities[sentence].cpu(),
-            self.total[sentence].tolist(),
-            self.lengths[sentence].tolist(),
-        ):
-            found.append(Hypothesis(tokens[:length], self.settings.score(total, length), probabilities[:length]))
-        return sorted(found, key=lambda hypothesis: -hypothesis.score)[: self.settings.nbest]
+        for tokens, probabilities in zip(*of_rows(sentences, self.tokens, self.log_probabilities)):
+            there = (probabilities[:, : self.length] > float("-inf")).int().cumprod(1)  # up to the symbol that could not follow
+            each = zip(there.sum(1).tolist(), tokens, probabilities)
+            outputs = [Hypothesis(t[:n], self.settings.score(float(p[:n].sum()), max(n, 1)), p[:n]) for n, t, p in each]
+            found.append(max(outputs, key=lambda output: (len(output.tokens), output.score)))
+        return found

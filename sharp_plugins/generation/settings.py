@@ -8,6 +8,7 @@ from sharp_plugins.core.setting_error import SettingError
 
 RULES = ("fairseq", "lora")
 EARLY_STOPPING = ("full", "heuristic", "never")
+LEAST_DIVISOR = 1e-6  # of scores: with less they could leave float32
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,14 @@ class SearchSettings:
             least = 0 if name == "max_len_b" else 1
             if getattr(self, name) < least:
                 raise SettingError(name, f"must be {least} or larger, and is {getattr(self, name)}")
-        for name in ("max_len_a", "min_len", "no_repeat_ngram", "top_k"):
-            if not 0 <= getattr(self, name) < math.inf:
+        for name in ("min_len", "no_repeat_ngram", "top_k"):
+            if getattr(self, name) < 0:
                 raise SettingError(name, f"must not be negative, and is {getattr(self, name)}")
+        if not 0 <= self.max_len_a < math.inf:
+            raise SettingError("max_len_a", f"must be a number that is not negative, and is {self.max_len_a}")
         for name in ("temperature", "repetition_penalty"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise SettingError(name, f"must be a positive number, and is {getattr(self, name)}")
+            if not LEAST_DIVISOR <= getattr(self, name) < math.inf:
+                raise SettingError(name, f"must be a number of {LEAST_DIVISOR} or more, and is {getattr(self, name)}")
         if not math.isfinite(self.length_penalty):
             raise SettingError("length_penalty", f"must be a number, and is {self.length_penalty}")
         if math.isnan(self.unk_penalty):

@@ -29,7 +29,8 @@ def thin_product(x: Tensor, weight: Tensor, bias: Optional[Tensor] = None) -> Te
 
 @contextmanager
 def thin_products(module: nn.Module) -> Iterator[None]:
-    """Let the linear layers in *module*, LoRA's too, multiply so. Without gradients, and without dropout.
+    """Let the linear layers in *module*, LoRA's too, multiply so where their weights are fp32 on a processor. Without gradients,
+    and without dropout.
 
     Example::
 
@@ -39,7 +40,7 @@ def thin_products(module: nn.Module) -> Iterator[None]:
         ...     torch.allclose(layer(x), y)
         True
     """
-    layers = [each for each in module.modules() if is_plain(each) or type(each) is LoRALinear]
+    layers = [each for each in module.modules() if (is_plain(each) or type(each) is LoRALinear) and _is_served(each)]
     for layer in layers:
         layer.__dict__["forward"] = _forward(layer)
     try:
@@ -47,6 +48,11 @@ def thin_products(module: nn.Module) -> Iterator[None]:
     finally:
         for layer in layers:
             del layer.__dict__["forward"]
+
+
+def _is_served(layer: nn.Linear) -> bool:
+    weight = layer._parameters["weight"]
+    return weight is not None and weight.dtype == torch.float32 and weight.device.type == "cpu"
 
 
 def _forward(layer: nn.Linear) -> Callable[[Tensor], Tensor]:

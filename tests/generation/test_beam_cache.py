@@ -52,6 +52,8 @@ def test_steps_equal_full_passes(family, beam, prefix, first_steps, monkeypatch)
             cache.keep(keep)
             texts, tokens, parents = [texts[k] for k in keep], tokens[keep], None if parents is None else parents[keep]
         cache.step(parents)
+        # A GPU's kernels copy a mask in each layer that is laid out otherwise.
+        assert cache.mask is None or all(stride % 8 == 0 for stride in cache.mask.stride()[:3]), step
         found = model.decoder.features(tokens.reshape(-1, 1), cache)[:, 0]
         assert torch.allclose(found, full(model, [text for beams in texts for text in beams]), atol=2e-5), step
 
@@ -86,4 +88,4 @@ def test_slots_that_no_beam_sees_are_swept_out():
         for step in range(40):
             cache.step(torch.zeros(1, 8, dtype=torch.int64) if step else None)
             model.decoder.features(torch.full((8, 1), 9), cache)
-    assert cache.capacity == 4 + 8 * beam_cache.FIRST_STEPS and cache.used < 4 + 32 + 8 * 9
+    assert cache.capacity == 264 and cache.used < 4 + 32 + 8 * 9

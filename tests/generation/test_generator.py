@@ -7,10 +7,11 @@ import texts
 import torch
 from fairseq.dataclass.configs import GenerationConfig
 from omegaconf import OmegaConf
-from plain_generation import EOS, PAD, POSITIONS, batch, dictionary, model_pair, prompts
+from plain_generation import EOS, PAD, POSITIONS, batch, dictionary, log_probabilities, model_pair, prompts, scores_after
 
 from sharp_plugins.generation import Generator, SearchSettings, build_generator, settings_of
 from sharp_plugins.generation.flags import REFUSED, GenerationFlags
+from sharp_plugins.generation.thin_products import thin_products
 from sharp_plugins.networks.lora import LoRASettings, add_lora
 
 FAMILIES = ["gpt2", "opt", "llama"]
@@ -105,9 +106,9 @@ def test_a_batch_gives_what_its_sentences_give_alone(family, way):
     """The same tokens, log-probabilities within 1e-4. Sentences leave the batch when they are done, at different steps."""
     _, model = model_pair(family)
     rows, choice = prompts(*LENGTHS), settings(**{"stops": (EOS, 7, 8, 30), "max_len_b": 40, **way})
-    together = generate(model, rows, choice, id=torch.arange(10, 16))
-    for row, length, number, hypotheses in zip(rows, LENGTHS, range(10, 16), together):
-        [alone] = generate(model, row[None, :length], choice, id=torch.tensor([number]))
+    together = generate(model, rows, choice)
+    for row, length, hypotheses in zip(rows, LENGTHS, together):
+        [alone] = generate(model, row[None, :length], choice)
         assert len(alone) == len(hypotheses) == choice.nbest
         for one, other in zip(alone, hypotheses):
             assert one["tokens"].tolist() == other["tokens"].tolist()
@@ -115,6 +116,50 @@ def test_a_batch_gives_what_its_sentences_give_alone(family, way):
             assert float(one["score"]) == pytest.approx(float(other["score"]), abs=1e-4)
     if way.get("max_len_a"):
         assert all(len(h[0]["tokens"]) <= int(1.5 * length) + 2 for h, length in zip(together, LENGTHS))
+
+
+@pytest.mark.parametrize("beam", [1, 4])
+def test_samples_do_not_depend_on_the_order_that_prompts_come_in(beam):
+    """fairseq-interactive sorts what it has read by length, and numbers nothing. The same prompt again has other samples."""
+    _, model = model_pair("gpt2")
+    rows, lengths, choice = prompts(3, 9, 5, 9), (3, 9, 5, 9), settings(beam=beam, nbest=beam, sampling=True)
+    rows[3] = rows[1]
+
+    def sampled(*batches, choice=choice):
+        generator, found = Generator([model], dictionary(), choice, seed=3), {}
+        for numbers in batches:
+            longest = max(lengths[n] for n in numbers)
+            for number, hypotheses in zip(numbers, generator.generate([model], batch(rows[numbers][:, :longest]))):
+                found[number] = [hypothesis["tokens"].tolist() for hypothesis in hypotheses]
+        return found
+
+    alone = sampled([0], [1], [2], [3])
+    assert alone == sampled([1, 3, 2, 0]) == sampled([2, 0], [1, 3])
+    assert alone[1] != alone[3]
+    fewer = sampled([0], [1], [2], [3], choice=settings(beam=1, sampling=True))
+    assert all(fewer[number][0] in alone[number] for number in fewer)
+
+
+@pytest.mark.parametrize(
+    "way", [{"beam": 1}, {"beam": 3, "nbest": 3}, {"rules": "lora", "beam": 3}, {"sampling": True, "beam": 2, "nbest": 2}], ids=str
+)
+def test_where_nothing_may_follow_the_output_ends(way):
+    """There are 50 symbols that do not end the output, and none may come twice."""
+    _, model = model_pair("gpt2")
+    rows = prompts(3, 5)
+    choice = settings(no_repeat_ngram=1, min_len=55, max_len_b=58, **way)
+    for hypotheses in generate(model, rows, choice):
+        tokens = hypotheses[0]["tokens"].tolist()
+        assert len(tokens) == 51 and sorted(tokens) == [n for n in range(53) if n not in (PAD, EOS)]
+        assert math.isfinite(hypotheses[0]["score"]) and hypotheses[0]["positional_scores"].isfinite().all()
+
+
+@pytest.mark.parametrize("way", [{"beam": 1}, {"beam": 2}, {"sampling": True, "beam": 2, "nbest": 2}], ids=str)
+def test_where_nothing_may_come_the_output_is_empty(way):
+    _, model = model_pair("gpt2")
+    choice = settings(**{"never": tuple(n for n in range(53) if n != EOS), "min_len": 3, **way})
+    for hypotheses in generate(model, prompts(3, 5), choice):
+        assert all(h["tokens"].tolist() == [] and float(h["score"]) == 0 for h in hypotheses) and hypotheses
 
 
 @pytest.mark.parametrize("way", WAYS[:7], ids=str)
@@ -144,17 +189,35 @@ def test_an_end_in_the_prompt_ends_nothing():
     assert [h[0]["tokens"].tolist() for h in generate(model, rows, choice)] == their_outputs(theirs, rows, choice)[0]
 
 
-def test_given_beginnings_belong_to_the_output():
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {},
+        {"temperature": 0.5},
+        {"repetition_penalty": 2.0},
+        {"temperature": 2.0, "repetition_penalty": 0.7, "rules": "lora"},
+        {"sampling": True, "temperature": 0.5},
+    ],
+    ids=str,
+)
+def test_given_beginnings_belong_to_the_output(choice):
+    """Their log-probabilities are those of free symbols; what forbids symbols does not forbid them."""
     _, model = model_pair("llama")
-    rows, given = prompts(5, 9), torch.tensor([[20, 21, 22], [23, EOS, PAD]])
-    choice = settings(beam=3, nbest=3, no_repeat_ngram=2)
+    rows, given = prompts(5, 9), torch.tensor([[20, 21, 20, 21], [23, EOS, PAD, PAD]])
+    choice = settings(beam=3, nbest=3, **{"no_repeat_ngram": 2, **choice})
     generator = Generator([model], dictionary(), choice)
     free, ended = generator.generate([model], batch(rows), prefix_tokens=given)
-    assert all(h["tokens"][:3].tolist() == [20, 21, 22] and len(h["tokens"]) > 3 for h in free)
-    assert ended[0]["tokens"].tolist() == [23, EOS] and len(ended) == 1
-    with torch.no_grad():
-        logs = model.decoder(torch.cat([rows[:1, :5], given[:1]], dim=1))[0].log_softmax(1)
-    assert torch.allclose(free[0]["positional_scores"][:3], logs[4:7].gather(1, given[0][:, None])[:, 0], atol=1e-4)
+    assert all(h["tokens"][:4].tolist() == [20, 21, 20, 21] and len(h["tokens"]) > 4 for h in free)
+    assert ended[0]["tokens"].tolist() == [23, EOS] and (choice.sampling or len(ended) == 1)
+    for hypothesis, row, length in ((free[0], rows[0], 5), (ended[0], rows[1], 9)):
+        tokens = hypothesis["tokens"].tolist()
+        wanted = []
+        for n, token in enumerate(tokens):
+            scores = scores_after(model, row[:length].tolist(), tokens[:n])
+            logs = log_probabilities(scores, tokens[:n], choice, given=token if n < 4 else None)
+            wanted.append(float(logs[token]))
+        assert hypothesis["positional_scores"].tolist() == pytest.approx(wanted, abs=1e-4)
+        assert float(hypothesis["score"]) == pytest.approx(sum(wanted) / len(wanted), abs=1e-4)
 
 
 # ---------------------------------------------------------------------- models
@@ -216,6 +279,13 @@ def test_unmerged_updates_count_in_thin_products_too():
     assert not [name for name, module in model.named_modules() if "forward" in vars(module)]
 
 
+def test_layers_that_thin_products_do_not_serve_stay_as_they_are():
+    layers = torch.nn.ModuleList([torch.nn.Linear(2, 2, dtype=torch.bfloat16), torch.nn.Linear(2, 2, device="meta")])
+    layers.append(torch.nn.Linear(2, 2))
+    with thin_products(layers):
+        assert ["forward" in vars(layer) for layer in layers] == [False, False, True]
+
+
 # ---------------------------------------------------------------------- refusals
 
 
@@ -224,7 +294,7 @@ def test_unmerged_updates_count_in_thin_products_too():
     [
         (POSITIONS + 1, {}, "a prompt has 65 tokens"),
         (40, {"max_len_b": 26}, "--max-len-b: a prompt of 40 tokens and an output of up to 26 .* 25 at most"),
-        (40, {"max_len_a": 1.0}, "--max-len-b"),
+        (40, {"max_len_a": 1.0}, "--max-len-a: a prompt of 40 .* up to 52 .* --max-len-b to 25 at most, and --max-len-a to 0"),
         (5, {"max_len_b": 0}, "--max-len-b: no room"),
         (5, {"max_len_b": 3, "min_len": 4}, "--min-len 4 is more"),
     ],
@@ -260,7 +330,7 @@ REFUSED_VALUES = {
     "diversity_rate": 0.5, "print_alignment": "hard", "print_step": True, "lm_path": "lm.pt", "iter_decode_eos_penalty": 1.0,
     "iter_decode_max_iter": 3, "iter_decode_force_max_iter": True, "iter_decode_with_beam": 2,
     "iter_decode_with_external_reranker": True, "retain_iter_history": True, "retain_dropout": True,
-    "retain_dropout_modules": ["x"], "decoding_format": "unigram", "eos_token": "x",
+    "no_early_stop": True, "retain_dropout_modules": ["x"], "decoding_format": "unigram", "eos_token": "x",
 }  # fmt: skip
 
 
@@ -279,6 +349,10 @@ def test_flags_that_mean_nothing_are_refused_by_name(name):
         ({}, {"stop_symbols": "w1 elsewhere"}, "--stop-symbols: 'elsewhere' is no symbol"),
         ({"sampling": True}, {"beam_rules": "lora"}, "--beam-rules lora are rules"),
         ({"temperature": -1.0}, {}, "--temperature must"),
+        ({"temperature": 1e-39}, {}, "--temperature must be a number of 1e-06 or more"),
+        ({"sampling": True, "sampling_topk": -7}, {}, "--sampling-topk must not be negative, and is -7"),
+        ({"sampling": True, "sampling_topp": -0.5}, {}, "--sampling-topp must be from 0 to 1"),
+        ({"max_len_a": math.inf}, {}, "--max-len-a must be a number that is not negative, and is inf"),
         ({}, {"repetition_penalty": 0.0}, "--repetition-penalty must"),
     ],
 )

@@ -7,7 +7,7 @@ import torch
 from plain_generation import EOS, PAD, batch, dictionary, model_pair, prompts, scores_after, search
 
 from sharp_plugins.core.setting_error import SettingError
-from sharp_plugins.generation import BeamSearch, Generator, Sampling, SearchSettings
+from sharp_plugins.generation import BeamSearch, Generator, GreedySearch, Sampling, SearchSettings
 from sharp_plugins.generation.next_symbol import BLOCK, NextSymbol, largest
 
 LENGTHS = (3, 14, 1, 8)
@@ -61,6 +61,11 @@ def test_largest_is_topk(symbols, k):
     assert torch.equal(indices[2:], scores[2:].topk(k).indices)
 
 
+def test_largest_on_a_device_has_the_same_shapes():
+    values, indices = largest(torch.empty(9, 700, device="meta"), 1)
+    assert values.shape == indices.shape == (9, 1) and indices.dtype == torch.int64
+
+
 def test_the_unknown_symbol_is_less_likely_or_impossible():
     for penalty in (0.5, math.inf):
         scores = torch.zeros(1, 4)
@@ -75,9 +80,67 @@ def test_fewer_symbols_than_beams():
     search = BeamSearch(settings, torch.tensor([2]))
     while not search.done.all():
         search.step(torch.zeros(1, 1 if search.length == 0 else 6, 3))
-    best, *others = [h.tokens.tolist() for h in search.hypotheses(0)]
+    best, *others = [h.tokens.tolist() for h in search.hypotheses([0])[0]]
     assert best == [2] and len({tuple(tokens) for tokens in others}) == 5
     assert all(len(tokens) == 2 and tokens[0] != 2 for tokens in others)
+
+
+@pytest.mark.parametrize("choice", [{}, {"stops": (2, 5, 9), "length_penalty": 0.5}, {"repetition_penalty": 1.4}], ids=str)
+def test_greedy_search_is_beam_search_with_one_beam(choice):
+    settings = SearchSettings(**{"stops": (2,), "never": (1,), "beam": 1, "min_len": 2, "no_repeat_ngram": 2, **choice})
+    limits, found = torch.tensor([9, 4, 12]), []
+    assert GreedySearch.serves(settings)
+    for kind in (GreedySearch, BeamSearch):
+        way, generator = kind(settings, limits), torch.Generator().manual_seed(0)
+        while way.length < 12:
+            way.step(torch.randn(3, 1, 12, generator=generator))
+        found.append([hypothesis for [hypothesis] in way.hypotheses(range(3))])
+    for greedy, one_beam in zip(*found):
+        assert greedy.tokens.tolist() == one_beam.tokens.tolist()
+        assert torch.equal(greedy.log_probabilities, one_beam.log_probabilities)
+        assert greedy.score == pytest.approx(one_beam.score)
+
+
+@pytest.mark.parametrize("symbols", [6, 40, 700])
+def test_unfinished_output_is_the_one_that_went_furthest(symbols):
+    """Beams die at different steps; what the model says after dead ones does not count."""
+    search = BeamSearch(SearchSettings(stops=(0,), beam=4, min_len=9, max_len_b=9), torch.tensor([9]))
+    first = torch.full((1, 1, symbols), -math.inf)
+    first[0, 0, :5] = torch.tensor([9.0, 1.0, 2.0, 3.0, 4.0])
+    search.step(first)
+    assert search.tokens[0, :, 0].tolist() == [4, 3, 2, 1]
+    nothing = torch.full((1, 4, symbols), -math.inf)
+    nothing[:, :, 0] = 0.0  # the end, which may not come yet
+    two = nothing.clone()
+    two[0, 2, 5] = two[0, 3, 4] = 0.0  # the last two beams alone go on, and take the first places
+    search.step(two)
+    assert search.tokens[0, :2, :2].tolist() == [[2, 5], [1, 4]] and not search.done.any()
+    for _ in range(3):  # these two do not go on; it may be some steps before anybody looks
+        after = nothing.clone()
+        after[0, 2:] = 0.0
+        search.step(after)
+    [[hypothesis]] = search.hypotheses([0])
+    assert search.done.all() and hypothesis.tokens.tolist() == [2, 5]
+    assert hypothesis.score == pytest.approx(float(hypothesis.log_probabilities.sum()) / 2)
+
+
+@pytest.mark.parametrize("kind", [BeamSearch, Sampling])
+def test_the_host_waits_once_for_all_sentences(kind, monkeypatch):
+    waits = []
+    for name in ("cpu", "item", "__int__", "__bool__", "__float__"):
+        of_torch = getattr(torch.Tensor, name)
+        monkeypatch.setattr(torch.Tensor, name, lambda *given, _f=of_torch, **more: waits.append(0) or _f(*given, **more))
+    settings, counts = SearchSettings(stops=(0,), beam=3, nbest=3, sampling=kind is Sampling), []
+    for sentences in (2, 9):
+        waits.clear()
+        search = kind(settings, torch.full((sentences,), 4), longest=4)
+        assert not waits
+        while search.length < 4:
+            search.step(torch.zeros(sentences, 3 if search.length else 1, 8))
+        waits.clear()
+        assert [len(hypotheses) for hypotheses in search.hypotheses(range(sentences))] == [3] * sentences
+        counts.append(len(waits))
+    assert counts[0] == counts[1] <= 4
 
 
 # ---------------------------------------------------------------------- samples
@@ -88,7 +151,7 @@ PROBABILITIES = torch.tensor([0.4, 0.05, 0.25, 0.2, 0.1])
 def samples(count, beam=1, seed=0, first=0, probabilities=PROBABILITIES, **settings):
     """(count, beam) first symbols."""
     settings = SearchSettings(stops=(1,), min_len=0, max_len_b=1, beam=beam, sampling=True, **settings)
-    search = Sampling(settings, torch.ones(count, dtype=torch.int64), None, seed, range(first, first + count))
+    search = Sampling(settings, torch.ones(count, dtype=torch.int64), seed=seed, names=range(first, first + count))
     search.step(probabilities.log().expand(count, 1, -1).clone())
     return search.tokens[:, :, 0]
 
@@ -127,12 +190,12 @@ def test_draws_belong_to_the_sentence_and_the_seed():
 
 def test_samples_end_by_themselves():
     settings = SearchSettings(stops=(1,), beam=2, nbest=2, min_len=0, max_len_b=9, sampling=True)
-    search = Sampling(settings, torch.tensor([9, 3]), None, 5, [0, 1])
+    search = Sampling(settings, torch.tensor([9, 3]), seed=5, names=[0, 1])
     scores = torch.tensor([0.6, 0.4]).log()
     while not search.done.all():
         search.step(scores.expand(2, 1 if search.length == 0 else 2, -1).clone())
     for sentence, limit in ((0, 9), (1, 3)):
-        for hypothesis in search.hypotheses(sentence):
+        for hypothesis in search.hypotheses([sentence])[0]:
             tokens = hypothesis.tokens.tolist()
             assert tokens[:-1] == [0] * (len(tokens) - 1) and (tokens[-1] == 1 or len(tokens) == limit)
             assert hypothesis.score == pytest.approx(float(scores[hypothesis.tokens].mean()))
@@ -149,6 +212,8 @@ def test_samples_end_by_themselves():
         ("max_len_b", {"max_len_b": -1}),
         ("min_len", {"min_len": -1}),
         ("temperature", {"temperature": 0.0}),
+        ("temperature", {"temperature": 1e-7}),
+        ("max_len_a", {"max_len_a": math.inf}),
         ("repetition_penalty", {"repetition_penalty": 0.0}),
         ("length_penalty", {"length_penalty": math.nan}),
         ("unk_penalty", {"unk_penalty": math.nan}),

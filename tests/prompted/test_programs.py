@@ -84,6 +84,29 @@ def test_fairseq_interactive_writes_what_fairseq_generate_writes(trained, data, 
     assert lines_of(output, "D") == written and set(lines_of(output, "S")) == set(range(5))
 
 
+@pytest.mark.parametrize(
+    "flags, outputs",
+    [
+        (["--beam", "2", "--nbest", "2", "--fp16"], 2),
+        (["--beam", "1", "--bf16"], 1),
+        (["--beam", "3", "--nbest", "3", "--sampling", "--sampling-topk", "5", "--temperature", "0.7"], 3),
+    ],
+    ids=["nbest and fp16", "bf16", "samples of two models"],
+)
+def test_generate_in_half_precision_and_with_two_models(trained, data, flags, outputs):
+    _, save_dir = trained
+    models = (
+        f"{save_dir / 'checkpoint_best.pt'}:{save_dir / 'checkpoint_last.pt'}" if outputs == 3 else save_dir / "checkpoint_last.pt"
+    )
+    flags = [*TASK, "--path", models, "--max-len-b", "12", "--batch-size", "2", *flags]
+    output = program("fairseq-generate", data, save_dir, *flags)
+    for kind in "HDP":
+        numbers = re.findall(rf"^{kind}-(\d+)\t", output, re.M)
+        assert sorted(numbers) == sorted(str(n) for n in range(5) for _ in range(outputs))
+    scores = re.findall(r"^H-\d+\t(\S+)\t", output, re.M)
+    assert all(-20 < float(score) <= 0 for score in scores)
+
+
 def test_generation_refuses_another_models_data(trained, smollm, tmp_path):
     rows = prompts.write_lines(tmp_path / "rows.jsonl", prompts.pairs(3))
     other = prompts.prepare(smollm, tmp_path / "other", "--test", rows)
