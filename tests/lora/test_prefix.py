@@ -212,7 +212,9 @@ def test_a_part_of_the_network_that_is_missing_is_named(checkpoints):
 def test_a_decoder_with_lora_is_merged_saved_and_loaded(checkpoints, tmp_path, capsys):
     """With our own names and with transformers', which need no published model here."""
     trained = computed(checkpoints / "lora.pt")
-    succeed(capsys, "merge", checkpoints / "lora.pt", tmp_path / "merged.pt")
+    said = succeed(capsys, "merge", checkpoints / "lora.pt", tmp_path / "merged.pt")
+    assert "without the plugin" not in said
+    assert isinstance(checkpoint(tmp_path / "merged.pt")["cfg"]["model"], dict)
     torch.testing.assert_close(computed(tmp_path / "merged.pt"), trained, rtol=1e-4, atol=1e-5)
     assert (computed(checkpoints / "plain.pt") - trained).abs().max() > 1e-2
     succeed(capsys, "merge", checkpoints / "lora.pt", checkpoints / "lora.pt", tmp_path / "mean.pt")
