@@ -119,7 +119,8 @@ class PromptedGeneration(FairseqTask):
         """The model; where no flag says otherwise, with as many positions and the unused symbols of the data's own model.
 
         Raises:
-            ValueError: it is no language model, or its weights come from a checkpoint with another dictionary.
+            ValueError: it is no language model, its weights come from a checkpoint with another dictionary, or the data's rows do
+                not fit into it.
         """
         for path in filter(Path.is_file, self.checkpoints(from_checkpoint)):
             self.check_checkpoint(path)
@@ -136,7 +137,24 @@ class PromptedGeneration(FairseqTask):
                 f"--task prompted_generation trains language models, such as --arch sharp_gpt2, and {type(model).__name__} is none"
             )
         self.only_scored = "scored" in inspect.signature(model.decoder.forward).parameters
+        if not from_checkpoint:
+            self.check_room(model)
         return model
+
+    def check_room(self, model) -> None:
+        """Raise ValueError where rows to learn from are too long for *model*, unless ``--tokens-per-sample`` leaves them out."""
+        longest = max([facts["longest"] for split, facts in self.prepared.facts.items() if not split.startswith("test")], default=0)
+        room, prefix = model.max_positions(), getattr(model.decoder, "prefix", None)
+        if room >= min(longest, self.max_positions()):
+            return
+        flag, most = f"--max-target-positions {room}", f"give at least {longest}"
+        if prefix is not None:
+            spare = room + prefix.length - longest
+            flag, most = f"--prefix-length {prefix.length}", f"at most {spare}" if spare > 0 else "there is no room for a prefix"
+        raise ValueError(
+            f"{flag}: rows of up to {longest} positions do not fit into {room}; {most}, or leave longer rows out of training with "
+            f"--tokens-per-sample {room}"
+        )
 
     def checkpoints(self, to_generate: bool) -> List[Path]:
         """Where the model's weights will come from, whether there is a file or not."""
