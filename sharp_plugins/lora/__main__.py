@@ -84,7 +84,7 @@ def build_parser() -> argparse.ArgumentParser:
         "Write a plain fairseq checkpoint with W + (alpha/r) B A as its weights. It needs no plugin, but for sharp_... "
         "architectures. Sums are computed in fp64 and rounded once. On random inputs each merged layer must agree with the "
         "unmerged one up to the dtype's epsilon (1.2e-07, 9.8e-04 and 7.8e-03 in fp32, fp16 and bf16), twice the largest change "
-        "by rounding. Of several checkpoints it writes the mean of these weights, which is not what the averages of A and of B make."
+        "by rounding. Of several checkpoints it writes the mean of these weights, not what the averages of A and of B make."
     )
     added = command(merge, "a LoRA checkpoint, or the mean of several, as a plain one", description)
     added.add_argument("checkpoints", nargs="+", **trained)
