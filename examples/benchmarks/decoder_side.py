@@ -1,11 +1,11 @@
 """Published shapes of decoders, with random weights: transformers' model and ours with the same ones, and LoRA in both."""
 
-import re
 from typing import Dict, Tuple
 
 import torch
 from torch import Tensor, nn
 
+from sharp_plugins.convert.decoder_names import FAMILIES, HEAD, TABLE
 from sharp_plugins.networks import LoRASettings, add_lora, mark_only_lora_as_trainable
 from sharp_plugins.networks.decoder import Decoder
 from sharp_plugins.networks.decoder_settings import DecoderSettings
@@ -16,22 +16,6 @@ SHAPES: Dict[str, Tuple[int, int, int, int, int, int]] = {
     "smollm2-135m": (30, 576, 1536, 9, 3, 49152),
     "gpt2-medium": (24, 1024, 4096, 16, 16, 50257),
 }
-# What transformers calls the parts, in order of replacement.
-NAMES = (
-    (r"^transformer\.|^model\.", ""),
-    (r"^h\.", "layers."),
-    (r"^wte\.", "embed_tokens."),
-    (r"^wpe\.", "embed_positions."),
-    (r"^(ln_f|norm)\.", "layer_norm."),
-    (r"^lm_head\.", "output_projection."),
-    (r"\.(ln_1|input_layernorm)\.", ".self_attn_layer_norm."),
-    (r"\.(ln_2|post_attention_layernorm)\.", ".final_layer_norm."),
-    (r"\.attn\.c_attn\.", ".self_attn.qkv."),
-    (r"\.attn\.c_proj\.|\.self_attn\.o_proj\.", ".self_attn.out_proj."),
-    (r"\.mlp\.(c_fc|up_proj)\.", ".fc1."),
-    (r"\.mlp\.gate_proj\.", ".fc_gate."),
-    (r"\.mlp\.(c_proj|down_proj)\.", ".fc2."),
-)
 
 
 def settings_of(shape: str, layers: int, dropout: float, tiny: bool = False) -> DecoderSettings:
@@ -83,25 +67,30 @@ def theirs_of(settings: DecoderSettings) -> nn.Module:
     return LlamaForCausalLM(config)
 
 
-def state_for_ours(state: Dict[str, Tensor]) -> Dict[str, Tensor]:
-    """transformers' weights by our names; GPT-2's are (in, out) there, with q, k and v side by side."""
-    found = {}
-    for name, value in state.items():
-        is_conv = name.endswith("weight") and re.search(r"\.c_(attn|proj|fc)\.", name)
-        value = value.t() if is_conv else value
-        for pattern, by in NAMES:
-            name = re.sub(pattern, by, name)
-        if ".qkv." in name:
-            found.update({name.replace("qkv", f"{part}_proj"): one for part, one in zip("qkv", value.chunk(3))})
-        elif not name.endswith((".attn.bias", ".attn.masked_bias", "rotary_emb.inv_freq")):
-            found[name] = value
-    return found
+def state_for_ours(state: Dict[str, Tensor], settings: DecoderSettings) -> Dict[str, Tensor]:
+    """Those of transformers' weights that are in *state*, by our names, as conversion does it; the words keep their order."""
+    family, front = ("gpt2", "transformer.") if settings.positions == "learned" else ("llama", "model.")
+    sizes = {
+        "decoder_layers": settings.layers,
+        "decoder_embed_dim": settings.width,
+        "decoder_ffn_embed_dim": settings.ffn_width,
+        "decoder_attention_heads": settings.heads,
+        "decoder_kv_heads": settings.kv,
+        "decoder_head_dim": settings.head_width,
+        "max_target_positions": settings.max_positions,
+        "no_attention_bias": not settings.attention_bias,
+        "no_ffn_bias": not settings.ffn_bias,
+    }
+    parts = [(own, front + part.name, part.take) for own, part in FAMILIES[family](sizes)]
+    tables = [("embed_tokens.weight", front + TABLE[family]), ("output_projection.weight", HEAD)]
+    parts += [(own, name, lambda table: table) for own, name in tables]
+    return {own: take(state[name]) for own, name, take in parts if name in state}
 
 
 def ours_of(settings: DecoderSettings, theirs: nn.Module) -> Decoder:
     """Ours with copies of the weights of *theirs*."""
     model = Decoder(settings)
-    model.load_state_dict(state_for_ours(theirs.state_dict()))
+    model.load_state_dict(state_for_ours(theirs.state_dict(), settings))
     return model
 
 

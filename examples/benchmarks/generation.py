@@ -170,7 +170,7 @@ def theirs_with(decoder: nn.Module, ids: Tensor) -> nn.Module:
     model = decoder_side.theirs_of(settings)
     ours, state = decoder.state_dict(), model.state_dict()
     for name, value in state.items():
-        [(own, _)] = decoder_side.state_for_ours({name: value}).items()
+        [(own, _)] = decoder_side.state_for_ours({name: value}, decoder.settings).items()
         found = ours[own]
         if found.size(0) == len(ids):  # of words
             value[ids[ids >= 0]] = found[ids >= 0]

@@ -9,6 +9,7 @@ import torch
 
 from sharp_plugins.command_line import run_command
 from sharp_plugins.lora import commands, peft
+from sharp_plugins.lora.config import is_fairseqs
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 # A smaller share of an update that is left after rounding gets a word of advice.
@@ -45,7 +46,7 @@ def merge(args) -> str:
         lines.append("rounding loses part of the update: --dtype fp32 keeps it")
     if done.left_out:
         lines.append(f"left out: {', '.join(done.left_out)}")
-    if done.has_namespace:
+    if done.has_namespace and is_fairseqs(done.base_arch):
         lines.append(
             f"its flags stay in an argparse.Namespace, as in fairseq's own checkpoints of {done.base_arch}: to load it "
             "without the plugin, torch 2.6 and later need torch.serialization.add_safe_globals([argparse.Namespace])"
@@ -80,10 +81,10 @@ def build_parser() -> argparse.ArgumentParser:
     added.add_argument("out", metavar="OUT.pt", type=Path, help="checkpoint to write")
 
     description = (
-        "Write a plain fairseq checkpoint with W + (alpha/r) B A as its weights, which needs no plugin. Sums are "
-        "computed in fp64 and rounded once. On random inputs each merged layer must agree with the unmerged one up to "
-        "the dtype's epsilon (1.2e-07, 9.8e-04 and 7.8e-03 in fp32, fp16 and bf16), twice the largest change by rounding. "
-        "Of several checkpoints it writes the mean of these weights, which is not what the averages of A and of B make."
+        "Write a plain fairseq checkpoint with W + (alpha/r) B A as its weights. It needs no plugin, but for sharp_... "
+        "architectures. Sums are computed in fp64 and rounded once. On random inputs each merged layer must agree with the "
+        "unmerged one up to the dtype's epsilon (1.2e-07, 9.8e-04 and 7.8e-03 in fp32, fp16 and bf16), twice the largest change "
+        "by rounding. Of several checkpoints it writes the mean of these weights, not what the averages of A and of B make."
     )
     added = command(merge, "a LoRA checkpoint, or the mean of several, as a plain one", description)
     added.add_argument("checkpoints", nargs="+", **trained)

@@ -87,23 +87,36 @@ def takes_a_dict(arch: str) -> bool:
     except Exception:  # a broken fairseq raises what it likes
         return False
     known = (transformer.TransformerModel, transformer_lm.TransformerLanguageModel, roberta.RobertaModel)
-    return ARCH_MODEL_REGISTRY.get(arch) in known
+    return ARCH_MODEL_REGISTRY.get(arch) in known or _is_decoder(arch)
+
+
+def is_fairseqs(arch: str) -> bool:
+    """Whether a checkpoint of *arch* can be loaded without this package. Its own architectures are named ``sharp_...``."""
+    return not arch.startswith("sharp_")
+
+
+def _is_decoder(arch: str) -> bool:
+    """Whether *arch* is a decoder of this package; without fairseq it is not known, and False."""
+    try:
+        from fairseq.models import ARCH_MODEL_REGISTRY
+
+        from sharp_plugins.models.decoder import DecoderModel
+    except Exception:  # a broken fairseq raises what it likes
+        return False
+    return ARCH_MODEL_REGISTRY.get(arch) is DecoderModel
 
 
 def decoder_settings(model: Config) -> Config:
     """A model's settings, as `model_settings` gives them; complete where it is a decoder of this package, whose defaults a config
     need not have. Without fairseq they are as they were."""
     if "decoder_positions" not in model:
-        try:
-            from fairseq.models import ARCH_CONFIG_REGISTRY, ARCH_MODEL_REGISTRY
-
-            from sharp_plugins.models.decoder import DecoderModel
-            from sharp_plugins.models.decoder_config import DecoderConfig
-        except Exception:  # a broken fairseq raises what it likes
-            return model
         arch = model.get("base_arch") or model["_name"]
-        if ARCH_MODEL_REGISTRY.get(arch) is not DecoderModel:
+        if not _is_decoder(arch):
             return model
+        from fairseq.models import ARCH_CONFIG_REGISTRY
+
+        from sharp_plugins.models.decoder_config import DecoderConfig
+
         args = argparse.Namespace(**model)
         if arch in ARCH_CONFIG_REGISTRY:
             ARCH_CONFIG_REGISTRY[arch](args)

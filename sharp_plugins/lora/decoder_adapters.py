@@ -33,7 +33,9 @@ def to_fairseq(given: State, model: Published) -> Tuple[State, Dict[str, str]]:
     layers = layers_of(given)
     front = front_of(model.family, layers)
     if front is None:
-        raise ValueError(f"it is an adapter of a {' or '.join(families(layers))}, and the model is a converted {model.family}")
+        raise ValueError(
+            f"it is an adapter of a {' or '.join(families(layers))}, and the model is a converted {model.family} ({model.how})"
+        )
     names = model.modules(front)
     state: State = {}
     pairs: Dict[str, List[Pair]] = {}  # of modules that are several here

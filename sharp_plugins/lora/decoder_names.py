@@ -14,7 +14,7 @@ from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Tup
 from sharp_plugins.convert.decoder_names import FAMILIES, Part
 
 OURS = "decoder."
-# What models of OPT's kind may have and GPT-2 has not; most have another activation too.
+# What models of OPT's kind may have and GPT-2 has not.
 OPT_HAS = ("no_attention_bias", "no_ffn_bias", "decoder_post_norm", "no_decoder_final_norm")
 # What stands before the decoder's names: in the model for language modelling, and in the decoder alone.
 FRONTS = {"gpt2": ("transformer.", ""), "opt": ("model.decoder.", "decoder."), "llama": ("model.", "")}
@@ -31,10 +31,12 @@ class Published(NamedTuple):
 
     family: "gpt2", "opt" or "llama".
     parts: our name of each weight and bias -> the published one that it is, or is a part of, by its name in the decoder alone.
+    how: why it is taken for one of this family, for a message.
     """
 
     family: str
     parts: Dict[str, Part]
+    how: str
 
     def modules(self, front: Optional[str] = None) -> Dict[str, Tuple[str, ...]]:
         """transformers' name of each module -> ours; several where they are one there.
@@ -68,9 +70,26 @@ def published(settings: Mapping[str, Any]) -> Optional[Published]:
     model.update({name: value for name, value in defaults.items() if model.get(name) is None})
     if bool(model["decoder_gated_ffn"]) != (str(model["decoder_positions"]) == "rotary"):
         return None
-    is_opt = str(model["activation_fn"]) == "relu" or any(model[name] for name in OPT_HAS) or model["decoder_input_dim"] != width
-    family = "llama" if model["decoder_gated_ffn"] else "opt" if is_opt else "gpt2"
-    return Published(family, {OURS + own: part for own, part in FAMILIES[family](model)})
+    family, how = _family(model)
+    return Published(family, {OURS + own: part for own, part in FAMILIES[family](model)}, how)
+
+
+def _family(model: Mapping[str, Any]) -> Tuple[str, str]:
+    """A model's family, and how it is known."""
+    if model["decoder_gated_ffn"]:
+        return "llama", "its feed-forward parts are gated"
+    if model["decoder_input_dim"] != model["decoder_embed_dim"]:
+        return "opt", "its table of words has a width of its own"
+    for setting in OPT_HAS:
+        if model[setting]:
+            return "opt", f"--{setting.replace('_', '-')}"
+    # Both may be the same network. Conversion writes an architecture of the model's own family.
+    arch = str(model.get("base_arch") or model.get("_name"))
+    for family in ("gpt2", "opt"):
+        if arch.startswith(f"sharp_{family}"):
+            return family, f"--arch {arch}"
+    activation = str(model["activation_fn"])
+    return "opt" if activation == "relu" else "gpt2", f"a guess by --activation-fn {activation}: --arch {arch} does not tell"
 
 
 def families(layers: Iterable[str]) -> List[str]:

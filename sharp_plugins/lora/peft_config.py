@@ -81,7 +81,7 @@ def check_kind(config: Config, harmless: Collection[str] = ()) -> None:
         harmless: settings that change nothing for this model.
     """
     if config.get("peft_type") != "LORA":
-        raise ValueError(f"{CONFIG}: peft_type is {config.get('peft_type')!r}; only LORA is read")
+        raise ValueError(f"{CONFIG}: peft_type is {config.get('peft_type')!r}; only LORA and PREFIX_TUNING are read")
     for name, value in config.items():
         if value and name not in (*IGNORED, *READ, *harmless):
             raise ValueError(f"{CONFIG}: {name} is {json.dumps(value)[:200]}, and LoRA here has no such thing")

@@ -8,11 +8,11 @@ import json
 import math
 from typing import Any, Dict, Mapping, NamedTuple, Tuple
 
-import torch
 from torch import Tensor
 
 from sharp_plugins.lora.merge import State, check_finite, shape
 from sharp_plugins.lora.peft_config import CONFIG
+from sharp_plugins.networks.prefix import compute
 
 TENSOR = "prompt_embeddings"
 FRONT = "decoder.prefix."
@@ -52,15 +52,13 @@ def has_prefix(state: State) -> bool:
 
 
 def numbers_of(state: State) -> Tensor:
-    """P, from the state dict of a model with a prefix; computed in fp32 where a network computes it."""
+    """P, from the state dict of a model with a prefix; in fp32, whatever the model's dtype, where a network computes it."""
     parts = {key[len(FRONT) :]: value for key, value in state.items() if key.startswith(FRONT)}
     if "table" in parts:
         return parts["table"]
     if missing := {"embedding", "fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias"} - parts.keys():
         raise ValueError(f"there is no {FRONT}{min(missing)}")
-    wide = {name: value.float() for name, value in parts.items()}
-    inner = torch.tanh(wide["embedding"] @ wide["fc1.weight"].t() + wide["fc1.bias"])
-    return (inner @ wide["fc2.weight"].t() + wide["fc2.bias"]).to(parts["embedding"].dtype)
+    return compute(parts)
 
 
 def to_peft(state: State, settings: Mapping[str, Any]) -> Tuple[State, Dict[str, Any]]:

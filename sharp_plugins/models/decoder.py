@@ -7,6 +7,7 @@ The network is `sharp_plugins.networks.decoder.Decoder`, the shapes are in decod
 from contextlib import nullcontext
 from typing import Dict, Optional
 
+from fairseq import hub_utils
 from fairseq.models import FairseqIncrementalDecoder, FairseqLanguageModel, register_model
 from fairseq.modules.checkpoint_activations import checkpoint_wrapper
 from fairseq.utils import safe_getattr
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from sharp_plugins.models import fairseq_lm
 from sharp_plugins.models.decoder_config import DecoderConfig, settings_of
+from sharp_plugins.models.decoder_hub import DecoderHub
 from sharp_plugins.models.decoder_sizes import register_sizes
 from sharp_plugins.networks.decoder import Attends, Decoder
 from sharp_plugins.networks.kv_cache import KVCache
@@ -110,6 +112,14 @@ class DecoderModel(FairseqLanguageModel):
     @classmethod
     def hub_models(cls):
         return {}
+
+    @classmethod
+    def from_pretrained(cls, model_name_or_path, checkpoint_file="model.pt", data_name_or_path=".", **kwargs) -> DecoderHub:
+        """The models of a directory with their task; arguments as in fairseq."""
+        found = hub_utils.from_pretrained(
+            model_name_or_path, checkpoint_file, data_name_or_path, archive_map=cls.hub_models(), **kwargs
+        )
+        return DecoderHub(found["args"], found["task"], found["models"])
 
     def prepare_for_inference_(self, cfg):
         """Called by fairseq's programs before they generate: they halve the weights for ``--fp16``, and this for ``--bf16``."""

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sharp_plugins.networks.decoder_settings import DecoderSettings
+from sharp_plugins.networks.grouped_attention import causal_attention
 from sharp_plugins.networks.rms_norm import RMSNorm
 from sharp_plugins.networks.rotary import Rotation
 
@@ -29,12 +30,13 @@ ACTIVATIONS = {
     "gelu_accurate": functools.partial(F.gelu, approximate="tanh"),  # as GPT-2's code computes it
     "silu": F.silu,
 }
-# torch 2.5 and later let several heads of queries share a head of keys.
-SHARES_KEYS = "enable_gqa" in (F.scaled_dot_product_attention.__doc__ or "")
 
 
 class Attends(Protocol):
     """What stands before or beside the new tokens: a key-value cache, a prefix.
+
+    It may have a number, ``length``: of the columns that stand before the next tokens. The decoder then refuses tokens for which
+    it has no positions; without it, they are the cache's to refuse.
 
     Example, the simplest one, which adds nothing::
 
@@ -87,21 +89,6 @@ class Attention(nn.Module):
         else:
             out = cache.attend(self.layer, q, k, v)
         return self.out_proj(out.transpose(1, 2).reshape(rows, length, -1))
-
-
-def causal_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
-    """softmax(q kᵀ / √head) v, (B, heads, T, head), where query t sees the keys 0 … t, without a mask in memory.
-
-    Args:
-        q: (B, heads, T, head). k, v: (B, kv_heads, T, head), each head for heads / kv_heads consecutive ones of queries.
-    """
-    times = q.size(1) // k.size(1)
-    # In fp32 a GPU's only kernel that shares them has all weights in memory.
-    if times > 1 and (not SHARES_KEYS or (q.is_cuda and q.dtype == torch.float32)):
-        k, v = k.repeat_interleave(times, dim=1), v.repeat_interleave(times, dim=1)
-        times = 1
-    shared = {"enable_gqa": True} if times > 1 else {}
-    return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True, **shared)
 
 
 class Layer(nn.Module):
@@ -205,13 +192,17 @@ class Decoder(nn.Module):
             token_embeddings: (B, T, word_width) in the place of the tokens' own.
 
         Raises:
-            ValueError: more tokens than the model has positions.
+            ValueError: more tokens, with what stands before them, than the model has positions.
         """
         length = tokens.size(1)
         if self.prefix is not None and cache is None:
             cache = self.prefix.before(self.settings.attention_dropout if self.training else 0.0)
-        if length > self.settings.max_positions:
-            raise ValueError(f"{length} tokens are more than the {self.settings.max_positions} positions that the model has")
+        before = getattr(cache, "length", 0)
+        if before + length > self.settings.max_positions:
+            behind = f" behind {before} others" if before else ""
+            raise ValueError(
+                f"{length} tokens{behind} are more than the {self.settings.max_positions} positions that the model has"
+            )
         positions = None if cache is None else cache.positions(tokens)
         x = self.embed_tokens(tokens) if token_embeddings is None else token_embeddings
         if self.project_in is not None:

@@ -16,14 +16,15 @@ Source: "Prefix-Tuning: Optimizing Continuous Prompts for Generation" (arXiv 210
 leaves it open (the size of E, the way everything begins).
 """
 
-from typing import Any, Dict, List, Tuple
+from typing import Any, List, Mapping, Tuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sharp_plugins.core.setting_error import SettingError
-from sharp_plugins.networks.decoder import SHARES_KEYS, Decoder
+from sharp_plugins.networks.decoder import Decoder
+from sharp_plugins.networks.grouped_attention import shared_attention
 
 Pairs = List[Tuple[Tensor, Tensor]]
 
@@ -93,10 +94,11 @@ class Prefix(nn.Module):
         return prefix.to(weight.device, weight.dtype).train(decoder.training)
 
     def numbers(self) -> Tensor:
-        """P, (length, layers · 2 · kv_heads · head_width)."""
+        """P, (length, layers · 2 · kv_heads · head_width), computed in fp32 and rounded once to the parameters' dtype."""
         if "table" in self._parameters:
             return self.table
-        return self.fc2(torch.tanh(self.fc1(self.embedding)))
+        with torch.autocast(self.embedding.device.type, enabled=False):
+            return compute(dict(self.named_parameters())).to(self.embedding.dtype)
 
     def keys_and_values(self) -> Pairs:
         """Each layer's, (1, kv_heads, length, head_width): what a key-value cache begins with."""
@@ -116,6 +118,15 @@ class Prefix(nn.Module):
     def make_generation_fast_(self, **unused: Any) -> None:
         """fairseq calls it before it generates: the network runs once, and not once for each batch."""
         self.fold()
+
+
+def compute(parts: Mapping[str, Tensor]) -> Tensor:
+    """P in fp32, (length, layers · 2 · kv_heads · head), from the parameters of a `Prefix` that has its network.
+
+    Half precision would round in the middle too, and P is all that is left of the network in the end.
+    """
+    inner = torch.tanh(F.linear(parts["embedding"].float(), parts["fc1.weight"].float(), parts["fc1.bias"].float()))
+    return F.linear(inner, parts["fc2.weight"].float(), parts["fc2.bias"].float())
 
 
 def pairs(numbers: Tensor, layers: int, kv_heads: int) -> Pairs:
@@ -142,24 +153,19 @@ class BehindPrefix:
     """
 
     def __init__(self, numbers: Tensor, layers: int, kv_heads: int, dropout: float = 0.0, attention_dropout: float = 0.0):
-        self.numbers, self.layers, self.kv_heads = numbers, layers, kv_heads
+        self.numbers, self.layers, self.kv_heads, self.length = numbers, layers, kv_heads, len(numbers)
         self.dropout, self.attention_dropout = dropout, attention_dropout
         self.pairs = pairs(numbers, layers, kv_heads)
         self.mask = torch.empty(0)
 
     def positions(self, tokens: Tensor) -> Tensor:
-        length = len(self.numbers)
-        return torch.arange(length, length + tokens.size(1), device=tokens.device)
+        return torch.arange(self.length, self.length + tokens.size(1), device=tokens.device)
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         k, v = (torch.cat([self._rows(mine, theirs), theirs], dim=2) for mine, theirs in zip(self.pairs[layer], (k, v)))
         if self.mask.size(-1) != k.size(2):  # once for all layers
-            self.mask = torch.ones(q.size(2), k.size(2), dtype=torch.bool, device=q.device).tril(len(self.numbers))
-        times = q.size(1) // k.size(1)
-        if times > 1 and not SHARES_KEYS:
-            k, v = k.repeat_interleave(times, dim=1), v.repeat_interleave(times, dim=1)
-        shared: Dict[str, Any] = {"enable_gqa": True} if times > 1 and SHARES_KEYS else {}
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask, dropout_p=self.attention_dropout, **shared)
+            self.mask = torch.ones(q.size(2), k.size(2), dtype=torch.bool, device=q.device).tril(self.length)
+        return shared_attention(q, k, v, self.mask, self.attention_dropout)
 
     def _rows(self, part: Tensor, like: Tensor) -> Tensor:
         """A part of the prefix for each row of a batch, in the dtype that autocasting gave the tokens' own."""

@@ -116,8 +116,8 @@ class BAR(WrappingOptimizer):
         pairs = scale_invariant_pairs(model)
         if not pairs:
             raise ValueError(
-                "--optimizer bar needs scale-invariant pairs of weights, and the model has none: train it with "
-                "--arch lora --base-arch ..., or declare its pairs with sharp_plugins.core.pairs.declare_pair"
+                "--optimizer bar needs scale-invariant pairs of weights, and the model has none (a prefix makes none): "
+                "train it with --arch lora --base-arch ..., or declare its pairs with sharp_plugins.core.pairs.declare_pair"
             )
         frozen = [pair.name for pair in pairs if not all(p.requires_grad for p in (*pair.x, *pair.y))]
         if frozen:

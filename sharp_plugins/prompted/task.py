@@ -131,8 +131,8 @@ class PromptedGeneration(FairseqTask):
         """The model; where no flag says otherwise, with as many positions and the unused symbols of the data's own model.
 
         Raises:
-            ValueError: it is no language model, its weights come from a checkpoint with another dictionary or shape, or a sequence
-                of the validation data is longer than it.
+            ValueError: it is no language model, its weights come from a checkpoint with another dictionary or shape, or the data's rows
+                do not fit into it.
         """
         sources = {path: self.check_checkpoint(path) for path in filter(Path.is_file, self.checkpoints(from_checkpoint))}
         validated = [] if from_checkpoint or setting(self.cfg, "disable_validation", False) else self.validated()
@@ -153,6 +153,8 @@ class PromptedGeneration(FairseqTask):
         if not from_checkpoint and hasattr(model.decoder, "settings"):
             for path, state in sources.items():
                 check_shape(path, state, model.decoder.settings)
+        if not from_checkpoint:
+            self.check_room(model)
         self.room = min(self.room, model.max_positions())  # a prefix takes some
         for split in validated:
             self.check_lengths(split)
@@ -162,6 +164,21 @@ class PromptedGeneration(FairseqTask):
     def validated(self) -> List[str]:
         """The splits that training validates on."""
         return str(setting(self.cfg, "valid_subset", "valid")).split(",")
+
+    def check_room(self, model) -> None:
+        """Raise ValueError where rows to learn from are too long for *model*, unless ``--tokens-per-sample`` leaves them out."""
+        longest = max([facts["longest"] for split, facts in self.prepared.facts.items() if not split.startswith("test")], default=0)
+        room, prefix = model.max_positions(), getattr(model.decoder, "prefix", None)
+        if room >= min(longest, self.max_positions()):
+            return
+        flag, most = f"--max-target-positions {room}", f"give at least {longest}"
+        if prefix is not None:
+            spare = room + prefix.length - longest
+            flag, most = f"--prefix-length {prefix.length}", f"at most {spare}" if spare > 0 else "there is no room for a prefix"
+        raise ValueError(
+            f"{flag}: rows of up to {longest} positions do not fit into {room}; {most}, or leave longer rows out of training with "
+            f"--tokens-per-sample {room}"
+        )
 
     def checkpoints(self, to_generate: bool) -> List[Path]:
         """Where the model's weights will come from, whether there is a file or not."""

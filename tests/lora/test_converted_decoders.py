@@ -16,7 +16,9 @@ pytest.importorskip("tokenizers")
 BRANCHES = {
     "gpt2": ("gpt2", {}),
     "gpt2, erf": ("gpt2", dict(activation_function="gelu", n_inner=20)),
+    "gpt2, relu": ("gpt2", dict(activation_function="relu")),
     "opt-125m": ("opt", {}),
+    "opt, gelu": ("opt", dict(activation_function="gelu")),
     "opt-350m": ("opt", dict(do_layer_norm_before=False, word_embed_proj_dim=16)),
     "galactica": ("opt", dict(enable_bias=False, activation_function="gelu")),
     "llama": ("llama", {}),

@@ -374,3 +374,24 @@ def test_a_rank_that_does_not_fit_another_layer_is_refused(tmp_path, llama):
 def test_which_decoder_it_is(settings, family):
     found = published({**SIZES, "decoder_ffn_embed_dim": 40, **settings})
     assert (found and found.family) == family
+
+
+@pytest.mark.parametrize(
+    "settings, family, how",
+    [
+        (dict(LEARNED, activation_fn="relu", _name="sharp_gpt2_medium"), "gpt2", "--arch sharp_gpt2_medium"),
+        (dict(LEARNED, activation_fn="gelu", _name="lora", base_arch="sharp_opt_125m"), "opt", "--arch sharp_opt_125m"),
+        (dict(LEARNED, no_ffn_bias=True, _name="sharp_gpt2"), "opt", "--no-ffn-bias"),
+        (
+            dict(LEARNED, activation_fn="relu", _name="sharp_decoder"),
+            "opt",
+            "a guess by --activation-fn relu: --arch sharp_decoder",
+        ),
+    ],
+)
+def test_how_it_is_known(tmp_path, llama, settings, family, how):
+    found = published({**SIZES, "decoder_ffn_embed_dim": 40, **settings})
+    assert found.family == family and how in found.how
+    llama.adapter(tmp_path)
+    with pytest.raises(ValueError, match=re.escape(f"and the model is a converted {family} ({how}")):
+        from_peft(read_adapter(tmp_path), llama.plain, found)

@@ -76,6 +76,22 @@ def test_peft_reads_ours(tmp_path, family, hidden):
     torch.testing.assert_close(from_peft(adapter.tensors, adapter.config, settings), ours.prefix.numbers())
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_prefix_of_a_run_in_half_precision_is_not_rounded_again(dtype):
+    """fairseq keeps the weights as halves, and computes with them in fp32 where nothing else is asked for."""
+    _, ours = decoders.gpt2()
+    ours.prefix = Prefix.of(ours, LENGTH, 64)
+    with torch.no_grad():
+        for p in ours.parameters():
+            p.copy_(p.to(dtype))
+    expected = outputs(ours)
+    state = {f"decoder.{name}": value.to(dtype) for name, value in ours.state_dict().items()}
+    tensors, config = to_peft(state, SIZES)
+    ours.prefix = Prefix.of(ours, LENGTH)
+    ours.prefix.table.data.copy_(from_peft(tensors, config, SIZES))
+    assert torch.equal(outputs(ours), expected)
+
+
 @pytest.mark.parametrize(
     "change, words",
     [
@@ -196,7 +212,9 @@ def test_a_part_of_the_network_that_is_missing_is_named(checkpoints):
 def test_a_decoder_with_lora_is_merged_saved_and_loaded(checkpoints, tmp_path, capsys):
     """With our own names and with transformers', which need no published model here."""
     trained = computed(checkpoints / "lora.pt")
-    succeed(capsys, "merge", checkpoints / "lora.pt", tmp_path / "merged.pt")
+    said = succeed(capsys, "merge", checkpoints / "lora.pt", tmp_path / "merged.pt")
+    assert "without the plugin" not in said
+    assert isinstance(checkpoint(tmp_path / "merged.pt")["cfg"]["model"], dict)
     torch.testing.assert_close(computed(tmp_path / "merged.pt"), trained, rtol=1e-4, atol=1e-5)
     assert (computed(checkpoints / "plain.pt") - trained).abs().max() > 1e-2
     succeed(capsys, "merge", checkpoints / "lora.pt", checkpoints / "lora.pt", tmp_path / "mean.pt")

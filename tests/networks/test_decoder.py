@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 
 from sharp_plugins.core.setting_error import SettingError
-from sharp_plugins.networks import decoder as module
-from sharp_plugins.networks import rotary
-from sharp_plugins.networks.decoder import Decoder, causal_attention
+from sharp_plugins.networks import grouped_attention, rotary
+from sharp_plugins.networks.decoder import Decoder
 from sharp_plugins.networks.decoder_settings import DecoderSettings
+from sharp_plugins.networks.grouped_attention import causal_attention, shared_attention
 
 LLAMA3 = {
     "rope_type": "llama3",
@@ -145,13 +145,16 @@ def test_the_gradient_of_a_rotation():
 
 @pytest.mark.parametrize("shares", [True, False])
 def test_shared_keys_in_every_torch(monkeypatch, shares):
-    if shares and not module.SHARES_KEYS:
+    if shares and not grouped_attention.SHARES_KEYS:
         pytest.skip("this torch has no enable_gqa")
-    monkeypatch.setattr(module, "SHARES_KEYS", shares)
+    monkeypatch.setattr(grouped_attention, "SHARES_KEYS", shares)
     q, k, v = torch.randn(2, 6, 5, 4), torch.randn(2, 2, 5, 4), torch.randn(2, 2, 5, 4)
     wide = [x[:, [0, 0, 0, 1, 1, 1]] for x in (k, v)]
     weights = (q @ wide[0].transpose(2, 3) / 2).masked_fill(torch.ones(5, 5).triu(1).bool(), float("-inf")).softmax(-1)
     torch.testing.assert_close(causal_attention(q, k, v), weights @ wide[1])
+    seen = torch.ones(5, 5, dtype=torch.bool).tril()
+    for visible in (seen, seen.expand(2, 1, 5, 5)):
+        torch.testing.assert_close(shared_attention(q, k, v, visible), weights @ wide[1])
 
 
 # ---------------------------------------------------------------------- unused symbols

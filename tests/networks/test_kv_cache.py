@@ -48,34 +48,36 @@ def test_memory_grows_by_blocks(model, tokens):
     assert cache.keys[0].size(2) == 2 * BLOCK
 
 
-def test_rows_of_different_lengths(model, tokens):
-    lengths, cache = torch.tensor([5, 2, 7]), KVCache()
-    prompts = [row[:length] for row, length in zip(tokens, lengths)]
-    padded = torch.full((3, 7), 1)
-    for row, prompt in zip(padded, prompts):
-        row[: len(prompt)] = prompt
-    model(padded, cache)
-    cache.keep(lengths)
-    more = tokens[:, 20:26]
-    scores = torch.cat([model(more[:, :1], cache), model(more[:, 1:4], cache), model(more[:, 4:], cache)], dim=1)
-    for row, prompt in enumerate(prompts):
-        alone = model(torch.cat([prompt, more[row]])[None])[0, len(prompt) :]
-        torch.testing.assert_close(scores[row], alone, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("ragged", [False, True])
-def test_rows_in_another_order(model, tokens, ragged):
+def test_rows_in_another_order(model, tokens):
     cache, rows = KVCache(), torch.tensor([2, 0, 0, 2])
     model(tokens[:, :6], cache)
-    lengths = torch.tensor([6, 3, 4]) if ragged else torch.tensor([6, 6, 6])
-    if ragged:
-        cache.keep(lengths)
     cache.reorder(rows)
     more = torch.tensor([[4], [5], [6], [7]])
     scores = model(more, cache)
     for i, row in enumerate(rows):
-        alone = model(torch.cat([tokens[row, : lengths[row]], more[i]])[None])[0, -1:]
+        alone = model(torch.cat([tokens[row, :6], more[i]])[None])[0, -1:]
         torch.testing.assert_close(scores[i], alone, rtol=1e-4, atol=1e-5)
+
+
+def test_what_was_not_written_is_not_looked_at(model, tokens, monkeypatch):
+    """New memory holds anything: here not-a-number."""
+    new_empty = torch.Tensor.new_empty
+    monkeypatch.setattr(torch.Tensor, "new_empty", lambda *args, **kwargs: new_empty(*args, **kwargs).fill_(float("nan")))
+    cache = KVCache()
+    model(tokens[:, :6], cache)
+    cache.reorder(torch.tensor([2, 0, 1]))
+    scores = read(model, cache, tokens[[2, 0, 1], 6:], 3, 1, BLOCK)
+    expected = model(tokens[[2, 0, 1], : 10 + BLOCK])[:, 6:]
+    torch.testing.assert_close(scores, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_more_than_the_positions_is_refused(model, tokens):
+    cache, most = KVCache(), model.settings.max_positions
+    model(tokens[:, :BLOCK], cache)
+    with pytest.raises(ValueError, match=f"{most - BLOCK + 1} tokens behind {BLOCK} others are more than the {most} positions"):
+        model(tokens[:, :1].expand(-1, most - BLOCK + 1), cache)
+    assert cache.length == BLOCK
+    assert model(tokens[:, :1].expand(-1, most - BLOCK), cache).isfinite().all()
 
 
 def test_a_prefix_counts_in_positions(model, tokens):

@@ -1,5 +1,7 @@
 """A trained prefix before a decoder's keys and values: the formula, and PEFT on the same weights."""
 
+import copy
+
 import decoders
 import pytest
 import torch
@@ -115,6 +117,28 @@ def test_folded_it_is_the_same(hidden):
     assert torch.equal(decoder(tokens), before)
     assert [name for name, _ in decoder.prefix.named_parameters()] == ["table"]
     assert decoder.prefix.table.shape == (LENGTH, 3 * 2 * 3 * 4)  # layers · (k, v) · kv heads · head
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_in_half_precision_it_is_rounded_once(dtype):
+    torch.manual_seed(0)
+    prefix = Prefix(length=5, layers=2, kv_heads=3, head_width=4, width=36, hidden=64).to(dtype)
+    exact = copy.deepcopy(prefix).double()
+    expected = exact.fc2(torch.tanh(exact.fc1(exact.embedding))).float().to(dtype)
+    assert torch.equal(prefix.numbers(), expected)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(prefix.numbers(), expected)
+    prefix.fold()
+    assert torch.equal(prefix.table, expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_more_than_the_positions_is_refused(kind):
+    _, decoder = with_prefix(kind)
+    most = decoder.settings.max_positions
+    assert decoder(sentences(1, most - LENGTH)).isfinite().all()
+    with pytest.raises(ValueError, match=f"behind {LENGTH} others are more than the {most} positions"):
+        decoder(sentences(1, most - LENGTH + 1))
 
 
 def test_dropout_is_for_training_and_differs_from_row_to_row():

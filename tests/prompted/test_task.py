@@ -236,3 +236,17 @@ def test_the_generator_stops_where_the_format_says(facts):
 def test_a_moved_directory_is_read(data, tmp_path):
     moved = shutil.copytree(data, tmp_path / "moved")
     task_of(moved).load_dataset("train")
+
+
+def test_a_prefix_that_leaves_no_room_for_the_data_is_refused(data):
+    task = task_of(data)
+    longest = max(task.prepared.facts[split]["longest"] for split in ("train", "valid"))
+    most = 64 - longest
+    prefix = ["--arch", "prefix", "--base-arch", *prompts.MODEL[1:], "--prefix-hidden", "0", "--prefix-length"]
+    words = f"--prefix-length {most + 1}: rows of up to {longest} positions do not fit into {longest - 1}; at most {most}, or"
+    with pytest.raises(ValueError, match=words):
+        prompts.trainer(data, model=[*prefix, str(most + 1)]).get_model()
+    prompts.trainer(data, model=[*prefix, str(most)]).get_model()
+    prompts.trainer(data, "--tokens-per-sample", str(longest - 1), model=[*prefix, str(most + 1)]).get_model()
+    with pytest.raises(ValueError, match=f"--max-target-positions 20: rows of up to {longest} positions do not fit into 20; give"):
+        prompts.trainer(data, model=[*prompts.MODEL[:-1], "20"]).get_model()
