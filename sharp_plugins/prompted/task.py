@@ -131,8 +131,8 @@ class PromptedGeneration(FairseqTask):
         """The model; where no flag says otherwise, with as many positions and the unused symbols of the data's own model.
 
         Raises:
-            ValueError: it is no language model, its weights come from a checkpoint with another dictionary or shape, or the data's rows
-                do not fit into it.
+            ValueError: it is no language model, its weights come from a checkpoint with another dictionary or shape, or the data's
+                rows do not fit into it.
         """
         sources = {path: self.check_checkpoint(path) for path in filter(Path.is_file, self.checkpoints(from_checkpoint))}
         validated = [] if from_checkpoint or setting(self.cfg, "disable_validation", False) else self.validated()
