@@ -40,7 +40,7 @@ def shape_of(settings: Mapping[str, Any]) -> Shape:
     """That of the decoder with these settings; ValueError if it is no decoder that takes a prefix."""
     if "decoder_positions" not in settings:
         name = settings.get("base_arch") or settings.get("_name")
-        raise ValueError(f"its architecture is {name}, and prefixes are for decoders of --arch sharp_decoder")
+        raise ValueError(f"its architecture is {name}, and prefixes are for decoders, sharp_decoder in all its sizes")
     heads = settings["decoder_attention_heads"]
     width = settings.get("decoder_head_dim") or settings["decoder_embed_dim"] // heads
     return Shape(settings["decoder_layers"], settings.get("decoder_kv_heads") or heads, width)

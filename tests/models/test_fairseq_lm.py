@@ -38,6 +38,7 @@ def both(data, theirs, ours=""):
     ],
 )
 def test_the_scores_are_fairseqs(text_data, theirs, ours, caplog):
+    caplog.set_level("WARNING")
     old, new = both(text_data, theirs, ours)
     assert "--no-scale-embedding" in caplog.text
     tokens = torch.tensor([[2, 5, 6, 7], [2, 9, 8, 1]])
