@@ -86,6 +86,7 @@ def test_parts_of_fairseqs_decoders_that_ours_has_not(name, words):
 
 
 def test_our_own_checkpoints_stay_as_they_are(text_data, caplog):
+    caplog.set_level("WARNING")
     old = texts.model(text_data, model="gpt2")
     new = texts.trainer(text_data, model="gpt2").get_model()
     new.load_state_dict(old.state_dict(), strict=True)
