@@ -6,9 +6,10 @@ from typing import List, NamedTuple, Optional
 from fairseq import checkpoint_utils
 from fairseq.data import Dictionary
 
-from sharp_plugins.convert.decoder_flags import DEFAULTS, decoder_flags
+from sharp_plugins.convert.decoder_flags import decoder_flags
 from sharp_plugins.models import decoder  # noqa: F401  sharp_decoder
 from sharp_plugins.models.decoder import DecoderModel
+from sharp_plugins.models.decoder_config import DEFAULTS
 from sharp_plugins.text.decoder_directory import MODEL, read_decoder_directory
 from sharp_plugins.text.decoder_tokenizer import DecoderTokenizer
 

@@ -2,21 +2,9 @@
 
 from typing import Any, Dict, List, Optional
 
-from sharp_plugins.models.decoder_config import DecoderConfig
+from sharp_plugins.convert.decoder_names import DERIVED, with_derived
+from sharp_plugins.models.decoder_config import DEFAULTS
 from sharp_plugins.models.decoder_sizes import SIZES
-
-# Settings that other settings stand for where they are not given.
-DERIVED = {
-    "decoder_kv_heads": lambda s: s["decoder_attention_heads"],
-    "decoder_head_dim": lambda s: s["decoder_embed_dim"] // s["decoder_attention_heads"],
-    "decoder_input_dim": lambda s: s["decoder_embed_dim"],
-    "embedding_dropout": lambda s: s["dropout"],
-}
-DEFAULTS: Dict[str, Any] = {
-    name: declared.default
-    for name, declared in DecoderConfig.__dataclass_fields__.items()
-    if name != "tokens_per_sample" and not name.startswith("_")
-}
 
 
 def decoder_flags(model: Dict[str, Any], family: str) -> List[str]:
@@ -57,8 +45,4 @@ def _flags(arch: str, wanted: Dict[str, Any]) -> Optional[List[str]]:
 
 def _whole(settings: Dict[str, Any]) -> Dict[str, Any]:
     """All settings, the derived ones too."""
-    result = {**DEFAULTS, **settings}
-    for name, derive in DERIVED.items():
-        if result[name] is None:
-            result[name] = derive(result)
-    return result
+    return with_derived({**DEFAULTS, **settings})

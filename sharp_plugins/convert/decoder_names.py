@@ -5,7 +5,7 @@ one; OPT's table of positions begins with two rows that no position uses.
 """
 
 import re
-from typing import Any, Callable, Dict, Iterator, NamedTuple, Tuple
+from typing import Any, Callable, Dict, Iterator, Mapping, NamedTuple, Tuple
 
 from torch import Tensor
 
@@ -16,6 +16,13 @@ ANCHOR = {"gpt2": "h.0.ln_1.weight", "opt": "layers.0.fc1.weight", "llama": "lay
 LAYERS = {"gpt2": "h", "opt": "layers", "llama": "layers"}
 TABLE = {"gpt2": "wte.weight", "opt": "embed_tokens.weight", "llama": "embed_tokens.weight"}
 HEAD = "lm_head.weight"
+# Settings of a model that others stand for where they are not given.
+DERIVED: Dict[str, Callable[[Mapping[str, Any]], Any]] = {
+    "decoder_kv_heads": lambda s: s["decoder_attention_heads"],
+    "decoder_head_dim": lambda s: s["decoder_embed_dim"] // s["decoder_attention_heads"],
+    "decoder_input_dim": lambda s: s["decoder_embed_dim"],
+    "embedding_dropout": lambda s: s.get("dropout"),
+}
 # What old files hold beside the weights: masks, and the frequencies of rotary positions.
 BUFFERS = re.compile(r"(^|\.)(attn\.bias|attn\.masked_bias|rotary_emb\.inv_freq)$")
 
@@ -30,6 +37,17 @@ class Part(NamedTuple):
     name: str
     shape: Tuple[int, ...]
     take: Callable[[Tensor], Tensor]
+
+
+def with_derived(settings: Mapping[str, Any]) -> Dict[str, Any]:
+    """A model's settings with those that others stand for.
+
+    >>> with_derived({"decoder_embed_dim": 12, "decoder_attention_heads": 3, "dropout": 0.1})["decoder_head_dim"]
+    4
+    """
+    found = dict(settings)
+    found.update({name: derive(found) for name, derive in DERIVED.items() if found.get(name) is None})
+    return found
 
 
 def parts_of(settings: DecoderModelSettings) -> Dict[str, Part]:

@@ -1,7 +1,7 @@
 """Settings that are out of range, in the library's words; and the same in the words of a command line."""
 
 from contextlib import contextmanager
-from typing import Iterator
+from typing import Iterator, Mapping
 
 
 class SettingError(ValueError):
@@ -28,12 +28,16 @@ class SettingError(ValueError):
         return f"{self.name} {self.problem}"
 
 
+NO_NAMES: Mapping[str, str] = {}
+
+
 @contextmanager
-def as_flags(prefix: str) -> Iterator[None]:
+def as_flags(prefix: str = "", names: Mapping[str, str] = NO_NAMES) -> Iterator[None]:
     """Name the settings as flags where they were given as flags: ``rank must be ...`` becomes ``--lora-rank must be ...``.
 
     Args:
-        prefix: what the flags' names begin with, such as "lora".
+        prefix: what the flags' names begin with, such as "lora"; nothing where they begin with the settings' own.
+        names: what settings are called as flags, where it is not their own name.
 
     Raises:
         ValueError: in the place of a `SettingError`.
@@ -41,4 +45,5 @@ def as_flags(prefix: str) -> Iterator[None]:
     try:
         yield
     except SettingError as error:
-        raise ValueError(f"--{prefix}-{error.name.replace('_', '-')} {error.problem}") from error
+        name = names.get(error.name, error.name).replace("_", "-")
+        raise ValueError(f"--{prefix and f'{prefix}-'}{name} {error.problem}") from error

@@ -7,7 +7,7 @@ import torch
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.dataclass.configs import GenerationConfig
 
-from sharp_plugins.core.setting_error import SettingError
+from sharp_plugins.core.setting_error import as_flags
 from sharp_plugins.generation.generator import Generator
 from sharp_plugins.generation.settings import EARLY_STOPPING, RULES, SearchSettings
 
@@ -126,10 +126,8 @@ def settings_of(flags: Any, dictionary: Any, more: Any = None) -> SearchSettings
         top_k=0 if flags.sampling_topk == -1 else flags.sampling_topk,  # fairseq's −1: not given
         top_p=0.0 if flags.sampling_topp == -1 else flags.sampling_topp,
     )
-    try:
+    with as_flags(names=FLAG_OF):
         settings.check()
-    except SettingError as error:
-        raise ValueError(f"--{FLAG_OF.get(error.name, error.name.replace('_', '-'))} {error.problem}") from error
     return settings
 
 

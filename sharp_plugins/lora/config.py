@@ -115,11 +115,10 @@ def decoder_settings(model: Config) -> Config:
             return model
         from fairseq.models import ARCH_CONFIG_REGISTRY
 
-        from sharp_plugins.models.decoder_config import DecoderConfig
+        from sharp_plugins.models.decoder_config import DEFAULTS
 
         args = argparse.Namespace(**model)
         if arch in ARCH_CONFIG_REGISTRY:
             ARCH_CONFIG_REGISTRY[arch](args)
-        defaults = {name: declared.default for name, declared in DecoderConfig.__dataclass_fields__.items() if name[0] != "_"}
-        model = {**defaults, **{name: value for name, value in vars(args).items() if value is not None}}
+        model = {**DEFAULTS, **{name: value for name, value in vars(args).items() if value is not None}}
     return {**model, "max_target_positions": model.get("max_target_positions") or model.get("tokens_per_sample")}

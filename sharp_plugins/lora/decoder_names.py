@@ -11,7 +11,7 @@ The table is conversion's (`sharp_plugins.convert.decoder_names`). It has no tab
 import re
 from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Tuple
 
-from sharp_plugins.convert.decoder_names import FAMILIES, Part
+from sharp_plugins.convert.decoder_names import FAMILIES, Part, with_derived
 
 OURS = "decoder."
 # What models of OPT's kind may have and GPT-2 has not.
@@ -64,10 +64,7 @@ def published(settings: Mapping[str, Any]) -> Optional[Published]:
     """
     if "decoder_positions" not in settings:
         return None
-    width, heads = settings["decoder_embed_dim"], settings["decoder_attention_heads"]
-    defaults = {"decoder_kv_heads": heads, "decoder_head_dim": width // heads, "decoder_input_dim": width}
-    model = {**dict.fromkeys(("decoder_gated_ffn", *OPT_HAS), False), **settings}
-    model.update({name: value for name, value in defaults.items() if model.get(name) is None})
+    model = with_derived({**dict.fromkeys(("decoder_gated_ffn", *OPT_HAS), False), **settings})
     if bool(model["decoder_gated_ffn"]) != (str(model["decoder_positions"]) == "rotary"):
         return None
     family, how = _family(model)

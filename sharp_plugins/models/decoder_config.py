@@ -1,13 +1,12 @@
 """The flags of ``--arch sharp_decoder``, and the `DecoderSettings` that they stand for."""
 
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Iterator, Optional
+from typing import Any, Dict, Mapping, Optional
 
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from omegaconf import II
 
-from sharp_plugins.core.setting_error import SettingError
+from sharp_plugins.core.setting_error import as_flags
 from sharp_plugins.networks.decoder_settings import ACTIVATIONS, NORMS, POSITIONS, ROPE_SCALINGS, DecoderSettings
 
 
@@ -82,6 +81,12 @@ class DecoderConfig(FairseqDataclass):
     tokens_per_sample: int = II("task.tokens_per_sample")
 
 
+# What a flag that is not given stands for.
+DEFAULTS: Dict[str, Any] = {
+    name: declared.default
+    for name, declared in DecoderConfig.__dataclass_fields__.items()
+    if name != "tokens_per_sample" and not name.startswith("_")
+}
 # The fields of `DecoderSettings` by the flags that set them, and by those that set their opposites.
 FLAGS = {
     "layers": "decoder_layers",
@@ -126,24 +131,23 @@ def settings_of(args, dictionary) -> DecoderSettings:
     strange = [symbol for symbol in args.unused_symbols.split() if symbol not in dictionary]
     if strange:
         raise ValueError(f"--unused-symbols {args.unused_symbols}: {strange[0]} is no symbol of the dictionary")
-    given = {setting: getattr(args, flag) for setting, flag in FLAGS.items()}
-    plain = {setting: value if isinstance(value, (int, float, type(None))) else str(value) for setting, value in given.items()}
-    with as_decoder_flags():
+    flags = {flag: getattr(args, flag) for flag in (*FLAGS.values(), *OPPOSITES.values())}
+    with as_flags(names={**FLAGS, **OPPOSITES, "unused": "unused_symbols"}):
         settings = DecoderSettings(
             vocabulary=len(dictionary),
             unused=tuple(dictionary.index(symbol) for symbol in args.unused_symbols.split()),
-            **plain,
-            **{setting: not getattr(args, flag) for setting, flag in OPPOSITES.items()},
+            **fields_of(flags),
         )
         settings.check()
     return settings
 
 
-@contextmanager
-def as_decoder_flags() -> Iterator[None]:
-    """Name a `SettingError`'s setting as its flag: ``heads 5 do not ...`` becomes ``--decoder-attention-heads 5 do not ...``."""
-    try:
-        yield
-    except SettingError as error:
-        flag = {**FLAGS, **OPPOSITES, "unused": "unused_symbols"}.get(error.name, error.name)
-        raise ValueError(f"--{flag.replace('_', '-')} {error.problem}") from error
+def fields_of(flags: Mapping[str, Any]) -> Dict[str, Any]:
+    """The fields of `DecoderSettings` that *flags* set; *flags* may be some of them alone.
+
+    >>> fields_of({"decoder_layers": 2, "untied_output": True})
+    {'layers': 2, 'tied': False}
+    """
+    plain = {setting: flags[flag] for setting, flag in FLAGS.items() if flag in flags}
+    plain = {setting: value if isinstance(value, (int, float, type(None))) else str(value) for setting, value in plain.items()}
+    return {**plain, **{setting: not flags[flag] for setting, flag in OPPOSITES.items() if flag in flags}}

@@ -8,7 +8,7 @@ from typing import Any, Dict
 from fairseq.models import register_model_architecture
 from fairseq.utils import safe_getattr
 
-from sharp_plugins.models.decoder_config import DecoderConfig
+from sharp_plugins.models.decoder_config import DEFAULTS
 
 
 def _shape(layers: int, width: int, ffn_width: int, heads: int, positions: int) -> Dict[str, Any]:
@@ -95,8 +95,7 @@ def register_sizes() -> None:
 
 def _with(settings: Dict[str, Any]):
     def apply(args):
-        for key, declared in DecoderConfig.__dataclass_fields__.items():
-            if key != "tokens_per_sample" and not key.startswith("_"):
-                setattr(args, key, safe_getattr(args, key, settings.get(key, declared.default)))
+        for key, default in DEFAULTS.items():
+            setattr(args, key, safe_getattr(args, key, settings.get(key, default)))
 
     return apply

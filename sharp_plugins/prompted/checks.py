@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from sharp_plugins.files.checkpoint_config import config_of
 from sharp_plugins.models.decoder import DecoderModel
-from sharp_plugins.models.decoder_config import FLAGS, OPPOSITES
+from sharp_plugins.models.decoder_config import FLAGS, OPPOSITES, fields_of
 from sharp_plugins.networks.decoder_settings import DecoderSettings
 
 logger = logging.getLogger(__name__)
@@ -71,11 +71,10 @@ def check_shape(path: Path, state: Any, ours: DecoderSettings) -> None:
     if ARCH_MODEL_REGISTRY.get(name) is not DecoderModel:
         return
     flags = {**FLAGS, **OPPOSITES}
-    given = {name: model[flag] for name, flag in FLAGS.items() if flag in model}
+    given = fields_of(model)
     if given.get("max_positions") is None:  # the task said it
         given["max_positions"] = ours.max_positions
-    given.update({name: not model[flag] for name, flag in OPPOSITES.items() if flag in model})
-    theirs = replace(ours, **{name: getattr(value, "value", value) for name, value in given.items()})
+    theirs = replace(ours, **given)
 
     def differing(settings: Dict[str, str]) -> str:
         values = {flags[name]: [getattr(each, held) for each in (theirs, ours)] for name, held in settings.items()}
