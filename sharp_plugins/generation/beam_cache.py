@@ -16,9 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sharp_plugins.networks.decoder import causal_attention
 from sharp_plugins.networks.decoder_settings import DecoderSettings
-from sharp_plugins.networks.kv_cache import shared_attention
+from sharp_plugins.networks.grouped_attention import causal_attention, shared_attention
 
 ALIGNED = 8  # attention kernels on a GPU copy a mask whose rows do not begin at multiples of so many numbers
 FIRST_STEPS = 32  # generated tokens a beam for which room is made at first; more as they come
