@@ -13,7 +13,7 @@ Rows are padded on the right, if at all: what a token is computed from stands be
 
 import functools
 import math
-from typing import Any, Optional, Protocol
+from typing import Any, Callable, Dict, Optional, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +24,7 @@ from sharp_plugins.networks.grouped_attention import causal_attention
 from sharp_plugins.networks.rms_norm import RMSNorm
 from sharp_plugins.networks.rotary import Rotation
 
-ACTIVATIONS = {
+ACTIVATIONS: Dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
     "gelu": F.gelu,
     "gelu_accurate": functools.partial(F.gelu, approximate="tanh"),  # as GPT-2's code computes it
@@ -179,8 +179,9 @@ class Decoder(nn.Module):
         for name, module in self.named_modules():
             if isinstance(module, (nn.Linear, nn.Embedding)) and not (module is self.output_projection and self.settings.tied):
                 module.weight.normal_(std=residual if name.endswith(("out_proj", "fc2")) else 0.02)
-                if getattr(module, "bias", None) is not None:
-                    module.bias.zero_()
+                bias = getattr(module, "bias", None)  # an embedding has none
+                if bias is not None:
+                    bias.zero_()
         if self.unused_symbols is not None:
             self.embed_tokens.weight[self.unused_symbols] = 0
             self.output_projection.weight[self.unused_symbols] = 0

@@ -27,8 +27,9 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> T
     if times > 1 and (not SHARES_KEYS or (q.is_cuda and q.dtype == torch.float32)):
         k, v = k.repeat_interleave(times, dim=1), v.repeat_interleave(times, dim=1)
         times = 1
-    shared = {"enable_gqa": True} if times > 1 else {}
-    return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True, **shared)
+    if times > 1:  # torch before 2.5 knows no such word
+        return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True, enable_gqa=True)
+    return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
 
 
 def shared_attention(q: Tensor, k: Tensor, v: Tensor, visible: Optional[Tensor], dropout: float = 0.0) -> Tensor:
