@@ -1,0 +1,169 @@
+"""Samples of a task's data: read from published ones where they are, and else drawn as they were (`sharp_plugins.fewshot.sampling`)."""
+
+import re
+from pathlib import Path
+from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
+
+from sharp_plugins.fewshot.reader import Row, find_file, read
+from sharp_plugins.fewshot.sampling import TEST_ROWS, TEST_SEED, first_of_all, k_per_class, tested
+from sharp_plugins.fewshot.task import CLOZE, Task
+
+# A directory of published samples has directories of such names, K-SEED.
+PUBLISHED = re.compile(r"[0-9]+-[0-9]+")
+TRAIN, VALID, TEST = ("train",), ("dev", "dev_matched", "valid"), ("test", "test_matched")
+
+
+class Sample(NamedTuple):
+    """Rows by split, with the files that they are from, and what a user should know of them before training."""
+
+    rows: Dict[str, List[Row]]
+    files: Dict[str, Path]
+    warnings: List[str]
+
+
+class Sampler:
+    """Draws samples of a task's data.
+
+    Args:
+        places: the directories of ``--data``.
+        strict: refuse a class with too few rows, or with none in the development set, instead of warning.
+
+    Example::
+
+        Sampler(find_task("RTE", "cloze"), [Path("GLUE")]).training(k=16, seed=13).rows["train"]
+    """
+
+    def __init__(self, task: Task, places: Sequence[Path], strict: bool = False):
+        self.task, self.places, self.strict = task, [Path(place) for place in places], strict
+        self._read: Dict[Path, List[Row]] = {}
+
+    # ------------------------------------------------------------------ what a run trains on, and what it is tested on
+
+    def training(self, size: int, seed: int) -> Sample:
+        """The training and the development set.
+
+        Args:
+            size: rows of a class (of the kind cloze), or of all (of the kind decoder).
+
+        Raises:
+            FileNotFoundError: there is neither a published sample nor the whole training file.
+            ValueError: a file cannot be read, a class of the task has no row to train on, or, with *strict*, has too few.
+        """
+        task = self.task
+        published = self._published(size, seed)
+        if published:
+            rows = {split: self._rows(path) for split, path in published.items()}
+            files = published
+        else:
+            path = self.file("train")
+            every = self._rows(path)
+            if task.kind == CLOZE:
+                split = k_per_class([str(row.label) for row in every], size, seed)
+            else:
+                split = first_of_all(len(every), size, task.rows["valid"], seed)
+            rows = {"train": [every[n] for n in split.train], "valid": [every[n] for n in split.valid]}
+            files = {"train": path, "valid": path}
+        return Sample(rows, files, self._look_at(rows, files, size))
+
+    def test(self, seed: int) -> Sample:
+        """The test set: the published one, or the whole file, or the first rows of the shuffled ones.
+
+        Args:
+            seed: of a decoder's sample; that of a masked language model is the same for all seeds.
+        """
+        path = self._published_test()
+        if path:
+            rows = self._rows(path)
+        else:
+            path = self.file("test")
+            every = self._rows(path)
+            rows = [every[number] for number in self._tested(len(every), seed)]
+        warnings = [f"{self.task.name}: the test set has no row of {label}" for label in self._without(rows)]
+        return Sample({"test": rows}, {"test": path}, warnings)
+
+    def is_sampled(self) -> bool:
+        """Whether the test set depends on the seed."""
+        if self.task.kind == CLOZE or self._published_test():
+            return False
+        return len(self._rows(self.file("test"))) > self.task.rows["test"]
+
+    def _tested(self, count: int, seed: int) -> List[int]:
+        if self.task.kind == CLOZE:
+            return tested(count, TEST_ROWS, TEST_SEED)
+        return tested(count, self.task.rows["test"], seed)
+
+    # ------------------------------------------------------------------ files
+
+    def file(self, use: str) -> Path:
+        """The file that the "train" or the "test" set is drawn from.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
+        names = self.task.files.get(use, ())
+        path = find_file(self.places, names)
+        if path is None:
+            directories = ", ".join(map(str, self.places))
+            wanted = " or ".join(f"{name}.tsv or .jsonl" if self.task.form == "rows" else f"{name}.json or .jsonl" for name in names)
+            raise FileNotFoundError(f"--data {directories}: no {use} file of {self.task.name}: {wanted or 'the task names none'}, or .gz")
+        return path
+
+    def _published_places(self) -> List[Path]:
+        """Directories with published samples in directories K-SEED."""
+        found = [place / name for name in self.task.files.get("published", ()) for place in self.places]
+        return [path for path in found if path.is_dir() and any(PUBLISHED.fullmatch(child.name) for child in path.iterdir())]
+
+    def _published(self, size: int, seed: int) -> Dict[str, Path]:
+        """The files of a published sample; none where there is no such sample."""
+        for place in self._published_places():
+            directory = place / f"{size}-{seed}"
+            if directory.is_dir():
+                found = {split: find_file([directory], names) for split, names in (("train", TRAIN), ("valid", VALID))}
+                missing = [split for split, path in found.items() if path is None]
+                if missing:
+                    raise FileNotFoundError(f"{directory}: no {' and no '.join(missing)} file in it, such as train.tsv and dev.tsv")
+                return {split: path for split, path in found.items() if path is not None}
+        return {}
+
+    def _published_test(self) -> Optional[Path]:
+        for place in self._published_places():
+            inside = sorted(child for child in place.iterdir() if PUBLISHED.fullmatch(child.name))
+            path = find_file([place, *inside], TEST)
+            if path:
+                return path
+        return None
+
+    def _rows(self, path: Path) -> List[Row]:
+        if path not in self._read:
+            self._read[path] = read(path, self.task)
+        return self._read[path]
+
+    # ------------------------------------------------------------------ what is odd
+
+    def _without(self, rows: Sequence[Row]) -> List[str]:
+        return [label for label in self.task.labels if not any(row.label == label for row in rows)]
+
+    def _look_at(self, rows: Dict[str, List[Row]], files: Dict[str, Path], size: int) -> List[str]:
+        """Warnings about a sample.
+
+        Raises:
+            ValueError: it cannot be trained on, or is odd and *strict* wants it refused.
+        """
+        name, path = self.task.name, files["train"]
+        for split, flag in (("train", "a smaller number of development rows in the task's file"), ("valid", "more rows")):
+            if not rows[split]:
+                raise ValueError(f"{path}: {name}: no row is left for the {split} set; it takes {flag}")
+        missing = self._without(rows["train"])
+        if missing:
+            raise ValueError(f"{path}: {name}: no row of class {', '.join(missing)} to train on")
+        odd = self._few(rows, size) if self.task.kind == CLOZE else []
+        odd += [f"the development set has no row of class {label}" for label in self._without(rows["valid"])]
+        if odd and self.strict:
+            raise ValueError(f"--strict: {path}: {name}: {'; '.join(odd)}; without --strict it is trained all the same")
+        return [f"{name}: {words}" for words in odd]
+
+    def _few(self, rows: Dict[str, List[Row]], size: int) -> List[str]:
+        def counts(split: str) -> List[Tuple[str, int]]:
+            return [(label, sum(row.label == label for row in rows[split])) for label in self.task.labels]
+
+        return [f"class {label} has {count} rows to train on, and --k is {size}" for label, count in counts("train") if count < size]

@@ -1,0 +1,80 @@
+"""A few-shot task: one YAML file that says where rows are read from, what a prompt is made of them, and how it is trained.
+
+Tasks for masked language models are of the kind ``cloze``, and those for language models of the kind ``decoder``.
+"""
+
+from dataclasses import dataclass, field
+from typing import Dict, Optional, Tuple, Union
+
+from sharp_plugins.fewshot.templates import Template
+
+CLOZE, DECODER = "cloze", "decoder"
+KINDS = (CLOZE, DECODER)
+FORMS = ("rows", "squad", "record")
+# How a decoder is trained: cross entropy over the candidates' mean log-likelihoods; the right candidate's tokens; the answer's tokens.
+CANDIDATES, TEACHER_FORCING, GENERATION = "candidates", "teacher-forcing", "generation"
+TRAININGS = (CANDIDATES, TEACHER_FORCING, GENERATION)
+USES = ("published", "train", "test")
+ROWS = {"train": 1000, "valid": 500, "test": 1000}
+
+Names = Tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task, as `sharp_plugins.fewshot.task_files` reads it.
+
+    Attributes:
+        name: the file's name without its ending.
+        kind: "cloze" or "decoder".
+        about: a line for people, such as the data's source.
+        files: names below ``--data``, in order of preference and without their endings: "published", directories with samples in
+            KxSEED's directories; "train" and "test", the files that samples are drawn from.
+        form: what such a file holds: "rows" (a table, or an object a line), "squad" or "record" (as published).
+        fields: name in templates -> the names that the field may have in the files.
+        label: the names that the label may have in the files; empty where the right candidates are a row's own.
+        labels: label -> all its spellings in the files, itself the first.
+        words: further fields that another field's value decides: name -> (the other field, value -> text).
+        sentences: of the kind cloze, the one or two texts that the layout is about.
+        layout: of the kind cloze, the name of a layout of `sharp_plugins.cloze`, or its settings.
+        prompt: of the kind decoder, the text before a candidate.
+        candidates: label -> candidate.
+        each: the field whose elements are the candidates; they stand in `candidate` where it has "@placeholder".
+        candidate: see `each`.
+        answers: the field with all right elements of `each`, or with all right answers.
+        training: one of `TRAININGS`, of the kind decoder.
+        rows: how many rows a sample of the kind decoder has at most, by split.
+
+    Example::
+
+        >>> Task("SST-2", DECODER, rows={**ROWS, "valid": 100}).metric
+        'accuracy'
+    """
+
+    name: str
+    kind: str
+    about: str = ""
+    files: Dict[str, Names] = field(default_factory=dict)
+    form: str = "rows"
+    fields: Dict[str, Names] = field(default_factory=dict)
+    label: Names = ()
+    labels: Dict[str, Names] = field(default_factory=dict)
+    words: Dict[str, Tuple[str, Dict[str, str]]] = field(default_factory=dict)
+    sentences: Tuple[Template, ...] = ()
+    layout: Union[str, Dict, None] = None
+    prompt: Optional[Template] = None
+    candidates: Dict[str, Template] = field(default_factory=dict)
+    each: str = ""
+    candidate: Optional[Template] = None
+    answers: str = ""
+    training: str = CANDIDATES
+    rows: Dict[str, int] = field(default_factory=lambda: dict(ROWS))
+
+    @property
+    def metric(self) -> str:
+        """What is reported: the share of right rows, or SQuAD's F1."""
+        return "f1" if self.training == GENERATION else "accuracy"
+
+    def label_of(self, text: str) -> Optional[str]:
+        """The label that a file spells so; None where there is none."""
+        return next((label for label, spellings in self.labels.items() if text.strip() in spellings), None)

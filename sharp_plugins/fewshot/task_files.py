@@ -1,0 +1,237 @@
+"""The YAML files of tasks: read, and looked at before any data are."""
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Dict, List, Sequence, Tuple
+
+from sharp_plugins.files.yaml import read_yaml
+from sharp_plugins.fewshot.task import CANDIDATES, CLOZE, DECODER, FORMS, GENERATION, KINDS, ROWS, TRAININGS, USES, Names, Task
+from sharp_plugins.fewshot.templates import PLACEHOLDER, Template, read_template
+
+DIRECTORY = Path(__file__).parent / "tasks"
+# Which settings a kind of task has use for, beside those of all kinds.
+COMMON = {"kind", "about", "files", "form", "fields", "label", "labels", "words"}
+OWN = {CLOZE: {"sentences", "layout"}, DECODER: {"prompt", "candidates", "each", "candidate", "answers", "training", "rows"}}
+NEEDED = {CLOZE: {"files", "fields", "label", "labels", "sentences", "layout"}, DECODER: {"files", "fields", "prompt"}}
+
+
+def named_tasks(kind: str) -> List[str]:
+    """The tasks of a kind that come with the plugin, in the papers' order.
+
+    >>> named_tasks("decoder")
+    ['SST-2', 'CB', 'RTE', 'COPA', 'ReCoRD', 'SQuAD']
+    """
+    order = ["SST-2", "SST-5", "SNLI", "MNLI", "CB", "RTE", "TREC", "COPA", "ReCoRD", "SQuAD"]
+    return sorted((path.stem for path in (DIRECTORY / kind).glob("*.yaml")), key=order.index)
+
+
+def find_task(name: str, kind: str) -> Task:
+    """The named task, or the one in a YAML file.
+
+    Args:
+        kind: of the backbone, "cloze" or "decoder".
+
+    Raises:
+        OSError: the file cannot be opened.
+        ValueError: it is neither, its settings make no task, or it is of the other kind.
+
+    Example::
+
+        find_task("RTE", "decoder").candidates["entailment"]
+    """
+    if name in named_tasks(kind):
+        return read_task(DIRECTORY / kind / f"{name}.yaml")
+    model = {CLOZE: "an encoder", DECODER: "a decoder"}[kind]
+    if not name.endswith((".yaml", ".yml")):
+        raise ValueError(
+            f"--tasks {name}: there is no such task for {model}; choose from {', '.join(named_tasks(kind))}, or name a YAML file"
+        )
+    if not Path(name).is_file():
+        raise FileNotFoundError(f"--tasks {name}: there is no such file")
+    task = read_task(Path(name))
+    if task.kind != kind:
+        raise ValueError(f"--tasks {name}: it is of kind {task.kind}, and --backbone is {model}, which wants kind {kind}")
+    return task
+
+
+def read_task(path: Path) -> Task:
+    """A task of a YAML file.
+
+    Raises:
+        OSError: the file cannot be opened.
+        ValueError: a setting is missing, unknown or of another type, or a template names a field that is not among the fields.
+    """
+    return task_of(read_yaml(path), path.stem, str(path))
+
+
+def task_of(settings: Dict[str, Any], name: str, where: str) -> Task:
+    """A task of a file's settings; *where* is what errors begin with."""
+    kind = settings.get("kind")
+    if kind not in KINDS:
+        raise ValueError(f"{where}: kind is one of {', '.join(KINDS)}, and not {kind!r}")
+    unknown = sorted(map(str, settings.keys() - COMMON - OWN[kind]))
+    missing = sorted(NEEDED[kind] - settings.keys())
+    if unknown or missing:
+        words = f"has no {', '.join(unknown)}; its settings are {', '.join(sorted(COMMON | OWN[kind]))}"
+        raise ValueError(f"{where}: a task of kind {kind} {words if unknown else 'needs ' + ', '.join(missing)}")
+    try:
+        task = Task(name=name, **{one: _READ[one](value) for one, value in settings.items()})
+        _check(task)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+    return task
+
+
+# ---------------------------------------------------------------------- one setting each
+
+
+def _one_of(known: Sequence[str], what: str):
+    def read(value: Any) -> str:
+        if value not in known:
+            raise ValueError(f"{what} is one of {', '.join(known)}, and not {value!r}")
+        return value
+
+    return read
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"a text is expected, and not {value!r}")
+    return value
+
+
+def _label(value: Any) -> str:
+    if type(value) not in (str, int):  # in YAML a bare yes is true
+        raise ValueError(f"a label or a value is {value!r}, and no text; write it in quotes")
+    return str(value)
+
+
+def _names(value: Any) -> Names:
+    listed = [value] if isinstance(value, str) else value
+    if not isinstance(listed, list) or not all(isinstance(one, str) and one for one in listed):
+        raise ValueError(f"a name or a list of names is expected, and not {value!r}")
+    return tuple(listed)
+
+
+def _by_name(value: Any, what: str) -> Dict:
+    if not isinstance(value, dict) or not value:
+        raise ValueError(f"{what} are settings by name, and not {value!r}")
+    return value
+
+
+def _files(value: Any) -> Dict[str, Names]:
+    files = _by_name(value, "files")
+    if not set(files) <= set(USES):
+        raise ValueError(f"files are for {', '.join(USES)}, and not for {', '.join(sorted(set(files) - set(USES)))}")
+    for name in (name for names in map(_names, files.values()) for name in names):
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise ValueError(f"files: {name} is no name below --data")
+    return {use: _names(names) for use, names in files.items()}
+
+
+def _labels(value: Any) -> Dict[str, Names]:
+    found: Dict[str, Names] = {}
+    for label, spellings in _by_name(value, "labels").items():
+        listed = spellings if isinstance(spellings, list) else [] if spellings is None else [spellings]
+        found[_label(label)] = tuple(dict.fromkeys([_label(label), *map(_label, listed)]))
+    every = [spelling for spellings in found.values() for spelling in spellings]
+    twice = sorted({spelling for spelling in every if every.count(spelling) > 1})
+    if len(found) < 2 or twice:
+        raise ValueError(f"labels: {', '.join(twice)} is of two labels" if twice else "labels: two or more are expected")
+    return found
+
+
+def _words(value: Any) -> Dict[str, Tuple[str, Dict[str, str]]]:
+    found = {}
+    for name, one in _by_name(value, "words").items():
+        if not (isinstance(one, dict) and one.keys() == {"field", "texts"}):
+            raise ValueError(f"words: {name} has a field and texts by its values, and not {one!r}")
+        texts = _by_name(one["texts"], f"words: {name}: texts")
+        found[name] = _text(one["field"]), {_label(when): _text(text) for when, text in texts.items()}
+    return found
+
+
+def _sentences(value: Any) -> Tuple[Template, ...]:
+    if not (isinstance(value, list) and 1 <= len(value) <= 2):
+        raise ValueError(f"sentences is a list of one or two templates, and not {value!r}")
+    return tuple(read_template(_text(one)) for one in value)
+
+
+def _layout(value: Any):
+    if not (isinstance(value, dict) or isinstance(value, str)):
+        raise ValueError(f"layout is the name of one of python -m sharp_plugins.cloze, or its settings, and not {value!r}")
+    return value
+
+
+def _rows(value: Any) -> Dict[str, int]:
+    rows = _by_name(value, "rows")
+    if not set(rows) <= set(ROWS) or not all(type(count) is int and count > 0 for count in rows.values()):
+        raise ValueError(f"rows are numbers from 1 for {', '.join(ROWS)}, and not {value!r}")
+    return {**ROWS, **rows}
+
+
+_READ = {
+    "kind": _text,
+    "about": _text,
+    "files": _files,
+    "form": _one_of(FORMS, "form"),
+    "fields": lambda value: {name: _names(names) for name, names in _by_name(value, "fields").items()},
+    "label": _names,
+    "labels": _labels,
+    "words": _words,
+    "sentences": _sentences,
+    "layout": _layout,
+    "prompt": lambda value: read_template(_text(value)),
+    "candidates": lambda value: {_label(k): read_template(_text(v)) for k, v in _by_name(value, "candidates").items()},
+    "each": _text,
+    "candidate": lambda value: read_template(_text(value)),
+    "answers": _text,
+    "training": _one_of(TRAININGS, "training"),
+    "rows": _rows,
+}
+assert _READ.keys() | {"name"} == {one.name for one in fields(Task)}
+
+
+# ---------------------------------------------------------------------- all of them together
+
+
+def _check(task: Task) -> None:
+    """Raise ValueError where the settings do not fit each other."""
+    known = {*task.fields, *task.words}
+    for name, (other, _) in task.words.items():
+        if other not in task.fields:
+            raise ValueError(f"words: {name} is by {other}, which is none of the fields {', '.join(task.fields)}")
+    one = {"prompt": task.prompt, "candidate": task.candidate}
+    templates = [(what, template) for what, template in one.items() if template is not None]
+    templates += [("sentences", template) for template in task.sentences]
+    templates += [(f"candidate of {label}", template) for label, template in task.candidates.items()]
+    for what, template in templates:
+        for name in template.fields:
+            if name not in known:
+                raise ValueError(f"{what}: {{{name}}} is none of the fields; there are {', '.join(sorted(known))}")
+    for what, name in (("each", task.each), ("answers", task.answers)):
+        if name and name not in task.fields:
+            raise ValueError(f"{what}: {name} is none of the fields; there are {', '.join(task.fields)}")
+    if not task.files.get("test") and not task.files.get("published"):
+        raise ValueError("files: none to test on; name them under test")
+    if task.kind == DECODER:
+        _check_decoder(task)
+
+
+def _check_decoder(task: Task) -> None:
+    by_label, by_row, is_generation = bool(task.candidates), bool(task.each), task.training == GENERATION
+    if by_label + by_row + is_generation != 1:
+        raise ValueError(
+            "one of three is expected: candidates (by label), each and candidate (of a row's own list), or training: generation"
+        )
+    if by_label:
+        if not task.label or task.candidates.keys() != task.labels.keys():
+            raise ValueError(
+                f"candidates are of {', '.join(task.candidates)}, and labels of {', '.join(task.labels) or 'none'}: "
+                "both are needed, of the same labels, and label says in which field"
+            )
+        return
+    if not task.answers:
+        raise ValueError("answers is needed: the field with what is right")
+    if by_row and task.candidate is None:
+        raise ValueError(f"candidate is needed: the text in which {PLACEHOLDER} stands for an element of {task.each}")
