@@ -68,8 +68,8 @@ class Prepared(NamedTuple):
         return Encoding(format, tokenizer, dictionary, self.start)
 
 
-def read_prepared(directory) -> Prepared:
-    """What `prepare` wrote.
+def read_prepared(directory, file: str = STAMP, version: int = VERSION, command: str = COMMAND) -> Prepared:
+    """What `prepare` wrote, or another *command* that leaves a stamp of this kind, of its own name and version.
 
     Raises:
         FileNotFoundError: it did not.
@@ -81,24 +81,24 @@ def read_prepared(directory) -> Prepared:
         prepared.facts["train"]["samples"]
     """
     directory = Path(directory)
-    if not (directory / STAMP).is_file():
-        raise FileNotFoundError(f"{directory / STAMP}: not there; `{COMMAND}` writes such a directory")
-    stamp = read_json(directory / STAMP)
+    if not (directory / file).is_file():
+        raise FileNotFoundError(f"{directory / file}: not there; `{command}` writes such a directory")
+    stamp = read_json(directory / file)
     try:
-        if stamp["version"] != VERSION:
-            raise ValueError(f"{directory}: written by another version; make it again with `{COMMAND}`")
+        if stamp["version"] != version:
+            raise ValueError(f"{directory}: written by another version; make it again with `{command}`")
         wanted = {"source": dict, "facts": dict, "arch": str, "max_positions": int, "start": (str, type(None)), "stop": list}
         values = {name: stamp[name] for name in wanted}
         if not all(isinstance(values[name], kind) for name, kind in wanted.items()):
             raise TypeError(" or ".join(wanted))
         prepared = Prepared(directory, **values)
-        checksums, _ = dict(prepared.source["backbone"]), format_of(prepared.format, str(directory / STAMP))
+        checksums, _ = dict(prepared.source["backbone"]), format_of(prepared.format, str(directory / file))
     except (KeyError, TypeError) as error:
-        raise ValueError(f"{directory / STAMP}: not what `{COMMAND}` writes: {error}") from None
+        raise ValueError(f"{directory / file}: not what `{command}` writes: {error}") from None
     there = [name for name in (DICTIONARY, *TOKENIZER_FILES) if (directory / name).is_file()]
     for name in dict.fromkeys([DICTIONARY, TOKENIZER, *checksums, *there]):
         if name not in there or sha256(directory / name) != checksums.get(name):
             raise ValueError(
-                f"{directory / name}: it is not the one that the data were made with; make them again with `{COMMAND}`"
+                f"{directory / name}: it is not the one that the data were made with; make them again with `{command}`"
             )
     return prepared

@@ -52,6 +52,8 @@ class PromptedGeneration(FairseqTask):
         sample["ntokens"]  # symbols of the text, its end among them
     """
 
+    read_data = staticmethod(read_prepared)
+
     @classmethod
     def setup_task(cls, cfg, **unused):
         """The task of a config, a checkpoint's too."""
@@ -64,7 +66,7 @@ class PromptedGeneration(FairseqTask):
         if cfg.add_bos_token:
             raise ValueError("--add-bos-token: the format of the data says what stands before a prompt (prepare's --start)")
         check_bpe(setting(cfg, "bpe", None))
-        self.prepared = read_prepared(cfg.data)
+        self.prepared = self.read_data(cfg.data)
         most = cfg.max_target_positions or self.prepared.max_positions
         if cfg.tokens_per_sample and not 2 <= cfg.tokens_per_sample <= most:
             raise ValueError(f"--tokens-per-sample must be from 2 to {most}, the model's positions, and is {cfg.tokens_per_sample}")
