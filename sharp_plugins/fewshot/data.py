@@ -1,81 +1,180 @@
-"""Samples as data for fairseq: their lines, and what the cloze, the candidates' and the prompted task make of them.
+"""Samples as data for fairseq: their lines in prompts, and what the cloze, the candidates' and the prompted task make of them.
 
-    OUT/lines/{train,valid,test}.jsonl   the rows in prompts, as `sharp_plugins.cloze` or `.candidates` takes them
-    OUT/data/                            what is trained on; of tasks with candidates or a cloze it has the test set too
-    OUT/choices/                         of teacher forcing: candidates of the development and the test set
+    OUT/lines/{train,valid,test}.jsonl   the rows in prompts, as the commands of those tasks take them
+    OUT/data/                            what is trained on, and the test set; in teacher forcing without it
+    OUT/choices/                         in teacher forcing: candidates of the development and the test set
     OUT/prepared.json                    what all this was made of
 
-A directory of a test set alone has the test set's lines and data, as an untrained model needs no more.
+A directory of a test set alone is for an untrained model, which needs no more.
 """
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Callable, Dict, List, NamedTuple, Optional, Union
+from typing import Any, Callable, Dict, List, NamedTuple, Optional
 
 from sharp_plugins.cloze.layout import Layout, find_layout, layout_of
-from sharp_plugins.convert.decoder_backbone import DecoderBackbone
 from sharp_plugins.files.text import read_json
 from sharp_plugins.files.writing import sha256, write_text
 from sharp_plugins.fewshot import sampling
+from sharp_plugins.fewshot.reader import Row
 from sharp_plugins.fewshot.render import candidates_line, cloze_line, text_line
-from sharp_plugins.fewshot.samples import Sample
+from sharp_plugins.fewshot.samples import Sampler
 from sharp_plugins.fewshot.task import CANDIDATES, CLOZE, GENERATION, TEACHER_FORCING, Task
 from sharp_plugins.prompted.formats import END, PROMPT, TEXT, Format
 from sharp_plugins.runs.data import STAMP, make_once
-from sharp_plugins.text.decoder_directory import DecoderDirectory
-from sharp_plugins.text.encoder_directory import Backbone
 
 # Changed with what is written, so that data of an earlier version are refused.
 FORMAT = 1
 LINES, DATA, CHOICES = "lines", "data", "choices"
-# What an answer may take, in symbols: MeZO's max_new_tokens. Its last one is the end, a new line.
+# The most symbols of an answer, its end among them (MeZO's max_new_tokens).
 ANSWER = 50
+Tell = Callable[[str], None]
 
 
-class Model(NamedTuple):
-    """The backbone, as far as data are made for it.
+def quiet(line: str) -> None:
+    """Tells nothing."""
+
+
+class Maker(NamedTuple):
+    """Makes the data of a task for a backbone.
 
     Attributes:
-        backbone: an encoder's or a decoder's directory.
+        backbone: an encoder's or a decoder's directory, as `sharp_plugins.text` reads it.
         checksums: of its dictionary and tokenizer.
         start: the symbol before a decoder's prompt, ``auto`` or ``none``.
-        max_positions: the most symbols of a sequence; None: a layout's, or as many as a decoder has.
+        max_positions: the most symbols of a sequence; None: the layout's, or as many as a decoder has.
+
+    Example::
+
+        Maker(task, Sampler(task, [Path("GLUE")]), backbone, checksums).make(Path("OUT/k16-seed13"), size=16, seed=13)
     """
 
-    backbone: Union[Backbone, DecoderDirectory]
+    task: Task
+    sampler: Sampler
+    backbone: Any
     checksums: Dict[str, str]
     start: str = "auto"
     max_positions: Optional[int] = None
 
+    def make(self, out: Path, size: Optional[int], seed: int, tell: Tell = quiet) -> Path:
+        """Make the data of a sample in the directory *out*, unless they are there.
 
-class Made(NamedTuple):
-    """Where a sample's data are."""
+        Args:
+            size: of the sample, see `Sampler.training`; None for the test set alone.
 
-    directory: Path
-    facts: Dict
+        Raises:
+            OSError: a file is not there or cannot be read.
+            ValueError: a file or a row cannot be used, or *out* holds data of something else, which runs may have been made of.
+        """
+        files = {} if size is None else self.sampler.training_files(size, seed)
+        files["test"] = self.sampler.test_file()
+        source = self._source(files, size, seed)
+        if (out / STAMP).is_file() and read_json(out / STAMP).get("source") != source:
+            raise ValueError(
+                f"{out}: holds data of other files or settings, which runs may have been made of; choose another --out, or delete it"
+            )
+        if make_once(out, source, (LINES, DATA, CHOICES), lambda new: self._write(new, size, seed, tell)):
+            tell(f"{out}: written")
+        return out
 
-    @property
-    def data(self) -> Path:
-        return self.directory / DATA
+    def _source(self, files: Dict[str, Path], size: Optional[int], seed: int) -> Dict:
+        found = {
+            **settings_of(self.task),
+            "files": {split: [path.name, sha256(path)] for split, path in files.items()},
+            "size": size,
+            "seed": seed,
+            "backbone": self.checksums,
+            "start": self.start,
+            "max_positions": self.max_positions,
+        }
+        return json.loads(json.dumps(found))  # tuples as JSON has them
+
+    def _write(self, new: Path, size: Optional[int], seed: int, tell: Tell) -> Dict:
+        rows = {} if size is None else self.sampler.training(size, seed).rows
+        rows["test"] = self.sampler.test(seed).rows["test"]
+        make = {CANDIDATES: self._candidates, TEACHER_FORCING: self._forced, GENERATION: self._answers}
+        (self._cloze if self.task.kind == CLOZE else make[self.task.training])(new, rows, lambda line: tell(f"  {line}"))
+        return {"rows": {split: len(of) for split, of in rows.items()}}
+
+    # ------------------------------------------------------------------ one task of fairseq's each
+
+    def _cloze(self, new: Path, rows: Dict[str, List[Row]], tell: Tell) -> None:
+        from sharp_plugins.cloze.prepare import prepare  # here and below, so that --help imports no fairseq
+
+        layout = layout_for(self.task)
+        if self.max_positions is not None:
+            layout = replace(layout, max_length=self.max_positions)
+        lines = {split: write_lines(new, split, [cloze_line(row, self.task) for row in of]) for split, of in rows.items()}
+        prepare(lines, self.backbone, layout, new / DATA, tell=tell)
+
+    def _candidates(self, new: Path, rows: Dict[str, List[Row]], tell: Tell, part: str = DATA) -> None:
+        from sharp_plugins.candidates.prepare import prepare
+
+        lines = {split: write_lines(new, split, [candidates_line(row, self.task) for row in of]) for split, of in rows.items()}
+        prepare(lines, self.backbone, new / part, self.start, self.max_positions, tell)
+
+    def _forced(self, new: Path, rows: Dict[str, List[Row]], tell: Tell) -> None:
+        """The right candidate as a text after the prompt, and all of them to choose from."""
+        self._candidates(new, {split: of for split, of in rows.items() if split != "train"}, tell, CHOICES)
+        texts = {split: [text_line(row, self.task) for row in of] for split, of in rows.items() if split != "test"}
+        if texts:
+            self._texts(new, texts, Format(start=self.start, text=TEXT), 1, tell)
+
+    def _answers(self, new: Path, rows: Dict[str, List[Row]], tell: Tell) -> None:
+        """The first answer and a new line as a text after the prompt; of the test set all answers, and room for one."""
+        texts = {split: [text_line(row, self.task) for row in of] for split, of in rows.items()}
+        for line in (line for split, of in texts.items() if split != "test" for line in of):
+            line["texts"] = line["texts"][:1]
+        self._texts(new, texts, Format(start=self.start, end="\n", stop=(END,)), ANSWER, tell)
+
+    def _texts(self, new: Path, texts: Dict[str, List[Dict]], format: Format, room: int, tell: Tell) -> None:
+        from sharp_plugins.prompted.prepare import Inputs, Limits, prepare
+
+        assert format.prompt == PROMPT
+        name = {split: f"{split}.text" if (new / LINES / f"{split}.jsonl").exists() else split for split in texts}
+        files = {split: [write_lines(new, name[split], of)] for split, of in texts.items()}
+        positions = self.backbone.max_positions if self.max_positions is None else self.max_positions
+        prepare(Inputs(files), self.backbone, format.check(), new / DATA, Limits(positions, room, "cut"), tell)
+
+
+def settings_of(task: Task) -> Dict:
+    """What decides how a task's data are drawn and put into prompts, beside the files."""
+    return {"format": FORMAT, "sampling": sampling.VERSION, "task": asdict(task)}
+
+
+def write_lines(directory: Path, name: str, lines: List[Dict]) -> Path:
+    """Write JSON lines into the directory of lines, and return the file's path."""
+    path = directory / LINES / f"{name}.jsonl"
+    write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    return path
 
 
 def evaluated_in(task: Task) -> str:
     """The part of a sample's directory that a checkpoint is measured on."""
-    return CHOICES if task.training == TEACHER_FORCING and task.kind != CLOZE else DATA
+    return CHOICES if task.kind != CLOZE and task.training == TEACHER_FORCING else DATA
 
 
-def layout_for(task: Task, where: str) -> Layout:
+def layout_for(task: Task) -> Layout:
     """The layout of a task of the kind cloze.
 
     Raises:
         ValueError: there is none of that name, its settings make none, or its classes or sentences are not the task's.
+
+    Example::
+
+        layout_for(find_task("RTE", "cloze")).words["entailment"]  # "Yes"
     """
-    layout = find_layout(task.layout) if isinstance(task.layout, str) else layout_of(task.layout or {}, f"{where}: layout")
+    where = f"--tasks {task.name}: layout"
+    if isinstance(task.layout, str):
+        try:
+            layout = find_layout(task.layout)
+        except (ValueError, OSError) as error:
+            raise ValueError(f"{where}: {error}") from None
+    else:
+        layout = layout_of(task.layout or {}, where)
     if layout.sentences != len(task.sentences):
-        raise ValueError(f"{where}: its layout has {layout.sentences} sentences, and the task {len(task.sentences)}")
+        raise ValueError(f"{where} has {layout.sentences} sentences, and the task {len(task.sentences)}")
     if set(layout.classes) != set(task.labels):
-        raise ValueError(
-            f"{where}: its layout has words for {', '.join(layout.classes)}, and labels are {', '.join(task.labels)}"
-        )
+        raise ValueError(f"{where} has words for {', '.join(layout.classes)}, and labels are {', '.join(task.labels)}")
     return layout

@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, List, NamedTuple, Optional, Sequence
 
 from sharp_plugins.fewshot.reader import Row, find_file, read
 from sharp_plugins.fewshot.sampling import TEST_ROWS, TEST_SEED, first_of_all, k_per_class, tested
@@ -49,21 +49,25 @@ class Sampler:
             FileNotFoundError: there is neither a published sample nor the whole training file.
             ValueError: a file cannot be read, a class of the task has no row to train on, or, with *strict*, has too few.
         """
-        task = self.task
-        published = self._published(size, seed)
-        if published:
-            rows = {split: self._rows(path) for split, path in published.items()}
-            files = published
+        task, files = self.task, self.training_files(size, seed)
+        if files["train"] != files["valid"]:
+            rows = {split: self._rows(path) for split, path in files.items()}
         else:
-            path = self.file("train")
-            every = self._rows(path)
+            every = self._rows(files["train"])
             if task.kind == CLOZE:
                 split = k_per_class([str(row.label) for row in every], size, seed)
             else:
                 split = first_of_all(len(every), size, task.rows["valid"], seed)
             rows = {"train": [every[n] for n in split.train], "valid": [every[n] for n in split.valid]}
-            files = {"train": path, "valid": path}
         return Sample(rows, files, self._look_at(rows, files, size))
+
+    def training_files(self, size: int, seed: int) -> Dict[str, Path]:
+        """The files of a published sample, or the whole training file for both sets.
+
+        Raises:
+            FileNotFoundError: there is neither.
+        """
+        return self._published(size, seed) or dict.fromkeys(("train", "valid"), self.file("train"))
 
     def test(self, seed: int) -> Sample:
         """The test set: the published one, or the whole file, or the first rows of the shuffled ones.
@@ -71,26 +75,27 @@ class Sampler:
         Args:
             seed: of a decoder's sample; that of a masked language model is the same for all seeds.
         """
-        path = self._published_test()
-        if path:
-            rows = self._rows(path)
-        else:
-            path = self.file("test")
-            every = self._rows(path)
-            rows = [every[number] for number in self._tested(len(every), seed)]
+        path = self.test_file()
+        rows = every = self._rows(path)
+        if path != self._published_test():
+            most, by = (TEST_ROWS, TEST_SEED) if self.task.kind == CLOZE else (self.task.rows["test"], seed)
+            rows = [every[number] for number in tested(len(every), most, by)]
         warnings = [f"{self.task.name}: the test set has no row of {label}" for label in self._without(rows)]
         return Sample({"test": rows}, {"test": path}, warnings)
+
+    def test_file(self) -> Path:
+        """The published test set, or the file that it is drawn from.
+
+        Raises:
+            FileNotFoundError: there is neither.
+        """
+        return self._published_test() or self.file("test")
 
     def is_sampled(self) -> bool:
         """Whether the test set depends on the seed."""
         if self.task.kind == CLOZE or self._published_test():
             return False
         return len(self._rows(self.file("test"))) > self.task.rows["test"]
-
-    def _tested(self, count: int, seed: int) -> List[int]:
-        if self.task.kind == CLOZE:
-            return tested(count, TEST_ROWS, TEST_SEED)
-        return tested(count, self.task.rows["test"], seed)
 
     # ------------------------------------------------------------------ files
 
@@ -141,7 +146,7 @@ class Sampler:
     # ------------------------------------------------------------------ what is odd
 
     def _without(self, rows: Sequence[Row]) -> List[str]:
-        return [label for label in self.task.labels if not any(row.label == label for row in rows)]
+        return [self._spelled(label) for label in self.task.labels if not any(row.label == label for row in rows)]
 
     def _look_at(self, rows: Dict[str, List[Row]], files: Dict[str, Path], size: int) -> List[str]:
         """Warnings about a sample.
@@ -150,20 +155,24 @@ class Sampler:
             ValueError: it cannot be trained on, or is odd and *strict* wants it refused.
         """
         name, path = self.task.name, files["train"]
-        for split, flag in (("train", "a smaller number of development rows in the task's file"), ("valid", "more rows")):
+        for split in ("train", "valid"):
             if not rows[split]:
-                raise ValueError(f"{path}: {name}: no row is left for the {split} set; it takes {flag}")
+                rest = "" if self.task.kind == CLOZE else f" beside {self.task.rows['valid']} rows of the development set"
+                raise ValueError(f"{path}: {name}: it has no row for the {split} set{rest}")
         missing = self._without(rows["train"])
         if missing:
-            raise ValueError(f"{path}: {name}: no row of class {', '.join(missing)} to train on")
+            raise ValueError(f"{path}: {name}: no row of {' and of '.join(missing)} to train on")
         odd = self._few(rows, size) if self.task.kind == CLOZE else []
-        odd += [f"the development set has no row of class {label}" for label in self._without(rows["valid"])]
+        odd += [f"the development set has no row of {label}" for label in self._without(rows["valid"])]
         if odd and self.strict:
             raise ValueError(f"--strict: {path}: {name}: {'; '.join(odd)}; without --strict it is trained all the same")
         return [f"{name}: {words}" for words in odd]
 
     def _few(self, rows: Dict[str, List[Row]], size: int) -> List[str]:
-        def counts(split: str) -> List[Tuple[str, int]]:
-            return [(label, sum(row.label == label for row in rows[split])) for label in self.task.labels]
+        counts = {label: sum(row.label == label for row in rows["train"]) for label in self.task.labels}
+        few = {label: count for label, count in counts.items() if count < size}
+        return [f"{self._spelled(label)} has {count} rows to train on, and --k is {size}" for label, count in few.items()]
 
-        return [f"class {label} has {count} rows to train on, and --k is {size}" for label, count in counts("train") if count < size]
+    def _spelled(self, label: str) -> str:
+        """A class, as people may know it."""
+        return f"class {' or '.join(self.task.labels[label])}"
