@@ -34,22 +34,27 @@ def run_prepare(args) -> None:
 
 
 def run_evaluate(args) -> str:
-    from sharp_plugins.cloze.evaluate import Checkpoint, scores_of, write_predictions
+    from sharp_plugins.cloze.evaluate import Checkpoint, as_json_lines
     from sharp_plugins.cloze.prepared import read_prepared
 
+    if args.batch_size < 1:
+        raise ValueError(f"--batch-size must be 1 or larger, and is {args.batch_size}")
     prepared = read_prepared(args.data)
     splits = args.splits or [split for split in prepared.facts if split != "train"]
     absent = [split for split in splits if split not in prepared.facts]
     if absent or not splits:
         raise ValueError(f"--splits {' '.join(absent)}: {args.data} has {', '.join(prepared.facts)}")
-    checkpoint = Checkpoint(args.checkpoint, prepared, args.device, args.batch_size)
-    predictions = {split: checkpoint.predict(split) for split in splits}
-    scores = {split: scores_of(found) for split, found in predictions.items()}
+    checkpoint = Checkpoint(args.checkpoint, prepared, args.device)
+    predictions = {split: checkpoint.predict(split, args.batch_size) for split in splits}
+    scores = {split: found.scores() for split, found in predictions.items()}
+    if args.predictions:
+        write_text(args.predictions, "".join(as_json_lines(predictions, prepared.layout.classes)))
     if args.json:
         write_text(args.json, json.dumps(scores, indent=2) + "\n")
-    if args.predictions:
-        write_predictions(args.predictions, predictions, prepared)
-    return "\n".join(f"{split}: accuracy {found['accuracy']:.2f}, {found['rows']} rows" for split, found in scores.items())
+    return "\n".join(
+        f"{split}: accuracy {found['accuracy']:.2f}, loss {found['loss']:.4f}, {found['examples']} examples"
+        for split, found in scores.items()
+    )
 
 
 def main(argv=None) -> int:
@@ -79,9 +84,9 @@ def main(argv=None) -> int:
     command.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a trained one, or a backbone's model.pt (zero-shot)")
     command.add_argument("data", type=Path, metavar="DATA", help="directory that prepare wrote")
     command.add_argument("--splits", nargs="+", metavar="SPLIT", help="what to score (default: all but train)")
-    command.add_argument("--json", type=Path, metavar="FILE", help="write the scores, not rounded, into a file too")
-    words = "write SPLIT.jsonl into a directory: of each row the label, the prediction and the logits of all classes"
-    command.add_argument("--predictions", type=Path, metavar="DIR", help=words)
+    command.add_argument("--json", type=Path, metavar="FILE", help='write {"SPLIT": {"accuracy", "loss", "examples"}} into a file')
+    words = "write JSON lines: of each row the label, the prediction and the logits of all classes"
+    command.add_argument("--predictions", type=Path, metavar="FILE", help=words)
     command.add_argument("--batch-size", type=int, default=64, metavar="N", help="rows at once (default: 64)")
     command.add_argument("--device", help="cpu or cuda (default: cuda where there is a GPU)")
     args = parser.parse_args(argv)

@@ -19,6 +19,7 @@ from sharp_plugins.convert.weights import TOKEN_TYPES, fairseq_weights, read_wei
 from sharp_plugins.files.writing import unfinished_in
 from sharp_plugins.models import bert  # noqa: F401  sharp_bert
 from sharp_plugins.text import bpe
+from sharp_plugins.text.encoder_directory import PUBLISHED
 from sharp_plugins.text.tokenizer import PairFormat, Tokenizer
 
 ARCHITECTURES = {"bert": ("sharp_bert_base", "sharp_bert_large", "sharp_minilm"), "roberta": ("roberta_base", "roberta_large")}
@@ -62,10 +63,11 @@ def convert(directory, out) -> Converted:
     flags = architecture_flags(settings)
     cfg = build_config(flags, settings)
     state = complete_state(directory, published, cfg, tokenizer)
+    has_lm_head = "encoder.lm_head.bias" in published
 
     with unfinished_in(out) as unfinished:
         tokenizer.save(unfinished)
-        torch.save(checkpoint(cfg, state), unfinished / "model.pt")
+        torch.save({**checkpoint(cfg, state), PUBLISHED: {"lm_head": has_lm_head}}, unfinished / "model.pt")
         for name in sorted(os.listdir(unfinished), key=lambda name: name == "model.pt"):
             os.replace(unfinished / name, out / name)
     numbers = {value.data_ptr(): value.numel() for value in state.values()}  # tied ones once
@@ -74,7 +76,7 @@ def convert(directory, out) -> Converted:
         flags=flags,
         symbols=len(tokenizer.symbols),
         weights=sum(numbers.values()),
-        has_lm_head="encoder.lm_head.bias" in published,
+        has_lm_head=has_lm_head,
         left_out=left_out,
         pairs=pairs,
     )

@@ -24,6 +24,7 @@ import torch
 from fairseq import utils
 from fairseq.criterions import register_criterion
 from fairseq.criterions.sentence_prediction import SentencePredictionConfig
+from fairseq.dataclass import FairseqDataclass
 from torch import Tensor
 
 from sharp_plugins.criterions.perturbed_embeddings import (
@@ -40,7 +41,7 @@ from sharp_plugins.criterions.regularized import GivenOutput, Pieces, SentencePr
 
 
 @dataclass
-class FreeLBConfig(SentencePredictionConfig):
+class FreeLBConfig(FairseqDataclass):
     freelb_steps: int = field(
         default=3, metadata={"help": "K, the number of passes; 1 trains at δ₀ alone (default: the authors' for RoBERTa on MNLI)"}
     )
@@ -60,6 +61,11 @@ class FreeLBConfig(SentencePredictionConfig):
     )
 
 
+@dataclass
+class FreeLBSentencePredictionConfig(FreeLBConfig, SentencePredictionConfig):
+    pass
+
+
 def initial_perturbation_(delta: Tensor, real: Tensor, magnitude: float) -> Tensor:
     """Fill *delta* (B, T, D) with δ₀, 0 at padding, and return it; *real* (B, T, 1) marks the tokens.
 
@@ -76,18 +82,14 @@ def initial_perturbation_(delta: Tensor, real: Tensor, magnitude: float) -> Tens
     return delta.uniform_(-1, 1).mul_(real).mul_(magnitude / entries.sqrt())
 
 
-@register_criterion("freelb_sentence_prediction", dataclass=FreeLBConfig)
-class FreeLBSentencePrediction(SentencePrediction):
-    """``sentence_prediction`` with FreeLB; ``freelb_gap`` is the rise of the loss from the first to the last point.
+class FreeLB:
+    """The method; the task comes from the other base. ``freelb_gap`` is the rise of the loss from the first to the last point.
     ``tests/plain.py`` has a slow plain twin.
 
-    Example; the task, the model and the sample are yours::
+    Example::
 
-        >>> criterion = FreeLBSentencePrediction.build_criterion(FreeLBConfig(freelb_steps=2), task)
-        >>> loss, sample_size, log = criterion(model, sample)
-        >>> losses = criterion.sentence_losses(model, sample)  # (B,), for δ-SAM
-        >>> "freelb_gap" in log, len(losses)
-        (True, 4)
+        class FreeLBSentencePrediction(FreeLB, SentencePrediction):
+            pass
     """
 
     measures = ("freelb_gap",)
@@ -123,3 +125,17 @@ class FreeLBSentencePrediction(SentencePrediction):
             losses.append(loss.detach())
         nothing = losses[0].new_zeros(())
         return Pieces(outputs, 1 / cfg.freelb_steps, nothing, {"freelb_gap": losses[-1] - losses[0]})
+
+
+@register_criterion("freelb_sentence_prediction", dataclass=FreeLBSentencePredictionConfig)
+class FreeLBSentencePrediction(FreeLB, SentencePrediction):
+    """``sentence_prediction`` with FreeLB.
+
+    Example; the task, the model and the sample are yours::
+
+        >>> criterion = FreeLBSentencePrediction.build_criterion(FreeLBSentencePredictionConfig(freelb_steps=2), task)
+        >>> loss, sample_size, log = criterion(model, sample)
+        >>> losses = criterion.sentence_losses(model, sample)  # (B,), for δ-SAM
+        >>> "freelb_gap" in log, len(losses)
+        (True, 4)
+    """

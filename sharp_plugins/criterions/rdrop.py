@@ -19,19 +19,25 @@ from dataclasses import dataclass, field
 from fairseq.criterions import register_criterion
 from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEntropyCriterionConfig
 from fairseq.criterions.sentence_prediction import SentencePredictionConfig
+from fairseq.dataclass import FairseqDataclass
 
 from sharp_plugins.criterions.regularized import LabelSmoothedCrossEntropy, Pieces, SentencePrediction, check_flag, halves, twice
 
 
 @dataclass
-class RDropSentencePredictionConfig(SentencePredictionConfig):
+class RDropConfig(FairseqDataclass):
     rdrop_alpha: float = field(
         default=1.0,
         metadata={
-            "help": "α, the weight of the divergence between the two passes; 0 is sentence_prediction (default: the "
+            "help": "α, the weight of the divergence between the two passes; 0 is the stock criterion (default: the "
             "authors' code; the paper searches 0.1, 0.5, 1.0 for language understanding)"
         },
     )
+
+
+@dataclass
+class RDropSentencePredictionConfig(RDropConfig, SentencePredictionConfig):
+    pass
 
 
 @dataclass

@@ -28,6 +28,7 @@ import torch
 from fairseq import utils
 from fairseq.criterions import register_criterion
 from fairseq.criterions.sentence_prediction import SentencePredictionConfig
+from fairseq.dataclass import FairseqDataclass
 
 from sharp_plugins.criterions.perturbed_embeddings import (
     DROPOUTS,
@@ -42,7 +43,7 @@ from sharp_plugins.criterions.regularized import Pieces, SentencePrediction, che
 
 
 @dataclass
-class SMARTConfig(SentencePredictionConfig):
+class SMARTConfig(FairseqDataclass):
     smart_lambda: float = field(
         default=1.0,
         metadata={
@@ -79,18 +80,19 @@ class SMARTConfig(SentencePredictionConfig):
     )
 
 
-@register_criterion("smart_sentence_prediction", dataclass=SMARTConfig)
-class SMARTSentencePrediction(SentencePrediction):
-    """``sentence_prediction`` with SMART's adversarial regularization, and with μ > 0 its proximal point method.
+@dataclass
+class SMARTSentencePredictionConfig(SMARTConfig, SentencePredictionConfig):
+    pass
+
+
+class SMART:
+    """The adversarial regularization, and with μ > 0 the proximal point method; the task comes from the other base.
     ``tests/plain.py`` has a slow plain twin.
 
-    Example; the task, the model and the sample are yours::
+    Example::
 
-        >>> criterion = SMARTSentencePrediction.build_criterion(SMARTConfig(smart_lambda=1.0), task)
-        >>> loss, sample_size, log = criterion(model, sample)
-        >>> losses = criterion.sentence_losses(model, sample)  # (B,), for δ-SAM
-        >>> "smart_divergence" in log, len(losses)
-        (True, 4)
+        class SMARTSentencePrediction(SMART, SentencePrediction):
+            pass
     """
 
     measures = ("smart_divergence", "smart_bregman")
@@ -154,3 +156,17 @@ class SMARTSentencePrediction(SentencePrediction):
                 direction = normalized(gradient(divergence, delta, keep_graph=False) * real, order=float("inf"))
             delta = (delta.detach() + cfg.smart_step_size * direction).clamp(-cfg.smart_eps, cfg.smart_eps)
         return clean, self.divergence(model, sample, predict_at(delta), clean)
+
+
+@register_criterion("smart_sentence_prediction", dataclass=SMARTSentencePredictionConfig)
+class SMARTSentencePrediction(SMART, SentencePrediction):
+    """``sentence_prediction`` with SMART.
+
+    Example; the task, the model and the sample are yours::
+
+        >>> criterion = SMARTSentencePrediction.build_criterion(SMARTSentencePredictionConfig(smart_lambda=1.0), task)
+        >>> loss, sample_size, log = criterion(model, sample)
+        >>> losses = criterion.sentence_losses(model, sample)  # (B,), for δ-SAM
+        >>> "smart_divergence" in log, len(losses)
+        (True, 4)
+    """

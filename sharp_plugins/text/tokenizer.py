@@ -16,7 +16,7 @@ How two sentences are put together is the tokenizer's too, and not the model's: 
 import json
 import re
 from pathlib import Path
-from typing import Dict, Iterable, List, NamedTuple
+from typing import Dict, Iterable, List, NamedTuple, Optional
 
 from fairseq.data import Dictionary
 
@@ -126,6 +126,11 @@ class Tokenizer:
         """The text of symbols, as the published tokenizer writes it; special ones stay, but for those around a sentence."""
         ids = [self._id_of[symbol] for symbol in symbols if symbol in self._id_of and symbol not in AROUND]
         return self.backend.decode(ids, skip_special_tokens=False)
+
+    def symbol_of(self, token: str) -> Optional[str]:
+        """The symbol of a token as the published vocabulary spells it; None where it has none."""
+        index = self.backend.token_to_id(token)
+        return None if index is None else self._symbol_of[index]
 
     def begins_a_word(self, symbol: str) -> bool:
         """Whether a word begins with a symbol: with WordPieces one without ``##``, with byte-level BPE one with a space."""

@@ -1,0 +1,79 @@
+"""What of a run does not fit cloze prompts, or the checkpoint that its weights come from: refused before anything trains."""
+
+import logging
+from pathlib import Path
+from typing import Any, Dict
+
+from omegaconf.errors import OmegaConfBaseException
+
+from sharp_plugins.cloze.prepared import COMMAND, Prepared
+from sharp_plugins.files.writing import sha256
+from sharp_plugins.text.encoder_directory import has_lm_head
+
+logger = logging.getLogger(__name__)
+
+# What a checkpoint's "task_state" is called that tells which data it was trained on.
+STATE = "cloze"
+CRITERIONS = ("cloze", "rdrop_cloze", "r3f_cloze", "freelb_cloze", "smart_cloze")
+
+
+def setting(cfg, name: str, default: Any) -> Any:
+    """A setting that the task's config takes from another part of the run; *default* where there is no such part."""
+    try:
+        value = getattr(cfg, name, None)
+    except OmegaConfBaseException:  # an interpolation, of a config that stands alone
+        return default
+    stands_alone = isinstance(value, str) and value.startswith("${")
+    return default if value is None or stands_alone else value
+
+
+def check_criterion(name: Any) -> None:
+    """Raise ValueError where a criterion wants another task's batches."""
+    if name not in CRITERIONS:
+        raise ValueError(f"--criterion {name}: --task cloze has {', '.join(CRITERIONS)}")
+
+
+def state_of(prepared: Prepared) -> Dict[str, Any]:
+    """What a checkpoint says of the data that it was trained on."""
+    return {"vocabulary": dict(prepared.checksums), "layout": prepared.layout.as_dict()}
+
+
+def check_checkpoint(path: Path, state: Any, prepared: Prepared) -> None:
+    """Look at the checkpoint that weights come from.
+
+    Args:
+        state: what it holds.
+
+    Raises:
+        ValueError: its masked-language-model head was never trained, or its vocabulary is not the data's, as far as it says.
+    """
+    weights = state.get("model") if isinstance(state, dict) else None
+    if not isinstance(weights, dict) or not has_lm_head(state):
+        raise ValueError(
+            f"{path}: it has no masked-language-model head, with which --task cloze fills the mask: encoder.lm_head.* is not there, "
+            "or is a new model's. Convert a checkpoint that was published with it (BERT: cls.predictions.*, RoBERTa: lm_head.*)"
+        )
+    check_vocabulary((state.get("task_state") or {}).get(STATE), prepared, path)
+    beside = {name: path.parent / name for name in prepared.checksums}
+    # A converted model lies beside both. A directory of data may hold checkpoints too, and then says the same.
+    if all(file.is_file() for file in beside.values()):
+        check_vocabulary({"vocabulary": {name: sha256(file) for name, file in beside.items()}}, prepared, path.parent)
+
+
+def check_vocabulary(saved: Any, prepared: Prepared, where) -> None:
+    """Raise ValueError where a checkpoint was trained with another vocabulary; warn where the layout was another.
+
+    Args:
+        saved: of `state_of`, or nothing.
+    """
+    if not saved:
+        return
+    others = [name for name, checksum in prepared.checksums.items() if saved["vocabulary"].get(name) != checksum]
+    if others:
+        raise ValueError(
+            f"{where}: its {' and '.join(others)} are another model's than those of {prepared.directory}: make the data with this "
+            f"model's directory, `{COMMAND} --backbone DIR`"
+        )
+    ours = prepared.layout.as_dict()
+    if saved.get("layout", ours) != ours:
+        logger.warning("%s was trained with another layout: %s, and the data have %s", where, saved["layout"], ours)
