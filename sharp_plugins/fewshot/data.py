@@ -3,30 +3,31 @@
     OUT/lines/{train,valid,test}.jsonl   the rows in prompts, as the commands of those tasks take them
     OUT/data/                            what is trained on, and the test set; in teacher forcing without it
     OUT/choices/                         in teacher forcing: candidates of the development and the test set
+    OUT/zero-shot.json                   what the backbone scores on the test set, once it was asked
     OUT/prepared.json                    what all this was made of
 
 A directory of a test set alone is for an untrained model, which needs no more.
 """
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Callable, Dict, List, NamedTuple, Optional
+from typing import Any, Callable, Dict, List, Optional
 
 from sharp_plugins.cloze.layout import Layout, find_layout, layout_of
-from sharp_plugins.files.text import read_json
-from sharp_plugins.files.writing import sha256, write_text
 from sharp_plugins.fewshot import sampling
 from sharp_plugins.fewshot.reader import Row
 from sharp_plugins.fewshot.render import candidates_line, cloze_line, text_line
 from sharp_plugins.fewshot.samples import Sampler
 from sharp_plugins.fewshot.task import CANDIDATES, CLOZE, GENERATION, TEACHER_FORCING, Task
-from sharp_plugins.prompted.formats import END, PROMPT, TEXT, Format
+from sharp_plugins.files.text import read_json
+from sharp_plugins.files.writing import sha256, write_text
+from sharp_plugins.prompted.formats import END, TEXT, Format
 from sharp_plugins.runs.data import STAMP, make_once
 
 # Changed with what is written, so that data of an earlier version are refused.
 FORMAT = 1
-LINES, DATA, CHOICES = "lines", "data", "choices"
+LINES, DATA, CHOICES, ZERO_SHOT = "lines", "data", "choices", "zero-shot.json"
 # The most symbols of an answer, its end among them (MeZO's max_new_tokens).
 ANSWER = 50
 Tell = Callable[[str], None]
@@ -36,7 +37,8 @@ def quiet(line: str) -> None:
     """Tells nothing."""
 
 
-class Maker(NamedTuple):
+@dataclass(frozen=True)
+class Maker:
     """Makes the data of a task for a backbone.
 
     Attributes:
@@ -44,6 +46,7 @@ class Maker(NamedTuple):
         checksums: of its dictionary and tokenizer.
         start: the symbol before a decoder's prompt, ``auto`` or ``none``.
         max_positions: the most symbols of a sequence; None: the layout's, or as many as a decoder has.
+        strict: refuse what else is a warning: a class with fewer rows than k, or with none in the development set.
 
     Example::
 
@@ -56,6 +59,7 @@ class Maker(NamedTuple):
     checksums: Dict[str, str]
     start: str = "auto"
     max_positions: Optional[int] = None
+    strict: bool = False
 
     def make(self, out: Path, size: Optional[int], seed: int, tell: Tell = quiet) -> Path:
         """Make the data of a sample in the directory *out*, unless they are there.
@@ -72,11 +76,18 @@ class Maker(NamedTuple):
         source = self._source(files, size, seed)
         if (out / STAMP).is_file() and read_json(out / STAMP).get("source") != source:
             raise ValueError(
-                f"{out}: holds data of other files or settings, which runs may have been made of; choose another --out, or delete it"
+                f"{out}: holds data of other files or settings, of which runs may be made; choose another --out, or delete it"
             )
-        if make_once(out, source, (LINES, DATA, CHOICES), lambda new: self._write(new, size, seed, tell)):
-            tell(f"{out}: written")
+        made = make_once(out, source, (LINES, DATA, CHOICES, ZERO_SHOT), lambda new: self._write(new, size, seed, tell))
+        self._warn(read_json(out / STAMP)["warnings"], tell)
+        tell(f"{out}: {'written' if made else 'nothing to do, all was there'}")
         return out
+
+    def _warn(self, warnings: List[str], tell: Tell) -> None:
+        if warnings and self.strict:
+            raise ValueError(f"--strict: {'; '.join(warnings)}; without --strict such a sample is trained on")
+        for warning in warnings:
+            tell(f"warning: {warning}")
 
     def _source(self, files: Dict[str, Path], size: Optional[int], seed: int) -> Dict:
         found = {
@@ -91,11 +102,13 @@ class Maker(NamedTuple):
         return json.loads(json.dumps(found))  # tuples as JSON has them
 
     def _write(self, new: Path, size: Optional[int], seed: int, tell: Tell) -> Dict:
-        rows = {} if size is None else self.sampler.training(size, seed).rows
-        rows["test"] = self.sampler.test(seed).rows["test"]
+        samples = [*([] if size is None else [self.sampler.training(size, seed)]), self.sampler.test(seed)]
+        rows = {split: of for sample in samples for split, of in sample.rows.items()}
+        warnings = [warning for sample in samples for warning in sample.warnings]
+        self._warn(warnings, quiet)  # before anything is written
         make = {CANDIDATES: self._candidates, TEACHER_FORCING: self._forced, GENERATION: self._answers}
         (self._cloze if self.task.kind == CLOZE else make[self.task.training])(new, rows, lambda line: tell(f"  {line}"))
-        return {"rows": {split: len(of) for split, of in rows.items()}}
+        return {"rows": {split: len(of) for split, of in rows.items()}, "warnings": warnings}
 
     # ------------------------------------------------------------------ one task of fairseq's each
 
@@ -131,7 +144,6 @@ class Maker(NamedTuple):
     def _texts(self, new: Path, texts: Dict[str, List[Dict]], format: Format, room: int, tell: Tell) -> None:
         from sharp_plugins.prompted.prepare import Inputs, Limits, prepare
 
-        assert format.prompt == PROMPT
         name = {split: f"{split}.text" if (new / LINES / f"{split}.jsonl").exists() else split for split in texts}
         files = {split: [write_lines(new, name[split], of)] for split, of in texts.items()}
         positions = self.backbone.max_positions if self.max_positions is None else self.max_positions

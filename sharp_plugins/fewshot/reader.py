@@ -6,9 +6,9 @@ A table's texts lose their outer white space, as some published ones end in a sp
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence
 
+from sharp_plugins.fewshot.task import Task
 from sharp_plugins.files.rows import read_rows
 from sharp_plugins.files.text import byte_lines, decode, parse_json, text_lines
-from sharp_plugins.fewshot.task import Task
 
 ENDINGS = (".tsv", ".tsv.gz", ".jsonl", ".jsonl.gz", ".json", ".json.gz")
 
@@ -53,8 +53,7 @@ def read(path: Path, task: Task) -> List[Row]:
 
 def _rows(path: Path) -> Iterator[tuple]:
     if ".tsv" in path.suffixes:
-        for where, fields in read_rows(path, lambda names: lambda texts, _, where: (where, dict(zip(names, texts)))).rows:
-            yield where, {name: text.strip() for name, text in fields.items()}
+        yield from read_rows(path, _by_column).rows
         return
     for number, line in text_lines(path):
         if line.strip():
@@ -63,6 +62,10 @@ def _rows(path: Path) -> Iterator[tuple]:
             if not isinstance(fields, dict):
                 raise ValueError(f"{where}: an object with a row's fields is expected")
             yield where, fields
+
+
+def _by_column(names: Sequence[str]):
+    return lambda texts, number, where: (where, {name: text.strip() for name, text in zip(names, texts)})
 
 
 def _squad(path: Path) -> Iterator[tuple]:

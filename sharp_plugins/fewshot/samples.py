@@ -1,4 +1,4 @@
-"""Samples of a task's data: read from published ones where they are, and else drawn as they were (`sharp_plugins.fewshot.sampling`)."""
+"""Samples of a task's data: the published ones where they are, and else drawn as those were (`sharp_plugins.fewshot.sampling`)."""
 
 import re
 from pathlib import Path
@@ -26,15 +26,14 @@ class Sampler:
 
     Args:
         places: the directories of ``--data``.
-        strict: refuse a class with too few rows, or with none in the development set, instead of warning.
 
     Example::
 
-        Sampler(find_task("RTE", "cloze"), [Path("GLUE")]).training(k=16, seed=13).rows["train"]
+        Sampler(find_task("RTE", "cloze"), [Path("GLUE")]).training(size=16, seed=13).rows["train"]
     """
 
-    def __init__(self, task: Task, places: Sequence[Path], strict: bool = False):
-        self.task, self.places, self.strict = task, [Path(place) for place in places], strict
+    def __init__(self, task: Task, places: Sequence[Path]):
+        self.task, self.places = task, [Path(place) for place in places]
         self._read: Dict[Path, List[Row]] = {}
 
     # ------------------------------------------------------------------ what a run trains on, and what it is tested on
@@ -47,7 +46,7 @@ class Sampler:
 
         Raises:
             FileNotFoundError: there is neither a published sample nor the whole training file.
-            ValueError: a file cannot be read, a class of the task has no row to train on, or, with *strict*, has too few.
+            ValueError: a file cannot be read, or a class of the task has no row to train on.
         """
         task, files = self.task, self.training_files(size, seed)
         if files["train"] != files["valid"]:
@@ -109,8 +108,12 @@ class Sampler:
         path = find_file(self.places, names)
         if path is None:
             directories = ", ".join(map(str, self.places))
-            wanted = " or ".join(f"{name}.tsv or .jsonl" if self.task.form == "rows" else f"{name}.json or .jsonl" for name in names)
-            raise FileNotFoundError(f"--data {directories}: no {use} file of {self.task.name}: {wanted or 'the task names none'}, or .gz")
+            wanted = " or ".join(
+                f"{name}.tsv or .jsonl" if self.task.form == "rows" else f"{name}.json or .jsonl" for name in names
+            )
+            raise FileNotFoundError(
+                f"--data {directories}: no {use} file of {self.task.name}: {wanted or 'the task names none'}, or .gz"
+            )
         return path
 
     def _published_places(self) -> List[Path]:
@@ -152,7 +155,7 @@ class Sampler:
         """Warnings about a sample.
 
         Raises:
-            ValueError: it cannot be trained on, or is odd and *strict* wants it refused.
+            ValueError: it cannot be trained on.
         """
         name, path = self.task.name, files["train"]
         for split in ("train", "valid"):
@@ -164,9 +167,7 @@ class Sampler:
             raise ValueError(f"{path}: {name}: no row of {' and of '.join(missing)} to train on")
         odd = self._few(rows, size) if self.task.kind == CLOZE else []
         odd += [f"the development set has no row of {label}" for label in self._without(rows["valid"])]
-        if odd and self.strict:
-            raise ValueError(f"--strict: {path}: {name}: {'; '.join(odd)}; without --strict it is trained all the same")
-        return [f"{name}: {words}" for words in odd]
+        return [f"{name}: {words} ({path})" for words in odd]
 
     def _few(self, rows: Dict[str, List[Row]], size: int) -> List[str]:
         counts = {label: sum(row.label == label for row in rows["train"]) for label in self.task.labels}

@@ -1,6 +1,6 @@
 """Which rows are trained on, which choose the checkpoint, and which are tested: as MeZO's code draws them.
 
-Every function here takes how many rows there are, or their labels, and returns numbers of rows: it reads nothing and prints nothing.
+Every function here is given how many rows there are, or their labels, and returns numbers of rows. It reads and prints nothing.
 
 Sources: MeZO (github.com/princeton-nlp/MeZO), ``medium_models/tools/generate_k_shot_data.py`` and
 ``large_models/tasks.py`` (``sample_subset``), ``large_models/run.py``.
@@ -42,8 +42,8 @@ def permutation(count: int, seed: int) -> List[int]:
 def k_per_class(labels: Sequence[str], k: int, seed: int) -> Split:
     """k rows of each class to train on, and the next k of each as the development set, of the shuffled rows.
 
-    The classes follow each other in the order in which they first appear among the shuffled rows. Of a class with fewer than 2k rows
-    the training set has what is there, up to k, and the development set what is left.
+    The classes follow each other in the order in which they first appear among the shuffled rows. Of a class with fewer than 2k
+    rows the training set has what is there, up to k, and the development set what is left.
 
     >>> k_per_class(["a", "b", "a", "b", "a", "a"], k=1, seed=1)
     Split(train=[2, 1], valid=[4, 3])

@@ -11,7 +11,7 @@ from sharp_plugins.fewshot.templates import Template
 CLOZE, DECODER = "cloze", "decoder"
 KINDS = (CLOZE, DECODER)
 FORMS = ("rows", "squad", "record")
-# How a decoder is trained: cross entropy over the candidates' mean log-likelihoods; the right candidate's tokens; the answer's tokens.
+# How a decoder is trained: to choose among the candidates, to write the right one, or to write an answer.
 CANDIDATES, TEACHER_FORCING, GENERATION = "candidates", "teacher-forcing", "generation"
 TRAININGS = (CANDIDATES, TEACHER_FORCING, GENERATION)
 USES = ("published", "train", "test")

@@ -4,9 +4,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Dict, List, Sequence, Tuple
 
-from sharp_plugins.files.yaml import read_yaml
-from sharp_plugins.fewshot.task import CANDIDATES, CLOZE, DECODER, FORMS, GENERATION, KINDS, ROWS, TRAININGS, USES, Names, Task
+from sharp_plugins.fewshot.task import CLOZE, DECODER, FORMS, GENERATION, KINDS, ROWS, TRAININGS, USES, Names, Task
 from sharp_plugins.fewshot.templates import PLACEHOLDER, Template, read_template
+from sharp_plugins.files.yaml import read_yaml
 
 DIRECTORY = Path(__file__).parent / "tasks"
 # Which settings a kind of task has use for, beside those of all kinds.

@@ -148,8 +148,9 @@ class Benchmark:
     def stages(self, run: Run) -> Sequence[Stage]:
         """What is done, in order; the paths in the commands are relative to the run's directory, or absolute.
 
-        One stage trains, is called "train" and makes no file that is told; every other one says which file it makes. They are asked
-        for before any training, too, when the run that this one needs may not be finished.
+        One stage trains, is called "train" and makes no file that is told; every other one says which file it makes. A run without
+        it measures a model as it is. They are asked for before any training, too, when the run that this one needs may not be
+        finished.
         """
         return [train(run)]
 

@@ -55,6 +55,10 @@ class Trained(NamedTuple):
     best_epoch: int
 
 
+# Of a run without a training, such as one that measures a published model as it is.
+UNTRAINED = Trained(minutes=0.0, updates=0, best_update=0, best_epoch=0)
+
+
 def read_trained(directory: Path, measured: str = BEST) -> Optional[Trained]:
     """What the checkpoints in *directory* tell; None where one of them is missing or cut off.
 

@@ -8,7 +8,7 @@ from typing import List, Sequence
 from sharp_plugins.command_line import MENDABLE
 from sharp_plugins.runs import memory, stages
 from sharp_plugins.runs.benchmark import Benchmark
-from sharp_plugins.runs.checkpoints import LAST, minutes_before, read_trained
+from sharp_plugins.runs.checkpoints import LAST, UNTRAINED, minutes_before, read_trained
 from sharp_plugins.runs.locks import RunBusy, locked
 from sharp_plugins.runs.needs import check_start, is_needed
 from sharp_plugins.runs.processes import Stop
@@ -87,7 +87,8 @@ def finish(run: Run, benchmark: Benchmark, keep_checkpoints: bool = False) -> Re
     Raises:
         RunFailed: there is no checkpoint that can be read, or no metrics by split and name.
     """
-    trained = read_trained(run.directory, benchmark.measured)
+    trains = any(stage.trains for stage in benchmark.stages(run))
+    trained = read_trained(run.directory, benchmark.measured) if trains else UNTRAINED
     if trained is None:
         raise RunFailed(f"{run.name}: no checkpoint that can be read; see {run.directory / stages.TRAIN_LOG}")
     try:
@@ -97,9 +98,9 @@ def finish(run: Run, benchmark: Benchmark, keep_checkpoints: bool = False) -> Re
     result = Result(
         record=run.record,
         metrics=metrics,
-        minutes=trained.minutes - minutes_before(run.config["checkpoint"].get("finetune_from_model")),
+        minutes=trained.minutes - minutes_before(run.config["checkpoint"].get("finetune_from_model") if trains else None),
         updates=trained.updates,
-        best_update=None if benchmark.measured == LAST else trained.best_update,
+        best_update=trained.best_update if trains and benchmark.measured != LAST else None,
         memory=memory.read(run.directory / MEMORY),
         validations=read_validations(run.directory / stages.TRAIN_LOG),
         notes={"best_epoch": trained.best_epoch, **benchmark.notes(run)},

@@ -1,0 +1,254 @@
+"""Few-shot tasks as the engine of runs sees them, see `sharp_plugins.runs.benchmark`.
+
+OUT/data/TASK/kK-seedN            the samples, and OUT/data/TASK/test the test set alone, see `sharp_plugins.fewshot.data`
+OUT/TASK/METHOD/k=K/seedN         one run each; of decoders examples=N in the place of k=K
+"""
+
+import math
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Sequence
+
+from sharp_plugins.fewshot.arguments import Source, add_data_arguments, source_of
+from sharp_plugins.fewshot.data import ANSWER, DATA, evaluated_in, settings_of
+from sharp_plugins.fewshot.family import read_family
+from sharp_plugins.fewshot.sampling import SEEDS
+from sharp_plugins.fewshot.task import CANDIDATES, CLOZE, GENERATION, KINDS, TEACHER_FORCING, Task
+from sharp_plugins.fewshot.task_files import named_tasks
+from sharp_plugins.files.text import read_json
+from sharp_plugins.runs.benchmark import SCORES, Benchmark
+from sharp_plugins.runs.checkpoints import BEST, read_checkpoint
+from sharp_plugins.runs.configs import Settings
+from sharp_plugins.runs.data import STAMP
+from sharp_plugins.runs.methods import CRITERIONS, Method
+from sharp_plugins.runs.record import Measure, Record, Result
+from sharp_plugins.runs.stages import Stage, train
+from sharp_plugins.runs.store import Run, stored
+
+ZERO_SHOT = "zero-shot"
+GENERATED = "generated.txt"
+# fairseq's task and criterion, by how a task is trained.
+PARTS = {
+    CLOZE: {"task": {"_name": "cloze"}, "criterion": {"_name": "cloze"}},
+    CANDIDATES: {"task": {"_name": "candidates"}, "criterion": {"_name": "candidates"}},
+    # The smoothing is 0, which is cross entropy: R-Drop and R3F are built on this criterion.
+    TEACHER_FORCING: {
+        "task": {"_name": "prompted_generation"},
+        "criterion": {"_name": "label_smoothed_cross_entropy", "label_smoothing": 0.0},
+    },
+}
+PARTS[GENERATION] = PARTS[TEACHER_FORCING]
+HEADINGS = {"accuracy": "accuracy", "f1": "F1", "em": "exact match"}
+
+
+class FewShot(Benchmark):
+    """Fine-tuning on few examples in prompts: encoders that fill a mask, and decoders that choose a candidate.
+
+    >>> FewShot().selection("RTE").split
+    'valid'
+    """
+
+    name, title = "fewshot", "Few-shot tasks, test sets"
+    tasks = tuple(dict.fromkeys(task for kind in KINDS for task in named_tasks(kind)))
+    default_methods, default_seeds = (ZERO_SHOT, "lora", "lora-sam", "lora-obar", "lora-nbar"), SEEDS
+    extra_methods = {ZERO_SHOT: Method(ZERO_SHOT)}
+    kinds = ("dsam", "lora-obar", *CRITERIONS)
+    own = ("dataset.train_subset", "dataset.valid_subset")
+    baseline = "lora"
+    costs = (("lora-sam", "lora"), ("lora-nbar", "lora"))  # BAR's Table 2
+    source: Optional[Source] = None
+
+    # ---- the command line
+
+    def add_arguments(self, parser) -> None:
+        add_data_arguments(parser)
+        words = "draw all runs' samples with this seed, and let --seeds be of the training alone (default: both are the run's, as "
+        parser.add_argument("--data-seed", type=int, metavar="N", help=words + "in MeZO's code)")
+        words = (
+            "settings of the backbone's family: bar, mezo or own, or a YAML file (default: bar of RoBERTa and OPT, own of others)"
+        )
+        parser.add_argument("--settings", default="", metavar="NAME", help=words)
+        words = "train the grid of these settings, as --sweep does with each of its values"
+        parser.add_argument("--grid", metavar="NAME", help=words)
+
+    def resolve(self, args) -> None:
+        """Look at what the flags stand for, before the engine looks at its own: tasks may be files, and a grid stands for sweeps.
+
+        Raises:
+            OSError, ValueError: something is not there or does not fit.
+        """
+        self.source = source_of(args)
+        args.tasks = list(self.source.tasks)
+        if args.grid is not None:
+            sweeps = read_family(self.source.family, args.grid, "--grid").sweeps()
+            if not sweeps:
+                raise ValueError(f"--grid {args.grid}: these settings have no grid")
+            given = {text.partition("=")[0] for text in (*args.sweeps, *args.changes)}
+            args.sweeps = [*args.sweeps, *(text for text in sweeps if text.partition("=")[0] not in given)]
+        earlier = [record.task for _, record in stored(args.out, self.name)]
+        self.tasks = tuple(dict.fromkeys([*args.tasks, *named_tasks(self.source.kind), *earlier]))
+
+    def begin(self, args) -> None:
+        assert self.source is not None, "resolve comes first"
+        self.args, self.family = args, read_family(self.source.family, args.settings)
+        self.seeds = list(args.seeds) if args.data_seed is None else [args.data_seed]
+        self.model = self._model_settings()
+
+    def axes(self):
+        return {self.source.axis: self.source.sizes}
+
+    # ---- data
+
+    def made_of(self, task) -> Dict:
+        """What decides a sample beside its seed and size; a published sample's own files stand in its stamp."""
+        shared: Dict[str, Any] = {"backbone": self.source.checksums, "data seed": self.args.data_seed}
+        if task is None:
+            return shared
+        maker = self.source.makers[task]
+        how = {"start": maker.start, "max_positions": maker.max_positions}
+        return {**shared, "task": settings_of(maker.task), "test set": maker.sampler.test_file().name, "prompts": how}
+
+    def prepare(self, task: str) -> str:
+        said: List[str] = []
+        maker, methods = self.source.makers[task], self.args.methods
+        for seed in self.seeds:
+            for size in self.source.sizes if any(method != ZERO_SHOT for method in methods) else ():
+                maker.make(self._sample(task, size, seed), size, seed, said.append)
+            if ZERO_SHOT in methods:
+                maker.make(self._test_set(task, seed), None, seed, said.append)
+        return "\n".join(dict.fromkeys(said))
+
+    def _sample(self, task: str, size, seed: int) -> Path:
+        return self.args.out / "data" / task / f"{self.source.axis}{size}-seed{seed}"
+
+    def _test_set(self, task: str, seed: int) -> Path:
+        sampled = self.source.makers[task].sampler.is_sampled()
+        return self.args.out / "data" / task / (f"test-seed{seed}" if sampled else "test")
+
+    def _data_of(self, record: Record) -> Path:
+        """The directory of a run's sample, or of the test set."""
+        seed = record.seed if self.args.data_seed is None else self.args.data_seed
+        if record.method == ZERO_SHOT:
+            return self._test_set(record.task, seed).resolve()
+        return self._sample(record.task, record.axes[self.source.axis], seed).resolve()
+
+    # ---- settings
+
+    def settings(self, task: str) -> Settings:
+        of = self.source.tasks[task]
+        return self.family.settings(PARTS[CLOZE if of.kind == CLOZE else of.training])
+
+    def _model_settings(self) -> Dict[str, Any]:
+        """The backbone's architecture, as a config has it."""
+        if self.source.kind == CLOZE:
+            return {**self.source.backbone.sizes, "_name": self.source.backbone.arch}
+        from sharp_plugins.convert.decoder_backbone import load_decoder  # here, so that --help imports no fairseq
+
+        backbone = load_decoder(self.args.backbone)
+        return {**backbone.settings, "_name": backbone.arch}
+
+    def adapt(self, config: Dict, run: Run) -> None:
+        config["model"] = {**config.get("model", {}), **self.model}
+        if self.args.cpu:
+            config["common"].pop("amp", None)
+        if self.source.kind != CLOZE:
+            config["task"].pop("train_lm_head", None)
+            best = self.source.tasks[run.record.task].training
+            if config["checkpoint"].get("best_checkpoint_metric") == "accuracy" and best != CANDIDATES:
+                # Teacher forcing tells no accuracy while it trains.
+                config["checkpoint"].update(best_checkpoint_metric="loss", maximize_best_checkpoint_metric=False)
+
+    def place(self, config: Dict, run: Run) -> None:
+        home = self.args.backbone.resolve()
+        config["task"]["data"] = str(self._data_of(run.record) / DATA)
+        config["checkpoint"]["finetune_from_model"] = str(home / "model.pt")
+        if not config["optimization"].get("max_update"):
+            config["optimization"]["max_update"] = self._updates(config, run)
+
+    def _updates(self, config: Dict, run: Run) -> int:
+        """Of all epochs: the learning rate and BAR's α fall to 0 at the last one."""
+        epochs, batch = config["optimization"].get("max_epoch"), config["dataset"].get("batch_size")
+        if not epochs or not batch:
+            raise ValueError("--set optimization.max_update is needed where max_epoch or dataset.batch_size is not set")
+        stamp = self._data_of(run.record) / STAMP
+        rows = read_json(stamp)["rows"] if stamp.is_file() else {}
+        every = (config["optimization"].get("update_freq") or [1])[-1]
+        # An untrained model has no training set: the number is its own settings' alone.
+        return epochs * math.ceil(math.ceil(rows.get("train", 1) / batch) / every)
+
+    # ---- stages and results
+
+    def stages(self, run: Run) -> Sequence[Stage]:
+        task, directory = self.source.tasks[run.record.task], self._data_of(run.record)
+        device = ["--device", "cpu"] if run.config["common"].get("cpu") else []
+        is_zero_shot = run.record.method == ZERO_SHOT
+        training = [] if is_zero_shot else [train(run)]
+        if task.metric == "f1":
+            path = str(self.args.backbone.resolve() / "model.pt") if is_zero_shot else BEST
+            return [*training, self._generate(run, directory / DATA, path), _score_answers(directory / DATA)]
+        if is_zero_shot:
+            command = ["zero-shot", str(self.args.backbone.resolve()), str(directory), "--json", SCORES, *device]
+            return [Stage("evaluate", ["python", "-m", "sharp_plugins.fewshot", *command], SCORES, title="scoring the backbone")]
+        package = "cloze" if task.kind == CLOZE else "candidates"
+        command = ["python", "-m", f"sharp_plugins.{package}", "evaluate", BEST, str(directory / evaluated_in(task))]
+        command += ["--splits", "valid", "test", "--json", SCORES, *device]
+        return [*training, Stage("evaluate", command, SCORES, title="scoring the best checkpoint")]
+
+    def _generate(self, run: Run, data: Path, path: str) -> Stage:
+        """Greedy search, as MeZO's code writes SQuAD's answers."""
+        common = run.config["common"]
+        command = ["fairseq-generate", str(data), "--user-dir", common["user_dir"], "--task", "prompted_generation", "--path", path]
+        command += ["--gen-subset", "test", "--beam", "1", "--max-len-b", str(ANSWER)]
+        command += ["--batch-size", "16", "--required-batch-size-multiple", "1", *(["--cpu"] if common.get("cpu") else [])]
+        return Stage("generate", command, GENERATED, takes_output=True, title="writing the answers")
+
+    def collect(self, run: Run) -> Dict[str, Dict[str, float]]:
+        scores = read_json(run.directory / SCORES)
+        if self.source.tasks[run.record.task].metric == "f1" and run.record.method != ZERO_SHOT:
+            checkpoint = read_checkpoint(run.directory / BEST) or {}
+            scores["valid"] = {"loss": checkpoint["extra_state"]["val_loss"]}
+        return scores
+
+    def notes(self, run: Run) -> Dict:
+        return {"settings": self.family.source.stem, "head": run.config["task"].get("train_lm_head")}
+
+    # ---- tables
+
+    def _task(self, name: str) -> Optional[Task]:
+        return self.source.tasks.get(name) if self.source else None
+
+    def _metrics(self, name: str) -> List[str]:
+        """What is reported of a task; one of another call is known by its name alone."""
+        of = self._task(name)
+        generates = of.metric == "f1" if of else name == "SQuAD"
+        return ["f1", "em"] if generates else ["accuracy"]
+
+    def measures(self, task: str) -> Sequence[Measure]:
+        return [Measure("test", name, HEADINGS[name]) for name in self._metrics(task)]
+
+    def selection(self, task: str) -> Measure:
+        if self._metrics(task)[0] == "f1":
+            return Measure("valid", "loss", "loss on dev", higher_is_better=False)
+        return Measure("valid", "accuracy", "accuracy on dev")
+
+    def about(self, results: Sequence[Result]) -> str:
+        out = self.args.out
+        which = "Values are of the test set, at the checkpoint with the best "
+        which += "accuracy on the development set" if self.source.kind == CLOZE else "loss on the development set"
+        return f"Backbone: {self.args.backbone.resolve().name}. Runs and settings: {out}/TASK/METHOD/.../seedN/run.yaml. {which}."
+
+    def remarks(self, results: Sequence[Result]) -> Sequence[str]:
+        lines = ["The standard deviation is the sample's, n - 1. MeZO's tables have n; BAR's do not say."]
+        heads = {str(result.notes.get("head")) for result in results if result.notes.get("head")}
+        if heads:
+            words = {
+                "untied": "it trains, with an output layer of its own",
+                "tied": "it trains, tied to the words",
+                "frozen": "frozen",
+            }
+            lines.append(f"The masked-language-model head: {'; '.join(words.get(head, head) for head in sorted(heads))}.")
+        return lines
+
+
+def _score_answers(data: Path) -> Stage:
+    command = ["python", "-m", "sharp_plugins.candidates", "answers", GENERATED, "--data", str(data), "--json", SCORES]
+    return Stage("score", command, SCORES, title="scoring the answers")

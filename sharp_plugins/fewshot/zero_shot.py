@@ -1,0 +1,49 @@
+"""What a backbone chooses without any training. For the same test set and model it is found out once, whatever run asks for it."""
+
+import json
+from pathlib import Path
+from typing import Dict, Optional
+
+from sharp_plugins.fewshot.data import CHOICES, DATA, ZERO_SHOT
+from sharp_plugins.fewshot.task import CLOZE
+from sharp_plugins.files.text import read_json
+from sharp_plugins.files.writing import sha256, write_text
+from sharp_plugins.runs.data import STAMP
+
+
+def zero_shot(backbone: Path, sample: Path, device: Optional[str] = None) -> Dict[str, Dict[str, float]]:
+    """The scores of a backbone on the test set of a sample, as ``evaluate`` of `sharp_plugins.cloze` or `.candidates` gives them.
+
+    Args:
+        backbone: the directory of the converted model.
+        sample: a directory that ``python -m sharp_plugins.fewshot prepare`` wrote; the scores are kept in it.
+        device: where to compute; a GPU where there is one by default.
+
+    Raises:
+        OSError: a file is not there.
+        ValueError: the model or the data cannot be used.
+    """
+    model, kept = sha256(backbone / "model.pt"), sample / ZERO_SHOT
+    if kept.is_file():
+        before = read_json(kept)
+        if before.get("model") == model:
+            return before["scores"]
+    part = CHOICES if (sample / CHOICES).is_dir() else DATA
+    task = read_json(sample / STAMP)["source"]["task"]
+    measure = _cloze if task["kind"] == CLOZE else _candidates
+    scores = {"test": measure(backbone / "model.pt", sample / part, device)}
+    write_text(kept, json.dumps({"model": model, "scores": scores}, indent=2) + "\n")
+    return scores
+
+
+def _cloze(model: Path, data: Path, device: Optional[str]) -> Dict[str, float]:
+    from sharp_plugins.cloze.evaluate import Checkpoint
+    from sharp_plugins.cloze.prepared import read_prepared
+
+    return Checkpoint(model, read_prepared(data), device).predict("test").scores()
+
+
+def _candidates(model: Path, data: Path, device: Optional[str]) -> Dict[str, float]:
+    from sharp_plugins.candidates.evaluate import Checkpoint
+
+    return Checkpoint(model, data, device).choose("test", 16).scores()
