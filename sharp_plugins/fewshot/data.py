@@ -94,7 +94,8 @@ class Maker:
             **settings_of(self.task),
             "files": {split: [path.name, sha256(path)] for split, path in files.items()},
             "size": size,
-            "seed": seed,
+            # A test set that is taken whole is the same for all seeds.
+            "seed": None if size is None and not self.sampler.is_sampled() else seed,
             "backbone": self.checksums,
             "start": self.start,
             "max_positions": self.max_positions,
@@ -107,7 +108,12 @@ class Maker:
         warnings = [warning for sample in samples for warning in sample.warnings]
         self._warn(warnings, quiet)  # before anything is written
         make = {CANDIDATES: self._candidates, TEACHER_FORCING: self._forced, GENERATION: self._answers}
-        (self._cloze if self.task.kind == CLOZE else make[self.task.training])(new, rows, lambda line: tell(f"  {line}"))
+
+        def tell_more(line: str) -> None:
+            if not line.startswith(str(new)):  # that part of it is written
+                tell(f"  {line}")
+
+        (self._cloze if self.task.kind == CLOZE else make[self.task.training])(new, rows, tell_more)
         return {"rows": {split: len(of) for split, of in rows.items()}, "warnings": warnings}
 
     # ------------------------------------------------------------------ one task of fairseq's each
