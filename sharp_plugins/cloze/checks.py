@@ -50,8 +50,8 @@ def check_checkpoint(path: Path, state: Any, prepared: Prepared) -> None:
     weights = state.get("model") if isinstance(state, dict) else None
     if not isinstance(weights, dict) or not has_lm_head(state):
         raise ValueError(
-            f"{path}: it has no masked-language-model head, with which --task cloze fills the mask: encoder.lm_head.* is not there, "
-            "or is a new model's. Convert a checkpoint that was published with it (BERT: cls.predictions.*, RoBERTa: lm_head.*)"
+            f"{path}: it has no masked-language-model head, with which --task cloze fills the mask: encoder.lm_head.* is not "
+            "there, or is a new model's. Convert one that was published with it (BERT: cls.predictions.*, RoBERTa: lm_head.*)"
         )
     check_vocabulary((state.get("task_state") or {}).get(STATE), prepared, path)
     beside = {name: path.parent / name for name in prepared.checksums}

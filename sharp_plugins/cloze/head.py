@@ -8,13 +8,11 @@ RoBERTa-large's untied head is 52.6 million numbers, and its LoRA of rank 8 on q
 learning rate, without a word in the paper: it freezes what is named ``roberta...`` alone.
 """
 
-import re
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
-from fairseq.utils import safe_getattr
 from torch import nn
 
-from sharp_plugins.models.base_arch import WrappingModel, wrapper_of
+from sharp_plugins.models.base_arch import wrapper_of
 
 CHOICES = ("untied", "tied", "frozen")
 HEAD = "encoder.lm_head"
@@ -35,6 +33,9 @@ def set_head(cfg, choice: str) -> None:
         cfg: a Namespace, or a DictConfig that may be written to.
         choice: one of `CHOICES`.
 
+    Raises:
+        ValueError: the wrapping architecture lets nothing train beside its own.
+
     >>> from argparse import Namespace
     >>> import sharp_plugins
     >>> sharp_plugins.register()
@@ -47,36 +48,11 @@ def set_head(cfg, choice: str) -> None:
     # Frozen beside embeddings that train, the output layer must not be these. Beside frozen ones a copy would be for nothing.
     cfg.untie_weights_roberta = choice == "untied" or (choice == "frozen" and wrapper is None)
     if wrapper is not None and choice != "frozen":
-        setting = also_train_of(wrapper)
-        setattr(cfg, setting, joined(safe_getattr(cfg, setting), HEAD))
-
-
-def also_train_of(wrapper: type) -> str:
-    """The setting of a wrapping architecture that names what trains beside its own.
-
-    Raises:
-        ValueError: it has none.
-    """
-    assert issubclass(wrapper, WrappingModel)
-    names = [name for name in wrapper.config.__dataclass_fields__ if name.endswith("_also_train")]
-    if not names:
-        raise ValueError(f"--arch {wrapper.__name__.lower()}: nothing trains beside it; use --train-lm-head frozen")
-    return names[0]
-
-
-def joined(names: Optional[str], more: str) -> str:
-    """Names, or a regular expression for them, with one more.
-
-    >>> joined("a, b", "encoder.lm_head"), joined("x|y", "encoder.lm_head"), joined(None, "encoder.lm_head")
-    ('a, b,encoder.lm_head', 'x|y|encoder\\\\.lm_head', 'encoder.lm_head')
-    """
-    if not names:
-        return more
-    return f"{names},{more}" if re.fullmatch(r"[\w., ]*", names) else f"{names}|{re.escape(more)}"
+        wrapper.train_along(cfg, HEAD)
 
 
 def freeze_head(model: nn.Module) -> None:
-    """Freeze the head of a model whose embeddings are not its output layer, or are frozen too."""
+    """Freeze the head of a model that trains as a whole but for it."""
     model.get_submodule(HEAD).requires_grad_(False)
 
 

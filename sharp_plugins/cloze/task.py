@@ -21,6 +21,7 @@ from sharp_plugins.cloze.dataset import load_split
 from sharp_plugins.cloze.head import count, freeze_head, set_head
 from sharp_plugins.cloze.prepared import COMMAND, read_prepared
 from sharp_plugins.files.tensors import read_torch
+from sharp_plugins.models.base_arch import wrapper_of
 
 logger = logging.getLogger(__name__)
 
@@ -113,7 +114,7 @@ class Cloze(FairseqTask):
             )
         if not from_checkpoint:
             self.check_lengths(model)
-            if choice == "frozen":
+            if choice == "frozen" and wrapper_of(cfg) is None:
                 freeze_head(model)
             counts = count(model)
             logger.info(

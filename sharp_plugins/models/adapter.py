@@ -22,6 +22,7 @@ from sharp_plugins.networks.module_names import (
     accept_plain_checkpoints,
     check_patterns,
     choose,
+    joined,
     patterns,
     train_only,
     trained_along,
@@ -136,6 +137,12 @@ class Adapter(WrappingModel):
     def finish(cls, model, args) -> None:
         cls._freeze(model, cls.own(args), strict=True)
         train_through_checkpointed_layers(model)
+
+    @classmethod
+    def train_along(cls, args, name: str) -> None:
+        own = cls.own(args)
+        norms = ALONG[own["adapter_placement"]].removesuffix(HEADS).rstrip(",")  # the heads that a task adds may never come
+        args.adapter_also_train = joined(own["adapter_also_train"] or norms, name)
 
     @staticmethod
     @as_flags("adapter")

@@ -121,6 +121,16 @@ class WrappingModel(BaseFairseqModel):
         raise NotImplementedError
 
     @classmethod
+    def train_along(cls, args, name: str) -> None:
+        """Write into *args*, before the model is built, that the module *name* trains as a whole: a task's head that is there
+        already.
+
+        Raises:
+            ValueError: nothing trains beside this architecture's own.
+        """
+        raise ValueError(f"--arch {getattr(args, '_name', None) or args.arch}: nothing trains beside its own, {name} for one")
+
+    @classmethod
     def finish(cls, model, args) -> None:
         """Called when training starts: a task may have added heads since the model was built."""
 

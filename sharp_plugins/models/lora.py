@@ -18,6 +18,7 @@ from sharp_plugins.core.setting_error import as_flags
 from sharp_plugins.models.base_arch import BaseArchConfig, WrappingModel, train_through_checkpointed_layers, wrapper_of
 from sharp_plugins.networks import low_rank as layer
 from sharp_plugins.networks.lora import BIASES, LoRASettings, add_lora, mark_only_lora_as_trainable
+from sharp_plugins.networks.module_names import joined
 
 logger = logging.getLogger(__name__)
 
@@ -107,6 +108,10 @@ class LoRA(WrappingModel):
     def finish(cls, model, args) -> None:
         mark_only_lora_as_trainable(model, cls.settings(args))
         train_through_checkpointed_layers(model)
+
+    @classmethod
+    def train_along(cls, args, name: str) -> None:
+        args.lora_also_train = joined(cls.own(args)["lora_also_train"], name)
 
     @classmethod
     def foresee(cls, cfg) -> None:

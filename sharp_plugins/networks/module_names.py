@@ -19,6 +19,17 @@ def patterns(names: str) -> List[str]:
     return [names]
 
 
+def joined(names: Optional[str], more: str) -> str:
+    """*names*, which may be a regular expression or nothing, with the name *more*.
+
+    >>> joined("a, b", "lm_head"), joined("x|y", "m.lm_head"), joined(None, "lm_head")
+    ('a, b,lm_head', 'x|y|m\\.lm_head', 'lm_head')
+    """
+    if not names:
+        return more
+    return f"{names},{more}" if re.fullmatch(r"[\w., ]*", names) else f"{names}|{re.escape(more)}"
+
+
 def matches(pattern: str, name: str) -> bool:
     """Whether *pattern* is the whole of a module's *name*, or its end from a dot on."""
     return re.fullmatch(rf"(.*\.)?(?:{pattern})", name) is not None
