@@ -71,11 +71,11 @@ class CandidatesCriterion(FairseqCriterion):
     def scores(self, model, sample: Dict) -> Tensor:
         """(B, M) fp32, the mean log-probabilities of the candidates' symbols, −inf where an example has no more candidates."""
         output = model(**sample["net_input"])
-        log_probs = model.get_normalized_probs(output, log_probs=True, sample=sample)  # (S, T, symbols), fp32
+        log_probs = model.get_normalized_probs(output, log_probs=True)  # (rows, columns, symbols), fp32
         target = sample["target"]
         is_counted = target.ne(self.padding_idx)
-        # Padding may be a symbol that the model has not: −inf.
-        found = log_probs.gather(-1, target.unsqueeze(-1)).squeeze(-1).float().masked_fill(~is_counted, 0.0)
+        # Padding may be a symbol that the model has not, with −inf.
+        found = log_probs[sample["rows"][:, None], sample["columns"], target].float().masked_fill(~is_counted, 0.0)
         return by_example(found.sum(1) / is_counted.sum(1), sample["candidates"])
 
     def sentence_losses(self, model, sample: Dict) -> Tensor:

@@ -1,10 +1,12 @@
 """Prompts with candidates as batches for a language model: a row for each candidate, and which rows are an example's.
 
-    example 0, two candidates       p₁ p₂ p₃ a₁            source  p₁ p₂ p₃          target  ·  ·  a₁
-                                    p₁ p₂ p₃ b₁ b₂                 p₁ p₂ p₃ b₁               ·  ·  b₁ b₂
-    example 1, one more row ...
+    example 0, candidates of 1 symbol   p₁ p₂ a₁            source  p₁ p₂           targets  a₁, b₁: two candidates, one row
+                                        p₁ p₂ b₁
+    example 1, candidates of 2 and 1    p₁ p₂ p₃ a₁ a₂      source  p₁ p₂ p₃ a₁     targets  a₁ a₂
+                                        p₁ p₂ p₃ b₁                 p₁ p₂ p₃                 b₁
 
-Rows are padded on the right. Examples may have different numbers of candidates.
+Rows are padded on the right, and candidates of an example that are read alike are one row: so a classification by words of one
+symbol reads each prompt once. Examples may have different numbers of candidates.
 """
 
 from typing import Dict, List, Optional
@@ -12,8 +14,9 @@ from typing import Dict, List, Optional
 import numpy as np
 import torch
 from fairseq.data import FairseqDataset
+from torch import Tensor
 
-from sharp_plugins.prompted.dataset import sample_of
+from sharp_plugins.prompted.dataset import pad_right, sample_of
 
 
 class CandidatesDataset(FairseqDataset):
@@ -33,9 +36,9 @@ class CandidatesDataset(FairseqDataset):
         >>> counted, answers = [torch.tensor([1, 2]), torch.tensor([1, 1])], [torch.tensor([0]), torch.tensor([1])]
         >>> data = CandidatesDataset(Rows(rows), Rows(counted), Rows(answers), pad=1)
         >>> sample = data.collater([data[0], data[1]])
-        >>> sample["candidates"], sample["answers"], sample["target"].shape
+        >>> sample["candidates"], sample["rows"], sample["answers"]
         (tensor([[0, 1],
-                [2, 3]]), tensor([0, 1]), torch.Size([4, 2]))
+                [2, 3]]), tensor([0, 1, 2, 2]), tensor([0, 1]))
         >>> data.size(0), data.num_tokens(0)  # of the longest candidate, of all
         (2, 3)
     """
@@ -65,33 +68,47 @@ class CandidatesDataset(FairseqDataset):
         """A batch; empty without examples.
 
         Returns:
-            net_input, target: of all candidates, S rows, as `sample_of` has them.
-            candidates: (B, M) int64, the rows of each example's candidates, S where it has no more.
+            net_input: of the rows that are read, as `sample_of` has it.
+            target: (S, C) int64, the own symbols of the S candidates of all examples, *pad* where one has no more.
+            rows, columns: (S,) and (S, C) int64, where the model's output predicts them.
+            candidates: (B, M) int64, the places of each example's candidates among all S, S where it has no more.
             answers: (B,) int64, the candidate to learn.
             right: (B, M), whether a candidate is right.
             nsentences, ntokens: B.
         """
         if not examples:
             return {}
-        pairs = [(sequence, count) for example in examples for sequence, count in zip(example["sequences"], example["counted"])]
-        prompts, texts = [row[:-count] for row, count in pairs], [row[-count:] for row, count in pairs]
-        sample = sample_of(prompts, texts, self.pad, count_prompt=False, only_scored=self.only_scored)
-        most = max(len(example["counted"]) for example in examples)
-        candidates = torch.full((len(examples), most), len(pairs))
-        right = torch.zeros(len(examples), most, dtype=torch.bool)
-        row = 0
+        places = torch.full((len(examples), max(len(example["counted"]) for example in examples)), -1)
+        right = torch.zeros(places.shape, dtype=torch.bool)
+        prompts, texts, rows = [], [], []  # of the rows that are read, and the row of each candidate
+        targets: List[Tensor] = []
         for number, example in enumerate(examples):
-            count = len(example["counted"])
-            candidates[number, :count] = torch.arange(row, row + count)
+            alike: Dict = {}  # what is read, and from where on it is counted -> row
+            for candidate, (sequence, count) in enumerate(zip(example["sequences"], example["counted"])):
+                read = (count, *sequence[:-1].tolist())
+                if read not in alike:
+                    alike[read] = len(prompts)
+                    prompts.append(sequence[:-count])
+                    texts.append(sequence[-count:])
+                places[number, candidate] = len(targets)
+                rows.append(alike[read])
+                targets.append(sequence[-count:])
             right[number, example["answers"]] = True
-            row += count
+        sample = sample_of(prompts, texts, self.pad, count_prompt=False, only_scored=self.only_scored)
+        target, rows = pad_right(targets, self.pad), torch.tensor(rows)
+        columns = torch.arange(target.size(1)).expand_as(target)
+        if not self.only_scored:  # beyond a candidate: any place, as nothing counts
+            lengths = sample["net_input"]["src_lengths"][rows, None]
+            columns = (sample["prompt_lengths"][rows, None] - 1 + columns).minimum(lengths - 1)
         return {
             "id": torch.tensor([example["id"] for example in examples]),
             "nsentences": len(examples),
             "net_input": sample["net_input"],
-            "target": sample["target"],
+            "target": target,
+            "rows": rows,
+            "columns": columns,
             "ntokens": len(examples),
-            "candidates": candidates,
+            "candidates": places.masked_fill(places < 0, len(targets)),
             "answers": torch.tensor([example["answers"][0] for example in examples]),
             "right": right,
         }

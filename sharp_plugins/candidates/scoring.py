@@ -1,8 +1,8 @@
 """Scores of candidates, with each prompt read once.
 
-What the candidates of an example have in common at their beginning is read once: the prompt, and symbols with which all of them go
-on. The rest of each candidate is read behind it. So nothing of a prompt is computed twice, and candidates of one symbol cost nothing
-beside their prompt.
+What the candidates of an example have in common at their beginning is read once: the prompt, and symbols with which all of them
+go on. The rest of each candidate is read behind it. So nothing of a prompt is computed twice, and candidates of one symbol cost
+nothing beside their prompt.
 """
 
 from typing import Dict, List, Sequence

@@ -1,7 +1,7 @@
 """``--task candidates``: a language model learns which of several candidates follows a prompt.
 
-The data are those of ``python -m sharp_plugins.candidates prepare``, and the criterion is ``candidates``. What a model is built from
-and checked against is as for ``--task prompted_generation``, whose class this one goes on from.
+The data are those of ``python -m sharp_plugins.candidates prepare``, and the criterion is ``candidates``. What a model is built
+from and checked against is as for ``--task prompted_generation``, whose class this one goes on from.
 """
 
 from typing import Any, Dict, Optional
