@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Dict, List, NamedTuple, Optional, Sequence
 
 from sharp_plugins.fewshot.reader import Row, find_file, read
-from sharp_plugins.fewshot.sampling import TEST_ROWS, TEST_SEED, first_of_all, k_per_class, tested
+from sharp_plugins.fewshot.sampling import TEST_ROWS, TEST_SEED, first_of_all, held_out, k_per_class
 from sharp_plugins.fewshot.task import CLOZE, Task
 
 # A directory of published samples has directories of such names, K-SEED.
@@ -78,7 +78,7 @@ class Sampler:
         rows = every = self._rows(path)
         if path != self._published_test():
             most, by = (TEST_ROWS, TEST_SEED) if self.task.kind == CLOZE else (self.task.rows["test"], seed)
-            rows = [every[number] for number in tested(len(every), most, by)]
+            rows = [every[number] for number in held_out(len(every), most, by)]
         warnings = [f"{self.task.name}: the test set has no row of {label}" for label in self._without(rows)]
         return Sample({"test": rows}, {"test": path}, warnings)
 

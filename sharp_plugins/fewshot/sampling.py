@@ -12,7 +12,7 @@ import numpy as np
 
 # The published samples' seeds.
 SEEDS = (13, 21, 42, 87, 100)
-# Of the rows that a masked language model is tested on, whatever the sample's seed.
+# Of the rows that a masked language model is held_out on, whatever the sample's seed.
 TEST_SEED = 42
 TEST_ROWS = 1000
 # Changed with how samples are drawn.
@@ -69,10 +69,10 @@ def first_of_all(count: int, train: int, valid: int, seed: int) -> Split:
     return Split(chosen[:cut], chosen[cut:])
 
 
-def tested(count: int, most: int, seed: int) -> List[int]:
+def held_out(count: int, most: int, seed: int) -> List[int]:
     """The rows of a test set: all of them in their order, or *most* of the shuffled ones where there are more.
 
-    >>> tested(3, 1000, seed=42), tested(5, 2, seed=42)
+    >>> held_out(3, 1000, seed=42), held_out(5, 2, seed=42)
     ([0, 1, 2], [1, 4])
     """
     return list(range(count)) if count <= most else permutation(count, seed)[:most]

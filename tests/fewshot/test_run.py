@@ -1,0 +1,330 @@
+"""``python -m sharp_plugins.fewshot``: what it refuses before any training, what each kind of task's run is, and whole runs."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import rows
+import torch
+import yaml
+
+from sharp_plugins.fewshot.__main__ import main
+from sharp_plugins.fewshot.zero_shot import zero_shot
+from sharp_plugins.files.yaml import read_yaml
+from sharp_plugins.runs import report, stages
+from sharp_plugins.runs.command import INTERRUPTED
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = ("--set", "optimization.max_update=4")
+
+
+def save(path, updates):
+    """A checkpoint, as far as the engine reads it."""
+    extra = {"train_iterator": {"epoch": 2, "iterations_in_epoch": 0}, "previous_training_time": 90.0, "val_loss": 3.0}
+    torch.save({"optimizer_history": [{"num_updates": updates}], "extra_state": extra}, path)
+
+
+@pytest.fixture
+def start(files, tmp_path, monkeypatch):
+    """Calls ``run`` in this process; `start.done` has the stages that were done, which make what real ones make."""
+    done, values = [], {"accuracy": 60.0, "loss": 0.5, "examples": 4}
+
+    def stand_in(run, stage, *rest):
+        done.append((f"{run.name}, {stage.name}", stage))
+        start.before(run, stage)
+        if stage.trains:
+            for name in ("checkpoint_best.pt", "checkpoint_last.pt"):
+                save(run.directory / name, run.config["optimization"]["max_update"])
+            return
+        if stage.name != "generate":
+            scores = {"test": {"f1": 20.0, "em": 10.0}} if stage.name == "score" else {"test": values, "valid": values}
+            (run.directory / stage.makes).write_text(json.dumps(scores))
+        else:
+            (run.directory / stage.makes).write_text("H-0\n")
+        stages._mark(run, {**stages._marks(run), stage.name: list(stage.command)})
+
+    def start(*flags, backbone, data=(files,), out="out"):
+        done.clear()
+        line = ["--backbone", backbone, "--data", *data, "--out", tmp_path / out, "--cpu", *flags]
+        return main(["run", *map(str, line)])
+
+    def no_picture(*_):
+        raise ImportError("of matplotlib")  # it takes the most time here
+
+    monkeypatch.setattr(report, "draw", no_picture)
+    monkeypatch.setattr(stages, "perform", stand_in)
+    start.done, start.before = done, lambda run, stage: None
+    return start
+
+
+def names(start):
+    return [name for name, _ in start.done]
+
+
+def config(directory: Path):
+    return read_yaml(directory / "run.yaml")
+
+
+# ---------------------------------------------------------------------- before training
+
+
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        ("--tasks WNLI", "--tasks WNLI: there is no such task for an encoder"),
+        ("--tasks SST-2 SST-2", "--tasks: SST-2 given more than once"),
+        ("--tasks RTE", "no test file of RTE: RTE/dev.tsv or .jsonl, or .gz"),
+        ("--examples 1000", "--examples: --backbone is an encoder, for which --examples says nothing"),
+        ("--start <s>", "--start: --backbone is an encoder"),
+        ("--k 0", "--k 0: should be at least 1"),
+        ("--k 40", "train.tsv: SST-2: it has no row for the valid set"),
+        ("--settings paper", "--settings paper: there are no such settings; choose from bar, mezo"),
+        ("--grid paper", "--grid paper: there are no such settings; choose from bar, mezo"),
+        ("--methods houlsby", "--methods: there are no settings for methods with houlsby"),
+        ("--methods r3f-lora", "--methods r3f-lora: there is no such method; it is base, zero-shot"),
+        ("--set dataset.valid_subset=test", "each run has a dataset.valid_subset of its own"),
+        ("--max-positions 9999", "--max-length must be from 4 to"),
+    ],
+)
+def test_what_does_not_fit_is_told_before_training(start, encoder, capsys, flags, words):
+    assert start(*"--tasks SST-2 --methods lora --seeds 13 --k 4".split(), *flags.split(), backbone=encoder) == 1
+    shown = capsys.readouterr().err
+    assert shown.startswith("error: ") and words in shown and "Traceback" not in shown
+    assert start.done == []
+
+
+def test_flags_of_the_other_kind_and_places_that_are_not_there(start, decoder, tmp_path, capsys):
+    assert start("--k", 4, backbone=decoder) == 1
+    assert "--k: --backbone is a decoder, for which --k says nothing" in capsys.readouterr().err
+    assert start("--tasks", "SST-2", backbone=decoder, data=[tmp_path / "nowhere"]) == 1
+    assert "nowhere: no such directory" in capsys.readouterr().err
+    assert start("--tasks", "TREC", backbone=decoder) == 1
+    assert "there is no such task for a decoder; choose from SST-2, CB, RTE" in capsys.readouterr().err
+    assert start("--tasks", "SST-2", backbone=tmp_path / "nowhere") == 1
+    assert "--backbone wants what `python -m sharp_plugins.convert` wrote" in capsys.readouterr().err
+
+
+def test_few_rows_of_a_class_are_a_warning_or_refused(start, encoder, tmp_path, capsys):
+    for name in ("train", "dev"):
+        table = [[f"x {i}", str(int(i > 30))] for i in range(34)]
+        rows.write_table(tmp_path / "SST-2" / f"{name}.tsv", ["sentence", "label"], table)
+    flags = [*"--tasks SST-2 --methods lora --seeds 13 --k 4".split(), *SMALL]
+    assert start(*flags, "--strict", backbone=encoder, data=[tmp_path]) == 1
+    words = "SST-2: class 1 has 3 rows to train on, and --k is 4"
+    assert f"error: --strict: {words}" in capsys.readouterr().err and start.done == []
+    for _ in range(2):  # the second call finds the data there
+        assert start(*flags, backbone=encoder, data=[tmp_path]) == 0
+        shown = capsys.readouterr().out
+        assert f"warning: {words}" in shown and "warning: SST-2: the development set has no row of class 1" in shown
+
+
+def test_the_help_has_all_flags_and_imports_no_fairseq():
+    code = "import sys\nfrom sharp_plugins.fewshot.__main__ import main\ntry:\n    main(['run', '--help'])\n"
+    code += "except SystemExit as end:\n    assert end.code == 0 and 'fairseq' not in sys.modules\n"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr == ""
+    own = "--backbone --data --k --examples --strict --start --max-positions --data-seed --settings --grid"
+    assert all(re.search(rf"\n  {flag}[ \n]", done.stdout) for flag in own.split())
+
+
+# ---------------------------------------------------------------------- runs
+
+
+def test_k_and_seeds_are_axes_of_data_and_training(start, encoder, tmp_path, capsys):
+    flags = "--tasks SST-2 --methods zero-shot lora --seeds 13 42 --k 4 8".split()
+    assert start(*flags, *SMALL, backbone=encoder) == 0
+    shown = capsys.readouterr().out
+    assert "8 runs, 0 of them finished before" in shown
+    assert names(start)[:3] == [
+        "SST-2 zero-shot k=4 seed 13, evaluate",
+        "SST-2 lora k=4 seed 13, train",
+        "SST-2 lora k=4 seed 13, evaluate",
+    ]
+    out, data = tmp_path / "out", tmp_path / "out" / "data" / "SST-2"
+    assert sorted(path.name for path in data.iterdir()) == ["k4-seed13", "k4-seed42", "k8-seed13", "k8-seed42", "test"]
+    made = config(out / "SST-2" / "lora" / "k=8" / "seed42")
+    assert made["task"] == {"_name": "cloze", "train_lm_head": "untied", "data": str((data / "k8-seed42" / "data").resolve())}
+    assert made["common"]["seed"] == 42 and made["criterion"] == {"_name": "cloze"} and made["model"]["_name"] == "lora"
+    assert made["dataset"]["batch_size"] == 16 and made["checkpoint"]["best_checkpoint_metric"] == "accuracy"
+    lines = [(data / f"k8-{seed}" / "lines" / "train.jsonl").read_text() for seed in ("seed13", "seed42")]
+    assert lines[0] != lines[1] and all(text.count("\n") == 16 for text in lines)
+    table = (out / "table.md").read_text()
+    assert "the sample's, n - 1" in table and "it trains, with an output layer of its own" in table and "| zero-shot |" in table
+    # All of it again: nothing is done; and one seed more: its runs alone.
+    assert start(*flags, *SMALL, backbone=encoder) == 0 and start.done == []
+    assert start(*"--tasks SST-2 --methods lora --seeds 21 --k 4".split(), *SMALL, backbone=encoder) == 0
+    assert names(start) == ["SST-2 lora k=4 seed 21, train", "SST-2 lora k=4 seed 21, evaluate"]
+
+
+def test_an_interrupted_call_goes_on(start, encoder):
+    def interrupt(run, stage):
+        if stage.name == "evaluate":
+            raise KeyboardInterrupt
+
+    flags = "--tasks SST-2 --methods lora --seeds 13 --k 4".split()
+    start.before = interrupt
+    assert start(*flags, *SMALL, backbone=encoder) == INTERRUPTED
+    start.before = lambda run, stage: None
+    assert start(*flags, *SMALL, backbone=encoder) == 0
+    assert names(start) == ["SST-2 lora k=4 seed 13, evaluate"]
+
+
+def test_a_call_with_other_data_is_refused(start, encoder, files, tmp_path, capsys):
+    flags = "--tasks SST-2 --methods lora --seeds 13 --k 4".split()
+    assert start(*flags, *SMALL, backbone=encoder) == 0
+    assert start(*flags, *SMALL, "--data-seed", 1, backbone=encoder) == 1
+    assert "holds a run that differs in the data seed" in capsys.readouterr().err
+    shutil.copytree(files / "SST-2", tmp_path / "files" / "SST-2")
+    with open(tmp_path / "files" / "SST-2" / "train.tsv", "a") as file:
+        file.write("one more\t1\n")
+    assert start(*flags, *SMALL, backbone=encoder, data=[tmp_path / "files"]) == 1
+    assert "k4-seed13: holds data of other files or settings" in capsys.readouterr().err
+
+
+def test_one_sample_for_all_seeds(start, encoder, tmp_path):
+    assert start(*"--tasks SST-2 --methods lora --seeds 1 2 --k 4 --data-seed 7".split(), *SMALL, backbone=encoder) == 0
+    assert [path.name for path in (tmp_path / "out" / "data" / "SST-2").iterdir()] == ["k4-seed7"]
+    assert config(tmp_path / "out" / "SST-2" / "lora" / "k=4" / "seed2")["common"]["seed"] == 2
+
+
+def test_a_grid_is_a_sweep_of_the_paper(start, encoder, tmp_path):
+    flags = "--tasks SST-2 --methods lora lora-sam lora-nbar --seeds 13 --k 4 --grid bar".split()
+    fixed = ("--set", "optimization.lr=3e-4", "--set", "optimizer.sam_rho=0.1", *SMALL)  # of these no grid is trained
+    assert start(*flags, *fixed, backbone=encoder) == 0
+    methods = [name.split()[1] for name in names(start) if name.endswith("train")]
+    assert {name: methods.count(name) for name in methods} == {"lora": 1, "lora-sam": 1, "lora-nbar": 6}
+    made = tmp_path / "out/SST-2/lora-nbar/k=4/optimizer.bar_alpha=2.0/optimizer.bar_schedule=cosine/seed13"
+    assert config(made)["optimizer"] | {"base": None} == {
+        "_name": "bar",
+        "bar_variant": "nbar",
+        "bar_alpha": 2.0,
+        "bar_schedule": "cosine",
+        "base_optimizer": "adam",
+        "base": None,
+    }
+    assert "By accuracy on dev, chosen on the development set, which is not reported." in (tmp_path / "out/table.md").read_text()
+
+
+def test_a_task_of_ones_own(start, encoder, tmp_path):
+    table = [[f"{rows.sentence(i)} {i}", "ba"[i % 2]] for i in range(40)]
+    rows.write_table(tmp_path / "own" / "train.tsv", ["text", "mark"], table)
+    rows.write_table(tmp_path / "own" / "test.tsv", ["text", "mark"], table[:6])
+    settings = {
+        "kind": "cloze",
+        "files": {"train": ["own/train"], "test": ["own/test"]},
+        "fields": {"text": ["text"]},
+        "label": "mark",
+        "labels": {"bad": ["a"], "good": ["b"]},
+        "sentences": ["{text}"],
+        "layout": {"template": [{"sentence": 1}, " It was", "<mask>"], "words": {"bad": "bad", "good": "good"}, "max_length": 64},
+    }
+    (tmp_path / "marks.yaml").write_text(yaml.safe_dump(settings))
+    flags = ("--tasks", tmp_path / "marks.yaml", "--methods", "lora", "--seeds", 1, "--k", 4, *SMALL)
+    assert start(*flags, backbone=encoder, data=[tmp_path]) == 0
+    assert names(start) == ["marks lora k=4 seed 1, train", "marks lora k=4 seed 1, evaluate"]
+    line = json.loads((tmp_path / "out/data/marks/k4-seed1/lines/train.jsonl").read_text().splitlines()[0])
+    assert line["label"] in ("bad", "good") and len(line["sentences"]) == 1
+
+
+# ---------------------------------------------------------------------- decoders
+
+
+def test_each_training_of_a_decoder(start, decoder, files, tmp_path, capsys):
+    flags = "--tasks SST-2 COPA SQuAD --methods lora-obar zero-shot --seeds 13 --examples 8".split()
+    small = tmp_path / "tasks"
+    small.mkdir()
+    for name in ("SST-2", "COPA", "SQuAD"):  # with small development sets
+        settings = read_yaml(ROOT / "sharp_plugins/fewshot/tasks/decoder" / f"{name}.yaml")
+        (small / f"{name}.yaml").write_text(yaml.safe_dump({**settings, "rows": {"valid": 4}}))
+    flags[1:4] = [str(small / f"{name}.yaml") for name in ("SST-2", "COPA", "SQuAD")]
+    assert start(*flags, backbone=decoder) == 0, capsys.readouterr().err
+    made = {name: config(tmp_path / "out" / name / "lora-obar" / "examples=8" / "seed13") for name in ("SST-2", "COPA", "SQuAD")}
+    assert {name: one["task"]["_name"] for name, one in made.items()} == {
+        "SST-2": "candidates",
+        "COPA": "prompted_generation",
+        "SQuAD": "prompted_generation",
+    }
+    assert {name: one["checkpoint"]["best_checkpoint_metric"] for name, one in made.items()} == dict.fromkeys(made, "loss")
+    assert made["SST-2"]["optimization"]["max_update"] == 2 and made["SST-2"]["model"]["base_arch"].startswith(
+        "sharp_"
+    )  # 8 rows, twice
+    data = tmp_path / "out" / "data"
+    texts = [json.loads(line) for line in (data / "COPA/examples8-seed13/lines/train.jsonl").read_text().splitlines()]
+    assert {one["text"] for one in texts} == {" it fell.", " I ran."} and texts[0]["prompt"].endswith(" because")
+    answers = json.loads((data / "SQuAD/test/lines/test.jsonl").read_text().splitlines()[1])
+    assert answers["texts"] == ["1", "1!"] and answers["prompt"].endswith("Question: What?\nAnswer:")
+    commands = {name: " ".join(stage.command) for name, stage in start.done}
+    trained = [" ".join(name.split()[:2]) for name in commands if name.endswith("train")]
+    assert trained == ["SST-2 lora-obar", "COPA lora-obar", "SQuAD lora-obar"]
+    copa = commands["COPA lora-obar examples=8 seed 13, evaluate"]
+    assert (
+        "sharp_plugins.candidates evaluate checkpoint_best.pt" in copa
+        and "COPA/examples8-seed13/choices --splits valid test" in copa
+    )
+    greedy = commands["SQuAD zero-shot examples=8 seed 13, generate"]
+    assert "/model.pt --gen-subset test --beam 1 --max-len-b 50" in greedy and "data/SQuAD/test/data" in greedy
+    table = (tmp_path / "out" / "table.md").read_text()
+    assert "SQuAD, F1" in table and "exact match" in table
+
+
+def test_opt_prompts_begin_with_s(decoder, tmp_path, files):
+    """MeZO's code sets OPT's start to <s>; the model's own is </s>."""
+    from sharp_plugins.fewshot.arguments import STARTS
+
+    assert STARTS == {"opt": "<s>"}
+    line = ["prepare", "--backbone", decoder, "--data", files, "--tasks", "SST-2", "--examples", 8, "--seeds", 13]
+    task = read_yaml(ROOT / "sharp_plugins/fewshot/tasks/decoder/SST-2.yaml")
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump({**task, "rows": {"valid": 4}}))
+    line[line.index("SST-2")] = tmp_path / "small.yaml"
+    assert main([*map(str, line), "--start", "none", "--out", str(tmp_path / "out")]) == 0
+    made = json.loads((tmp_path / "out/small/examples8-seed13/prepared.json").read_text())
+    assert made["source"]["start"] == "none" and made["rows"] == {"train": 8, "valid": 4, "test": 12}
+
+
+# ---------------------------------------------------------------------- whole runs
+
+
+def test_zero_shot_is_computed_once(encoder, files, tmp_path, monkeypatch):
+    line = ["prepare", "--backbone", encoder, "--data", files, "--tasks", "SST-2", "--k", 4, "--seeds", 13, "--out", tmp_path]
+    assert main([*map(str, line)]) == 0
+    sample = tmp_path / "SST-2" / "k4-seed13"
+    scores = zero_shot(encoder, sample, "cpu")["test"]
+    assert scores["examples"] == 12 and 0 <= scores["accuracy"] <= 100
+    monkeypatch.setattr("sharp_plugins.fewshot.zero_shot._cloze", None)
+    assert zero_shot(encoder, sample)["test"] == scores
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["encoder", "decoder"])
+def test_a_whole_run(kind, files, tmp_path, request):
+    size = ["--k", 4] if kind == "encoder" else ["--examples", 8]
+    task = "SST-2"
+    if kind == "decoder":
+        settings = read_yaml(ROOT / "sharp_plugins/fewshot/tasks/decoder/SST-2.yaml")
+        (tmp_path / "SST-2.yaml").write_text(yaml.safe_dump({**settings, "rows": {"valid": 6}}))
+        task = tmp_path / "SST-2.yaml"
+    flags = ["--backbone", request.getfixturevalue(kind), "--data", files, "--tasks", task, "--methods", "lora-nbar", "--seeds", 13]
+    more = ["--set", "optimization.max_update=4", "--set", "dataset.validate_interval_updates=2"]
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "sharp_plugins.fewshot",
+            "run",
+            *map(str, [*flags, *size, *more, "--cpu", "--out", tmp_path / "out"]),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (path,) = (tmp_path / "out").rglob("result.json")
+    result = json.loads(path.read_text())
+    assert result["updates"] == 4 and result["metrics"]["test"]["examples"] == 12
+    assert result["metrics"]["valid"]["examples"] == {"encoder": 8, "decoder": 6}[kind]
+    assert {one["update"] for one in result["validations"]} == {2, 4} and "accuracy" in result["validations"][0]["metrics"]
+    assert not list(path.parent.glob("checkpoint*.pt"))

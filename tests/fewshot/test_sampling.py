@@ -1,0 +1,98 @@
+"""Samples are those of MeZO's code: the published ones are drawn again from the whole files, row for row."""
+
+import numpy as np
+import pytest
+
+from sharp_plugins.fewshot.reader import read
+from sharp_plugins.fewshot.samples import Sampler
+from sharp_plugins.fewshot.sampling import SEEDS, TEST_SEED, first_of_all, held_out, k_per_class, permutation
+from sharp_plugins.fewshot.task_files import find_task
+
+
+def rows_of(path, task):
+    return [(row.values, row.label) for row in read(path, task)]
+
+
+def drawn(sample, split):
+    return [(row.values, row.label) for row in sample.rows[split]]
+
+
+def test_a_permutation_is_what_numpys_shuffle_makes_of_a_list():
+    rows = [f"row {number}" for number in range(50)]
+    shuffled = list(rows)
+    np.random.seed(13)
+    np.random.shuffle(shuffled)
+    assert [rows[number] for number in permutation(50, 13)] == shuffled
+    np.random.seed(13)
+    assert np.random.permutation(50).tolist() == permutation(50, 13)
+
+
+def test_classes_follow_each_other_as_they_appear():
+    labels = list("abcabcabcaaaa")
+    order = permutation(len(labels), 7)
+    split = k_per_class(labels, 2, 7)
+    appearing = list(dict.fromkeys(labels[number] for number in order))
+    for rows, start in ((split.train, 0), (split.valid, 2)):
+        expected = [[n for n in order if labels[n] == label][start : start + 2] for label in appearing]
+        assert rows == [number for of in expected for number in of]
+    assert [labels[n] for n in split.valid].count("b") == 1  # of the three b two are in the training set
+
+
+def test_the_first_rows_and_what_is_left_of_few():
+    split = first_of_all(10, 4, 3, 5)
+    assert split.train + split.valid == permutation(10, 5)[:7] and len(split.valid) == 3
+    assert first_of_all(3, 1000, 100, 5).train == []
+
+
+def test_a_test_set_of_more_rows_is_a_sample():
+    assert held_out(4, 4, 1) == [0, 1, 2, 3] and held_out(5, 4, 1) == permutation(5, 1)[:4]
+
+
+# ---------------------------------------------------------------------- the published samples
+
+
+@pytest.mark.parametrize("seed", [13, 42])
+def test_rte_of_mezo_row_for_row(places, data_beside, seed):
+    task = find_task("RTE", "cloze")
+    sample = Sampler(task, [data_beside / "glue"]).training(512, seed)
+    for split, name in (("train", "train"), ("valid", "dev")):
+        assert drawn(sample, split) == rows_of(data_beside / f"fewshot/mezo_k512/RTE/512-{seed}/{name}.tsv", task)
+    assert Sampler(task, places).training_files(512, seed)["train"].parent.name == f"512-{seed}"
+
+
+def test_sixteen_rows_of_a_class_are_lm_bffs(data_beside):
+    task = find_task("RTE", "cloze")
+    for seed in SEEDS:
+        sample = Sampler(task, [data_beside / "glue"]).training(16, seed)
+        for split, name in (("train", "train"), ("valid", "dev")):
+            assert drawn(sample, split) == rows_of(data_beside / f"fewshot/lmbff_16shot/RTE/16-{seed}/{name}.tsv", task)
+
+
+@pytest.mark.parametrize("name, published", [("SNLI", "SNLI/test"), ("MNLI", "MNLI/test_matched"), ("SST-5", "sst-5/test")])
+def test_the_thousand_rows_of_a_test_set(data_beside, name, published):
+    task = find_task(name, "cloze")
+    whole = Sampler(task, [data_beside / "glue", data_beside / "fewshot"])
+    assert drawn(whole.test(13), "test") == rows_of(data_beside / "fewshot/mezo_k512" / f"{published}.tsv", task)
+    assert drawn(whole.test(13), "test") == drawn(whole.test(42), "test") and TEST_SEED == 42
+
+
+def test_trec_has_too_few_abbreviations(places):
+    sample = Sampler(find_task("TREC", "cloze"), places).training(512, 13)
+    assert [len(sample.rows[split]) for split in ("train", "valid")] == [2646, 2243]
+    first, second = sample.warnings
+    assert "class 2 or ABBR has 86 rows to train on, and --k is 512" in first
+    assert "the development set has no row of class 2 or ABBR" in second
+
+
+def test_what_the_decoders_sample_is(places):
+    sizes = {}
+    for name in ("CB", "COPA", "RTE", "SQuAD"):
+        sampler = Sampler(find_task(name, "decoder"), places)
+        sample = sampler.training(1000, 13)
+        sizes[name] = len(sample.rows["train"]), len(sample.rows["valid"]), len(sampler.test(13).rows["test"]), sampler.is_sampled()
+    assert sizes == {
+        "CB": (150, 100, 56, False),
+        "COPA": (300, 100, 100, False),
+        "RTE": (1000, 500, 277, False),
+        "SQuAD": (1000, 500, 1000, True),
+    }
