@@ -1,0 +1,138 @@
+"""``--task cloze``: batches, what is refused before anything trains, and evaluation."""
+
+import json
+
+import clozes
+import published
+import pytest
+import torch
+import toy
+
+from sharp_plugins.cloze.config import ClozeConfig
+from sharp_plugins.cloze.prepared import read_prepared
+from sharp_plugins.cloze.task import Cloze
+
+
+def test_batches(data):
+    task = Cloze.setup_task(ClozeConfig(data=str(data)))
+    task.load_dataset("test")
+    dataset = task.dataset("test")
+    sample = dataset.collater([dataset[1], dataset[0]])
+    # "xxxxxz"-like rows: <s>, letters, ĠIt Ġwas <mask> . </s>; the shorter one is padded with 1
+    tokens, masked = sample["net_input"]["src_tokens"], sample["net_input"]["masked_tokens"]
+    assert tokens.shape == (2, 13) and tokens[1, -1] == 1 and sample["net_input"]["src_lengths"].tolist() == [13, 12]
+    assert masked.sum(1).tolist() == [1, 1] and tokens[masked].tolist() == [342, 342]
+    assert sample["target"].tolist() == [1, 0] and sample["ntokens"] == 25 and sample["nsentences"] == 2
+    assert dataset.collater([]) == {}
+
+
+@pytest.mark.parametrize("criterion", ["sentence_prediction", "masked_lm", "rdrop_sentence_prediction"])
+def test_other_criterions_are_refused(data, criterion):
+    with pytest.raises(ValueError, match=f"--criterion {criterion}: --task cloze has cloze, rdrop_cloze"):
+        clozes.trainer(data, criterion=criterion)
+
+
+@pytest.mark.parametrize("criterion", ["cloze", "rdrop_cloze"])
+def test_the_criterion_wants_the_task(translation_data, criterion):
+    with pytest.raises(ValueError, match="predicts a word at a mask, .*use --task cloze"):
+        toy.build_trainer(translation_data, "--optimizer", "sgd", *toy.SGD, criterion=["--criterion", criterion])
+
+
+def test_a_model_without_masks_is_refused(data):
+    with pytest.raises(ValueError, match="--task cloze trains masked language models"):
+        clozes.trainer(data, model=toy.MODEL)
+
+
+def test_splits_that_are_not_there(data, backbone, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no data of valid2;"):
+        clozes.trainer(data, "--valid-subset", "valid,valid2")
+    with pytest.raises(FileNotFoundError, match="cloze.json: not there; `python -m sharp_plugins.cloze prepare`"):
+        clozes.trainer(tmp_path)
+
+
+def test_rows_that_are_longer_than_the_model(data):
+    model = ["16" if word == "256" else word for word in clozes.MODEL]
+    clozes.trainer(data, model=model)
+    model = ["12" if word == "256" else word for word in clozes.MODEL]
+    with pytest.raises(ValueError, match="--max-positions 12: .* has sequences of 13 tokens"):
+        clozes.trainer(data, model=model)
+    assert clozes.trainer(data, model=clozes.MODEL[:-2]).get_model().max_positions() == 256  # the data's model's
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory):
+    """Backbones without a head, and with another vocabulary."""
+    directory = tmp_path_factory.mktemp("others")
+    without = clozes.convert(clozes.write_published(directory / "p1", lm_head=False), directory / "without")
+    other = clozes.convert(published.write_roberta(directory / "p2", lm_head=True), directory / "other")
+    return without, other
+
+
+@pytest.mark.parametrize("flag", ["--finetune-from-model", "--restore-file"])
+def test_checkpoints_that_do_not_fit(data, others, flag):
+    without, other = others
+    with pytest.raises(ValueError, match="model.pt: it has no masked-language-model head, .*encoder.lm_head"):
+        clozes.trainer(data, flag, without / "model.pt")
+    with pytest.raises(ValueError, match="its dict.txt and tokenizer.json are another model's"):
+        clozes.trainer(data, flag, other / "model.pt")
+
+
+def test_data_that_were_changed(data, tmp_path):
+    import shutil
+
+    copy = shutil.copytree(data, tmp_path / "copy")
+    (copy / "tokenizer.json").write_text("{}")
+    with pytest.raises(ValueError, match="tokenizer.json: it is not the one that the data were made with"):
+        read_prepared(copy)
+    shutil.copyfile(data / "tokenizer.json", copy / "tokenizer.json")
+    stamp = json.loads((copy / "cloze.json").read_text())
+    for change in ({"words": [1]}, {"words": [1, 999]}, {"facts": []}, {"version": 0}, {"words": ["a", "b"]}):
+        (copy / "cloze.json").write_text(json.dumps({**stamp, **change}))
+        with pytest.raises(ValueError, match="cloze.json|written by another version"):
+            read_prepared(copy)
+
+
+# ---------------------------------------------------------------------- evaluation
+
+
+def test_evaluate_a_backbone(data, backbone, tmp_path, capsys):
+    words = ["evaluate", backbone / "model.pt", data, "--json", tmp_path / "s.json", "--predictions", tmp_path / "p.jsonl"]
+    assert clozes.main(*words, "--batch-size", "5") == 0
+    told = capsys.readouterr().out
+    scores = json.loads((tmp_path / "s.json").read_text())
+    assert set(scores) == {"valid", "test"} and set(scores["valid"]) == {"accuracy", "loss", "examples"}
+    rows = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]
+    assert [row["label"] for row in rows if row["split"] == "valid"] == [label for _, label in clozes.toy_rows(12, 50)]
+    for split, found in scores.items():
+        mine = [row for row in rows if row["split"] == split]
+        logits = torch.tensor([[row["logits"]["0"], row["logits"]["1"]] for row in mine], dtype=torch.float64)
+        targets = torch.tensor([int(row["label"]) for row in mine])
+        assert found["loss"] == pytest.approx(torch.nn.functional.cross_entropy(logits, targets).item(), abs=1e-6)
+        assert [str(i) for i in logits.argmax(1).tolist()] == [row["prediction"] for row in mine]
+        assert found["accuracy"] == pytest.approx(100 * sum(row["label"] == row["prediction"] for row in mine) / len(mine))
+        assert f"{split}: accuracy {found['accuracy']:.2f}" in told and found["examples"] == len(mine)
+
+
+def test_batches_of_one_predict_the_same(data, backbone):
+    from sharp_plugins.cloze.evaluate import Checkpoint
+
+    checkpoint = Checkpoint(backbone / "model.pt", read_prepared(data))
+    one, many = (checkpoint.predict("train", batch).logits for batch in (1, 64))
+    torch.testing.assert_close(one, many, rtol=1e-5, atol=1e-5)
+
+
+def test_what_evaluate_refuses(data, backbone, others, tmp_path, capsys):
+    without, other = others
+
+    def error(*words):
+        assert clozes.main("evaluate", *words) == 1
+        return capsys.readouterr().err
+
+    assert "it has no masked-language-model head" in error(without / "model.pt", data)
+    assert "are another model's" in error(other / "model.pt", data)
+    assert "--splits dev: " in error(backbone / "model.pt", data, "--splits", "dev")
+    assert "--batch-size must be 1 or larger" in error(backbone / "model.pt", data, "--batch-size", "0")
+    assert "not there" in error(tmp_path / "no.pt", data)
+    assert "cloze.json: not there" in error(backbone / "model.pt", tmp_path)
+    (tmp_path / "text.pt").write_text("x")
+    assert "cannot be read" in error(tmp_path / "text.pt", data)
