@@ -65,6 +65,9 @@ class Encoder:
         backbone: the model's directory.
         most: the most symbols of a sequence, the start among them.
 
+    Raises:
+        ValueError: the model does not know the start.
+
     Example, with a converted GPT-2::
 
         encoder = Encoder(Encoding(format_with(), backbone.tokenizer, backbone.dictionary, backbone.start), backbone, most=1024)
@@ -77,6 +80,9 @@ class Encoder:
         dictionary = encoding.dictionary
         self.unk, self.dictionary = dictionary.unk(), dictionary
         self.unknown = {dictionary.pad(), *(dictionary.index(symbol) for symbol in backbone.unused)} - {self.unk}
+        strange = [symbol for symbol in encoding.start if dictionary.index(symbol) in {self.unk, *self.unknown}]
+        if strange:
+            raise ValueError(f"--start {strange[0]}: the model does not know this symbol; auto is what it has seen before a text")
 
     def __call__(self, examples: Sequence[Example]) -> Iterator[Encoded]:
         """
