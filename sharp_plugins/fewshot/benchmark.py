@@ -150,6 +150,8 @@ class FewShot(Benchmark):
         config["model"] = {**config.get("model", {}), **self.model}
         if self.args.cpu:
             config["common"].pop("amp", None)
+        if "optimization.max_update" in [*run.record.axes, *(change.partition("=")[0] for change in self.args.changes)]:
+            config["optimization"].pop("max_epoch", None)  # the settings' epochs, which would end it before
         if self.source.kind != CLOZE:
             config["task"].pop("train_lm_head", None)
             best = self.source.tasks[run.record.task].training

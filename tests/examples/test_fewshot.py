@@ -1,0 +1,103 @@
+"""The guide to few-shot tasks: its commands are those of its script, their flags and names are there, and its first run begins."""
+
+import argparse
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+
+from sharp_plugins.fewshot.__main__ import main
+from sharp_plugins.fewshot.benchmark import FewShot
+from sharp_plugins.fewshot.family import named, read_family
+from sharp_plugins.fewshot.sampling import SEEDS
+from sharp_plugins.fewshot.task_files import named_tasks, task_of
+from sharp_plugins.runs import stages
+from sharp_plugins.runs.command import add_run_arguments
+from sharp_plugins.runs.methods import find_method
+from sharp_plugins.runs.stages import RunFailed
+
+GUIDE = Path(__file__).resolve().parents[2] / "examples" / "fewshot"
+TEXT = (GUIDE / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```\n(.*?)^```", TEXT, re.M | re.S)
+
+
+def one_line_each(commands):
+    """The commands of a piece of shell, each in one line, with single blanks."""
+    joined = re.sub(r"\\\n\s*", "", commands)
+    return [re.sub(r"\s+", " ", line).strip() for line in joined.splitlines() if line.strip()]
+
+
+def test_the_first_look_has_the_scripts_commands_word_for_word():
+    script = one_line_each((GUIDE / "run.sh").read_text(encoding="utf-8").split("set -x\n")[1])
+    assert one_line_each(BLOCKS[1]) == [command for command in script if not command.startswith(("if is_missing", "fi"))]
+    assert BLOCKS[0] == "bash examples/fewshot/run.sh\n"
+
+
+def arguments_of(part: str):
+    """The words of the run in the guide that has *part* in it, and what the command's parser makes of them."""
+    every = [line for block in BLOCKS for line in one_line_each(block)]
+    (line,) = [line for line in every if line.startswith("python -m sharp_plugins.fewshot run") and part in line]
+    words = shlex.split(line)[4:]
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    add_run_arguments(parser, FewShot())
+    return words, parser.parse_args(words)
+
+
+@pytest.mark.parametrize("part, family", [("backbones/roberta-large", "roberta"), ("backbones/opt", "opt")])
+def test_the_papers_runs_have_flags_methods_and_a_grid(part, family):
+    _, args = arguments_of(part)
+    assert [find_method(name, FewShot.extra_methods).name for name in args.methods] == list(FewShot.default_methods)
+    assert args.grid in named(family) and len(read_family(family, args.grid).sweeps()) >= 4
+    assert (args.k, args.examples) == {"roberta": ([512], None), "opt": (None, [1000])}[family] and set(args.seeds) <= set(SEEDS)
+
+
+def test_the_first_look_is_planned(data_beside, tmp_path, monkeypatch, capsys):
+    """With a small decoder in the place of SmolLM2, up to the first stage."""
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[1] / "prompted"))
+    import prompts
+
+    words, args = arguments_of("backbones/smollm2")
+    for flag, value in (("--backbone", prompts.write_backbone(tmp_path / "backbone")), ("--data", data_beside / "superglue")):
+        words[words.index(flag) + 1] = str(value)
+    words[words.index("--out") + 1] = str(tmp_path / "out")
+
+    def refuse(run, stage, *rest):
+        raise RunFailed(f"{run.name}: {stage.name}")
+
+    monkeypatch.setattr(stages, "perform", refuse)
+    # The small tokenizer makes a symbol of a letter.
+    assert main(["run", *words, "--max-positions", "60", "--cpu"]) == 1
+    shown = capsys.readouterr()
+    assert "3 runs, 0 of them finished before" in shown.out and "error: COPA lora-nbar examples=1000 seed 13: train" in shown.err
+
+
+def test_the_task_of_ones_own_is_one():
+    (block,) = [block for block in BLOCKS if block.startswith("kind: ")]
+    task = task_of(yaml.safe_load(block), "reviews", "reviews.yaml")
+    assert task.layout["words"] == {"bad": "terrible", "good": "great"} and task.label_of("1") == "good"
+
+
+def test_all_tasks_and_settings_are_told():
+    cells = re.findall(r"^\| ([^|]+) \|", TEXT, re.M)
+    told = {name for cell in cells for name in cell.split(", ")}
+    assert {*named_tasks("cloze"), *named_tasks("decoder")} <= told
+    for family in ("roberta", "opt", "llama"):
+        assert all(f"`{name}`" in TEXT for name in named(family))
+
+
+def rows_of(table: str):
+    return [
+        [cell.strip() for cell in line.strip("| \n").split("|")]
+        for line in table.splitlines()
+        if "±" in line or "zero-shot" in line
+    ]
+
+
+def test_the_published_averages_are_those_of_their_rows():
+    found = rows_of(TEXT[TEXT.index("## The published numbers") :])
+    assert len(found) == 15
+    for name, *cells in found:
+        values = [float(cell.split("±")[0]) for cell in cells]
+        assert len(values) == 7 and abs(sum(values[:6]) / 6 - values[6]) <= 0.0501, name
