@@ -44,7 +44,7 @@ def run_evaluate(args) -> str:
     absent = [split for split in splits if split not in prepared.facts]
     if absent or not splits:
         raise ValueError(f"--splits {' '.join(absent)}: {args.data} has {', '.join(prepared.facts)}")
-    checkpoint = Checkpoint(args.checkpoint, prepared, args.device)
+    checkpoint = Checkpoint(args.checkpoint, prepared, args.device, warn=lambda words: print(f"warning: {words}"))
     predictions = {split: checkpoint.predict(split, args.batch_size) for split in splits}
     scores = {split: found.scores() for split, found in predictions.items()}
     if args.predictions:

@@ -2,13 +2,14 @@
 
 import logging
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any, Callable, Dict
 
+import torch
 from omegaconf.errors import OmegaConfBaseException
 
 from sharp_plugins.cloze.prepared import COMMAND, Prepared
 from sharp_plugins.files.writing import sha256
-from sharp_plugins.text.encoder_directory import has_lm_head
+from sharp_plugins.text.encoder_directory import HEAD, WORDS, has_lm_head
 
 logger = logging.getLogger(__name__)
 
@@ -38,11 +39,12 @@ def state_of(prepared: Prepared) -> Dict[str, Any]:
     return {"vocabulary": dict(prepared.checksums), "layout": prepared.layout.as_dict()}
 
 
-def check_checkpoint(path: Path, state: Any, prepared: Prepared) -> None:
+def check_checkpoint(path: Path, state: Any, prepared: Prepared, warn: Callable[[str], None] = logger.warning) -> None:
     """Look at the checkpoint that weights come from.
 
     Args:
         state: what it holds.
+        warn: is told where it was trained with another layout.
 
     Raises:
         ValueError: its masked-language-model head was never trained, or its vocabulary is not the data's, as far as it says.
@@ -53,14 +55,26 @@ def check_checkpoint(path: Path, state: Any, prepared: Prepared) -> None:
             f"{path}: it has no masked-language-model head, with which --task cloze fills the mask: encoder.lm_head.* is not "
             "there, or is a new model's. Convert one that was published with it (BERT: cls.predictions.*, RoBERTa: lm_head.*)"
         )
-    check_vocabulary((state.get("task_state") or {}).get(STATE), prepared, path)
+    check_vocabulary((state.get("task_state") or {}).get(STATE), prepared, path, warn)
     beside = {name: path.parent / name for name in prepared.checksums}
     # A converted model lies beside both. A directory of data may hold checkpoints too, and then says the same.
     if all(file.is_file() for file in beside.values()):
         check_vocabulary({"vocabulary": {name: sha256(file) for name, file in beside.items()}}, prepared, path.parent)
 
 
-def check_vocabulary(saved: Any, prepared: Prepared, where) -> None:
+def check_tied(path: Path, state: Any, choice: str) -> None:
+    """Raise ValueError where a checkpoint has an output layer of its own, and the model with *choice* would have none: which of the
+    two tables it got would be chance."""
+    weights = state["model"]
+    own, table = weights.get(f"{HEAD}weight"), weights.get(WORDS)
+    if own is not None and table is not None and not (own.shape == table.shape and torch.equal(own, table)):
+        raise ValueError(
+            f"--train-lm-head {choice}: {path} has an output layer that is not its table of words, as untied training makes it; "
+            "go on with --train-lm-head untied"
+        )
+
+
+def check_vocabulary(saved: Any, prepared: Prepared, where, warn: Callable[[str], None] = logger.warning) -> None:
     """Raise ValueError where a checkpoint was trained with another vocabulary; warn where the layout was another.
 
     Args:
@@ -76,4 +90,4 @@ def check_vocabulary(saved: Any, prepared: Prepared, where) -> None:
         )
     ours = prepared.layout.as_dict()
     if saved.get("layout", ours) != ours:
-        logger.warning("%s was trained with another layout: %s, and the data have %s", where, saved["layout"], ours)
+        warn(f"{where} was trained with another layout: {saved['layout']}, and the data have {ours}")

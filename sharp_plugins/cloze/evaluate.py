@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Dict, Iterator, List, NamedTuple, Optional
+from typing import Callable, Dict, Iterator, List, NamedTuple, Optional
 
 import torch
 import torch.nn.functional as F
@@ -37,6 +37,7 @@ class Checkpoint:
 
     Args:
         device: where to compute; a GPU where there is one by default.
+        warn: is told where the checkpoint was trained with another layout.
 
     Raises:
         FileNotFoundError: the checkpoint is not there.
@@ -49,9 +50,9 @@ class Checkpoint:
         checkpoint.predict("test").scores()["accuracy"]  # zero-shot
     """
 
-    def __init__(self, path, prepared: Prepared, device: Optional[str] = None):
+    def __init__(self, path, prepared: Prepared, device: Optional[str] = None, warn: Callable[[str], None] = lambda line: None):
         state = read_state(path)
-        check_checkpoint(Path(path), state, prepared)
+        check_checkpoint(Path(path), state, prepared, warn)
         self.prepared, self.dictionary = prepared, prepared.dictionary()
         self.loaded = load_model(path, state, prepared.directory, check_encoder, device)
         rows = self.loaded.model.encoder.sentence_encoder.embed_tokens.num_embeddings

@@ -10,6 +10,7 @@ learning rate, without a word in the paper: it freezes what is named ``roberta..
 
 from typing import NamedTuple
 
+from fairseq.utils import safe_getattr
 from torch import nn
 
 from sharp_plugins.models.base_arch import wrapper_of
@@ -34,7 +35,7 @@ def set_head(cfg, choice: str) -> None:
         choice: one of `CHOICES`.
 
     Raises:
-        ValueError: the wrapping architecture lets nothing train beside its own.
+        ValueError: the wrapping architecture lets nothing train beside its own, or a flag says the opposite.
 
     >>> from argparse import Namespace
     >>> import sharp_plugins
@@ -45,8 +46,11 @@ def set_head(cfg, choice: str) -> None:
     (True, 'encoder.lm_head')
     """
     wrapper = wrapper_of(cfg)
+    asked = bool(safe_getattr(cfg, "untie_weights_roberta", False))
+    if asked and choice == "tied":
+        raise ValueError("--untie-weights-roberta is the opposite of --train-lm-head tied: leave one out")
     # Frozen beside embeddings that train, the output layer must not be these. Beside frozen ones a copy would be for nothing.
-    cfg.untie_weights_roberta = choice == "untied" or (choice == "frozen" and wrapper is None)
+    cfg.untie_weights_roberta = asked or choice == "untied" or (choice == "frozen" and wrapper is None)
     if wrapper is not None and choice != "frozen":
         wrapper.train_along(cfg, HEAD)
 

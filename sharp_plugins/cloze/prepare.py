@@ -153,10 +153,13 @@ def _write(directory: Path, split: str, path: Path, encoding: Encoding, too_long
         raise ValueError(f"{path}: no row in it" + (" whose mask would be left" if facts["skipped"] else ""))
     for part, builder in zip(PARTS, builders):
         builder.finalize(str(directory / f"{split}.{part}.idx"))
-    classes = ", ".join(f"{count} {name}" for name, count in facts["classes"].items())
+    classes = ", ".join(f"{name}: {count}" for name, count in facts["classes"].items())
     kinds = {"shortened": "shortened", "unknown": "unknown tokens", "skipped": "skipped"}
     notes = [f", {facts[what]} {words}" for what, words in kinds.items() if facts[what]]
     tell(f"{split}: {facts['rows']} rows ({classes}), at most {facts['longest']} tokens{''.join(notes)}")
+    absent = [name for name, count in facts["classes"].items() if not count]
+    if absent:
+        tell(f"warning: {path}: no row of class {', '.join(absent)}")
     return facts
 
 

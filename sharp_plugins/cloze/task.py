@@ -15,7 +15,7 @@ from fairseq.utils import safe_getattr
 from omegaconf import OmegaConf, open_dict
 
 from sharp_plugins.cloze import criterion  # noqa: F401  --criterion cloze
-from sharp_plugins.cloze.checks import STATE, check_checkpoint, check_criterion, check_vocabulary, setting, state_of
+from sharp_plugins.cloze.checks import STATE, check_checkpoint, check_criterion, check_tied, check_vocabulary, setting, state_of
 from sharp_plugins.cloze.config import ClozeConfig
 from sharp_plugins.cloze.dataset import load_split
 from sharp_plugins.cloze.head import count, freeze_head, set_head
@@ -101,12 +101,15 @@ class Cloze(FairseqTask):
         choice = str(self.cfg.train_lm_head)
         if not from_checkpoint:
             self.check_splits()
-            for path in filter(Path.is_file, self.checkpoints()):
-                check_checkpoint(path, read_torch(path, mmap=True), self.prepared)
             with open_dict(cfg) if OmegaConf.is_config(cfg) else nullcontext():
                 if not safe_getattr(cfg, "max_positions"):
                     cfg.max_positions = self.prepared.max_positions
                 set_head(cfg, choice)
+            for path in filter(Path.is_file, self.checkpoints()):
+                state = read_torch(path, mmap=True)
+                check_checkpoint(path, state, self.prepared)
+                if not cfg.untie_weights_roberta:
+                    check_tied(path, state, choice)
         model = super().build_model(cfg, from_checkpoint)
         if not isinstance(model, RobertaModel):
             raise ValueError(

@@ -22,8 +22,8 @@ def patterns(names: str) -> List[str]:
 def joined(names: Optional[str], more: str) -> str:
     """*names*, which may be a regular expression or nothing, with the name *more*.
 
-    >>> joined("a, b", "lm_head"), joined("x|y", "m.lm_head"), joined(None, "lm_head")
-    ('a, b,lm_head', 'x|y|m\\.lm_head', 'lm_head')
+    >>> joined("a, b", "lm_head"), joined("x|y", "lm_head"), joined(None, "lm_head")
+    ('a, b,lm_head', 'x|y|lm_head', 'lm_head')
     """
     if not names:
         return more

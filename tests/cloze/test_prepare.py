@@ -64,7 +64,7 @@ def test_masks_that_are_cut_away(backbone, tmp_path, refused, capsys):
     train = clozes.write_lines(tmp_path / "t.jsonl", [(["x" * 130], 0), (["xx"], 1)])
     data = clozes.prepare(backbone, tmp_path / "data", "sst-2", "--too-long", "skip", train=train)
     assert "t.jsonl:1: the mask is cut away" in (told := capsys.readouterr().out) and "1 skipped" in told
-    assert len(clozes.symbols_of(data, "train")) == 1
+    assert len(clozes.symbols_of(data, "train")) == 1 and f"warning: {train}: no row of class 0" in told
     data = clozes.prepare(backbone, tmp_path / "longer", "sst-2", "--max-length", "140", train=train)
     assert len(clozes.symbols_of(data, "train")[0]) == 136
 

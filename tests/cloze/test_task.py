@@ -77,6 +77,19 @@ def test_checkpoints_that_do_not_fit(data, others, flag):
         clozes.trainer(data, flag, other / "model.pt")
 
 
+def test_an_untied_head_is_not_read_as_a_tied_one(data, backbone, tmp_path):
+    """Both tables would be read into one."""
+    state = torch.load(backbone / "model.pt", weights_only=False)
+    state["model"]["encoder.lm_head.weight"] = state["model"]["encoder.lm_head.weight"] + 1
+    torch.save(state, tmp_path / "untied.pt")
+    for choice in ("tied", "frozen"):
+        with pytest.raises(ValueError, match=f"--train-lm-head {choice}: .*untied.pt has an output layer that is not its table"):
+            clozes.trainer(data, "--finetune-from-model", tmp_path / "untied.pt", "--train-lm-head", choice, model=clozes.LORA)
+    clozes.trainer(data, "--finetune-from-model", tmp_path / "untied.pt", model=clozes.LORA)
+    with pytest.raises(ValueError, match="--untie-weights-roberta is the opposite of --train-lm-head tied"):
+        clozes.trainer(data, "--train-lm-head", "tied", model=[*clozes.MODEL, "--untie-weights-roberta"])
+
+
 def test_data_that_were_changed(data, tmp_path):
     import shutil
 
@@ -111,6 +124,19 @@ def test_evaluate_a_backbone(data, backbone, tmp_path, capsys):
         assert [str(i) for i in logits.argmax(1).tolist()] == [row["prediction"] for row in mine]
         assert found["accuracy"] == pytest.approx(100 * sum(row["label"] == row["prediction"] for row in mine) / len(mine))
         assert f"{split}: accuracy {found['accuracy']:.2f}" in told and found["examples"] == len(mine)
+
+
+def test_another_layout_than_the_training_s_is_told(data, backbone, tmp_path, capsys):
+    from sharp_plugins.cloze.checks import state_of
+
+    state = torch.load(backbone / "model.pt", weights_only=False)
+    trained_on = state_of(read_prepared(data))
+    torch.save({**state, "task_state": {"cloze": trained_on}}, tmp_path / "same.pt")
+    trained_on["layout"] = {**trained_on["layout"], "max_length": 99}
+    torch.save({**state, "task_state": {"cloze": trained_on}}, tmp_path / "other.pt")
+    for name, is_told in (("same", False), ("other", True)):
+        assert clozes.main("evaluate", tmp_path / f"{name}.pt", data) == 0
+        assert ("other.pt was trained with another layout" in capsys.readouterr().out) == is_told
 
 
 def test_batches_of_one_predict_the_same(data, backbone):
