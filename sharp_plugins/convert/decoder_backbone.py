@@ -1,15 +1,16 @@
 """A published decoder as ``python -m sharp_plugins.convert`` leaves it: what data, runs and commands need to know of it."""
 
 from pathlib import Path
-from typing import List, NamedTuple, Optional
+from typing import Any, Dict, List, NamedTuple, Optional
 
 from fairseq import checkpoint_utils
 from fairseq.data import Dictionary
 
-from sharp_plugins.convert.decoder_flags import decoder_flags
+from sharp_plugins.convert.decoder_flags import closest, decoder_flags
 from sharp_plugins.models import decoder  # noqa: F401  sharp_decoder
 from sharp_plugins.models.decoder import DecoderModel
 from sharp_plugins.models.decoder_config import DEFAULTS
+from sharp_plugins.models.decoder_sizes import SIZES
 from sharp_plugins.text.decoder_directory import MODEL, read_decoder_directory
 from sharp_plugins.text.decoder_tokenizer import DecoderTokenizer
 
@@ -19,6 +20,7 @@ class DecoderBackbone(NamedTuple):
 
     arch: fairseq's architecture, the first of the *flags*' values.
     flags: of ``fairseq-train``, for a model that takes the weights.
+    settings: of the model in a config, in full: fairseq does not look up a named architecture's there.
     family: "gpt2", "llama" or "opt".
     max_positions: longest sequence in tokens.
     start: the symbol before a text on its own, None for none.
@@ -27,6 +29,7 @@ class DecoderBackbone(NamedTuple):
     directory: Path
     arch: str
     flags: List[str]
+    settings: Dict[str, Any]
     family: str
     max_positions: int
     start: Optional[str]
@@ -48,13 +51,16 @@ def load_decoder(directory) -> DecoderBackbone:
     """
     found = read_decoder_directory(directory)
     try:
-        flags = decoder_flags({name: found.model[name] for name in DEFAULTS if name in found.model}, found.tokenizer.family)
+        model = {name: found.model[name] for name in DEFAULTS if name in found.model}
+        arch, settings = closest(model, found.tokenizer.family)
+        flags = decoder_flags(model, found.tokenizer.family)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{found.directory / MODEL}: not a converted decoder: {type(error).__name__}: {error}") from error
     return DecoderBackbone(
         directory=found.directory,
-        arch=flags[1],
+        arch=arch,
         flags=flags,
+        settings={**SIZES[arch], **settings},
         family=found.tokenizer.family,
         max_positions=found.max_positions,
         start=found.start,

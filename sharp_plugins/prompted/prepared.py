@@ -102,3 +102,12 @@ def read_prepared(directory) -> Prepared:
                 f"{directory / name}: it is not the one that the data were made with; make them again with `{COMMAND}`"
             )
     return prepared
+
+
+def longest_prompt(directory, split: str) -> int:
+    """Symbols of the longest prompt of a split that `prepare` wrote."""
+    from fairseq.data import data_utils
+
+    prepared = read_prepared(directory)
+    rows = data_utils.load_indexed_dataset(str(prepared.directory / f"{split}.{PARTS[0]}"), prepared.dictionary(), "mmap")
+    return int(max(rows.sizes))
