@@ -122,7 +122,7 @@ class DataToText(Benchmark):
 
 def add_data_arguments(parser) -> None:
     """The flags that the data are made with."""
-    words = "a corpus: train, dev and test as .jsonl or .jsonl.gz, see sharp_plugins/webnlg/corpus.py"
+    words = "a corpus: train, dev and test, in a form that sharp_plugins/webnlg/readers/README.md names"
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help=words)
     words = f"sentencepiece's vocabulary (default: {SIZES['webnlg']}; {SIZES['small']} with --size small)"
     parser.add_argument("--vocab-size", type=int, metavar="N", help=words)
