@@ -216,6 +216,17 @@ def test_dart_has_its_properties_in_lower_case(tmp_path):
     assert (one.id, one.category, two.id, two.category) == ("Id1", "WikiSQL_decl_sents", "Id2", "DART")
 
 
+def test_empty_texts_of_dart_are_left_out(tmp_path):
+    """As there is one in the published test set."""
+    empty = {"source": "WikiTableQuestions_lily", "text": " "}
+    records = [{**DART, "annotations": [empty, DART["annotations"][1]]}, {**DART, "annotations": [empty]}, DART]
+    entries = read_split(written(tmp_path / "test.json", records))
+    assert [(entry.id, entry.category, len(entry.refs)) for entry in entries] == [
+        ("Id1", "WikiTableQuestions_lily", 1),
+        ("Id3", "WikiSQL_decl_sents", 2),
+    ]
+
+
 @pytest.mark.parametrize(
     "change, words",
     [
@@ -225,7 +236,7 @@ def test_dart_has_its_properties_in_lower_case(tmp_path):
         ({**DART, "tripleset": [["a", "b"]]}, "triple 1 should be"),
         ({**DART, "tripleset": [["", "b", "c"]]}, "triple 1 should be"),  # it would be a slot of E2E's
         ({**DART, "annotations": ["text"]}, "annotation 1 should be"),
-        ({**DART, "annotations": [{"text": " "}]}, "annotation 1 should be"),
+        ({**DART, "annotations": [{"text": None}]}, "annotation 1 should be"),
     ],
 )
 def test_malformed_dart_is_named(tmp_path, change, words):
