@@ -81,7 +81,15 @@ if __name__ == "__main__":  # examples/environment.sh reads FAIRSEQ
         license="MIT",
         python_requires=">=3.10",
         packages=find_packages(include=["sharp_plugins", "sharp_plugins.*"]),
-        package_data={"sharp_plugins": ["py.typed", "glue/configs/*/*.yaml", "webnlg/settings/*.yaml", "webnlg/settings/*/*.yaml"]},
+        package_data={
+            "sharp_plugins": [
+                "py.typed",
+                "glue/configs/*/*.yaml",
+                "webnlg/settings/*.yaml",
+                "webnlg/settings/*/*.yaml",
+                "webnlg/manifests/*.txt",
+            ]
+        },
         install_requires=install_requires,
         extras_require={
             "examples": ["matplotlib", "pillow"],  # the pictures of sharp_plugins.runs and of examples/

@@ -1,4 +1,4 @@
-"""The commands: ``python -m sharp_plugins.webnlg run | prepare | score``."""
+"""The commands: ``python -m sharp_plugins.webnlg run | convert | prepare | score``."""
 
 import argparse
 import json
@@ -8,6 +8,7 @@ from pathlib import Path
 from sharp_plugins.command_line import run_command
 from sharp_plugins.files.writing import write_text
 from sharp_plugins.webnlg.benchmark import GROUPS, SCORERS, add_data_arguments
+from sharp_plugins.webnlg.convert import DESCRIPTION, add_convert_arguments, run_convert
 from sharp_plugins.webnlg.corpus import find_split, read_split
 from sharp_plugins.webnlg.run import add_run
 from sharp_plugins.webnlg.scratch import DEFAULT_SIZE, SIZES
@@ -38,9 +39,13 @@ def run_score(args) -> str:
 def main(argv=None) -> int:
     """Data-to-text generation: make the data of a corpus, train and score on them."""
     parser = argparse.ArgumentParser(prog="python -m sharp_plugins.webnlg", description=main.__doc__)
-    commands = parser.add_subparsers(required=True, metavar="run | prepare | score")
+    commands = parser.add_subparsers(required=True, metavar="run | convert | prepare | score")
 
     add_run(commands)
+
+    command = commands.add_parser("convert", help="a corpus in any form as JSON lines", description=DESCRIPTION)
+    add_convert_arguments(command)
+    command.set_defaults(work=lambda args: run_command(lambda: run_convert(args)))
 
     words = "Write a corpus's data as --task translation reads them. Where they are already, nothing is done."
     command = commands.add_parser("prepare", help="make the data", description=words)

@@ -1,5 +1,5 @@
 """Data-to-text generation as a benchmark: train, generate the test set, score it against all references. What is trained is a
-published decoder (`sharp_plugins.webnlg.published`), or a small transformer from scratch (`sharp_plugins.webnlg.scratch`)."""
+published decoder (`sharp_plugins.webnlg.fine_tuning`), or a small transformer from scratch (`sharp_plugins.webnlg.scratch`)."""
 
 from pathlib import Path
 from typing import Union
@@ -12,7 +12,7 @@ from sharp_plugins.runs.record import Measure
 from sharp_plugins.runs.stages import Stage, train
 from sharp_plugins.webnlg.linearise import LINEARISATIONS
 from sharp_plugins.webnlg.prompts import TEXTS
-from sharp_plugins.webnlg.published import EPOCHS, SETTINGS, Published
+from sharp_plugins.webnlg.fine_tuning import EPOCHS, SETTINGS, FineTuning
 from sharp_plugins.webnlg.scratch import DEFAULT_SIZE, FT, SIZES, UNTRAINED, FromScratch
 
 GENERATED = "generated.txt"
@@ -47,7 +47,7 @@ class DataToText(Benchmark):
         for name in ("dev_inputs", "test_inputs"):
             if getattr(args, name) is not None and getattr(args, name) < 1:
                 raise ValueError(f"--{name.replace('_', '-')} {getattr(args, name)}: should be at least 1")
-        self.model: Union[Published, FromScratch] = FromScratch(args) if args.backbone is None else Published(args)
+        self.model: Union[FineTuning, FromScratch] = FromScratch(args) if args.backbone is None else FineTuning(args)
         self.minutes, self.methods, self.out = args.minutes, args.methods, args.out
         self.baseline, self.kinds, self.measured = self.model.baseline, self.model.kinds, self.model.measured
         self.keep_checkpoints = self.model.keep_checkpoints
@@ -75,7 +75,7 @@ class DataToText(Benchmark):
     def needs(self, record):
         """What is put into a model is put into a trained one, of the same seed; a published one is trained."""
         network = find_method(record.method, self.extra_methods).network
-        return None if network is None or isinstance(self.model, Published) else record._replace(method=BASE)
+        return None if network is None or isinstance(self.model, FineTuning) else record._replace(method=BASE)
 
     def stages(self, run):
         inputs = self.model.inputs(run)
@@ -109,7 +109,7 @@ class DataToText(Benchmark):
 
 def add_data_arguments(parser) -> None:
     """The flags that the data are made with."""
-    words = "a corpus: train, dev and test as .jsonl or .jsonl.gz, see sharp_plugins/webnlg/corpus.py"
+    words = "a corpus: train, dev and test, in a form that sharp_plugins/webnlg/readers/README.md names"
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help=words)
     words = f"sentencepiece's vocabulary (default: {SIZES[DEFAULT_SIZE]}; {SIZES['small']} with --size small)"
     parser.add_argument("--vocab-size", type=int, metavar="N", help=words)
@@ -118,7 +118,7 @@ def add_data_arguments(parser) -> None:
 def add_backbone_arguments(parser) -> None:
     """The flags of a published decoder."""
     words = "train a published decoder, in the directory that `python -m sharp_plugins.convert` wrote (default: from scratch); "
-    words += f"the methods are then {' '.join(Published.default_methods)} by default"
+    words += f"the methods are then {' '.join(FineTuning.default_methods)} by default"
     parser.add_argument("--backbone", type=Path, metavar="DIR", help=words)
     words = "directory with FAMILY/ft.yaml, lora.yaml and prefix.yaml (default: the settings that come with the plugin)"
     parser.add_argument("--configs", type=Path, default=SETTINGS, metavar="DIR", help=words)

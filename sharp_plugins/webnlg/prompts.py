@@ -8,7 +8,6 @@ OUT/prepared.json                 what all this was made of
 
 import hashlib
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
@@ -82,14 +81,6 @@ def read_parts(data: Path, most: Mapping[str, Optional[int]]) -> Dict[str, List[
         corpus = read_corpus(data)
     except CorpusError as error:
         raise ValueError(f"--data: {error}") from error
-    path = data / "tofix.tsv"
-    if path.is_file():
-        rows = [line.split("\t") for line in path.read_text().splitlines()[1:]]
-        bad = {(split, id, int(ref)) for split, id, ref in rows}
-        for split, entries in corpus.items():
-            corpus[split] = [
-                replace(one, good=tuple((split, one.id, ref) not in bad for ref in range(len(one.refs)))) for one in entries
-            ]
     return {split: evenly(entries, most.get(split)) for split, entries in corpus.items()}
 
 
@@ -136,12 +127,13 @@ def prepare_prompts(
     Raises:
         ValueError: an entry does not fit the model, by file and line, or *out* holds something else.
     """
-    from sharp_plugins.prompted.prepare import Inputs, Limits, prepare  # here and below: these import fairseq
+    from sharp_plugins.prompted import prepared  # here and below: these import fairseq
+    from sharp_plugins.prompted.prepare import Inputs, Limits, prepare
     from sharp_plugins.text.decoder_directory import DICTIONARY, TOKENIZER, read_decoder_directory
 
     found = read_decoder_directory(backbone)
     vocabulary = {name: sha256(backbone / name) for name in (DICTIONARY, TOKENIZER)}
-    source = {"version": VERSION, "entries": checksums(parts), "prompts": how.in_full()}
+    source = {"version": [VERSION, prepared.VERSION], "entries": checksums(parts), "prompts": how.in_full()}
     source.update(backbone=vocabulary, positions=found.max_positions)
 
     def make(new: Path) -> None:

@@ -2,7 +2,7 @@
 
 from sharp_plugins.runs.command import add_run_arguments, execute
 from sharp_plugins.webnlg.benchmark import DataToText
-from sharp_plugins.webnlg.published import Published
+from sharp_plugins.webnlg.fine_tuning import FineTuning
 from sharp_plugins.webnlg.scratch import FromScratch
 
 
@@ -18,7 +18,7 @@ def add_run(commands) -> None:
 def run(args) -> int:
     """Do all runs, and show the table."""
     if args.methods is None:
-        args.methods = list((FromScratch if args.backbone is None else Published).default_methods)
+        args.methods = list((FromScratch if args.backbone is None else FineTuning).default_methods)
     status = execute(args.benchmark, args)
     table = args.out / "results.md"
     if status == 0 and table.is_file():
