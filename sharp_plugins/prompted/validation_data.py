@@ -86,7 +86,7 @@ class ValidationDataset(PromptedDataset):
             max_tokens, max_sentences: of a batch of prompts, as of one of rows.
             max_steps: how many batches of rows each rank will read, at most.
         """
-        lengths = np.array([self.prompts.sizes[each.row] for each in self.inputs])
+        lengths = np.array([self.prompts.sizes[each.row] for each in self.inputs], dtype=np.int64)
         groups = data_utils.batch_by_size(
             np.argsort(lengths, kind="mergesort"), lambda number: lengths[number], lengths, max_tokens, max_sentences
         )
