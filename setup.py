@@ -87,8 +87,10 @@ if __name__ == "__main__":  # examples/environment.sh reads FAIRSEQ
                 "glue/configs/*/*.yaml",
                 "fewshot/settings/*/*.yaml",
                 "fewshot/tasks/*/*.yaml",
-                "webnlg/settings/*.yaml",
                 "cloze/layouts/*.yaml",
+                "webnlg/settings/*.yaml",
+                "webnlg/settings/*/*.yaml",
+                "webnlg/manifests/*.txt",
             ]
         },
         install_requires=install_requires,

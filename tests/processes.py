@@ -25,13 +25,14 @@ _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(["fairseq_cli.train", "torch._dynamo"])
 
 
-def line(data, save_dir, *flags, user_dir=None, model=None, criterion=None):
-    """The arguments of a `fairseq-train` whose log `stats` understands."""
+def line(data, save_dir, *flags, user_dir=None, model=None, criterion=None, validates=False):
+    """The arguments of a `fairseq-train` whose log `stats` understands; it trains alone, or *validates* too."""
     import toy  # which imports the plugin, and this module is imported by the forks too
 
     user_dir, model, criterion = user_dir or toy.PLUGIN, model or toy.MODEL, criterion or toy.CRITERION
     parts = [data, "--user-dir", user_dir, "--task", "translation", *model, *criterion, "--cpu", "--save-dir", save_dir]
-    parts += "--seed 7 --num-workers 0 --required-batch-size-multiple 1 --disable-validation".split()
+    parts += "--seed 7 --num-workers 0 --required-batch-size-multiple 1".split()
+    parts += [] if validates else ["--disable-validation"]
     parts += "--no-epoch-checkpoints --log-format json --log-interval 1".split()
     return [str(part) for part in (*parts, *flags)]
 

@@ -30,8 +30,8 @@ def write_prompts(entries, path: Path) -> str:
 def main(argv=None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--corpus", type=Path, metavar="DIR", help="train, dev and test as .jsonl or .jsonl.gz")
-    source.add_argument("--file", type=Path, metavar="FILE", help="one .jsonl")
+    source.add_argument("--corpus", type=Path, metavar="DIR", help="a corpus: see sharp_plugins/webnlg/readers/README.md")
+    source.add_argument("--file", type=Path, metavar="FILE", help="one file of a corpus")
     parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="directory to write to")
     args = parser.parse_args(argv)
 

@@ -10,7 +10,7 @@ usage: examples/quickstart/run.sh [flags of python -m sharp_plugins.webnlg run]
   --methods M ...   what to train, of: untrained base sam dsam (default: these four), and of
                     lora lora-sam lora-nbar lora-obar, which fine-tune base's model with LoRA
   --seeds N ...     random seeds (default: 1)
-  --data DIR        a corpus: train, dev and test as .jsonl or .jsonl.gz (default: one is made)
+  --data DIR        a corpus: see sharp_plugins/webnlg/readers/README.md (default: one is made)
   --out DIR         where everything is written (default: runs/quickstart)
   --size SIZE       model and training: small or webnlg (default: webnlg with --data, else small)
   --vocab-size N    sentencepiece's vocabulary

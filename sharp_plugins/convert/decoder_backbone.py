@@ -10,6 +10,7 @@ from sharp_plugins.convert.decoder_flags import closest, decoder_flags
 from sharp_plugins.models import decoder  # noqa: F401  sharp_decoder
 from sharp_plugins.models.decoder import DecoderModel
 from sharp_plugins.models.decoder_config import DEFAULTS
+from sharp_plugins.models.decoder_sizes import SIZES
 from sharp_plugins.text.decoder_directory import MODEL, read_decoder_directory
 from sharp_plugins.text.decoder_tokenizer import DecoderTokenizer
 
@@ -19,7 +20,7 @@ class DecoderBackbone(NamedTuple):
 
     arch: fairseq's architecture, the first of the *flags*' values.
     flags: of ``fairseq-train``, for a model that takes the weights.
-    settings: the same in a config, but for the architecture.
+    settings: of the model in a config, in full: fairseq does not look up a named architecture's there.
     family: "gpt2", "llama" or "opt".
     max_positions: longest sequence in tokens.
     start: the symbol before a text on its own, None for none.
@@ -59,7 +60,7 @@ def load_decoder(directory) -> DecoderBackbone:
         directory=found.directory,
         arch=arch,
         flags=flags,
-        settings=settings,
+        settings={**SIZES[arch], **settings},
         family=found.tokenizer.family,
         max_positions=found.max_positions,
         start=found.start,

@@ -11,7 +11,7 @@ import math
 import re
 import zlib
 from pathlib import Path
-from typing import Dict, Iterator, Optional, Sequence, Tuple
+from typing import Any, Iterator, Optional, Sequence, Tuple
 
 from sharp_plugins.files.unreadable import what_it_is
 
@@ -131,22 +131,26 @@ def parse_json(text: str, where: str):
     return value
 
 
-def read_json(path) -> Dict:
-    """The object in a JSON file.
+def read_json(path, kinds: Tuple[type, ...] = (dict,)) -> Any:
+    """The value in a JSON file, compressed or not: an object, if nothing else is asked for.
+
+    Args:
+        kinds: what it may be: ``dict`` for an object, ``list`` for an array.
 
     Raises:
         OSError: the file cannot be opened.
-        TextError: it holds no JSON object.
+        TextError: it holds no such value.
     """
     path = Path(path)
-    content = path.read_bytes()
+    content = b"".join(line for _, line in byte_lines(path)) if path.suffix == ".gz" else path.read_bytes()
     try:
         value = parse_json(content.decode("utf-8-sig"), f"{path}: cannot be read")
     except ValueError as error:  # UnicodeDecodeErrors among them
-        other = what_it_is(path, is_text=True) or (None if isinstance(error, TextError) else str(error))
+        other = (path.suffix != ".gz" and what_it_is(path, is_text=True)) or (None if isinstance(error, TextError) else str(error))
         raise TextError(f"{path}: cannot be read: {other}" if other else str(error)) from None
-    if not isinstance(value, dict):
-        raise TextError(f"{path}: cannot be read: not a JSON object but a {type(value).__name__}")
+    if not isinstance(value, kinds):
+        wanted = "a JSON object" if kinds == (dict,) else "an object or array of JSON"
+        raise TextError(f"{path}: cannot be read: not {wanted} but a {type(value).__name__}")
     return value
 
 

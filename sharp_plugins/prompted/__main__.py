@@ -26,7 +26,8 @@ def chosen_format(args) -> Format:
 
 
 def run_prepare(args) -> None:
-    from sharp_plugins.prompted.prepare import Inputs, Limits, prepare  # here, so that --help imports no fairseq
+    from sharp_plugins.prompted.fitting import Limits  # here, so that --help imports no fairseq
+    from sharp_plugins.prompted.prepare import Inputs, prepare
     from sharp_plugins.text.decoder_directory import read_decoder_directory
 
     files = {split: getattr(args, split) for split in ("train", "valid", "test") if getattr(args, split)}

@@ -1,14 +1,11 @@
-"""Prompts and texts as data for ``--task prompted_generation``: tokenised, checked line by line, binarized.
-
-A sequence of L symbols takes L - 1 of the model's positions: its last symbol is predicted, and not read.
-"""
+"""Prompts and texts as data for ``--task prompted_generation``: tokenised, checked line by line, binarized."""
 
 import json
 import os
 import shutil
 from itertools import islice
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 import tokenizers
 import torch
@@ -18,29 +15,16 @@ from sharp_plugins import __version__
 from sharp_plugins.files.text import read_json
 from sharp_plugins.files.writing import sha256, unfinished_in, write_text
 from sharp_plugins.prompted.encoding import Encoding
+from sharp_plugins.prompted.fitting import Check, Limits, fit
 from sharp_plugins.prompted.formats import Format
 from sharp_plugins.prompted.prepared import PARTS, STAMP, VERSION, Prepared, read_prepared
 from sharp_plugins.prompted.reader import Pair, read_pairs
+from sharp_plugins.prompted.references import WITH_REFERENCES, reference_file, reference_line
 from sharp_plugins.text.decoder_directory import DICTIONARY, TOKENIZER_FILES, DecoderDirectory
 
 SPLITS = ("train", "valid", "test")
-TOO_LONG = ("refuse", "skip", "cut")
 # Pairs that are tokenised at once.
 BATCH = 1000
-
-
-class Limits(NamedTuple):
-    """How long a sequence may be, in symbols.
-
-    Attributes:
-        positions: of the model that are used.
-        room: of these, what a prompt leaves for a text that is generated.
-        too_long: what is done with others: one of `TOO_LONG`. To cut takes symbols from the prompt's beginning, after the start.
-    """
-
-    positions: int
-    room: int = 1
-    too_long: str = "refuse"
 
 
 class Inputs(NamedTuple):
@@ -56,8 +40,8 @@ def prepare(
 ) -> Prepared:
     """Write the data for *backbone* into the directory *out*. Where it holds the same data already, nothing is done.
 
-    In training and validation each text of a prompt is a sample. In a test set each prompt is one, with its first text, and
-    ``test.references.jsonl`` keeps all.
+    In training and validation each text of a prompt is a sample. In a test set each prompt is one, with its first text. Of
+    validation and test sets ``SPLIT.references.jsonl`` keeps all texts of each prompt.
 
     Args:
         tell: is given a line about each split while it grows.
@@ -129,7 +113,7 @@ def _is_there(out: Path, source: Dict, inputs: Inputs) -> bool:
             read_prepared(out)
             return True
         raise ValueError(f"{out}: holds data of other files or settings; choose another --out, or remove it")
-    own = {DICTIONARY, *TOKENIZER_FILES, "test.references.jsonl"}
+    own = {DICTIONARY, *TOKENIZER_FILES, *map(reference_file, WITH_REFERENCES)}
     own |= {f"{split}.{part}.{ending}" for split in inputs.files for part in PARTS for ending in ("bin", "idx")}
     others = [name for name in os.listdir(out) if name not in own and not name.startswith(".unfinished-")]
     if others:
@@ -150,7 +134,7 @@ def _write(
         for part in PARTS
     ]
     facts = dict.fromkeys(("samples", "prompt_symbols", "text_symbols", "longest", "cut", "skipped"), 0)
-    is_test, kept = split == "test", []
+    is_test, kept, last = split == "test", [], None
     pairs = read_pairs(inputs.files[split], inputs.prompt_field, inputs.text_field)
     check = Check(encoding, backbone)
     for number, (pair, prompt, text) in enumerate(_samples(pairs, encoding, is_test), 1):
@@ -166,16 +150,17 @@ def _write(
             facts["longest"] = max(facts["longest"], len(fitting) + len(text) - 1)
             for builder, side in zip(builders, (fitting, text)):
                 builder.add_item(torch.tensor(side, dtype=torch.long))
-            if is_test:
-                kept.append(json.dumps({"prompt": pair.prompt, "texts": list(pair.texts)}, ensure_ascii=False) + "\n")
+            if split in WITH_REFERENCES and pair is not last:
+                kept.append(reference_line(pair.prompt, pair.texts, None if is_test else facts["samples"] - 1))
+                last = pair
         if number % (10 * BATCH) == 0:
             tell(f"{split}: {facts['samples']} samples")
     if not facts["samples"]:
         raise ValueError(f"{inputs.files[split][0]}: no sample in it" + (" that fits the model" if facts["skipped"] else ""))
     for part, builder in zip(PARTS, builders):
         builder.finalize(str(directory / f"{split}.{part}.idx"))
-    if is_test:
-        write_text(directory / "test.references.jsonl", "".join(kept))
+    if kept:
+        write_text(directory / reference_file(split), "".join(kept))
     notes = [f", {facts[what]} {what}" for what in ("cut", "skipped") if facts[what]]
     words = f"{facts['prompt_symbols']} + {facts['text_symbols']} symbols, at most {facts['longest']} positions"
     tell(f"{split}: {facts['samples']} samples, {words}{''.join(notes)}")
@@ -191,62 +176,3 @@ def _samples(pairs: Iterator[Pair], encoding: Encoding, is_test: bool) -> Iterat
         for pair, prompt, group in zip(batch, prompts, chosen):
             for _ in group:
                 yield pair, prompt, next(texts)
-
-
-class Check:
-    """Raises ValueError, naming file and line, where the model cannot read or learn a sequence.
-
-    Example::
-
-        check = Check(encoding, backbone)
-        check("train.jsonl:1", prompt=[0, 52, 61], text=[70, 2])
-    """
-
-    def __init__(self, encoding: Encoding, backbone: DecoderDirectory):
-        dictionary = encoding.dictionary
-        self.encoding, self.unk, self.pad = encoding, dictionary.unk(), dictionary.pad()
-        self.end = dictionary.index(encoding.end)
-        self.unused = {dictionary.index(symbol) for symbol in backbone.unused}
-
-    def __call__(self, where: str, prompt: Sequence[int], text: Sequence[int]) -> None:
-        bare = len(prompt) - len(self.encoding.start) - len(self.encoding.separator)
-        for name, side, own in (("prompt", prompt, bare), ("text", text, len(text) - 1)):
-            if own < 1:
-                raise ValueError(f"{where}: the {name} is empty: the tokenizer makes no symbol of it")
-            if self.unk in side:
-                raise ValueError(f"{where}: the {name} has a character that the tokenizer does not know")
-            if self.pad in side or not self.unused.isdisjoint(side):
-                symbol = next(s for s in side if s == self.pad or s in self.unused)
-                raise ValueError(
-                    f"{where}: the {name} has the symbol {self.encoding.dictionary[symbol]}, which the model does not know"
-                )
-        if self.end in text[:-1]:
-            raise ValueError(f"{where}: the text has the symbol {self.encoding.end} in it, which ends a text")
-
-
-def fit(prompt: List[int], text: Sequence[int], limits: Limits, starts: int, behind: int, where: str) -> Optional[List[int]]:
-    """The prompt that fits with *text* into the model: itself, one without its first symbols, or None where it is skipped.
-
-    Args:
-        starts: how many symbols of the prompt are its start, which is kept.
-        behind: how many of its last symbols are of its template and the separator. At least one before them is kept.
-
-    Raises:
-        ValueError: it does not fit.
-
-    >>> fit([0, 5, 6, 7, 2], [8, 9, 2], Limits(positions=6, too_long="cut"), starts=1, behind=1, where="train.jsonl:1")
-    [0, 6, 7, 2]
-    """
-    most = min(limits.positions + 1 - len(text), limits.positions - limits.room)
-    if len(prompt) <= most:
-        return prompt
-    if limits.too_long == "skip":
-        return None
-    if limits.too_long == "cut" and most > starts + behind:
-        return prompt[:starts] + prompt[len(prompt) - most + starts :]
-    cause = f"{len(prompt)} symbols of prompt and {len(text)} of text do not fit into {limits.positions} positions"
-    if len(prompt) + len(text) - 1 <= limits.positions:
-        cause = f"a prompt of {len(prompt)} symbols leaves less than {limits.room} of {limits.positions} positions (--room)"
-    if limits.too_long == "cut":
-        raise ValueError(f"{where}: {cause}, and --too-long cut would leave nothing of the prompt; --too-long skip leaves it out")
-    raise ValueError(f"{where}: {cause}; --too-long skip or cut, or a larger --max-positions")

@@ -2,7 +2,7 @@
 
 DATA/SPLIT.prompt.{bin,idx}     what stands before each text, start and separator too
 DATA/SPLIT.text.{bin,idx}       the texts, each with its end
-DATA/test.references.jsonl      the prompts and all texts of a test set, one line for each of its samples
+DATA/SPLIT.references.jsonl     of validation and test sets: each prompt with all its texts
 DATA/dict.txt                   the model's dictionary
 DATA/tokenizer.json ...         its tokenizer
 DATA/prompted.json              what all this was made of
@@ -23,7 +23,7 @@ from sharp_plugins.text.dictionary import read_dictionary
 
 STAMP = "prompted.json"
 # Changed with what is written.
-VERSION = 2
+VERSION = 3
 COMMAND = "python -m sharp_plugins.prompted prepare"
 PARTS = ("prompt", "text")
 
@@ -102,3 +102,12 @@ def read_prepared(directory, file: str = STAMP, version: int = VERSION, command:
                 f"{directory / name}: it is not the one that the data were made with; make them again with `{command}`"
             )
     return prepared
+
+
+def longest_prompt(directory, split: str) -> int:
+    """Symbols of the longest prompt of a split that `prepare` wrote."""
+    from fairseq.data import data_utils
+
+    prepared = read_prepared(directory)
+    rows = data_utils.load_indexed_dataset(str(prepared.directory / f"{split}.{PARTS[0]}"), prepared.dictionary(), "mmap")
+    return int(max(rows.sizes))

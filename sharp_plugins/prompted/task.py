@@ -10,34 +10,33 @@ import logging
 from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List
 
 import torch
 from fairseq.data import data_utils
 from fairseq.models import ARCH_MODEL_REGISTRY, FairseqLanguageModel
-from fairseq.tasks import FairseqTask, register_task
+from fairseq.tasks import register_task
 from fairseq.utils import safe_getattr
 from omegaconf import OmegaConf, open_dict
 from torch import Tensor
 
-from sharp_plugins.files.tensors import read_torch
-from sharp_plugins.files.writing import sha256
 from sharp_plugins.generation.flags import GenerationFlags, build_generator
 from sharp_plugins.models.decoder import DecoderModel
-from sharp_plugins.prompted.checks import check_bpe, check_criterion, check_shape, setting
+from sharp_plugins.prompted.checkpoints import STATE, check_shape, check_vocabulary, paths_of_weights, read_checked
+from sharp_plugins.prompted.checks import check_bpe, check_criterion, check_validation, setting
 from sharp_plugins.prompted.config import PromptedGenerationConfig
 from sharp_plugins.prompted.dataset import PromptedDataset, Rows, prompts_alone
 from sharp_plugins.prompted.lines import Lines, PromptDictionary, encode_lines
 from sharp_plugins.prompted.prepared import COMMAND, PARTS, read_prepared
+from sharp_plugins.prompted.room import check_lengths, check_room
+from sharp_plugins.prompted.validation import GeneratesInValidation, Validation, joined
+from sharp_plugins.prompted.validation_data import ValidationDataset, inputs_of
 
 logger = logging.getLogger(__name__)
 
-# What a checkpoint's "task_state" is called that tells which data it was trained on.
-STATE = "prompted_generation"
-
 
 @register_task("prompted_generation", dataclass=PromptedGenerationConfig)
-class PromptedGeneration(FairseqTask):
+class PromptedGeneration(GeneratesInValidation):
     """Text after a prompt, by a `FairseqLanguageModel`.
 
     Raises:
@@ -76,6 +75,9 @@ class PromptedGeneration(FairseqTask):
         self.encoding = self.prepared.encoding(self.dictionary)
         self.lines_read = 0  # by fairseq-interactive, of its input
         self.only_scored = False  # until the model says that it can
+        if cfg.eval_bleu:
+            flags = (cfg.eval_bleu_args or "{}", self.generation_flags())
+            self.validation = Validation(*flags, self.dictionary, Lines(self.encoding), cfg.eval_bleu_print_samples)
         self.state.add_factory(STATE, lambda: {"vocabulary": dict(self.prepared.checksums), "format": dict(self.prepared.format)})
         getattr(self.state, STATE)  # made now, so that it is saved
         logger.info("dictionary: %d symbols; format: %s", len(self.dictionary), self.prepared.format)
@@ -108,17 +110,16 @@ class PromptedGeneration(FairseqTask):
         is_train = split == setting(self.cfg, "train_subset", "train")
         if not is_train:
             self.check_lengths(split)
-        self.datasets[split] = PromptedDataset(*parts, self.dictionary.pad(), self.cfg.count_prompt, self.only_scored, is_train)
+        settings = (*parts, self.dictionary.pad(), self.cfg.count_prompt, self.only_scored, is_train)
+        self.datasets[split] = data = PromptedDataset(*settings)
+        if self.validation is not None and split in self.validated():
+            inputs = inputs_of(place, split, data.sizes, self.room, self.cfg.eval_bleu_inputs)
+            self.datasets[split] = ValidationDataset(*settings, inputs=inputs)
 
     def check_lengths(self, split: str) -> None:
         """Raise ValueError where a sequence of *split* has more positions than are there, unless such ones shall be left out."""
-        longest = self.prepared.facts.get(split, {}).get("longest", 0)
-        if longest > self.room and not setting(self.cfg, "skip_invalid_size_inputs_valid_test", False):
-            limit = f"--tokens-per-sample {self.room}" if self.room == self.cfg.tokens_per_sample else f"the model's {self.room}"
-            raise ValueError(
-                f"{self.cfg.data}: the longest sequence of {split} takes {longest} positions, more than {limit}; "
-                "--skip-invalid-size-inputs-valid-test leaves such sequences out"
-            )
+        if not setting(self.cfg, "skip_invalid_size_inputs_valid_test", False):
+            check_lengths(self.prepared, split, self.room, self.room == self.cfg.tokens_per_sample)
 
     def build_criterion(self, cfg, from_checkpoint=False):
         """The criterion.
@@ -136,7 +137,9 @@ class PromptedGeneration(FairseqTask):
             ValueError: it is no language model, its weights come from a checkpoint with another dictionary or shape, or the data's
                 rows do not fit into it.
         """
-        sources = {path: self.check_checkpoint(path) for path in filter(Path.is_file, self.checkpoints(from_checkpoint))}
+        if not from_checkpoint:
+            check_validation(self.cfg)
+        sources = {p: read_checked(p, self.prepared) for p in paths_of_weights(self.cfg, from_checkpoint) if p.is_file()}
         validated = [] if from_checkpoint or setting(self.cfg, "disable_validation", False) else self.validated()
         for split in validated:
             self.check_lengths(split)
@@ -156,73 +159,32 @@ class PromptedGeneration(FairseqTask):
             for path, state in sources.items():
                 check_shape(path, state, model.decoder.settings)
         if not from_checkpoint:
-            self.check_room(model)
+            check_room(self.prepared, model, self.max_positions())
         self.room = min(self.room, model.max_positions())  # a prefix takes some
         for split in validated:
             self.check_lengths(split)
         self.only_scored = "scored" in inspect.signature(model.decoder.forward).parameters
+        if self.validation is not None:
+            for split in validated:
+                self.load_dataset(split)
+                self.validation.check(model, self.datasets[split])
         return model
 
     def validated(self) -> List[str]:
         """The splits that training validates on."""
         return str(setting(self.cfg, "valid_subset", "valid")).split(",")
 
-    def check_room(self, model) -> None:
-        """Raise ValueError where rows to learn from are too long for *model*, unless ``--tokens-per-sample`` leaves them out."""
-        longest = max([facts["longest"] for split, facts in self.prepared.facts.items() if not split.startswith("test")], default=0)
-        room, prefix = model.max_positions(), getattr(model.decoder, "prefix", None)
-        if room >= min(longest, self.max_positions()):
-            return
-        flag, most = f"--max-target-positions {room}", f"give at least {longest}"
-        if prefix is not None:
-            spare = room + prefix.length - longest
-            flag, most = f"--prefix-length {prefix.length}", f"at most {spare}" if spare > 0 else "there is no room for a prefix"
-        raise ValueError(
-            f"{flag}: rows of up to {longest} positions do not fit into {room}; {most}, or leave longer rows out of training with "
-            f"--tokens-per-sample {room}"
-        )
-
-    def checkpoints(self, to_generate: bool) -> List[Path]:
-        """Where the model's weights will come from, whether there is a file or not."""
-        if to_generate:
-            return [Path(path) for path in (self.cfg.path or "").split(":")]
-        last = self.cfg.restore_file == "checkpoint_last.pt"  # fairseq's default, which lies in --save-dir
-        return [Path(self.cfg.finetune_from_model or ""), Path(self.cfg.save_dir if last else "", self.cfg.restore_file)]
-
-    def check_checkpoint(self, path: Path) -> Any:
-        """Return what a checkpoint holds.
-
-        Raises:
-            ValueError: its dictionary or tokenizer are not the data's, as far as it says.
-        """
-        state = read_torch(path, mmap=True)
-        if isinstance(state, dict):
-            self.check_vocabulary((state.get("task_state") or {}).get(STATE), path)
-        beside = {name: path.parent / name for name in self.prepared.checksums if (path.parent / name).is_file()}
-        # A converted model lies beside both. A directory of data may hold checkpoints too, and then says the same.
-        if len(beside) == len(self.prepared.checksums):
-            self.check_vocabulary({"vocabulary": {name: sha256(file) for name, file in beside.items()}}, path.parent)
-        return state
-
-    def check_vocabulary(self, saved: Optional[Dict[str, Any]], where) -> None:
-        if not saved:
-            return
-        others = [name for name, checksum in self.prepared.checksums.items() if saved["vocabulary"].get(name) != checksum]
-        if others:
-            raise ValueError(
-                f"{where}: its {' and '.join(others)} are another model's than those of {self.cfg.data}: make the data with this "
-                f"model's directory, `{COMMAND} --backbone DIR`"
-            )
-        if saved.get("format", self.prepared.format) != self.prepared.format:
-            logger.warning(
-                "%s was trained with another format: %s, and the data have %s", where, saved["format"], self.prepared.format
-            )
-
     def load_state_dict(self, state_dict: Dict[str, Any]) -> None:
         """Take a checkpoint's "task_state", whose dictionary must be the data's."""
-        self.check_vocabulary(state_dict.get(STATE), "the checkpoint")
+        check_vocabulary(state_dict.get(STATE), self.prepared, "the checkpoint")
 
     # ------------------------------------------------------------------ generation
+
+    def generation_flags(self) -> GenerationFlags:
+        """The task's own, with the format's stops."""
+        flags = GenerationFlags(**{f.name: self.cfg[f.name] for f in fields(GenerationFlags) if not f.name.startswith("_")})
+        flags.stop_symbols = joined(*self.prepared.stop, str(self.cfg.stop_symbols or ""))
+        return flags
 
     def build_generator(self, models, args, seq_gen_cls=None, extra_gen_cls_kwargs=None, prefix_allowed_tokens_fn=None):
         """What ``fairseq-generate`` and ``fairseq-interactive`` write texts with."""
@@ -232,12 +194,9 @@ class PromptedGeneration(FairseqTask):
             or (extra_gen_cls_kwargs or {}).get("lm_model") is not None
         ):
             raise ValueError("--task prompted_generation has a generator of its own, without another model or rule beside it")
-        stops = [*self.prepared.stop, *str(self.cfg.stop_symbols or "").split()]
-        more = GenerationFlags(**{f.name: self.cfg[f.name] for f in fields(GenerationFlags) if not f.name.startswith("_")})
-        more.stop_symbols = " ".join(dict.fromkeys(stops))
         room = min([self.max_positions(), *(model.max_positions() for model in models)])  # what is longer is no part of any batch
         longest = [int(n) for data in self.datasets.values() for n in data.prompts.sizes[data.sizes <= room]]
-        return build_generator(models, self.dictionary, args, more, max(longest, default=None))
+        return build_generator(models, self.dictionary, args, self.generation_flags(), max(longest, default=None))
 
     def inference_step(self, generator, models, sample, prefix_tokens=None, constraints=None):
         """The texts for a sample's prompts.

@@ -1,4 +1,4 @@
-"""The commands: ``python -m sharp_plugins.webnlg run | prepare | score``."""
+"""The commands: ``python -m sharp_plugins.webnlg run | convert | prepare | score``."""
 
 import argparse
 import json
@@ -7,23 +7,17 @@ from pathlib import Path
 
 from sharp_plugins.command_line import run_command
 from sharp_plugins.files.writing import write_text
-from sharp_plugins.runs.command import add_run_arguments, execute
-from sharp_plugins.webnlg.benchmark import GROUPS, SCORERS, SIZES, DataToText, add_data_arguments
+from sharp_plugins.webnlg.benchmark import GROUPS, SCORERS, add_data_arguments
+from sharp_plugins.webnlg.convert import DESCRIPTION, add_convert_arguments, run_convert
 from sharp_plugins.webnlg.corpus import find_split, read_split
-
-
-def run(args) -> int:
-    status = execute(args.benchmark, args)
-    table = args.out / "results.md"
-    if status == 0 and table.is_file():
-        print(f"\n{table.read_text(encoding='utf-8')}")
-    return status
+from sharp_plugins.webnlg.run import add_run
+from sharp_plugins.webnlg.scratch import DEFAULT_SIZE, SIZES
 
 
 def run_prepare(args) -> None:
     from sharp_plugins.webnlg.prepare import prepare
 
-    prepare(args.data, args.out, SIZES["webnlg"] if args.vocab_size is None else args.vocab_size)
+    prepare(args.data, args.out, SIZES[DEFAULT_SIZE] if args.vocab_size is None else args.vocab_size)
 
 
 def run_score(args) -> str:
@@ -45,13 +39,13 @@ def run_score(args) -> str:
 def main(argv=None) -> int:
     """Data-to-text generation: make the data of a corpus, train and score on them."""
     parser = argparse.ArgumentParser(prog="python -m sharp_plugins.webnlg", description=main.__doc__)
-    commands = parser.add_subparsers(required=True, metavar="run | prepare | score")
+    commands = parser.add_subparsers(required=True, metavar="run | convert | prepare | score")
 
-    benchmark = DataToText()
-    words = "Train and score methods, and write tables. Called again, it goes on where it stopped."
-    command = commands.add_parser("run", help="train and score methods", description=words, allow_abbrev=False)
-    add_run_arguments(command, benchmark)
-    command.set_defaults(work=run, benchmark=benchmark)
+    add_run(commands)
+
+    command = commands.add_parser("convert", help="a corpus in any form as JSON lines", description=DESCRIPTION)
+    add_convert_arguments(command)
+    command.set_defaults(work=lambda args: run_command(lambda: run_convert(args)))
 
     words = "Write a corpus's data as --task translation reads them. Where they are already, nothing is done."
     command = commands.add_parser("prepare", help="make the data", description=words)

@@ -1,28 +1,24 @@
-"""Data-to-text generation as a benchmark: a small transformer learns to say sets of triples, from nothing or, with LoRA, from what
-``base`` has learned. Texts are generated with the checkpoint of the lowest loss on dev, and scored against all references."""
+"""Data-to-text generation as a benchmark: train, generate the test set, score it against all references. What is trained is a
+published decoder (`sharp_plugins.webnlg.fine_tuning`), or a small transformer from scratch (`sharp_plugins.webnlg.scratch`)."""
 
 from pathlib import Path
+from typing import Union
 
 from sharp_plugins.files.text import read_json
-from sharp_plugins.files.yaml import read_yaml
 from sharp_plugins.runs.benchmark import SCORES, Benchmark
-from sharp_plugins.runs.checkpoints import BEST, read_checkpoint
-from sharp_plugins.runs.configs import Settings
-from sharp_plugins.runs.methods import Method, find_method
+from sharp_plugins.runs.checkpoints import read_checkpoint
+from sharp_plugins.runs.methods import BASE, Method, find_method
 from sharp_plugins.runs.record import Measure
 from sharp_plugins.runs.stages import Stage, train
-from sharp_plugins.webnlg.prepare import prepare, source_of
+from sharp_plugins.webnlg.linearise import LINEARISATIONS
+from sharp_plugins.webnlg.prompts import TEXTS
+from sharp_plugins.webnlg.fine_tuning import EPOCHS, SETTINGS, FineTuning
+from sharp_plugins.webnlg.scratch import DEFAULT_SIZE, FT, SIZES, UNTRAINED, FromScratch
 
-SETTINGS = Path(__file__).with_name("settings")
-# Sizes of model and training, each a file of settings, with the number of sentencepiece's pieces.
-SIZES = {"small": 800, "webnlg": 2000}
-UNTRAINED, MERGED, GENERATED = "untrained", "merged.pt", "generated.txt"
+GENERATED = "generated.txt"
 # Groups of test inputs: how their split is called in results and in headings.
 GROUPS = {"test": "", "test-seen": ", seen", "test-unseen": ", unseen"}
 SCORERS = (("bleu", "BLEU", True), ("chrf", "chrF++", True), ("ter", "TER", False))
-# A batch size multiple above 1 makes some builds of fairseq lose the last sentences.
-GENERATE = "--gen-subset test --beam 5 --max-len-a 1.5 --max-len-b 20 --max-tokens 4000 --required-batch-size-multiple 1 "
-GENERATE += "--remove-bpe sentencepiece"
 
 
 class DataToText(Benchmark):
@@ -33,70 +29,61 @@ class DataToText(Benchmark):
     """
 
     name, title, tasks = "webnlg", "Data-to-text generation", ("data-to-text",)
-    default_methods, default_seeds = (UNTRAINED, "base", "sam", "dsam"), (1,)
-    extra_methods = {UNTRAINED: Method(UNTRAINED)}
-    keep_checkpoints = True  # LoRA's runs of a later call start from them
+    default_methods, default_seeds = FromScratch.default_methods, (1,)
+    extra_methods = {UNTRAINED: Method(UNTRAINED), FT: Method(FT)}
+    keep_checkpoints = FromScratch.keep_checkpoints
 
     def add_arguments(self, parser):
         add_data_arguments(parser)
-        words = "model and training: of a few minutes (small, for the quickstart's corpus) or more (default: webnlg)"
-        parser.add_argument("--size", choices=list(SIZES), default="webnlg", help=words)
+        words = f"model and training: of a few minutes (small, for the quickstart's corpus) or more (default: {DEFAULT_SIZE})"
+        parser.add_argument("--size", choices=list(SIZES), help=words)
         words = "stop each training after so many minutes, if the settings do not end it before"
         parser.add_argument("--minutes", type=float, metavar="M", help=words)
+        add_backbone_arguments(parser)
 
     def begin(self, args):
         if args.minutes is not None and not args.minutes > 0:
             raise ValueError(f"--minutes {args.minutes}: should be above 0")
-        self.vocab_size = SIZES[args.size] if args.vocab_size is None else args.vocab_size
-        self.data, self.prepared = args.data.resolve(), args.out / "data"
-        self.source = source_of(args.data, self.vocab_size)
-        self.size, self.minutes, self.methods = args.size, args.minutes, args.methods
+        for name in ("dev_inputs", "test_inputs"):
+            if getattr(args, name) is not None and getattr(args, name) < 1:
+                raise ValueError(f"--{name.replace('_', '-')} {getattr(args, name)}: should be at least 1")
+        self.model: Union[FineTuning, FromScratch] = FromScratch(args) if args.backbone is None else FineTuning(args)
+        self.minutes, self.methods, self.out = args.minutes, args.methods, args.out
+        self.baseline, self.kinds, self.measured = self.model.baseline, self.model.kinds, self.model.measured
+        self.keep_checkpoints = self.model.keep_checkpoints
 
     def made_of(self, task):
-        return {"corpus": self.source["corpus"], "vocabulary": [self.source["format"], self.source["vocabulary"]]}
+        return self.model.made_of()
 
     def prepare(self, task):
-        prepare(self.data, self.prepared, self.vocab_size)
+        self.model.prepare(self.out)
 
     def settings(self, task):
-        lora = read_yaml(SETTINGS / "lora.yaml")
-        self.lora_model = lora["model"]
-        return Settings(read_yaml(SETTINGS / f"{self.size}.yaml"), lora["settings"])
+        return self.model.settings()
 
     def adapt(self, config, run):
-        if run.method.network == "lora":
-            config["model"].update(self.lora_model)
+        self.model.adapt(config, run)
         if self.minutes is not None:
             config["optimization"]["stop_time_hours"] = self.minutes / 60
 
     def place(self, config, run):
-        config["task"]["data"] = str((self.prepared / "bin").resolve())
-        if run.record.method == UNTRAINED:
-            config["optimization"].update(lr=[0.0], max_update=1)
-        if run.needs is not None:
-            config["checkpoint"]["finetune_from_model"] = str((run.needs.directory / BEST).resolve())
+        self.model.place(config, run)
+
+    def check(self, runs):
+        self.model.check(runs)
 
     def needs(self, record):
-        """What is put into a model is put into a trained one, of the same seed."""
+        """What is put into a model is put into a trained one, of the same seed; a published one is trained."""
         network = find_method(record.method, self.extra_methods).network
-        return None if network is None else record._replace(method="base")
+        return None if network is None or isinstance(self.model, FineTuning) else record._replace(method=BASE)
 
     def stages(self, run):
-        common, has_lora = run.config["common"], run.method.network == "lora"
-        merge = ["python", "-m", "sharp_plugins.lora", "merge", BEST, MERGED]
-        generate = ["fairseq-generate", run.config["task"]["data"], "--user-dir", common["user_dir"]]
-        generate += ["--path", MERGED if has_lora else BEST, *GENERATE.split()]
-        generate += [f"--{name}" for name in ("cpu", "fp16") if common.get(name)]
-        score = ["python", "-m", "sharp_plugins.webnlg", "score", GENERATED, "--data", str(self.data), "--json", SCORES]
-        return [
-            train(run),
-            *([Stage("merge", merge, MERGED, is_temporary=True)] if has_lora else []),
-            Stage("generate", generate, GENERATED, takes_output=True),
-            Stage("score", score, SCORES),
-        ]
+        inputs = self.model.inputs(run)
+        score = ["python", "-m", "sharp_plugins.webnlg", "score", GENERATED, "--data", str(inputs), "--json", SCORES]
+        return [train(run), *self.model.generation(run), Stage("score", score, SCORES)]
 
     def collect(self, run):
-        loss = read_checkpoint(run.directory / BEST)["extra_state"]["val_loss"]
+        loss = read_checkpoint(run.directory / self.measured)["extra_state"]["val_loss"]
         return {**read_json(run.directory / SCORES), "valid": {"loss": loss}}
 
     def measures(self, task):
@@ -122,7 +109,31 @@ class DataToText(Benchmark):
 
 def add_data_arguments(parser) -> None:
     """The flags that the data are made with."""
-    words = "a corpus: train, dev and test as .jsonl or .jsonl.gz, see sharp_plugins/webnlg/corpus.py"
+    words = "a corpus: train, dev and test, in a form that sharp_plugins/webnlg/readers/README.md names"
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help=words)
-    words = f"sentencepiece's vocabulary (default: {SIZES['webnlg']}; {SIZES['small']} with --size small)"
+    words = f"sentencepiece's vocabulary (default: {SIZES[DEFAULT_SIZE]}; {SIZES['small']} with --size small)"
     parser.add_argument("--vocab-size", type=int, metavar="N", help=words)
+
+
+def add_backbone_arguments(parser) -> None:
+    """The flags of a published decoder."""
+    words = "train a published decoder, in the directory that `python -m sharp_plugins.convert` wrote (default: from scratch); "
+    words += f"the methods are then {' '.join(FineTuning.default_methods)} by default"
+    parser.add_argument("--backbone", type=Path, metavar="DIR", help=words)
+    words = "directory with FAMILY/ft.yaml, lora.yaml and prefix.yaml (default: the settings that come with the plugin)"
+    parser.add_argument("--configs", type=Path, default=SETTINGS, metavar="DIR", help=words)
+    words = "of prompt and text, as for `python -m sharp_plugins.prompted prepare` (default: the settings')"
+    parser.add_argument("--format", metavar="NAME", help=words)
+    words = "how a set of triples becomes a prompt (default: the settings')"
+    parser.add_argument("--linearise", choices=list(LINEARISATIONS), help=words)
+    words = "which texts are trained on: without those that are marked toFix, or all (default: the settings', which is good)"
+    parser.add_argument("--texts", choices=TEXTS, help=words)
+    words = (
+        "which checkpoint generates: of the lowest loss on dev, of the highest BLEU of texts for dev, or the last one (default: "
+    )
+    words += "dev-loss)"
+    parser.add_argument("--epoch", choices=EPOCHS, default=EPOCHS[0], help=words)
+    words = "validate on so many inputs of dev, evenly spread (default: all)"
+    parser.add_argument("--dev-inputs", type=int, metavar="N", help=words)
+    words = "generate and score so many inputs of the test set, evenly spread (default: all)"
+    parser.add_argument("--test-inputs", type=int, metavar="N", help=words)

@@ -8,8 +8,10 @@ from sharp_plugins.webnlg.entry import Entry, Triple
 # What separates the parts of a triple in `markup`. In sentencepiece they should be user-defined symbols.
 SUBJECT, PREDICATE, OBJECT = "<S>", "<P>", "<O>"
 
-# E2E NLG's slots as the data files of LoRA's and prefix tuning's code call them (examples/NLG/data/e2e/*.txt in microsoft/LoRA).
+# E2E NLG's slots and values as they stand in the data files of LoRA's and prefix tuning's code (examples/NLG/data/e2e/*.txt in
+# microsoft/LoRA), where they differ from the published ones. With these all inputs of dev and test are equal to those files'.
 E2E_NAMES = {"eatType": "Type", "priceRange": "price", "familyFriendly": "family friendly"}
+E2E_VALUES = {"less than £20": "less than £ 20", "£20-25": "£ 20 - 25", "more than £30": "more than £ 30"}
 
 
 def linearise(entry: Entry, how: str) -> str:
@@ -37,10 +39,10 @@ def lora(triples: Sequence[Triple]) -> str:
     """As LoRA's code (Hu et al. 2022, microsoft/LoRA, examples/NLG/src/format_converting_webnlg.py and ..._dart.py): ``subject :
     property : object``, with `` | `` between two triples. Names stay as they are.
 
-    E2E NLG's slots have no subject and the names that they have in LoRA's data files:
+    E2E NLG's slots have no subject, and are written as in LoRA's data files:
 
     >>> lora([("", "name", "The Vaults"), ("", "eatType", "pub"), ("", "priceRange", "more than £30")])
-    'name : The Vaults | Type : pub | price : more than £30'
+    'name : The Vaults | Type : pub | price : more than £ 30'
     """
     return " | ".join(map(_joined, triples))
 
@@ -58,7 +60,9 @@ def prefix(triples: Sequence[Triple]) -> str:
 
 def _joined(triple: Triple) -> str:
     subject, predicate, obj = triple
-    return f"{subject} : {predicate} : {obj}" if subject else f"{E2E_NAMES.get(predicate, predicate)} : {obj}"
+    if subject:
+        return f"{subject} : {predicate} : {obj}"
+    return f"{E2E_NAMES.get(predicate, predicate)} : {E2E_VALUES.get(obj, obj)}"
 
 
 def markup(triples: Sequence[Triple]) -> str:

@@ -12,7 +12,7 @@ from typing import Callable, Dict, List
 
 from sharp_plugins.files.writing import sha256
 from sharp_plugins.runs.data import do_steps, make_once
-from sharp_plugins.webnlg.corpus import SPLITS, CorpusError, find_split
+from sharp_plugins.webnlg.corpus import SPLITS, CorpusError, files_of, find_split
 from sharp_plugins.webnlg.linearise import OBJECT, PREDICATE, SUBJECT
 
 # Changed with what is written, so that data of an earlier version are made anew.
@@ -30,10 +30,10 @@ def source_of(data: Path, vocab_size: int) -> Dict:
     if not data.is_dir():
         raise ValueError(f"--data {data}: no such directory")
     try:
-        files = [find_split(data, split) for split in SPLITS]
+        files = [file for split in SPLITS for file in files_of(find_split(data, split))]
     except CorpusError as error:
         raise ValueError(f"--data: {error}") from error
-    return {"format": FORMAT, "corpus": {path.name: sha256(path) for path in files}, "vocabulary": vocab_size}
+    return {"format": FORMAT, "corpus": {str(path.relative_to(data)): sha256(path) for path in files}, "vocabulary": vocab_size}
 
 
 def steps_of(data: Path, vocab_size: int) -> Dict[str, List[str]]:

@@ -1,14 +1,11 @@
-"""Score generated texts against all their references with sacrebleu: BLEU, chrF++ and TER.
-
-sacrebleu takes references as columns ("reference streams"), each as long as the hypotheses. Inputs with fewer
-references than others are filled with ``None``, which sacrebleu leaves out. An empty string would not do: TER and
-BLEU's length penalty count it as a real reference with no words.
-"""
+"""Score generated texts against all their references with sacrebleu: BLEU, chrF++ and TER."""
 
 from dataclasses import asdict, dataclass
 from typing import List, Optional, Sequence
 
 from sacrebleu.metrics import BLEU, CHRF, TER
+
+from sharp_plugins.text.references import reference_streams
 
 
 class ScoringError(ValueError):
@@ -93,11 +90,3 @@ def score(
         seen=of([row for row in every if seen_flags[row] is True]),
         unseen=of([row for row in every if seen_flags[row] is False]),
     )
-
-
-def reference_streams(references_per_input: Sequence[Sequence[str]]) -> List[List[Optional[str]]]:
-    """Turn rows of references, of different lengths, into sacrebleu's columns filled with ``None``."""
-    width = max(len(references) for references in references_per_input)
-    return [
-        [references[column] if column < len(references) else None for references in references_per_input] for column in range(width)
-    ]

@@ -140,3 +140,17 @@ def test_json(tmp_path):
     ):
         with pytest.raises(TextError, match=words):
             parse_json(text, "here")
+
+
+def test_json_of_other_kinds_and_compressed(tmp_path):
+    for name, content in (("a.json", b"[1]"), ("a.json.gz", gzip.compress(b"[\n1]\n"))):
+        (tmp_path / name).write_bytes(content)
+        assert read_json(tmp_path / name, (dict, list)) == [1]
+        with pytest.raises(TextError, match=rf"{name}: cannot be read: not a JSON object but a list"):
+            read_json(tmp_path / name)
+    (tmp_path / "a.json").write_text("1")
+    with pytest.raises(TextError, match=r"a\.json: cannot be read: not an object or array of JSON but a int"):
+        read_json(tmp_path / "a.json", (dict, list))
+    (tmp_path / "a.json.gz").write_bytes(gzip.compress(b"[1"))
+    with pytest.raises(TextError, match=r"a\.json\.gz: cannot be read: not a JSON object: Expecting"):
+        read_json(tmp_path / "a.json.gz", (dict, list))

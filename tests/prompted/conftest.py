@@ -39,3 +39,18 @@ def data(backbone, texts, tmp_path_factory):
     import prompts
 
     return prompts.prepare(backbone, tmp_path_factory.mktemp("data") / "lora", *texts, "--format", "lora-gpt2")
+
+
+@pytest.fixture(scope="session")
+def learned(data, tmp_path_factory):
+    """A checkpoint of a model that has learnt the training data a little."""
+    import prompts
+
+    trainer = prompts.trainer(data, "--optimizer", "adam", "--lr", "0.01", "--batch-size", "8")
+    samples = list(trainer.get_train_iterator(epoch=1).next_epoch_itr(shuffle=False))
+    for sample in 25 * samples:
+        trainer.train_step([sample])
+    path = tmp_path_factory.mktemp("learned") / "model.pt"
+    trainer.consolidate_optimizer()
+    trainer.save_checkpoint(str(path), {"train_iterator": {"epoch": 1}})
+    return path

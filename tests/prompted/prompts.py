@@ -10,6 +10,7 @@ import toy  # which registers the plugin
 from fairseq import models, options
 from fairseq.data.encoders.gpt2_bpe_utils import bytes_to_unicode
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+from fairseq.logging import metrics
 
 from sharp_plugins.convert.conversion import checkpoint
 from sharp_plugins.text.decoder_tokenizer import DecoderTokenizer
@@ -92,6 +93,22 @@ def trainer(data: Path, *flags, model=MODEL, criterion="cross_entropy", dropout=
     drop = ["--dropout", dropout, "--attention-dropout", dropout]
     parts = {"model": model, "criterion": ["--criterion", criterion], "task": "prompted_generation"}
     return toy.build_trainer(data, *flags, *drop, "--num-workers", "0", "--train-subset", subset, **parts)
+
+
+def ready(trainer, weights: Path):
+    """*trainer* with the weights of a checkpoint and the validation data, as `fairseq_cli.train.main` makes it."""
+    for split in trainer.task.validated():
+        trainer.task.load_dataset(split)
+    trainer.load_checkpoint(str(weights), reset_optimizer=True, reset_lr_scheduler=True, reset_meters=True)
+    return trainer
+
+
+def validate(trainer, subset="valid"):
+    """What fairseq's validation logs."""
+    with metrics.aggregate(new_root=True) as found:
+        for sample in trainer.get_valid_iterator(subset).next_epoch_itr(shuffle=False, set_dataset_epoch=False):
+            trainer.valid_step(sample)
+    return found.get_smoothed_values()
 
 
 def parts(data: Path, criterion: str, *flags, rows=7, **settings):

@@ -10,6 +10,7 @@ from fairseq import tasks
 from fairseq.dataclass.configs import GenerationConfig
 from omegaconf import OmegaConf
 
+from sharp_plugins.prompted.checkpoints import read_checked
 from sharp_plugins.prompted.task import PromptedGenerationConfig
 
 
@@ -107,19 +108,19 @@ def test_settings_that_do_not_fit(data):
 
 def test_a_checkpoint_of_another_model_is_refused_by_name(data, backbone, smollm, tmp_path):
     task = task_of(data)
-    task.check_checkpoint(backbone / "model.pt")
+    read_checked(backbone / "model.pt", task.prepared)
     with pytest.raises(ValueError, match="its dict.txt and tokenizer.json are another model's than those of"):
-        task.check_checkpoint(smollm / "model.pt")
+        read_checked(smollm / "model.pt", task.prepared)
     with pytest.raises(ValueError, match="another model's"):
         prompts.trainer(data, "--finetune-from-model", smollm / "model.pt")
     # A trained one says so itself, wherever it lies.
     trainer = prompts.trainer(data)
     trainer.consolidate_optimizer()
     trainer.save_checkpoint(str(tmp_path / "trained.pt"), {"train_iterator": {"epoch": 1}})
-    task.check_checkpoint(tmp_path / "trained.pt")
+    read_checked(tmp_path / "trained.pt", task.prepared)
     other = prompts.prepare(smollm, tmp_path / "other", "--valid", prompts.write_lines(tmp_path / "rows.jsonl", prompts.pairs(3)))
     with pytest.raises(ValueError, match="trained.pt: its dict.txt and tokenizer.json are another model's"):
-        task_of(other).check_checkpoint(tmp_path / "trained.pt")
+        read_checked(tmp_path / "trained.pt", task_of(other).prepared)
     with pytest.raises(ValueError, match="trained.pt: its dict.txt and tokenizer.json are another model's"):
         prompts.trainer(other, "--restore-file", tmp_path / "trained.pt")
     with pytest.raises(ValueError, match="the checkpoint: its dict.txt"):

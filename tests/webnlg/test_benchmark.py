@@ -25,7 +25,7 @@ from sharp_plugins.runs.command import INTERRUPTED
 from sharp_plugins.runs.configs import check_settings
 from sharp_plugins.runs.data import STAMP
 from sharp_plugins.runs.stages import RunFailed
-from sharp_plugins.webnlg import benchmark, prepare
+from sharp_plugins.webnlg import benchmark, prepare, scratch
 from sharp_plugins.webnlg.__main__ import main
 
 SCORES = {"bleu": 20.0, "chrf": 30.0, "ter": 70.0, "count": 3}
@@ -67,7 +67,7 @@ def call(corpus, tmp_path, monkeypatch):
         call.prepared.append((out, vocab_size))
 
     monkeypatch.setattr(stages, "perform", perform)
-    monkeypatch.setattr(benchmark, "prepare", prepared)
+    monkeypatch.setattr(scratch, "prepare", prepared)
 
     def call(line="", data=corpus):
         done.clear()
@@ -91,7 +91,7 @@ def stages_of(call, method):
         ("--data nowhere", "--data nowhere: no such directory"),
         ("--minutes 0", "--minutes 0.0: should be above 0"),
         ("--vocab-size 0", "--vocab-size 0: should be at least 1"),
-        ("--methods adam", "--methods adam: there is no such method; it is base, untrained, or"),
+        ("--methods adam", "--methods adam: there is no such method; it is base, untrained, ft, or"),
         ("--methods sam lora", "--methods lora: starts from data-to-text base seed 1, which is not finished; put base before it"),
         ("--methods lora-r3f lora-nbar", "put base before it"),
         ("--set optimization.max_updates=3", "fairseq does not know such a setting"),
@@ -253,16 +253,16 @@ def test_a_sweep_chooses_by_the_loss_on_dev(call):
 # ---------------------------------------------------------------------- settings, data, scores
 
 
-@pytest.mark.parametrize("size", benchmark.SIZES)
+@pytest.mark.parametrize("size", scratch.SIZES)
 def test_settings_are_of_a_whole_dsam_run_and_are_installed(size):
-    path = benchmark.SETTINGS / f"{size}.yaml"
+    path = scratch.SETTINGS / f"{size}.yaml"
     settings = read_yaml(path)
     check_settings(settings, str(path))
     assert settings["dataset"]["required_batch_size_multiple"] == 1
     setup = (ROOT / "setup.py").read_text()
     patterns = re.search(r'package_data=\{"sharp_plugins": \[(.*)\]\}', setup)[1]
     found = {one for pattern in re.findall(r'"([^"]+)"', patterns) for one in (ROOT / "sharp_plugins").glob(pattern)}
-    assert found >= set(benchmark.SETTINGS.glob("*"))
+    assert found >= set(scratch.SETTINGS.rglob("*.yaml"))
 
 
 def make(data, out, vocab_size=120):

@@ -3,7 +3,8 @@
 import pytest
 import sacrebleu
 
-from sharp_plugins.webnlg.scorer import ScoringError, reference_streams, score
+from sharp_plugins.text.references import reference_streams
+from sharp_plugins.webnlg.scorer import ScoringError, score
 
 HYPOTHESES = [
     "The Amber Tower was designed by Anna Abel and has 12 floors.",

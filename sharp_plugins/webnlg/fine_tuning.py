@@ -1,0 +1,195 @@
+"""Data-to-text with a published decoder as the backbone: how its data are made, what a method's run is, how texts are generated.
+
+settings/FAMILY/ft.yaml       a whole ``dsam`` run of full fine-tuning, for ``fairseq-hydra-train``, and beside its parts
+                              ``prompts``, how prompts and texts are made (`sharp_plugins.webnlg.prompts`)
+settings/FAMILY/lora.yaml     what LoRA changes in any of these parts; adapter.yaml and prefix.yaml are of adapters and prefixes
+"""
+
+import math
+from dataclasses import fields
+from pathlib import Path
+from typing import Dict, List, Optional, Sequence
+
+from sharp_plugins.files.writing import sha256
+from sharp_plugins.files.yaml import read_yaml
+from sharp_plugins.runs.checkpoints import BEST, LAST
+from sharp_plugins.runs.configs import NEEDED, Settings, check_settings, merged
+from sharp_plugins.runs.methods import BASE, CRITERIONS
+from sharp_plugins.runs.stages import Stage
+from sharp_plugins.runs.store import Run
+from sharp_plugins.webnlg.prompts import OWN, Prompts, checksums, prepare_prompts, read_parts
+from sharp_plugins.webnlg.scratch import FT, UNTRAINED
+
+SETTINGS = Path(__file__).with_name("settings")
+# A family, as the converter names it -> the directory of its settings.
+FAMILIES = {"gpt2": "gpt2", "opt": "opt", "llama": "smollm2"}
+NETWORKS = ("lora", "adapter", "prefix")
+EPOCHS = ("dev-loss", "dev-bleu", "last")
+# Sentences that are generated at once. The texts do not depend on it, but for the order in which numbers are added up.
+BATCH = 32
+
+
+class FineTuning:
+    """A converted decoder and the settings of its family.
+
+    Args:
+        args: of the command line.
+
+    Raises:
+        OSError, ValueError: the backbone, its settings or the corpus cannot be used.
+    """
+
+    default_methods = (FT, "prefix", "lora", "lora-obar", "lora-nbar", "lora-sam", "lora-dsam")
+    baseline = "lora"
+    keep_checkpoints = False
+
+    def __init__(self, args):
+        from sharp_plugins.convert.decoder_backbone import load_decoder  # here, so that --help imports no fairseq
+
+        if BASE in args.methods:
+            raise ValueError(f"--methods {BASE}: with --backbone full fine-tuning is called {FT}")
+        for name in ("size", "vocab_size"):
+            if getattr(args, name) is not None:
+                raise ValueError(f"--{name.replace('_', '-')}: it is of a model from scratch; leave it or --backbone out")
+        try:
+            self.backbone = load_decoder(args.backbone)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"--backbone {error}") from error
+        self.args, self.home = args, args.backbone.resolve()
+        self.part = {"dev": args.dev_inputs, "test": args.test_inputs}
+        self._settings, self.prompts = read_family(args.configs / FAMILIES[self.backbone.family], _changed_prompts(args))
+        self.parts = read_parts(args.data, self.part)
+        networks = {"lora": "lora-obar", "adapter": "houlsby", "prefix": "prefix"}
+        self.kinds = ("dsam", *(method for name, method in networks.items() if name in self.prompts), *CRITERIONS)
+
+    # ---- data
+
+    def made_of(self) -> Dict:
+        return {
+            "backbone": {name: sha256(self.home / name) for name in ("model.pt", "dict.txt", "tokenizer.json")},
+            "corpus": checksums({"train": self.parts["train"]}),
+            "development and test inputs": checksums({split: self.parts[split] for split in ("dev", "test")}),
+            "prompts": {how.name: how.in_full() for how in self.prompts.values()},
+            "choice of the epoch": self.args.epoch,
+        }
+
+    def prepare(self, out: Path) -> None:
+        self.data = {network: (out / "data" / how.name).resolve() for network, how in self.prompts.items()}
+        for how in dict.fromkeys(self.prompts.values()):
+            prepare_prompts(self.parts, how, self.home, out / "data" / how.name)
+
+    def data_of(self, run: Run) -> Path:
+        return self.data[_overlay(run.method.network)]
+
+    # ---- settings
+
+    def settings(self) -> Settings:
+        return self._settings
+
+    def adapt(self, config: Dict, run: Run) -> None:
+        backbone = self.backbone
+        config["model"] = {**backbone.settings, **config["model"], "_name": backbone.arch}
+        if self.args.epoch == "dev-bleu":
+            config["task"]["eval_bleu"] = True
+            config["checkpoint"].update(best_checkpoint_metric="bleu", maximize_best_checkpoint_metric=True)
+
+    def place(self, config: Dict, run: Run) -> None:
+        config["task"]["data"] = str(self.data_of(run) / "bin")
+        config["checkpoint"]["finetune_from_model"] = str(self.home / "model.pt")
+        if run.record.method == UNTRAINED:
+            config["optimization"].update(lr=[0.0], max_update=1)
+        if not config["optimization"].get("max_update"):
+            config["optimization"]["max_update"] = self._updates(config, run)
+
+    def _updates(self, config: Dict, run: Run) -> int:
+        """Of all epochs: the learning rate and BAR's α fall to 0 at the last one."""
+        from sharp_plugins.prompted.prepared import read_prepared
+
+        epochs, rows = config["optimization"].get("max_epoch"), config["dataset"].get("batch_size")
+        if not epochs or not rows or config["dataset"].get("max_tokens"):
+            raise ValueError(
+                "--set optimization.max_update is needed where optimization.max_epoch or dataset.batch_size is not set"
+            )
+        every = (config["optimization"].get("update_freq") or [1])[-1]
+        samples = read_prepared(self.data_of(run) / "bin").facts["train"]["samples"]
+        return epochs * math.ceil(math.ceil(samples / rows) / every)
+
+    def check(self, runs: Sequence[Run]) -> None:
+        """Raise ValueError where no room is left for the texts that will be generated."""
+        from sharp_plugins.prompted.prepared import longest_prompt
+
+        for run in runs:
+            generation, model = run.config.get("generation", {}), run.config["model"]
+            longest = longest_prompt(self.data_of(run) / "bin", "test")
+            most = int(generation.get("max_len_a", 0) * longest + generation.get("max_len_b", 200))
+            room = self.backbone.max_positions - (int(model.get("prefix_length", 5)) if run.method.network == "prefix" else 0)
+            if longest + most > room:
+                raise ValueError(
+                    f"--set generation.max_len_b: a prompt of the test set has {longest} symbols, and a text may have {most}; "
+                    f"together they do not fit into {room} positions"
+                )
+
+    # ---- stages
+
+    @property
+    def measured(self) -> str:
+        return LAST if self.args.epoch == "last" else BEST
+
+    def generation(self, run: Run) -> List[Stage]:
+        """The stages between training and scoring, the last of which makes ``generated.txt``."""
+        from sharp_plugins.generation.flags import GenerationFlags
+
+        config, common = run.config, run.config["common"]
+        own = {field.name for field in fields(GenerationFlags) if field.name != "_name"} & config["task"].keys()
+        command = ["fairseq-generate", config["task"]["data"], "--user-dir", common["user_dir"]]
+        command += ["--task", config["task"]["_name"], "--path", self.measured, "--gen-subset", "test"]
+        for name, value in {**config.get("generation", {}), **{name: config["task"][name] for name in sorted(own)}}.items():
+            command += [] if value is False else [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+        command += ["--batch-size", str(BATCH), "--required-batch-size-multiple", "1"]
+        command += [f"--{name}" for name in ("cpu", "fp16", "bf16") if common.get(name)]
+        return [Stage("generate", command, "generated.txt", takes_output=True)]
+
+    def inputs(self, run: Run) -> Path:
+        """The directory of the test inputs."""
+        return self.data_of(run) / OWN[1]
+
+
+def read_family(directory: Path, changes: Dict):
+    """A family's settings, and how prompts are made by network, None for full fine-tuning.
+
+    Args:
+        changes: of `Prompts`, by the command line's flags.
+
+    Raises:
+        OSError, ValueError: a file is not there, or not right.
+    """
+    path = directory / f"{FT}.yaml"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: not there; --configs wants a directory with such a file")
+    task = read_yaml(path)
+    check_settings(task, str(path), [name for name in NEEDED if name != "model._name"])
+    own = task.pop("prompts", None) or {}
+    prompts: Dict[Optional[str], Prompts] = {None: _prompts(own, changes, path)}
+    overlays = {}
+    for name in NETWORKS:
+        path = directory / f"{name}.yaml"
+        overlays[name] = read_yaml(path) if path.is_file() else None
+        if overlays[name] is not None:
+            prompts[name] = _prompts(merged(own, overlays[name].pop("prompts", None) or {}), changes, path)
+    return Settings(task, **overlays), prompts
+
+
+def _prompts(own: Dict, changes: Dict, path: Path) -> Prompts:
+    try:
+        return Prompts(**{**own, **changes}).check()
+    except TypeError as error:
+        raise ValueError(f"{path}: prompts: {error}; they have {', '.join(Prompts._fields)}") from None
+
+
+def _changed_prompts(args) -> Dict:
+    given = {"format": args.format, "linearise": args.linearise, "texts": args.texts}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _overlay(network: Optional[str]) -> Optional[str]:
+    return "adapter" if network in ("houlsby", "pfeiffer") else network

@@ -1,0 +1,152 @@
+"""A corpus as prompts and texts for a published decoder, see `sharp_plugins.prompted`.
+
+OUT/text/{train,dev,test}.jsonl   a prompt and its texts in each line
+OUT/inputs/test.jsonl             the inputs that are generated for and scored, with all their texts
+OUT/bin/                          what ``--task prompted_generation`` reads
+OUT/prepared.json                 what all this was made of
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence
+
+from sharp_plugins.files.writing import sha256, write_text
+from sharp_plugins.prompted.formats import find_format
+from sharp_plugins.runs.data import make_once
+from sharp_plugins.webnlg.corpus import SPLITS, read_corpus
+from sharp_plugins.webnlg.entry import CorpusError, Entry, one_line
+from sharp_plugins.webnlg.linearise import LINEARISATIONS, linearise
+from sharp_plugins.webnlg.readers.json_lines import line_of
+
+# Changed with what is written, so that data of an earlier version are made anew.
+VERSION = 1
+TEXTS = ("good", "all")
+OWN = ("text", "inputs", "bin")
+
+
+class Prompts(NamedTuple):
+    """How prompts and texts are made of a corpus.
+
+    Attributes:
+        format: a name or file for `sharp_plugins.prompted.formats.find_format`.
+        linearise: one of `LINEARISATIONS`.
+        texts: one of `TEXTS`: which texts are trained and validated on. A test set keeps all.
+        max_positions: the most positions of a sequence; None: the model's.
+        room: positions that a prompt leaves for a generated text.
+        too_long: what is done with what does not fit, see `sharp_plugins.prompted.prepare.Limits`.
+
+    >>> Prompts(format="lora-gpt2").check().name
+    'lora-gpt2-lora'
+    """
+
+    format: str
+    linearise: str = "lora"
+    texts: str = "good"
+    max_positions: Optional[int] = None
+    room: int = 1
+    too_long: str = "refuse"
+
+    @property
+    def name(self) -> str:
+        """Of their directory."""
+        return f"{Path(self.format).stem}-{self.linearise}"
+
+    def in_full(self) -> Dict:
+        """With all settings of the format in the place of its name.
+
+        Raises:
+            OSError, ValueError: there is no such format.
+        """
+        return {**self._asdict(), "format": find_format(self.format).as_dict()}
+
+    def check(self) -> "Prompts":
+        """Raise ValueError where a value is none of those that there are."""
+        for name, known in (("linearise", tuple(LINEARISATIONS)), ("texts", TEXTS)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"--{name} {getattr(self, name)}: choose one of {', '.join(known)}")
+        return self
+
+
+def read_parts(data: Path, most: Mapping[str, Optional[int]]) -> Dict[str, List[Entry]]:
+    """A corpus's entries by split: of dev and test, those that are used.
+
+    Args:
+        most: how many of a split; None for all.
+
+    Raises:
+        ValueError: the corpus cannot be used.
+    """
+    try:
+        corpus = read_corpus(data)
+    except CorpusError as error:
+        raise ValueError(f"--data: {error}") from error
+    return {split: evenly(entries, most.get(split)) for split, entries in corpus.items()}
+
+
+def evenly(entries: Sequence, most: Optional[int]) -> List:
+    """At most so many of them, evenly spread over the whole, in their order: always the same ones.
+
+    >>> evenly(range(10), 4)
+    [0, 2, 5, 7]
+    """
+    if most is None or most >= len(entries):
+        return list(entries)
+    return [entries[place * len(entries) // most] for place in range(most)]
+
+
+def prompt_lines(entries: Sequence[Entry], how: Prompts, is_test: bool = False) -> List[str]:
+    """A line of JSON for each entry that has a text to learn, or to compare with.
+
+    >>> entry = Entry("1", "Food", None, (("Bacon", "partOf", "BLT"),), ("It has bacon.", "bacon it"), (True, False))
+    >>> prompt_lines([entry], Prompts("lora-gpt2"))
+    ['{"prompt": "Bacon : partOf : BLT", "texts": ["It has bacon."]}']
+    """
+    lines = []
+    for entry in entries:
+        texts = [one_line(ref) for ref, good in zip(entry.refs, entry.good) if good or is_test or how.texts == "all"]
+        if texts:
+            lines.append(json.dumps({"prompt": linearise(entry, how.linearise), "texts": texts}, ensure_ascii=False))
+    return lines
+
+
+def checksums(parts: Mapping[str, Sequence[Entry]]) -> Dict[str, str]:
+    """Of all that training and scoring use of the entries: of no ids, and of no forms of files."""
+    found = {}
+    for split, entries in parts.items():
+        content = [[entry.triples, entry.refs, entry.good] for entry in entries]
+        found[split] = hashlib.sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()
+    return found
+
+
+def prepare_prompts(
+    parts: Mapping[str, Sequence[Entry]], how: Prompts, backbone: Path, out: Path, tell: Callable[[str], None] = print
+) -> None:
+    """Make the data in *out*, unless they are there.
+
+    Raises:
+        ValueError: an entry does not fit the model, by file and line, or *out* holds something else.
+    """
+    from sharp_plugins.prompted import prepared  # here and below: these import fairseq
+    from sharp_plugins.prompted.prepare import Inputs, Limits, prepare
+    from sharp_plugins.text.decoder_directory import DICTIONARY, TOKENIZER, read_decoder_directory
+
+    found = read_decoder_directory(backbone)
+    vocabulary = {name: sha256(backbone / name) for name in (DICTIONARY, TOKENIZER)}
+    source = {"version": [VERSION, prepared.VERSION], "entries": checksums(parts), "prompts": how.in_full()}
+    source.update(backbone=vocabulary, positions=found.max_positions)
+
+    def make(new: Path) -> None:
+        files = {}
+        for split in SPLITS:
+            path = new / "text" / f"{split}.jsonl"
+            write_text(path, "".join(line + "\n" for line in prompt_lines(parts[split], how, split == "test")))
+            files["valid" if split == "dev" else split] = [path]
+        write_text(new / "inputs" / "test.jsonl", "".join(line_of(entry) + "\n" for entry in parts["test"]))
+        limits = Limits(how.max_positions or found.max_positions, how.room, how.too_long)
+        prepare(
+            Inputs(files), found, find_format(how.format), new / "bin", limits, lambda line: tell(line.replace(str(new), str(out)))
+        )
+
+    if not make_once(out, source, OWN, make):
+        tell(f"{out}: all data were there")

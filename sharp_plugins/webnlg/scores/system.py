@@ -1,0 +1,53 @@
+"""A system's texts in one way: each measure's statistics input by input, of which the score of any group is made.
+
+All three scores of a corpus are made of sums over its inputs. So the slow part, to find the n-grams and the edits, is done once, and
+serves all inputs, seen and unseen ones, each category, and the thousands of samples of a test of significance.
+"""
+
+from typing import Dict, List, Sequence
+
+from sharp_plugins.webnlg.scores.references import reference_streams
+from sharp_plugins.webnlg.scores.ways import MEASURES, Way
+
+
+class System:
+    """One system's texts in one way.
+
+    >>> from sharp_plugins.webnlg.scores.ways import WAYS
+    >>> system = System(WAYS["sacrebleu"], ["the cat sat here", "a dog"], [["the cat sat here"], ["one dog"]])
+    >>> system.scores([0])
+    {'bleu': 100.0, 'chrf': 100.0, 'ter': 0.0}
+    >>> system.score("ter", [0, 1])
+    16.666666666666664
+    """
+
+    def __init__(self, way: Way, hypotheses: Sequence[str], references: Sequence[Sequence[str]]):
+        self.way, self.given = way, references
+        self.metrics = way.metrics()
+        self.hypotheses = [way.hypothesis(text) for text in hypotheses]
+        self._rows: Dict[tuple, List[list]] = {}
+
+    def rows(self, measure: str, group: Sequence[int]) -> List[list]:
+        """The statistics of a group's inputs.
+
+        Args:
+            group: the inputs' numbers, from 0.
+        """
+        width = self.way.width(measure, [self.given[row] for row in group])
+        if (measure, width) not in self._rows:
+            references = [self.way.references(measure, one, width) for one in self.given]
+            streams = reference_streams(references)
+            self._rows[measure, width] = self.metrics[measure]._extract_corpus_statistics(self.hypotheses, streams)
+        return [self._rows[measure, width][row] for row in group]
+
+    def score(self, measure: str, group: Sequence[int]) -> float:
+        """A group's score, not rounded, in percent."""
+        return float(self.metrics[measure]._aggregate_and_compute(self.rows(measure, group)).score)
+
+    def scores(self, group: Sequence[int]) -> Dict[str, float]:
+        """All three."""
+        return {measure: self.score(measure, group) for measure in MEASURES}
+
+    def signatures(self) -> Dict[str, str]:
+        """How each number was made, as sacrebleu says it; after the first score."""
+        return {measure: str(metric.get_signature()) for measure, metric in self.metrics.items()}
