@@ -31,6 +31,7 @@ WRITTEN = (
     "webnlg",
     "generation",
     "prompted",
+    "candidates",
 )
 
 # No example is asked for: settings and records, whose fields are documented one by one, and errors.
