@@ -31,6 +31,7 @@ WRITTEN = (
     "webnlg",
     "generation",
     "prompted",
+    "candidates",
     "cloze",
     "fewshot",
 )

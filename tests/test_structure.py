@@ -17,6 +17,7 @@ LEVELS = [
     ["optim", "convert"],
     ["host", "lora"],
     ["runs"],
+    ["candidates"],
     ["glue", "webnlg", "fewshot", "sts"],
 ]
 # Of these everything that they import is listed.

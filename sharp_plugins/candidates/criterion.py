@@ -35,8 +35,8 @@ def by_example(scores: Tensor, candidates: Tensor) -> Tensor:
 def choice_losses(scores: Tensor, answers: Tensor) -> Tensor:
     """(B,): the cross entropy of each example, from (B, M) scores and (B,) answers.
 
-    >>> choice_losses(torch.tensor([[0.0, 0.0], [-1.0, float("-inf")]]), torch.tensor([1, 0]))
-    tensor([0.6931, 0.0000])
+    >>> choice_losses(torch.tensor([[0.0, 0.0, float("-inf")], [-1.0, -2.0, -3.0]]), torch.tensor([1, 0]))
+    tensor([0.6931, 0.4076])
     """
     return F.nll_loss(F.log_softmax(scores, dim=-1), answers, reduction="none")
 

@@ -75,7 +75,7 @@ class PromptedGeneration(GeneratesInValidation):
         self.encoding = self.prepared.encoding(self.dictionary)
         self.lines_read = 0  # by fairseq-interactive, of its input
         self.only_scored = False  # until the model says that it can
-        if cfg.eval_bleu:
+        if setting(cfg, "eval_bleu", False):  # the task of candidates, for one, has no such flag
             flags = (cfg.eval_bleu_args or "{}", self.generation_flags())
             self.validation = Validation(*flags, self.dictionary, Lines(self.encoding), cfg.eval_bleu_print_samples)
         self.state.add_factory(STATE, lambda: {"vocabulary": dict(self.prepared.checksums), "format": dict(self.prepared.format)})
