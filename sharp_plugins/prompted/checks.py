@@ -49,11 +49,12 @@ def check_bpe(bpe: Any) -> None:
 def check_validation(cfg) -> None:
     """Raise ValueError where the flags of a training do not fit a validation that generates, or ask for its scores without it."""
     metric, maximize = setting(cfg, "best_checkpoint_metric", "loss"), setting(cfg, "maximize_best_checkpoint_metric", False)
-    if metric in SCORES and not cfg.eval_bleu:
+    generates = setting(cfg, "eval_bleu", False)
+    if metric in SCORES and not generates:
         raise ValueError(f"--best-checkpoint-metric {metric}: validation generates texts, and scores them, with --eval-bleu alone")
     if metric in SCORES and not maximize:
         raise ValueError(
             f"--best-checkpoint-metric {metric}: the larger the better, so --maximize-best-checkpoint-metric belongs to it"
         )
-    if cfg.eval_bleu and setting(cfg, "ddp_backend", None) == "fully_sharded":
+    if generates and setting(cfg, "ddp_backend", None) == "fully_sharded":
         raise ValueError("--eval-bleu: no rank has whole weights to generate with under --ddp-backend fully_sharded")
