@@ -196,10 +196,10 @@ class FewShot(Benchmark):
         return [*training, Stage("evaluate", command, SCORES, title="scoring the best checkpoint")]
 
     def _generate(self, run: Run, data: Path, path: str) -> Stage:
-        """Greedy search, as MeZO's code writes SQuAD's answers."""
+        """Greedy search, as MeZO's code writes SQuAD's answers, empty ones too."""
         common = run.config["common"]
         command = ["fairseq-generate", str(data), "--user-dir", common["user_dir"], "--task", "prompted_generation", "--path", path]
-        command += ["--gen-subset", "test", "--beam", "1", "--max-len-b", str(ANSWER)]
+        command += ["--gen-subset", "test", "--beam", "1", "--max-len-b", str(ANSWER), "--min-len", "0"]
         command += ["--batch-size", "16", "--required-batch-size-multiple", "1", *(["--cpu"] if common.get("cpu") else [])]
         return Stage("generate", command, GENERATED, takes_output=True, title="writing the answers")
 

@@ -266,7 +266,7 @@ def test_each_training_of_a_decoder(start, decoder, files, tmp_path, capsys):
         and "COPA/examples8-seed13/choices --splits valid test" in copa
     )
     greedy = commands["SQuAD zero-shot examples=8 seed 13, generate"]
-    assert "/model.pt --gen-subset test --beam 1 --max-len-b 50" in greedy and "data/SQuAD/test/data" in greedy
+    assert "/model.pt --gen-subset test --beam 1 --max-len-b 50 --min-len 0" in greedy and "data/SQuAD/test/data" in greedy
     table = (tmp_path / "out" / "table.md").read_text()
     assert "SQuAD, F1" in table and "exact match" in table
 
