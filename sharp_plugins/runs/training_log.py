@@ -1,5 +1,6 @@
 """The validations of a run, from the log that its training processes wrote one after the other."""
 
+import re
 from pathlib import Path
 from typing import Dict, Iterator, List, Optional, Tuple
 
@@ -10,16 +11,37 @@ from sharp_plugins.runs.record import Validation
 NOT_METRICS = ("num_updates", "wall", "epoch", "wps", "ups", "wpb", "bsz", "gb_free")
 
 
+def read_ends(path: Path, begin: str) -> Dict[str, Tuple[float, float]]:
+    """The first and the last value of each metric of the updates whose name begins with *begin*; none where there is no log.
+
+    Example::
+
+        read_ends(Path("train.log"), "balancedness_")["balancedness_decoder.layers.0.self_attn.q_proj"]  # (2.66, 1.97)
+    """
+    found: Dict[str, Tuple[float, float]] = {}
+    for entry in _entries(path):
+        for name in (name for name in entry if name.startswith(begin)):
+            value = _number(entry[name])
+            if value is not None:
+                found[name] = (found.get(name, (value,))[0], value)
+    return found
+
+
+def read_trained_weights(path: Path) -> Optional[int]:
+    """How many weights train, as fairseq says when it begins; None where it does not."""
+    text = path.read_text(errors="replace") if path.is_file() else ""
+    told = re.findall(r"num\. (?:shared|expert) model params: .*\(num\. trained: ([\d,]+)\)", text)
+    # Shared weights are told first, and those of experts after them; a run that was resumed tells both again.
+    return sum(int(number.replace(",", "")) for number in told[-2:]) if told else None
+
+
 def read_validations(path: Path) -> List[Validation]:
     """The validations that are told in a log, in the order of their updates; none where there is no log.
 
     A run that was interrupted repeats the updates after its last checkpoint: of two validations at the same update the later one
     counts. Of several validation sets fairseq's first one, ``valid``, is told.
     """
-    if not path.is_file():
-        return []
-    with open(path, errors="replace") as file:
-        entries = [entry for entry in map(parse, file) if entry is not None]
+    entries = _entries(path)
     found: Dict[int, Validation] = {}
     clock = _Clock()
     for number, entry in enumerate(entries):
@@ -32,6 +54,13 @@ def read_validations(path: Path) -> List[Validation]:
                 clock.look(following)
             found[int(update)] = Validation(int(update), clock.minutes, _metrics(entry))
     return [found[update] for update in sorted(found)]
+
+
+def _entries(path: Path) -> List[Dict]:
+    if not path.is_file():
+        return []
+    with open(path, errors="replace") as file:
+        return [entry for entry in map(parse, file) if entry is not None]
 
 
 def _metrics(entry: Dict) -> Dict[str, float]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sharp_plugins.command_line import run_command
 from sharp_plugins.files.writing import write_text
-from sharp_plugins.webnlg.benchmark import GROUPS, SCORERS, add_data_arguments
+from sharp_plugins.webnlg.benchmark import add_data_arguments
 from sharp_plugins.webnlg.convert import DESCRIPTION, add_convert_arguments, run_convert
 from sharp_plugins.webnlg.corpus import find_split, read_split
 from sharp_plugins.webnlg.run import add_run
@@ -22,18 +22,13 @@ def run_prepare(args) -> None:
 
 def run_score(args) -> str:
     from sharp_plugins.runs.generated import read_generated
-    from sharp_plugins.webnlg.scorer import score
+    from sharp_plugins.webnlg.scores.evaluation import all_scores
 
     inputs = read_split(find_split(args.data, "test"))
-    texts = read_generated(args.generated, len(inputs))
-    scores = score(texts, [entry.refs for entry in inputs], [entry.seen for entry in inputs])
-    groups = {group: values for group, values in zip(GROUPS, scores.as_dict().values()) if values}
+    scores = all_scores(read_generated(args.generated, len(inputs)), inputs)
     if args.json:
-        write_text(args.json, json.dumps(groups, indent=2) + "\n")
-    return "\n".join(
-        f"{group}: {', '.join(f'{heading} {values[name]:.2f}' for name, heading, _ in SCORERS)} ({values['count']} inputs)"
-        for group, values in groups.items()
-    )
+        write_text(args.json, json.dumps(scores, indent=2) + "\n")
+    return json.dumps(scores["sacrebleu"])
 
 
 def main(argv=None) -> int:
@@ -57,6 +52,7 @@ def main(argv=None) -> int:
     command = commands.add_parser("score", help="score generated texts", description=words)
     command.add_argument("generated", type=Path, metavar="GENERATED", help="the output of fairseq-generate")
     command.add_argument("--data", type=Path, required=True, metavar="DIR", help="the corpus")
+    command.add_argument("--split", default="test")
     command.add_argument("--json", type=Path, metavar="FILE", help="write the scores, not rounded, into a file too")
     command.set_defaults(work=lambda args: run_command(lambda: run_score(args)))
 

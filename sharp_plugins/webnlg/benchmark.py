@@ -9,16 +9,15 @@ from sharp_plugins.runs.benchmark import SCORES, Benchmark
 from sharp_plugins.runs.checkpoints import read_checkpoint
 from sharp_plugins.runs.methods import BASE, Method, find_method
 from sharp_plugins.runs.record import Measure
-from sharp_plugins.runs.stages import Stage, train
+from sharp_plugins.runs.stages import TRAIN_LOG, Stage, train
+from sharp_plugins.runs.training_log import read_ends, read_trained_weights
+from sharp_plugins.webnlg.fine_tuning import EPOCHS, SETTINGS, FineTuning
 from sharp_plugins.webnlg.linearise import LINEARISATIONS
 from sharp_plugins.webnlg.prompts import TEXTS
-from sharp_plugins.webnlg.fine_tuning import EPOCHS, SETTINGS, FineTuning
+from sharp_plugins.webnlg.results import metrics_of
 from sharp_plugins.webnlg.scratch import DEFAULT_SIZE, FT, SIZES, UNTRAINED, FromScratch
 
 GENERATED = "generated.txt"
-# Groups of test inputs: how their split is called in results and in headings.
-GROUPS = {"test": "", "test-seen": ", seen", "test-unseen": ", unseen"}
-SCORERS = (("bleu", "BLEU", True), ("chrf", "chrF++", True), ("ter", "TER", False))
 
 
 class DataToText(Benchmark):
@@ -79,26 +78,41 @@ class DataToText(Benchmark):
 
     def stages(self, run):
         inputs = self.model.inputs(run)
-        score = ["python", "-m", "sharp_plugins.webnlg", "score", GENERATED, "--data", str(inputs), "--json", SCORES]
+        score = [
+            "python",
+            "-m",
+            "sharp_plugins.webnlg",
+            "score",
+            GENERATED,
+            "--data",
+            str(inputs),
+            "--split",
+            "test",
+            "--json",
+            SCORES,
+        ]
         return [train(run), *self.model.generation(run), Stage("score", score, SCORES)]
 
     def collect(self, run):
         loss = read_checkpoint(run.directory / self.measured)["extra_state"]["val_loss"]
-        return {**read_json(run.directory / SCORES), "valid": {"loss": loss}}
+        return {**metrics_of(read_json(run.directory / SCORES)), "valid": {"loss": loss}}
+
+    def notes(self, run):
+        log = run.directory / TRAIN_LOG
+        return {"trained_weights": read_trained_weights(log), "balancedness": read_ends(log, "balancedness_")}
 
     def measures(self, task):
-        return [
-            Measure(group, name, heading + where, better) for group, where in GROUPS.items() for name, heading, better in SCORERS
-        ]
+        return self.model.measures if hasattr(self, "model") else FromScratch.measures
 
     def selection(self, task):
         return Measure("valid", "loss", "loss on dev", higher_is_better=False)
 
     def about(self, results):
-        return (
-            "Texts are generated with the checkpoint of the lowest loss on dev and a beam of 5, and scored against all references. "
-            "Methods with LoRA or adapters start from the checkpoint of base of the same seed."
-        )
+        return self.model.about()
+
+    def results_table(self, results):
+        """All scores, in Markdown."""
+        return self.model.results_table(results)
 
     def report(self, out, results):
         from sharp_plugins.webnlg.report import write_report

@@ -5,6 +5,7 @@ settings/FAMILY/ft.yaml       a whole ``dsam`` run of full fine-tuning, for ``fa
 settings/FAMILY/lora.yaml     what LoRA changes in any of these parts; adapter.yaml and prefix.yaml are of adapters and prefixes
 """
 
+import json
 import math
 from dataclasses import fields
 from pathlib import Path
@@ -15,16 +16,25 @@ from sharp_plugins.files.yaml import read_yaml
 from sharp_plugins.runs.checkpoints import BEST, LAST
 from sharp_plugins.runs.configs import NEEDED, Settings, check_settings, merged
 from sharp_plugins.runs.methods import BASE, CRITERIONS
+from sharp_plugins.runs.record import Result
 from sharp_plugins.runs.stages import Stage
 from sharp_plugins.runs.store import Run
 from sharp_plugins.webnlg.prompts import OWN, Prompts, checksums, prepare_prompts, read_parts
+from sharp_plugins.webnlg.report import all_ways_tables
+from sharp_plugins.webnlg.results import papers
 from sharp_plugins.webnlg.scratch import FT, UNTRAINED
 
 SETTINGS = Path(__file__).with_name("settings")
 # A family, as the converter names it -> the directory of its settings.
 FAMILIES = {"gpt2": "gpt2", "opt": "opt", "llama": "smollm2"}
 NETWORKS = ("lora", "adapter", "prefix")
-EPOCHS = ("dev-loss", "dev-bleu", "last")
+# --epoch -> the checkpoint that it means, as tables say it. LoRA's paper takes the best epoch of each run.
+CHOICES = {
+    "dev-loss": "the checkpoint of the lowest loss on dev",
+    "dev-bleu": "the checkpoint whose texts for dev have the highest BLEU",
+    "last": "the last checkpoint",
+}
+EPOCHS = tuple(CHOICES)
 # Sentences that are generated at once. The texts do not depend on it, but for the order in which numbers are added up.
 BATCH = 32
 
@@ -40,7 +50,7 @@ class FineTuning:
     """
 
     default_methods = (FT, "prefix", "lora", "lora-obar", "lora-nbar", "lora-sam", "lora-dsam")
-    baseline = "lora"
+    baseline, measures = "lora", papers()
     keep_checkpoints = False
 
     def __init__(self, args):
@@ -96,6 +106,8 @@ class FineTuning:
     def place(self, config: Dict, run: Run) -> None:
         config["task"]["data"] = str(self.data_of(run) / "bin")
         config["checkpoint"]["finetune_from_model"] = str(self.home / "model.pt")
+        if self.args.epoch == "dev-bleu":
+            config["task"]["eval_bleu_args"] = json.dumps(config.get("generation", {}))
         if run.record.method == UNTRAINED:
             config["optimization"].update(lr=[0.0], max_update=1)
         if not config["optimization"].get("max_update"):
@@ -152,6 +164,24 @@ class FineTuning:
     def inputs(self, run: Run) -> Path:
         """The directory of the test inputs."""
         return self.data_of(run) / OWN[1]
+
+    # ---- tables
+
+    def results_table(self, results: Sequence[Result]) -> str:
+        return all_ways_tables(results)
+
+    def about(self) -> str:
+        counts = {split: self._count(split) for split in ("dev", "test")}
+        formats = ", ".join(dict.fromkeys(f"{how.format} ({how.linearise})" for how in self.prompts.values()))
+        return (
+            f"Backbone: {self.args.backbone.name}. Texts are generated with {CHOICES[self.args.epoch]}, and scored against all "
+            f"references of {counts['test']} test inputs; validations are on {counts['dev']} inputs of dev. Formats of the prompts: "
+            f"{formats}. Decoding and all other settings of a run are in its run.yaml."
+        )
+
+    def _count(self, split: str) -> str:
+        used = len(self.parts[split])
+        return f"{used:,} of the" if self.part[split] is not None else f"all {used:,}"
 
 
 def read_family(directory: Path, changes: Dict):

@@ -4,7 +4,7 @@ import json
 from contextlib import suppress
 from pathlib import Path
 from statistics import fmean
-from typing import Dict, List, Sequence
+from typing import Dict, List, Optional, Sequence
 
 from sharp_plugins.files.writing import replacing, write_text
 from sharp_plugins.runs import curves
@@ -13,6 +13,13 @@ from sharp_plugins.runs.statistics import summarize
 from sharp_plugins.runs.store import key, stored
 from sharp_plugins.runs.table import markdown_table
 from sharp_plugins.runs.tables import mean_and_std
+from sharp_plugins.webnlg.results import GROUPS, MEASURES, WAYS, name_of_measure
+
+MIB = 2**20
+BALANCEDNESS = (
+    "2|B| = |‖B‖² − ‖A‖²| of LoRA's layers that are logged (the first, the middle and the last one), on average: at the first and "
+    "at the last update that was logged. Minutes are of training and validation, and memory is the most that one run held."
+)
 
 
 def label(record: Record) -> str:
@@ -28,12 +35,62 @@ def results_table(results: Sequence[Result], measures: Sequence[Measure]) -> str
     """A line for each method, in Markdown, with means over the seeds. Measures that not all runs have are left out."""
     shown = [one for one in measures if all(one.of(result) is not None for result in results)]
     rows = []
-    for name in dict.fromkeys(label(result.record) for result in results):
-        runs = [result for result in results if label(result.record) == name]
-        scores = [summarize([one.of(run) for run in runs], one.higher_is_better) for one in shown]
+    for name, runs in by_label(results).items():
         cost = fmean(map(updates_of, runs)), 60 * fmean(run.minutes for run in runs)
-        rows.append([name, *map(mean_and_std, scores), *(f"{number:.0f}" for number in cost)])
+        rows.append([name, *_means(runs, shown), *(f"{number:.0f}" for number in cost)])
     return markdown_table(["method", *(one.heading for one in shown), "updates", "training, s"], rows)
+
+
+def all_ways_tables(results: Sequence[Result]) -> str:
+    """A table for each way to score, and one of what training was and cost; means over the seeds, in Markdown."""
+    parts = []
+    for way, title in WAYS.items():
+        measures = [
+            Measure(split, name_of_measure(way, name), heading + where, better)
+            for name, heading, better in MEASURES
+            for split, where in GROUPS.items()
+        ]
+        shown = [one for one in measures if all(one.of(result) is not None for result in results)]
+        if shown:
+            rows = [[name, *_means(runs, shown)] for name, runs in by_label(results).items()]
+            parts += [f"## {title}", markdown_table(["method", *(one.heading for one in shown)], rows)]
+    heads = ["method", "seeds", "weights that train", "updates", "best update", "training, min", "memory, MiB"]
+    rows = []
+    for name, runs in by_label(results).items():
+        best = [run.best_update for run in runs if run.best_update is not None]
+        trained = {run.notes.get("trained_weights") for run in runs} - {None}
+        held = [run.memory for run in runs if run.memory is not None]
+        rows.append(
+            [
+                name,
+                len(runs),
+                " / ".join(f"{number:,}" for number in sorted(trained)) or None,
+                f"{fmean(map(updates_of, runs)):.0f}",
+                f"{fmean(best):.0f}" if best else None,
+                f"{fmean(run.minutes for run in runs):.1f}",
+                f"{max(held) / MIB:.0f}" if held else None,
+                *_balancedness(runs),
+            ]
+        )
+    heads += ["2\\|B\\|, first", "2\\|B\\|, last"]
+    return "\n\n".join([*parts, "## Training", BALANCEDNESS, markdown_table(heads, rows)]) + "\n"
+
+
+def by_label(results: Sequence[Result]) -> Dict[str, List[Result]]:
+    found: Dict[str, List[Result]] = {}
+    for result in results:
+        found.setdefault(label(result.record), []).append(result)
+    return found
+
+
+def _means(runs: Sequence[Result], measures: Sequence[Measure]) -> List[str]:
+    return [mean_and_std(summarize([one.of(run) for run in runs], one.higher_is_better)) for one in measures]
+
+
+def _balancedness(runs: Sequence[Result]) -> List[Optional[str]]:
+    """The first and last values, on average over the layers that are logged and the seeds."""
+    ends = [pair for run in runs for pair in (run.notes.get("balancedness") or {}).values()]
+    return [f"{fmean(pair[end] for pair in ends):.3f}" if ends else None for end in (0, 1)]
 
 
 def updates_of(result: Result) -> int:
@@ -50,10 +107,10 @@ def write_report(out: Path, results: Sequence[Result], benchmark) -> List[Path]:
     """
     numbers: Dict[str, Dict] = {}
     for result in results:
-        one = {"scores": result.metrics, "updates": updates_of(result), "train_seconds": 60 * result.minutes}
+        one = {"scores": result.metrics, "updates": updates_of(result), "train_seconds": 60 * result.minutes, "notes": result.notes}
         numbers.setdefault(label(result.record), {})[f"seed {result.record.seed}"] = one
     written = [out / "results.md", out / "results.json"]
-    write_text(written[0], results_table(results, benchmark.measures(benchmark.tasks[0])))
+    write_text(written[0], benchmark.results_table(results))
     write_text(written[1], json.dumps(numbers, indent=2) + "\n")
     places = {key(record): directory / "tensorboard" for directory, record in stored(out, benchmark.name)}
     drawn = [result.record for result in results if updates_of(result) and places[key(result.record)].is_dir()]

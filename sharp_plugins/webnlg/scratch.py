@@ -8,9 +8,12 @@ from sharp_plugins.files.yaml import read_yaml
 from sharp_plugins.runs.checkpoints import BEST
 from sharp_plugins.runs.configs import Settings
 from sharp_plugins.runs.methods import BASE, KINDS
+from sharp_plugins.runs.record import Result
 from sharp_plugins.runs.stages import Stage
 from sharp_plugins.runs.store import Run
 from sharp_plugins.webnlg.prepare import prepare, source_of
+from sharp_plugins.webnlg.report import results_table
+from sharp_plugins.webnlg.results import sacrebleus
 
 SETTINGS = Path(__file__).with_name("settings")
 # Sizes of model and training, each a file of settings, with the number of sentencepiece's pieces.
@@ -36,6 +39,7 @@ class FromScratch:
 
     default_methods = (UNTRAINED, BASE, "sam", "dsam")
     baseline, kinds = BASE, KINDS
+    measures = sacrebleus()
     measured, keep_checkpoints = BEST, True  # LoRA's runs of a later call start from them
 
     def __init__(self, args):
@@ -93,3 +97,14 @@ class FromScratch:
     def inputs(self, run: Run) -> Path:
         """The directory of the test inputs."""
         return self.corpus
+
+    # ---- tables
+
+    def results_table(self, results: Sequence[Result]) -> str:
+        return results_table(results, self.measures)
+
+    def about(self) -> str:
+        return (
+            "Texts are generated with the checkpoint of the lowest loss on dev and a beam of 5, and scored against all references. "
+            "Methods with LoRA or adapters start from the checkpoint of base of the same seed."
+        )

@@ -25,10 +25,10 @@ from sharp_plugins.runs.command import INTERRUPTED
 from sharp_plugins.runs.configs import check_settings
 from sharp_plugins.runs.data import STAMP
 from sharp_plugins.runs.stages import RunFailed
-from sharp_plugins.webnlg import benchmark, prepare, scratch
+from sharp_plugins.webnlg import prepare, results, scratch
 from sharp_plugins.webnlg.__main__ import main
 
-SCORES = {"bleu": 20.0, "chrf": 30.0, "ter": 70.0, "count": 3}
+SCORES = {"bleu": 20.0, "chrf": 30.0, "ter": 70.0}
 
 
 def write_corpus(directory, **sizes):
@@ -59,7 +59,7 @@ def call(corpus, tmp_path, monkeypatch):
                 state["extra_state"]["val_loss"] = 4.0
                 torch.save(state, path)
         else:
-            (run.directory / stage.makes).write_text(json.dumps(dict.fromkeys(call.groups, SCORES)))
+            (run.directory / stage.makes).write_text(json.dumps({way: dict.fromkeys(call.groups, SCORES) for way in results.WAYS}))
         stages._mark(run, {**stages._marks(run), stage.name: list(stage.command)})
 
     def prepared(data, out, vocab_size):
@@ -73,7 +73,7 @@ def call(corpus, tmp_path, monkeypatch):
         done.clear()
         return main(["run", "--data", str(data), "--out", str(call.out), "--cpu", *shlex.split(line)])
 
-    call.done, call.out, call.groups, call.prepared = done, tmp_path / "out", list(benchmark.GROUPS), []
+    call.done, call.out, call.groups, call.prepared = done, tmp_path / "out", list(results.SPLITS), []
     call.before = lambda run, stage: None
     return call
 
@@ -163,7 +163,7 @@ def test_the_default_is_the_quickstarts_four_methods(call, capsys):
     numbers = json.loads((call.out / "results.json").read_text())
     assert list(numbers) == ["untrained", "base", "sam", "dsam"]
     one = numbers["base"]["seed 1"]
-    assert one["scores"]["test-unseen"] == SCORES and (one["updates"], one["train_seconds"]) == (720, 90)
+    assert one["scores"]["test-unseen"].items() >= SCORES.items() and (one["updates"], one["train_seconds"]) == (720, 90)
     assert one["scores"]["valid"] == {"loss": 4.0}
     assert "TER, lower is better" in (call.out / "table.md").read_text()
     # The same command has nothing left to do.
@@ -234,7 +234,7 @@ def test_a_method_that_fails_does_not_stop_the_others(call, capsys):
 
 
 def test_groups_that_a_corpus_does_not_tell_apart_are_left_out(call, capsys):
-    call.groups = ["test"]
+    call.groups = ["all"]
     assert call("--methods base --seeds 1 2") == 0
     assert "seen" not in capsys.readouterr().out.split("\n| method")[1]
 
@@ -260,7 +260,7 @@ def test_settings_are_of_a_whole_dsam_run_and_are_installed(size):
     check_settings(settings, str(path))
     assert settings["dataset"]["required_batch_size_multiple"] == 1
     setup = (ROOT / "setup.py").read_text()
-    patterns = re.search(r'package_data=\{"sharp_plugins": \[(.*)\]\}', setup)[1]
+    patterns = re.search(r'package_data=\{\s*"sharp_plugins": \[(.*?)\]', setup, re.S)[1]
     found = {one for pattern in re.findall(r'"([^"]+)"', patterns) for one in (ROOT / "sharp_plugins").glob(pattern)}
     assert found >= set(scratch.SETTINGS.rglob("*.yaml"))
 
@@ -379,7 +379,7 @@ def test_end_to_end_with_a_kill(corpus, tmp_path):
     assert "Loaded checkpoint" in log.read_text() and log.read_text().count("done training") == 1
     numbers = {name: runs["seed 1"] for name, runs in json.loads((tmp_path / "out" / "results.json").read_text()).items()}
     assert {name: one["updates"] for name, one in numbers.items()} == {"untrained": 0, "base": 8, "sam": 8, "lora-nbar": 8}
-    assert all(0 <= one["scores"][group]["bleu"] <= 100 for one in numbers.values() for group in benchmark.GROUPS)
+    assert all(0 <= one["scores"][group]["bleu"] <= 100 for one in numbers.values() for group in results.GROUPS)
     losses = {name: one["scores"]["valid"]["loss"] for name, one in numbers.items()}
     assert losses["lora-nbar"] < losses["base"] < losses["untrained"]
     assert 0 < numbers["lora-nbar"]["train_seconds"] < 300

@@ -1,0 +1,51 @@
+"""The scores of a run: what ``score --json`` writes, as the engine's metrics by split and name, and what tables call them."""
+
+from typing import Dict, List
+
+from sharp_plugins.runs.record import Measure
+
+# Groups of test inputs, as the scores name them -> how their split is called in results; and in headings.
+SPLITS = {"all": "test", "seen": "test-seen", "unseen": "test-unseen"}
+GROUPS = {"test": "", "test-seen": ", seen", "test-unseen": ", unseen"}
+MEASURES = (("bleu", "BLEU", True), ("chrf", "chrF++", True), ("ter", "TER", False))
+# How texts are scored -> what a heading calls it.
+WAYS = {
+    "lora": "As LoRA's paper scores",
+    "challenge2017": "As the challenge of 2017 scores",
+    "sacrebleu": "As sacrebleu scores by default",
+}
+
+
+def name_of_measure(way: str, name: str) -> str:
+    """A measure's name in results: sacrebleu's own have none before it.
+
+    >>> name_of_measure("sacrebleu", "bleu"), name_of_measure("lora", "bleu")
+    ('bleu', 'lora_bleu')
+    """
+    return name if way == "sacrebleu" else f"{way}_{name}"
+
+
+def metrics_of(scores: Dict) -> Dict[str, Dict[str, float]]:
+    """The metrics by split and name, of `sharp_plugins.webnlg.scores.evaluation.all_scores`.
+
+    >>> metrics_of({"sacrebleu": {"all": {"bleu": 45.1}}, "lora": {"all": {"bleu": 44.7}}})
+    {'test': {'bleu': 45.1, 'lora_bleu': 44.7}}
+    """
+    found: Dict[str, Dict[str, float]] = {}
+    for way in ("sacrebleu", *(way for way in WAYS if way != "sacrebleu")):
+        for group, values in scores.get(way, {}).items():
+            own = {name_of_measure(way, name): values[name] for name, _, _ in MEASURES if name in values}
+            found.setdefault(SPLITS[group], {}).update(own)
+    return found
+
+
+def sacrebleus() -> List[Measure]:
+    """BLEU, chrF++ and TER as sacrebleu computes them, of all inputs and of the groups."""
+    return [Measure(split, name, heading + where, better) for split, where in GROUPS.items() for name, heading, better in MEASURES]
+
+
+def papers() -> List[Measure]:
+    """Those that stand beside the papers' in the engine's tables; `sharp_plugins.webnlg.report` shows all."""
+    own = [Measure(split, "lora_bleu", f"BLEU{where}, LoRA's scoring") for split, where in GROUPS.items()]
+    own.append(Measure("test", "challenge2017_bleu", "BLEU, scoring of 2017"))
+    return own + [Measure("test", name, f"{heading}, sacrebleu", better) for name, heading, better in MEASURES]

@@ -1,0 +1,374 @@
+"""Data-to-text with a published decoder: what is refused, what a method's run is, what comes out. One test trains."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import processes
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / "tests" / "runs"), str(ROOT / "tests" / "prompted")]
+from engine import save
+from prompts import write_backbone
+
+from sharp_plugins.convert.decoder_backbone import load_decoder
+from sharp_plugins.runs import plan, stages
+from sharp_plugins.runs.checkpoints import read_checkpoint
+from sharp_plugins.runs.command import INTERRUPTED
+from sharp_plugins.runs.configs import configure
+from sharp_plugins.runs.methods import find_method
+from sharp_plugins.runs.settings_check import check_config
+from sharp_plugins.webnlg import results
+from sharp_plugins.webnlg.__main__ import main
+from sharp_plugins.webnlg.benchmark import DataToText
+from sharp_plugins.webnlg.fine_tuning import FAMILIES, SETTINGS, FineTuning, read_family
+from sharp_plugins.webnlg.prompts import evenly, prompt_lines, read_parts
+
+NAMES, PLACES = ["Ann", "Bob", "Cara", "Dan", "Eve"], ["Bonn", "Graz", "Lille"]
+SHORT = "--set generation.max_len_b=16"
+SCORES = {"bleu": 20.0, "chrf": 30.0, "ter": 70.0}
+LOG = """2026-11-26 | num. shared model params: 9,000 (num. trained: 1,536)
+2026-11-26 | num. expert model params: 0 (num. trained: 0)
+{"epoch": 1, "balancedness_q": "2.5", "balancedness_v": "3.5", "num_updates": "1"}
+{"epoch": 1, "balancedness_q": "2.25", "balancedness_v": "3.25", "num_updates": "2"}
+{"epoch": 1, "train_balancedness_q": "9.9", "train_num_updates": "2"}
+"""
+
+
+def entries(count, split):
+    for i in range(count):
+        triple = [NAMES[i % 5], "in", PLACES[i % 3]]
+        refs = [f"{triple[0]} lives in {triple[2]}.", f"{triple[2]} has {triple[0]}."]
+        entry = {"id": str(i), "category": "Food" if i % 2 else "Ships", "seen": bool(i % 2) if split == "test" else None}
+        yield {**entry, "triples": [triple], "refs": refs, "good": [True, i % 4 > 0]}
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("corpus")
+    for split, count in (("train", 16), ("dev", 4), ("test", 6)):
+        text = "".join(json.dumps(entry) + "\n" for entry in entries(count, split))
+        (directory / f"{split}.jsonl").write_text(text, encoding="utf-8")
+    return directory
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory):
+    """Of Llama's type, as its tokenizer says, with 64 positions."""
+    return write_backbone(tmp_path_factory.mktemp("backbones") / "tiny", is_gpt2=False)
+
+
+@pytest.fixture
+def call(corpus, backbone, tmp_path, monkeypatch):
+    """Calls the command in this process; `call.done` has the runs and stages that were done, which make what real ones make."""
+    done = []
+
+    def perform(run, stage, lock, stop, show=None, environment=None):
+        done.append((run, stage))
+        call.before(run, stage)
+        if stage.trains:
+            for name in ("checkpoint_best.pt", "checkpoint_last.pt"):
+                path = save(run.directory / name, updates=run.config["optimization"]["max_update"])
+                state = torch.load(path)
+                state["extra_state"]["val_loss"] = 4.0
+                torch.save(state, path)
+            (run.directory / "train.log").write_text(LOG if run.method.network == "lora" else LOG.splitlines()[0])
+        else:
+            scores = {way: dict.fromkeys(results.SPLITS, SCORES) for way in results.WAYS}
+            (run.directory / stage.makes).write_text(json.dumps(scores))
+        stages._mark(run, {**stages._marks(run), stage.name: list(stage.command)})
+
+    monkeypatch.setattr(stages, "perform", perform)
+    monkeypatch.setattr(plan, "check_config", lambda config, name: call.check(config, name))
+
+    def call(line="", first=SHORT):
+        done.clear()
+        flags = ["--data", str(corpus), "--backbone", str(backbone), "--out", str(call.out), "--cpu"]
+        return main(["run", *flags, *shlex.split(first), *shlex.split(line)])
+
+    call.done, call.out, call.before = done, tmp_path / "out", lambda run, stage: None
+    call.check = lambda config, name: None  # it takes most of the time; `test_settings_are_known_to_fairseq` looks at the settings
+    return call
+
+
+def config_of(call, method):
+    return next(run.config for run, _ in call.done if run.record.method == method)
+
+
+# ---------------------------------------------------------------------- before training
+
+
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        ("--backbone nowhere", "--backbone nowhere/model.pt: not there"),
+        ("--methods base", "--methods base: with --backbone full fine-tuning is called ft"),
+        ("--methods prefix-nbar", "--methods prefix-nbar: BAR balances LoRA's updates; use lora-nbar"),
+        ("--methods houlsby", "--methods: there are no settings for methods with houlsby"),
+        ("--methods adam", "--methods adam: there is no such method"),
+        ("--size small", "--size: it is of a model from scratch"),
+        ("--format lora", "--format lora: choose one of lora-gpt2"),
+        ("--test-inputs 0", "--test-inputs 0: should be at least 1"),
+        ("--configs nowhere", "nowhere/smollm2/ft.yaml: not there; --configs wants"),
+        ("--set task.data=x", "--set task.data=x: each run has a task.data of its own"),
+        ("--set model.prefix_lenght=3", "fairseq does not know such a setting"),
+        ("--set generation.beams=3", "fairseq does not know such a setting"),
+        ("--set generation.max_len_b=60", "--set generation.max_len_b: a prompt of the test set has"),
+        ("--set dataset.max_tokens=100", "--set optimization.max_update is needed"),
+        ("--linearise markup --format prefix-gpt2 --set model.prefix_length=60", "into 4 positions"),
+    ],
+)
+def test_what_does_not_fit_is_told_before_training(call, capsys, flags, words):
+    call.check = check_config
+    assert call(flags, "--methods prefix " + SHORT) == 1
+    shown = capsys.readouterr().err
+    assert shown.startswith("error: ") and words in shown and "Traceback" not in shown and call.done == []
+
+
+@pytest.mark.parametrize("flags", ["--test-inputs 3", "--dev-inputs 3", "--format facts", "--epoch last", "--methods ft"])
+def test_flags_of_a_backbone_need_one(call, corpus, capsys, flags):
+    assert main(["run", "--data", str(corpus), "--out", str(call.out), *flags.split()]) == 1
+    assert "give --backbone too" in capsys.readouterr().err and not call.out.exists()
+
+
+def test_a_prompt_that_is_too_long_is_named(call, tmp_path, corpus, capsys):
+    for path in corpus.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    rows = [json.loads(line) for line in (corpus / "train.jsonl").read_text().splitlines()]
+    rows[6]["triples"] *= 9
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert call(f"--data {tmp_path}") == 1 and call.done == []
+    assert "text/train.jsonl:7: " in capsys.readouterr().err and not (call.out / "data").exists()
+
+
+def test_results_of_different_runs_do_not_mix(call, capsys):
+    assert call("--methods lora") == 0
+    for flags, words in (
+        ("--test-inputs 3", "the development and test inputs"),
+        ("--texts all", "the prompts"),
+        ("--epoch last", "the choice of the epoch"),
+        ("--set generation.beam=2", "generation.beam"),
+        ("--set common.bf16=true", "common.bf16"),
+    ):
+        assert call(f"--methods lora-nbar {flags}") == 1 and call.done == []
+        assert f"lora/seed1: holds a run that differs in {words}, " in capsys.readouterr().err
+    assert call("--methods lora-nbar") == 0
+
+
+# ---------------------------------------------------------------------- runs
+
+
+def test_the_default_is_the_papers_methods(call, backbone, capsys):
+    assert call("--set common.bf16=true") == 0
+    methods = ["ft", "prefix", "lora", "lora-obar", "lora-nbar", "lora-sam", "lora-dsam"]
+    every = [(run.record.method, stage.name) for run, stage in call.done]
+    assert every == [(method, stage) for method in methods for stage in ("train", "generate", "score")]
+    assert {stage.command[0] for _, stage in call.done if stage.trains} == {"fairseq-hydra-train"}
+    configs = {method: config_of(call, method) for method in methods}
+    for config in configs.values():
+        assert config["checkpoint"]["finetune_from_model"] == str(backbone / "model.pt")
+        assert config["common"].items() >= {"cpu": True, "fp16": False, "bf16": True}.items()
+        # 28 good texts in batches of 8, 5 times: where the learning rate and α reach 0.
+        assert config["optimization"]["max_update"] == 20
+    sizes = {"decoder_layers": 2, "decoder_embed_dim": 16, "max_target_positions": 64, "dropout": 0.0}
+    assert configs["ft"]["model"].items() >= {**sizes, "_name": load_decoder(backbone).arch}.items()
+    assert configs["lora"]["model"].items() >= {**sizes, "_name": "lora", "lora_rank": 8, "lora_target": "q_proj,v_proj"}.items()
+    assert configs["prefix"]["model"].items() >= {**sizes, "_name": "prefix", "prefix_length": 5}.items()
+    assert "lora_rank" not in configs["prefix"]["model"]
+    assert configs["lora"]["optimization"]["clip_norm"] == 0 and configs["ft"]["optimization"]["clip_norm"] == 1
+    assert configs["prefix"]["optimizer"]["weight_decay"] == 0 and configs["lora"]["optimizer"]["weight_decay"] == 0.01
+    bar = configs["lora-obar"]["optimizer"]
+    assert bar.items() >= {"_name": "bar", "bar_variant": "obar", "bar_schedule": "linear", "base_optimizer": "adam"}.items()
+    assert not any(name.startswith(("sam_", "dsam_")) for name in bar)
+    assert not any(name.startswith(("bar_", "dsam_")) for name in configs["lora-sam"]["optimizer"])
+    # Methods are compared with LoRA, and their checkpoints go when they are done.
+    assert "minus lora" in (call.out / "table.md").read_text() and not list(call.out.rglob("checkpoint*.pt"))
+    assert call("--set common.bf16=true") == 0 and call.done == [] and "7 of them finished before" in capsys.readouterr().out
+
+
+def test_what_generation_and_scoring_are_given(call):
+    flags = "--methods lora untrained --test-inputs 3 --set common.bf16=true --set generation.lenpen=0.8 --keep-checkpoints"
+    assert call(f"{flags} --set task.beam_rules=lora --set optimization.max_update=4") == 0
+    data = call.out.resolve() / "data" / "facts-lora"
+    _, generate, score = (stage for run, stage in call.done if run.record.method == "lora")
+    assert generate.command[:2] == ["fairseq-generate", str(data / "bin")] and {"--cpu", "--bf16"} <= set(generate.command)
+    flags = dict(zip(generate.command, generate.command[1:]))
+    wanted = {"--beam": "5", "--lenpen": "0.8", "--max-len-b": "16", "--beam-rules": "lora", "--path": "checkpoint_best.pt"}
+    assert flags.items() >= wanted.items() and flags["--required-batch-size-multiple"] == "1"
+    assert score.command[3:] == [
+        "score",
+        "generated.txt",
+        "--data",
+        str(data / "inputs"),
+        "--split",
+        "test",
+        "--json",
+        "scores.json",
+    ]
+    inputs = [json.loads(line)["id"] for line in (data / "inputs" / "test.jsonl").read_text().splitlines()]
+    assert inputs == ["0", "2", "4"] and "3 of the test inputs" in (call.out / "table.md").read_text()
+    assert config_of(call, "untrained")["optimization"].items() >= {"lr": [0.0], "max_update": 1}.items()
+    assert config_of(call, "lora")["optimization"]["max_update"] == 4
+
+
+@pytest.mark.parametrize(
+    "epoch, file, words",
+    [
+        ("dev-bleu", "checkpoint_best.pt", "for dev have the highest BLEU"),
+        ("last", "checkpoint_last.pt", "with the last checkpoint"),
+    ],
+)
+def test_which_checkpoint_generates(call, epoch, file, words):
+    assert call(f"--methods lora --epoch {epoch}") == 0
+    generate = call.done[1][1].command
+    assert generate[generate.index("--path") + 1] == file and words in (call.out / "table.md").read_text()
+    config = config_of(call, "lora")
+    if epoch == "dev-bleu":
+        assert config["checkpoint"].items() >= {"best_checkpoint_metric": "bleu", "maximize_best_checkpoint_metric": True}.items()
+        assert config["task"]["eval_bleu"] and json.loads(config["task"]["eval_bleu_args"])["max_len_b"] == 16
+    else:
+        assert "eval_bleu" not in config["task"] and "best_checkpoint_metric" not in config["checkpoint"]
+
+
+def test_a_killed_call_goes_on_where_it_was(call, capsys):
+    def before(run, stage):
+        if (run.record.method, stage.name) == killed:
+            raise KeyboardInterrupt
+
+    call.before, line = before, "--methods lora prefix"
+    for killed in (("lora", "generate"), ("prefix", "score")):
+        assert call(line) == INTERRUPTED and "run the same command again" in capsys.readouterr().err
+    killed = None
+    assert call(line) == 0 and [(run.record.method, stage.name) for run, stage in call.done] == [("prefix", "score")]
+
+
+def test_all_scores_are_shown(call, capsys):
+    assert call("--methods ft lora --seeds 1 2") == 0
+    shown = (call.out / "results.md").read_text()
+    assert shown in capsys.readouterr().out
+    parts = shown.split("## ")[1:]
+    assert [part.splitlines()[0] for part in parts] == [*results.WAYS.values(), "Training"]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in parts[0].splitlines() if line.startswith("|")]
+    assert rows[0] == ["method", *(name + of for name in ("BLEU", "chrF++", "TER") for of in ("", ", seen", ", unseen"))]
+    assert rows[2] == ["ft", *["20.00 ± 0.00"] * 3, *["30.00 ± 0.00"] * 3, *["70.00 ± 0.00"] * 3]
+    lines = [line.replace("\\|", "") for line in parts[3].splitlines() if line.startswith("|")]
+    costs = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+    assert costs[2] == ["ft", "2", "1,536", "20", "20", "1.5", "", "", ""]
+    assert costs[3] == ["lora", "2", "1,536", "20", "20", "1.5", "", "3.000", "2.750"]
+    found = json.loads((call.out / "results.json").read_text())["lora"]["seed 2"]
+    assert found["notes"]["balancedness"] == {"balancedness_q": [2.5, 2.25], "balancedness_v": [3.5, 3.25]}
+    assert "data-to-text, BLEU, LoRA's scoring" in (call.out / "table.md").read_text()
+
+
+def test_a_sweep_chooses_by_the_loss_on_dev(call):
+    assert call("--methods lora lora-nbar --sweep optimizer.bar_alpha=0.5,1") == 0
+    names = [run.name for run, stage in call.done if stage.trains]
+    assert names == ["data-to-text lora seed 1", *(f"data-to-text lora-nbar optimizer.bar_alpha={a} seed 1" for a in (0.5, 1))]
+    assert "By loss on dev, chosen on the development set, which is not reported." in (call.out / "table.md").read_text()
+
+
+# ---------------------------------------------------------------------- settings and data
+
+
+@pytest.mark.parametrize("family", FAMILIES.values())
+def test_settings_are_known_to_fairseq(family):
+    settings, prompts = read_family(SETTINGS / family, {})
+    networks = {"adapter": "houlsby"}
+
+    def adapt(config):
+        config["model"]["_name"] = "sharp_gpt2"
+
+    for network in prompts:
+        for optimizer in ("", "-sam", "-dsam", *(("-obar",) if network == "lora" else ())):
+            name = (networks.get(network, network) + optimizer) if network else (optimizer[1:] or "base")
+            check_config(configure(settings, find_method(name), adapt=adapt), f"{family} {name}")
+
+
+def test_lora_on_gpt2_is_as_in_its_paper():
+    """Hu et al. 2022, Table 11, and their code; BAR's Table 11."""
+    settings, prompts = read_family(SETTINGS / "gpt2", {})
+
+    def adapt(config):
+        config["model"]["_name"] = "sharp_gpt2_medium"
+
+    config = configure(settings, find_method("lora-nbar"), adapt=adapt)
+    assert config["optimization"].items() >= {"lr": [2e-4], "max_epoch": 5, "clip_norm": 0.0, "sentence_avg": False}.items()
+    assert config["optimizer"]["base"] == {"adam_betas": "(0.9, 0.999)", "adam_eps": 1e-6, "weight_decay": 0.01}
+    assert config["optimizer"]["bar_alpha"] in (0.1, 0.15, 0.2, 0.25, 0.3) and config["lr_scheduler"]["warmup_updates"] == 500
+    assert config["dataset"]["batch_size"] == 8 and config["criterion"]["label_smoothing"] == 0.1
+    assert config["model"].items() >= {"lora_rank": 4, "lora_alpha": 32, "lora_dropout": 0.1, "dropout": 0.0}.items()
+    wanted = {"beam": 10, "lenpen": 0.8, "no_repeat_ngram_size": 4, "max_len_b": 64, "min_len": 0}
+    assert config["generation"].items() >= wanted.items() and config["task"]["beam_rules"] == "lora"
+    assert prompts["lora"][:5] == ("lora-gpt2", "lora", "good", 512, 64)
+    for method, lr, epochs, rows in (("base", 1e-5, 10, 6), ("prefix", 5e-5, 5, 5)):
+        config = configure(settings, find_method(method), adapt=adapt)
+        assert config["optimization"] == {"lr": [lr], "max_epoch": epochs, "clip_norm": 1.0, "sentence_avg": True}
+        assert config["dataset"]["batch_size"] == rows
+    assert prompts[None] == prompts["prefix"] and prompts["prefix"][:2] == ("prefix-gpt2", "prefix")
+
+
+def test_the_papers_number_of_updates(data_beside):
+    _, prompts = read_family(SETTINGS / "gpt2", {})
+    lines = prompt_lines(read_parts(data_beside / "webnlg2017", {})["train"], prompts["lora"])
+    texts = sum(len(json.loads(line)["texts"]) for line in lines)
+    assert texts == 18025 and 5 * -(-texts // 8) == 11270
+
+
+@pytest.mark.parametrize(
+    "text, words", [("prompts: {formt: facts}", "prompts: .*formt"), ("prompts: {texts: some}", "--texts some: choose")]
+)
+def test_a_wrong_word_about_prompts_is_told(tmp_path, text, words):
+    kept = (SETTINGS / "opt" / "ft.yaml").read_text().split("\nprompts:")[1].split("\n\n", 1)[1]
+    (tmp_path / "ft.yaml").write_text(f"{text}\n{kept}")
+    with pytest.raises(ValueError, match=words):
+        read_family(tmp_path, {"format": "facts"} if "texts" in text else {})
+
+
+def test_a_part_is_spread_evenly():
+    assert evenly("abcdefg", 3) == ["a", "c", "e"] and evenly("abc", 3) == evenly("abc", None) == evenly("abc", 9) == [
+        "a",
+        "b",
+        "c",
+    ]
+
+
+def test_help_names_the_methods(capsys):
+    with pytest.raises(SystemExit):
+        main(["run", "--help"])
+    shown = re.sub(r"-\s+", "-", " ".join(capsys.readouterr().out.split()))
+    assert f"the methods are then {' '.join(FineTuning.default_methods)} by default" in shown
+    assert "one of lora, houlsby, pfeiffer, prefix, one of sam" in shown
+    assert DataToText.baseline == "base" and FineTuning.baseline == "lora"
+
+
+# ---------------------------------------------------------------------- a real run
+
+
+@pytest.mark.slow
+def test_end_to_end_in_half_precision(corpus, backbone, tmp_path):
+    line = [sys.executable, "-m", "sharp_plugins.webnlg", "run", "--data", corpus, "--backbone", backbone, "--out", "out", "--cpu"]
+    line += f"--methods lora-nbar prefix {SHORT} --test-inputs 3 --dev-inputs 2 --keep-checkpoints --epoch dev-bleu".split()
+    for change in ("common.bf16=true", "optimization.max_update=3", "common.log_interval=1", "lr_scheduler.warmup_updates=1"):
+        line += ["--set", change]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    how = {"cwd": tmp_path, "env": environment, "capture_output": True, "text": True, "timeout": processes.LIMIT}
+    done = subprocess.run(list(map(str, line)), **how)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads((tmp_path / "out" / "results.json").read_text())
+    lora, prefix = found["lora-nbar"]["seed 1"], found["prefix"]["seed 1"]
+    for one in (lora, prefix):
+        assert {"test", "test-unseen", "valid"} <= set(one["scores"])
+        assert set(one["scores"]["test"]) >= {"bleu", "lora_bleu", "challenge2017_ter"} and one["updates"] == 3
+    # r (width in + width out) for q and v of both layers; the prefix with the network that makes it.
+    assert lora["notes"]["trained_weights"] == 2 * 2 * 8 * (16 + 16) and prefix["notes"]["trained_weights"] > 5 * 2 * 2 * 16
+    (first, last), *_ = lora["notes"]["balancedness"].values()
+    assert first > 0 and last > 0 and first != last
+    run = tmp_path / "out" / "data-to-text" / "lora-nbar" / "seed1"
+    assert read_checkpoint(run / "checkpoint_best.pt")["cfg"]["common"]["bf16"] and "valid_bleu" in (run / "train.log").read_text()
+    assert "D-2" in (run / "generated.txt").read_text()
