@@ -19,6 +19,7 @@ def register() -> None:
         args = options.parse_args_and_arch(options.get_training_parser(), [..., "--optimizer", "sam"])
     """
     from sharp_plugins import criterions, optim  # noqa: F401
+    from sharp_plugins.contrastive import criterion, task as pairs  # noqa: F401
     from sharp_plugins.host.install import install
     from sharp_plugins.models import adapter, bert, decoder, lora, prefix  # noqa: F401
     from sharp_plugins.prompted import task  # noqa: F401
