@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 HELP = ["sharp_plugins.convert", "sharp_plugins.lora", "sharp_plugins.glue", "sharp_plugins.webnlg"]
-HELP += ["sharp_plugins.webnlg.corpus", "sharp_plugins.text.pieces", "sharp_plugins.prompted"]
+HELP += ["sharp_plugins.webnlg.parallel", "sharp_plugins.text.pieces", "sharp_plugins.prompted"]
 
 
 def run(*arguments, status=0, **environment):

@@ -16,16 +16,13 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
 
 from sharp_plugins.command_line import run_command
 from sharp_plugins.files.writing import write_text
-from sharp_plugins.webnlg.corpus import Entry, read_corpus, read_split
-
-
-def linearised(entry: Entry) -> str:
-    return " | ".join(" : ".join(triple) for triple in entry.triples)
+from sharp_plugins.webnlg.corpus import read_corpus, read_split
+from sharp_plugins.webnlg.linearise import linearise
 
 
 def write_prompts(entries, path: Path) -> str:
     """Write a line for each entry and return a message."""
-    lines = (json.dumps({"prompt": linearised(entry), "texts": list(entry.refs)}, ensure_ascii=False) for entry in entries)
+    lines = (json.dumps({"prompt": linearise(entry, "lora"), "texts": list(entry.refs)}, ensure_ascii=False) for entry in entries)
     write_text(path, "".join(f"{line}\n" for line in lines))
     return f"{path}: {len(entries)} prompts, {sum(len(entry.refs) for entry in entries)} texts"
 

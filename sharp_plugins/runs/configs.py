@@ -1,7 +1,7 @@
 """A method's fairseq config, from a task's settings.
 
 A task's settings are those of a whole δ-SAM run. The other methods' are derived from them: each takes what it has use for. What a
-method needs beyond them are the plugin's defaults, and what `Settings` says of LoRA, BAR and adapters.
+method needs beyond them are the plugin's defaults, and what `Settings` says of LoRA, BAR, adapters and prefixes.
 """
 
 from copy import deepcopy
@@ -34,20 +34,57 @@ class Settings(NamedTuple):
 
     Attributes:
         task: fairseq's config of a whole ``dsam`` run, part by part, as a YAML file for ``fairseq-hydra-train`` holds it.
-        lora: what methods with LoRA change: ``lr``, ``weight_decay``, and ``bar_...`` for BAR.
-        adapter: what methods with adapters change: ``lr``, ``weight_decay``.
+        lora, adapter, prefix: what methods with LoRA, with adapters and with a prefix change in it: any part of a config. ``lr``,
+            ``weight_decay`` and ``bar_...`` are short for the settings that most networks have of their own. None: the benchmark
+            has no settings for such methods, and they are refused.
 
-    >>> Settings({}, {"lr": 0.01}).of("lora")
-    {'lr': 0.01}
+    >>> Settings({}, {"lr": 0.01, "optimization": {"max_epoch": 5}}).of("lora")
+    {'optimization': {'lr': [0.01], 'max_epoch': 5}}
     """
 
     task: Dict
-    lora: Dict = {}
-    adapter: Dict = {}
+    lora: Optional[Dict] = {}
+    adapter: Optional[Dict] = {}
+    prefix: Optional[Dict] = None
 
     def of(self, network: Optional[str]) -> Dict:
-        """What a method with that network changes in the task's own."""
-        return {None: {}, "lora": self.lora}.get(network, self.adapter)
+        """What a method with that network changes in the task's own, by parts of a config.
+
+        Raises:
+            ValueError: there are no settings for it.
+        """
+        own = {None: {}, "lora": self.lora, "prefix": self.prefix}.get(network, self.adapter)
+        if own is None:
+            raise ValueError(f"--methods: there are no settings for methods with {network}; choose others")
+        return _in_parts(own)
+
+
+def _in_parts(own: Dict) -> Dict:
+    result: Dict = {}
+    for name, value in own.items():
+        if name == "lr":
+            part = {"optimization": {"lr": [value]}}
+        elif name == "weight_decay":
+            part = {"optimizer": {"base": {"weight_decay": value}}}
+        elif name.startswith("bar_"):
+            part = {"optimizer": {name: value}}
+        else:
+            part = {name: value}
+        result = merged(result, part)
+    return result
+
+
+def merged(config: Dict, changes: Dict) -> Dict:
+    """A copy of *config* with *changes* in it, dict by dict.
+
+    >>> merged({"optimizer": {"base": {"adam_eps": 1e-8}}}, {"optimizer": {"base": {"weight_decay": 0.1}}})
+    {'optimizer': {'base': {'adam_eps': 1e-08, 'weight_decay': 0.1}}}
+    """
+    result = dict(config)
+    for name, value in changes.items():
+        both = isinstance(value, dict) and isinstance(result.get(name), dict)
+        result[name] = merged(result[name], value) if both else deepcopy(value)
+    return result
 
 
 def check_settings(task: Dict, where: str, needed: Sequence[str] = NEEDED) -> None:
@@ -78,18 +115,11 @@ def configure(
         ValueError: a change is not of that form, or is of a setting that the run makes itself.
     """
     # The optimizer's settings are changed before a method's are derived: each takes of a change what it has use for.
-    bar = [change for change in changes if change.startswith("optimizer.bar_")]
-    around = [change for change in changes if change.startswith("optimizer.") and change not in bar]
-    rest = [change for change in changes if change not in bar + around and has_use(method, change)]
+    around = [change for change in changes if change.startswith("optimizer.")]
+    rest = [change for change in changes if change not in around and has_use(method, change)]
     _refuse(changes, own)
-    result = change_settings(settings.task, around)
-    changed = {change.partition("=")[0] for change in changes}
-    network = settings.of(method.network)
-    network = {name: value for name, value in network.items() if f"optimizer.base.{name}" not in changed}
-    network.update(change_settings({"optimizer": {}}, bar)["optimizer"])
-    result["optimizer"] = _optimizer(result["optimizer"], method, network)
-    if method.network and "lr" in network:
-        result["optimization"]["lr"] = [network["lr"]]
+    result = change_settings(merged(settings.task, settings.of(method.network)), around)
+    result["optimizer"] = _optimizer(result["optimizer"], method)
     if method.criterion:
         result["criterion"]["_name"] = f"{method.criterion}_{result['criterion']['_name']}"
     if method.criterion == "smart":
@@ -107,22 +137,21 @@ def _arch(network: Optional[str], arch: str) -> Dict:
     """The architecture's settings of a method."""
     if network is None:
         return {"_name": arch}
-    own = {"_name": "lora"} if network == "lora" else {"_name": "adapter", "adapter_placement": network}
+    own = {"_name": network} if network in ("lora", "prefix") else {"_name": "adapter", "adapter_placement": network}
     return {**own, "base_arch": arch}
 
 
-def _optimizer(dsam: Dict, method: Method, network: Dict) -> Dict:
-    """The optimizer's settings of a method, from δ-SAM's."""
+def _optimizer(dsam: Dict, method: Method) -> Dict:
+    """The optimizer's settings of a method, from δ-SAM's and BAR's."""
     base = dict(dsam.get("base") or {})
-    if "weight_decay" in network:
-        base["weight_decay"] = network["weight_decay"]
     if method.optimizer is None:
         return {"_name": dsam["base_optimizer"], **base}
     around = {"base_optimizer": dsam["base_optimizer"], "base": base}
     if method.optimizer in ("obar", "nbar"):
-        bar = {name: value for name, value in network.items() if name.startswith("bar_")}
+        bar = {name: value for name, value in dsam.items() if name.startswith("bar_")}
         return {"_name": "bar", "bar_variant": method.optimizer, **bar, **around}
-    kept = {name: value for name, value in dsam.items() if not (name.startswith("dsam_") and method.optimizer == "sam")}
+    others = ("bar_", "dsam_") if method.optimizer == "sam" else ("bar_",)
+    kept = {name: value for name, value in dsam.items() if not name.startswith(others)}
     return {**kept, "_name": method.optimizer, **around}
 
 

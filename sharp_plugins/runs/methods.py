@@ -2,24 +2,24 @@
 
 A name joins up to three parts with hyphens, in this order:
 
-    lora, houlsby, pfeiffer    low-rank updates, or adapters, alone are trained
-    sam, dsam, obar, nbar      around the base optimizer; obar and nbar are BAR's, and need lora
-    r3f, rdrop, freelb, smart  instead of the stock loss
+    lora, houlsby, pfeiffer, prefix  low-rank updates, adapters, or a prefix, alone are trained
+    sam, dsam, obar, nbar            around the base optimizer; obar and nbar are BAR's, and need lora
+    r3f, rdrop, freelb, smart        instead of the stock loss
 
 or is ``base``, with none of them.
 """
 
 from typing import Mapping, NamedTuple, Optional
 
-NETWORKS = ("lora", "houlsby", "pfeiffer")
+NETWORKS = ("lora", "houlsby", "pfeiffer", "prefix")
 OPTIMIZERS = ("sam", "dsam", "obar", "nbar")
 CRITERIONS = ("r3f", "rdrop", "freelb", "smart")
 BASE = "base"
 
 # Settings that are a part's own, by how their names begin: a change to one of them is for the methods with such a part.
-PARTS_OWN = {"model.lora_": ("lora",), "model.adapter_": ("houlsby", "pfeiffer")}
+PARTS_OWN = {"model.lora_": ("lora",), "model.adapter_": ("houlsby", "pfeiffer"), "model.prefix_": ("prefix",)}
 PARTS_OWN.update({f"criterion.{name}_": (name,) for name in CRITERIONS})
-# One method of each kind: between them they have use for every setting.
+# One method of each kind: between them they have use for every setting. Benchmarks of decoders have "prefix" too.
 KINDS = ("dsam", "lora-obar", "houlsby", *CRITERIONS)
 
 

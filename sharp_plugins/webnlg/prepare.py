@@ -12,7 +12,8 @@ from typing import Callable, Dict, List
 
 from sharp_plugins.files.writing import sha256
 from sharp_plugins.runs.data import do_steps, make_once
-from sharp_plugins.webnlg.corpus import OBJECT, PREDICATE, SPLITS, SUBJECT, CorpusError, find_split
+from sharp_plugins.webnlg.corpus import SPLITS, CorpusError, find_split
+from sharp_plugins.webnlg.linearise import OBJECT, PREDICATE, SUBJECT
 
 # Changed with what is written, so that data of an earlier version are made anew.
 FORMAT = 1
@@ -42,7 +43,7 @@ def steps_of(data: Path, vocab_size: int) -> Dict[str, List[str]]:
     binarize += "--trainpref pieces/train --validpref pieces/dev --testpref pieces/test"
     pieces = f"--text text --out pieces --vocab-size {vocab_size} --marks {SUBJECT} {PREDICATE} {OBJECT}"
     return {
-        "text": [*module, "sharp_plugins.webnlg.corpus", "--data", str(data.resolve()), "--out", "text"],
+        "text": [*module, "sharp_plugins.webnlg.parallel", "--data", str(data.resolve()), "--out", "text"],
         "pieces": [*module, "sharp_plugins.text.pieces", *pieces.split()],
         "bin": binarize.split(),
     }

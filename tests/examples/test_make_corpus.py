@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from sharp_plugins.webnlg.corpus import read_corpus, readable_entity, training_pairs
+from sharp_plugins.webnlg.corpus import read_corpus
+from sharp_plugins.webnlg.linearise import readable_entity
+from sharp_plugins.webnlg.parallel import training_pairs
 
 SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "quickstart" / "make_corpus.py"
 

@@ -5,8 +5,9 @@ import json
 
 import pytest
 
-from sharp_plugins.webnlg import corpus as corpus_module
-from sharp_plugins.webnlg.corpus import CorpusError, Entry, linearise, read_corpus, readable_predicate
+from sharp_plugins.webnlg import parallel
+from sharp_plugins.webnlg.corpus import CorpusError, Entry, read_corpus
+from sharp_plugins.webnlg.linearise import markup, readable_predicate
 
 RECORD = {
     "id": "one",
@@ -48,8 +49,8 @@ def test_reads_every_field_and_gzip(tmp_path):
     )
 
 
-def test_linearise():
-    assert linearise(RECORD["triples"]) == (
+def test_markup():
+    assert markup(RECORD["triples"]) == (
         "<S> Aarhus Airport <P> city served <O> Aarhus, Denmark <S> Aarhus <P> leader name <O> Jacob Bundsgaard"
     )
 
@@ -70,9 +71,9 @@ def test_readable_predicate(name, readable):
 
 def test_parallel_files(tmp_path, capsys):
     write(tmp_path)
-    assert corpus_module.main(["--data", str(tmp_path), "--out", str(tmp_path / "text")]) == 0
+    assert parallel.main(["--data", str(tmp_path), "--out", str(tmp_path / "text")]) == 0
     assert "train: 1 inputs, 2 lines" in capsys.readouterr().out
-    source = linearise(RECORD["triples"]) + "\n"
+    source = markup(RECORD["triples"]) + "\n"
     lines = {path.name: path.read_text(encoding="utf-8") for path in (tmp_path / "text").iterdir()}
     first, second = "Aarhus Airport serves Aarhus, Denmark, led by Jacob Bundsgaard.\n", "Jacob leads Aarhus.\n"
     assert lines == {
@@ -165,7 +166,7 @@ def test_damaged_gzip(tmp_path):
 
 def test_command_line_error_writes_nothing(tmp_path, capsys):
     write(tmp_path, test=["{}"])
-    assert corpus_module.main(["--data", str(tmp_path), "--out", str(tmp_path / "text")]) == 1
+    assert parallel.main(["--data", str(tmp_path), "--out", str(tmp_path / "text")]) == 1
     error = capsys.readouterr().err
     assert "--data" in error and "test.jsonl:1" in error
     assert not (tmp_path / "text").exists()
@@ -181,6 +182,6 @@ def test_webnlg_2017(data_beside):
         "test": 4928,
     }
     assert sum(entry.seen for entry in corpus["test"]) == 971
-    assert len(list(corpus_module.training_pairs(corpus["train"]))) == 18102
-    lines = [line for split in corpus.values() for line, _ in corpus_module.evaluation_pairs(split)]
+    assert len(list(parallel.training_pairs(corpus["train"]))) == 18102
+    lines = [line for split in corpus.values() for line, _ in parallel.evaluation_pairs(split)]
     assert not any("\n" in line or '"Aarhus' in line for line in lines)
