@@ -42,7 +42,12 @@ def read_state(path) -> Dict:
 
 
 def load_model(
-    path, state: Dict, data, check_sizes: Callable[[Path, Dict, Dict[str, torch.Tensor]], None], device: Optional[str] = None
+    path,
+    state: Dict,
+    data,
+    check_sizes: Callable[[Path, Dict, Dict[str, torch.Tensor]], None],
+    device: Optional[str] = None,
+    task: Any = None,
 ) -> Loaded:
     """The model and the task of a checkpoint, on other data.
 
@@ -53,6 +58,7 @@ def load_model(
             builds a model of the settings before it looks at the weights, which can take any memory. For an encoder it is
             `sharp_plugins.models.encoder_sizes.check_encoder`.
         device: where to compute; a GPU where there is one by default.
+        task: fairseq's, which builds the model; by default the checkpoint's own.
 
     Raises:
         ValueError: it is no checkpoint of fairseq 0.12, cannot be loaded on these data, or the device is not there.
@@ -72,7 +78,7 @@ def load_model(
         raise ValueError(f"{path}: it has the settings of an older fairseq, args; checkpoints of fairseq 0.12 are evaluated")
     check_sizes(path, config_of(state, "model"), state["model"])
     try:
-        (model,), cfg, task = checkpoint_utils.load_model_ensemble_and_task([str(path)], {"data": str(data)})
+        (model,), cfg, task = checkpoint_utils.load_model_ensemble_and_task([str(path)], {"data": str(data)}, task)
     except Exception as error:  # fairseq raises bare ones
         raise ValueError(f"{path}: cannot be loaded on {data}: {error}") from error
     try:
