@@ -130,8 +130,8 @@ class SentenceSimilarity(Benchmark):
 
     def about(self, results) -> str:
         task = self._settings["task"]
+        vector = f"A sentence's vector: {task['pooling']}, of at most {task['max_length']} symbols in training."
         return (
-            f"Backbone: {self.args.backbone.name}; {UNTRAINED} is the encoder as it is. A sentence's vector: {task['pooling']}, of at most "
-            f"{task['max_length']} symbols in training. Correlations are over all pairs of a year. The last weights are measured, and "
-            "--sweep chooses on STS-B's development set."
+            f"Backbone: {self.args.backbone.name}; {UNTRAINED} is the encoder as it is. {vector} Correlations are over all pairs of a "
+            "year. The last weights are measured, and --sweep chooses on STS-B's development set."
         )

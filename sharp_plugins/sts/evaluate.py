@@ -19,7 +19,7 @@ from sharp_plugins.files.checkpoint_config import config_of
 from sharp_plugins.models.encoder_sizes import check_encoder
 from sharp_plugins.runs.evaluation import load_model, read_state
 from sharp_plugins.runs.metrics import scores
-from sharp_plugins.sts.sets import PairSet, SETS
+from sharp_plugins.sts.sets import SETS, PairSet
 
 BATCH = 64
 # Mirror-BERT's tests pad to 64 symbols, and with padding in the mean the length is a part of the model.
