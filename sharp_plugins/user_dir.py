@@ -21,6 +21,8 @@ def register() -> None:
     from sharp_plugins import criterions, optim  # noqa: F401
     from sharp_plugins.candidates import task as candidates  # noqa: F401
     from sharp_plugins.cloze import task as cloze  # noqa: F401
+    from sharp_plugins.contrastive import criterion  # noqa: F401
+    from sharp_plugins.contrastive import task as contrastive  # noqa: F401
     from sharp_plugins.host.install import install
     from sharp_plugins.models import adapter, bert, decoder, lora, prefix  # noqa: F401
     from sharp_plugins.prompted import task  # noqa: F401

@@ -13,7 +13,7 @@ LEVELS = [
     ["core", "files", "command_line", "user_dir"],
     ["networks", "text"],
     ["criterions", "models", "generation"],
-    ["prompted", "cloze", "candidates"],
+    ["prompted", "cloze", "contrastive"],
     ["optim", "convert"],
     ["host", "lora"],
     ["runs"],

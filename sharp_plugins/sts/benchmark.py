@@ -1,0 +1,137 @@
+"""Sentence similarity as the engine of runs sees it, see `sharp_plugins.runs.benchmark`: the δ-SAM paper's Table 2.
+
+OUT/sentences/METHOD/seedN     one run each
+"""
+
+from pathlib import Path
+from typing import Dict, Sequence
+
+from sharp_plugins.files.text import read_json
+from sharp_plugins.files.writing import sha256
+from sharp_plugins.files.yaml import read_yaml
+from sharp_plugins.runs.benchmark import SCORES, Benchmark
+from sharp_plugins.runs.checkpoints import LAST
+from sharp_plugins.runs.configs import NEEDED, Settings, check_settings
+from sharp_plugins.runs.methods import Method
+from sharp_plugins.runs.record import Measure
+from sharp_plugins.runs.stages import Stage, train
+from sharp_plugins.runs.store import Run
+from sharp_plugins.sts.sets import DEV, SETS, find_set
+
+CONFIGS = Path(__file__).parent / "configs"
+TASK, UNTRAINED = "sentences", "base"
+# As the paper's table calls them: base is the encoder as it is.
+METHODS = {
+    UNTRAINED: Method(UNTRAINED),
+    "mirror": Method("mirror"),
+    "mirror-r3f": Method("mirror-r3f", criterion="r3f"),
+    "mirror-sam": Method("mirror-sam", optimizer="sam"),
+    "mirror-sam-r3f": Method("mirror-sam-r3f", optimizer="sam", criterion="r3f"),
+    "mirror-dsam": Method("mirror-dsam", optimizer="dsam"),
+    "mirror-dsam-r3f": Method("mirror-dsam-r3f", optimizer="dsam", criterion="r3f"),
+}
+
+
+class SentenceSimilarity(Benchmark):
+    """The benchmark of ``python -m sharp_plugins.sts run``. The last weights are measured, as Mirror-BERT's code does.
+
+    >>> [measure.heading for measure in SentenceSimilarity().measures("sentences")][:3]
+    ['average', 'STS12', 'STS13']
+    """
+
+    name, title, tasks = "sts", "Unsupervised sentence similarity, 100 times Spearman's correlation", (TASK,)
+    default_methods = (UNTRAINED, "mirror", "mirror-r3f", "mirror-sam", "mirror-dsam", "mirror-dsam-r3f")
+    extra_methods = METHODS
+    kinds = ("mirror-dsam-r3f",)
+    baseline, costs, measured = "mirror", (("mirror-dsam", "mirror-sam"),), LAST
+
+    # ---- the command line
+
+    def add_arguments(self, parser) -> None:
+        parser.add_argument(
+            "--backbone", metavar="DIR", type=Path, required=True, help="what `python -m sharp_plugins.convert` wrote"
+        )
+        words = "directory with the test sets: STS12.tsv to STS16.tsv, STS-B/test.tsv, STS-B/dev.tsv, SICK/test.tsv"
+        parser.add_argument("--data", metavar="DIR", type=Path, required=True, help=words)
+        words = "training sentences, one a line (Mirror-BERT: 10,000 of STS-B's training set)"
+        parser.add_argument("--text", metavar="FILE", type=Path, required=True, help=words)
+        words = "directory with FAMILY.yaml (default: the settings that come with the plugin)"
+        parser.add_argument("--configs", type=Path, default=CONFIGS, metavar="DIR", help=words)
+
+    def begin(self, args) -> None:
+        from sharp_plugins.contrastive.lines import read_texts  # here and below, so that --help imports no fairseq
+        from sharp_plugins.convert.backbone import load_backbone
+        from sharp_plugins.sts.sets import read_set
+
+        self.args, self.backbone = args, load_backbone(args.backbone)
+        self.texts = len(read_texts(args.text))
+        self.warnings = [warning for name in (*SETS, DEV) for warning in read_set(args.data, name).warnings]
+        path = args.configs / f"{self.backbone.family}.yaml"
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: not there; --configs wants a directory with FAMILY.yaml")
+        self._settings = read_yaml(path)
+        self.r3f = self._settings.pop("r3f", {})
+        check_settings(self._settings, path, (*NEEDED, "dataset.batch_size"))
+
+    # ---- data and settings
+
+    def made_of(self, task) -> Dict:
+        shared = {"backbone": self.backbone.checksums}
+        if task is None:
+            return shared
+        sets = {name: sha256(find_set(self.args.data, name)) for name in (*SETS, DEV)}
+        return {**shared, "text": sha256(self.args.text), "sets": sets}
+
+    def prepare(self, task: str) -> str:
+        return "\n".join([f"{self.args.text}: {self.texts} sentences", *self.warnings])
+
+    def settings(self, task: str) -> Settings:
+        return Settings(self._settings, None, None, None)
+
+    def adapt(self, config: Dict, run: Run) -> None:
+        config["model"] = {**config["model"], **self.backbone.sizes, "_name": self.backbone.arch}
+        if run.method.criterion == "r3f":
+            config["criterion"].update(self.r3f)
+
+    def place(self, config: Dict, run: Run) -> None:
+        home = self.backbone.directory.resolve()
+        config["task"].update(data=str(home), text=str(self.args.text.resolve()))
+        config["checkpoint"]["finetune_from_model"] = str(home / "model.pt")
+        if run.record.method == UNTRAINED:
+            config["optimization"].update(lr=[0.0], max_update=1)
+
+    def check(self, runs: Sequence[Run]) -> None:
+        for run in runs:
+            batch = run.config["dataset"]["batch_size"]
+            if batch > self.texts:
+                raise ValueError(
+                    f"{self.args.text}: {self.texts} sentences are fewer than a batch (--set dataset.batch_size={batch})"
+                )
+
+    # ---- stages and results
+
+    def stages(self, run: Run) -> Sequence[Stage]:
+        evaluate = ["python", "-m", "sharp_plugins.sts", "evaluate", LAST, "--data", str(self.args.data.resolve())]
+        evaluate += ["--tokenizer", run.config["task"]["data"], "--sets", *SETS, DEV, "--json", SCORES]
+        evaluate += ["--device", "cpu"] if run.config["common"].get("cpu") else []
+        return [train(run), Stage("evaluate", evaluate, SCORES, title="the seven test sets")]
+
+    def collect(self, run: Run) -> Dict[str, Dict[str, float]]:
+        found = read_json(run.directory / SCORES)
+        return {"valid": {DEV: found.pop(DEV)}, "test": found}
+
+    # ---- tables
+
+    def measures(self, task: str) -> Sequence[Measure]:
+        return [Measure("test", "average", "average"), *(Measure("test", name, name) for name in SETS)]
+
+    def selection(self, task: str) -> Measure:
+        return Measure("valid", DEV, "STS-B, dev")
+
+    def about(self, results) -> str:
+        task = self._settings["task"]
+        vector = f"A sentence's vector: {task['pooling']}, of at most {task['max_length']} symbols in training."
+        return (
+            f"Backbone: {self.args.backbone.name}; {UNTRAINED} is the encoder as it is. {vector} Correlations are over all pairs of a "
+            "year. The last weights are measured, and --sweep chooses on STS-B's development set."
+        )

@@ -1,0 +1,145 @@
+"""The criterion: losses of pairs, chunks, workers, R3F."""
+
+import multiprocessing
+
+import pairs
+import pytest
+import torch
+import torch.nn.functional as F
+
+from sharp_plugins.contrastive.info_nce import Vectors, log_probabilities, pair_losses
+from sharp_plugins.contrastive.pooling import sentence_vectors
+from sharp_plugins.contrastive.workers import gathered
+from sharp_plugins.criterions.perturbed_embeddings import perturbed
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory):
+    return pairs.write_backbone(tmp_path_factory.mktemp("pairs"))
+
+
+def loss_and_gradients(trainer, sample, seed=0):
+    model, criterion = trainer.get_model().train(), trainer.get_criterion().train()
+    model.zero_grad()
+    torch.manual_seed(seed)
+    loss, count, log = criterion(model, sample)
+    loss.backward()
+    return loss.detach(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}, log
+
+
+def test_losses_of_pairs_sum_to_the_loss(backbone):
+    trainer = pairs.trainer(backbone)
+    sample = pairs.sample(trainer)
+    loss, _, log = loss_and_gradients(trainer, sample)
+    torch.manual_seed(0)
+    losses = trainer.get_criterion().sentence_losses(trainer.get_model(), sample)
+    assert losses.shape == (4,) and log["sample_size"] == 4
+    torch.testing.assert_close(losses.sum(), loss)
+
+
+def test_the_loss_is_that_of_the_vectors(backbone):
+    trainer = pairs.trainer(backbone, "--pooling", "cls", "--contrastive-temperature", "0.1")
+    sample, model = pairs.sample(trainer), trainer.get_model().eval()
+    tokens = sample["net_input"]["src_tokens"]
+    assert len(tokens) == 8  # the texts, and then their second views
+    own = F.normalize(model(tokens, features_only=True)[0][:, 0], dim=1)
+    scores = (own @ own.T / 0.1).fill_diagonal_(-torch.inf)
+    expected = F.cross_entropy(scores, torch.arange(8).roll(4), reduction="sum") / 2
+    torch.testing.assert_close(trainer.get_criterion().eval()(model, sample)[0], expected)
+
+
+@pytest.mark.parametrize("criterion", ["contrastive", "r3f_contrastive"])
+@pytest.mark.parametrize("pooling", ["mean", "mean-padded"])
+def test_encoding_by_chunks_changes_neither_loss_nor_gradient(backbone, criterion, pooling):
+    """Noise and dropout aside, which chunks draw in another order: both are off here."""
+    flags = ["--pooling", pooling, "--dropout", "0", "--attention-dropout", "0"]
+    flags += ["--r3f-eps", "0.5"] if criterion == "r3f_contrastive" else []
+    whole, chunks = (pairs.trainer(backbone, *flags, *more, criterion=criterion) for more in ((), ("--encode-rows", "3")))
+    sample = pairs.sample(whole)
+    loss, gradients, _ = loss_and_gradients(whole, sample)
+    by_chunks, gradients_by_chunks, _ = loss_and_gradients(chunks, sample)
+    torch.testing.assert_close(by_chunks, loss)
+    assert gradients.keys() == gradients_by_chunks.keys()
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradients_by_chunks[name], gradient, rtol=1e-3, atol=1e-5)
+
+
+def test_chunks_see_the_same_dropout_in_both_directions(backbone):
+    """The gradient of chunks with dropout is that of the loss which they gave: a step down the gradient lowers just that loss."""
+    trainer = pairs.trainer(backbone, "--encode-rows", "3", "--dropout", "0.3")
+    sample, model = pairs.sample(trainer), trainer.get_model()
+    loss, gradients, _ = loss_and_gradients(trainer, sample)
+    name = max(gradients, key=lambda name: gradients[name].norm())
+    weight, direction = dict(model.named_parameters())[name], gradients[name] / gradients[name].norm()
+    moved = []
+    for sign in (1, -1):
+        with torch.no_grad():
+            weight += sign * 1e-3 * direction
+        moved.append(loss_and_gradients(trainer, sample)[0])
+        with torch.no_grad():
+            weight -= sign * 1e-3 * direction
+    assert ((moved[0] - moved[1]) / 2e-3).item() == pytest.approx(gradients[name].norm().item(), rel=0.02)
+
+
+def test_r3f_adds_the_divergence_of_the_rows(backbone):
+    flags = ["--r3f-eps", "0.5", "--r3f-lambda", "2", "--dropout", "0", "--attention-dropout", "0"]
+    trainer = pairs.trainer(backbone, *flags, criterion="r3f_contrastive")
+    sample, model = pairs.sample(trainer), trainer.get_model()
+    loss, _, log = loss_and_gradients(trainer, sample, seed=5)
+    tokens = sample["net_input"]["src_tokens"]
+    torch.manual_seed(5)
+    z = torch.empty(*tokens.shape, 16).uniform_(-0.5, 0.5) * tokens.ne(1).unsqueeze(-1)
+    clean = Vectors.of(sentence_vectors(model, tokens, 1, "mean"))
+    with perturbed(model, z):
+        noised = Vectors.of(sentence_vectors(model, tokens, 1, "mean"))
+    p, q = (log_probabilities(vectors, vectors, 0.04) for vectors in (clean, noised))
+    kl = torch.zeros(4)
+    for view in range(2):
+        for j in range(4):
+            finite = p[view, j].isfinite()
+            a, b = p[view, j][finite], q[view, j][finite]
+            kl[j] += ((a.exp() - b.exp()) * (a - b)).sum() / 2
+    torch.testing.assert_close(log["symm_kl"], kl.sum().detach(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(loss, (pair_losses(p) + 2 * kl).sum().detach(), rtol=1e-4, atol=1e-5)
+    assert "symm_kl" in log and kl.sum() > 0.01
+
+
+def test_without_noise_or_training_r3f_is_infonce(backbone):
+    trainer, stock = pairs.trainer(backbone, criterion="r3f_contrastive"), pairs.trainer(backbone)
+    sample = pairs.sample(stock)
+    losses = [one.get_criterion().eval()(one.get_model().eval(), sample)[0] for one in (trainer, stock)]
+    torch.testing.assert_close(*losses)
+
+
+# ---------------------------------------------------------------------- workers
+
+
+def _work(rank, store, vectors, queue):
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    own = vectors.view(2, 2, 3, -1)[:, rank].flatten(0, 1).clone().requires_grad_()  # 3 pairs of the 6
+    every = Vectors(*gathered(own, torch.distributed.group.WORLD).view(2, 2, 3, -1).transpose(0, 1).flatten(1, 2))
+    loss = pair_losses(log_probabilities(Vectors.of(own), every, 0.5, start=3 * rank), 3 * rank).sum()
+    loss.backward()
+    queue.put((rank, loss.item(), own.grad.tolist()))
+    torch.distributed.barrier()
+
+
+@pytest.mark.slow
+def test_two_workers_are_one_with_the_whole_batch(tmp_path):
+    vectors = torch.randn(12, 5, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    pairs_of_all = Vectors.of(vectors)
+    loss = pair_losses(log_probabilities(pairs_of_all, pairs_of_all, 0.5)).sum()
+    loss.backward()
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    workers = [context.Process(target=_work, args=(rank, tmp_path / "store", vectors.detach(), queue)) for rank in (0, 1)]
+    for worker in workers:
+        worker.start()
+    found = {rank: rest for rank, *rest in (queue.get(timeout=120) for _ in workers)}
+    for worker in workers:
+        worker.join(60)
+    assert found[0][0] + found[1][0] == pytest.approx(loss.item(), rel=1e-5)
+    for rank in (0, 1):
+        expected = vectors.grad.view(2, 2, 3, -1)[:, rank].flatten(0, 1)
+        torch.testing.assert_close(torch.tensor(found[rank][1]), expected, rtol=1e-3, atol=1e-5)

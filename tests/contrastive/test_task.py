@@ -1,0 +1,103 @@
+"""The task: pairs, batches, refusals, and real trainings."""
+
+import pairs
+import pytest
+import torch
+from processes import assert_close, assert_ranks_agree, assert_same_training, last, line, start, stats, train_ranks, weights_of
+
+from sharp_plugins.contrastive.lines import read_texts
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory):
+    return pairs.write_backbone(tmp_path_factory.mktemp("pairs"))
+
+
+def test_a_pair_is_a_text_and_its_second_view(backbone):
+    trainer = pairs.trainer(backbone, "--pooling", "mean-padded")
+    dictionary, dataset = trainer.task.source_dictionary, trainer.task.dataset("train")
+    sample = dataset.collater([dataset[0], dataset[7]])
+    first, short, second, short_again = sample["net_input"]["src_tokens"]
+    assert first.shape == (20,)  # padded to --max-length
+    assert first[0] == dictionary.bos() and first[-1] == dictionary.eos()  # cut
+    assert short[:4].tolist() == [dictionary.bos(), dictionary.index("the"), dictionary.index("dog"), dictionary.eos()]
+    assert short[4:].eq(dictionary.pad()).all() and torch.equal(short, short_again)
+    assert dictionary.index("<mask>") in second and dictionary.index("<mask>") not in first
+
+
+def test_each_epoch_has_an_order_and_spans_of_its_own_and_full_batches_alone(backbone):
+    dataset = pairs.trainer(backbone).task.dataset("train")
+    seen = []
+    for epoch in (1, 2, 1):
+        dataset.set_epoch(epoch)
+        batches = dataset.batch_by_size(dataset.ordered_indices(), max_sentences=4)
+        assert [len(batch) for batch in batches] == [4, 4]  # of ten texts
+        seen.append(([list(batch) for batch in batches], dataset[0]["second"]))
+    assert seen[0] == seen[2] and seen[0][0] != seen[1][0]
+    dataset.multiple = 2
+    assert len(dataset.batch_by_size(dataset.ordered_indices(), max_sentences=3)) == 2
+
+
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        (["--batch-size", "11"], "10 texts are fewer than the 11 of a batch"),
+        (["--max-length", "2"], "--max-length must be 3 or larger"),
+        (["--max-length", "300"], "the model has 256 positions"),
+        (["--span-length", "-1"], "--span-length must be 0 or larger"),
+        (["--contrastive-temperature", "0"], "--contrastive-temperature must be"),
+        (["--encode-rows", "-1"], "--encode-rows must be 0 or larger"),
+    ],
+)
+def test_a_flag_that_does_not_fit_is_named(backbone, flags, words):
+    with pytest.raises(ValueError, match=words):
+        pairs.trainer(backbone, *flags)
+
+
+def test_an_empty_line_and_an_empty_file_are_named(tmp_path):
+    path = tmp_path / "texts.txt"
+    path.write_text("one\n \ntwo\n")
+    with pytest.raises(ValueError, match="texts.txt:2: the line is empty"):
+        read_texts(path)
+    path.write_text("")
+    with pytest.raises(ValueError, match="no text in it"):
+        read_texts(path)
+
+
+@pytest.mark.slow
+def test_an_interrupted_training_goes_on_bit_for_bit(backbone, tmp_path):
+    def run(directory, updates):
+        flags = pairs.flags(backbone, *"--batch-size 4 --optimizer dsam --base-optimizer adam --lr 0.001 --sam-rho 0.05".split())
+        criterion = "--criterion r3f_contrastive --encode-rows 5".split()
+        arguments = line(
+            backbone,
+            directory,
+            "--task",
+            "contrastive_sentences",
+            *flags,
+            "--max-update",
+            updates,
+            model=pairs.arch(),
+            criterion=criterion,
+        )
+        return start(arguments, directory / f"{updates}.log").succeed()
+
+    run(tmp_path / "whole", 5)
+    run(tmp_path / "parts", 3)
+    run(tmp_path / "parts", 5)
+    assert_same_training(tmp_path / "whole", tmp_path / "parts")
+    assert "accuracy" in stats((tmp_path / "whole" / "5.log").read_text())[0]
+    assert last(tmp_path / "whole")["optimizer_history"][-1]["num_updates"] == 5
+
+
+@pytest.mark.slow
+def test_two_ranks_train_as_one_with_their_batches_together(backbone, tmp_path, every_rank):
+    """All ten texts are in a batch: the order does not matter then."""
+    flags = [*pairs.flags(backbone), *"--optimizer sgd --lr 0.1 --span-length 0 --dropout 0 --attention-dropout 0".split()]
+    parts = dict(model=pairs.arch(), criterion="--criterion contrastive --contrastive-temperature 0.5".split(), user_dir=every_rank)
+    task = ["--task", "contrastive_sentences", "--max-update", "1"]
+    train_ranks(backbone, tmp_path / "two", *task, *flags, "--batch-size", "5", "--ddp-backend", "legacy_ddp", **parts)
+    assert_ranks_agree(tmp_path / "two")
+    arguments = line(backbone, tmp_path / "one", *task, *flags, "--batch-size", "10", **parts)
+    start(arguments, tmp_path / "one" / "log").succeed()
+    assert_close(weights_of(tmp_path / "two", 0), last(tmp_path / "one")["model"], relative=1e-4)

@@ -1,0 +1,55 @@
+"""``python -m sharp_plugins.sts run`` on a tiny encoder."""
+
+import csv
+
+import pairs
+import pytest
+import sts_files
+
+from sharp_plugins.sts.__main__ import main
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory):
+    return pairs.write_backbone(tmp_path_factory.mktemp("pairs"))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return sts_files.write_sets(tmp_path_factory.mktemp("sets"))
+
+
+def run(backbone, data, out, *flags):
+    line = ["run", "--backbone", backbone, "--data", data, "--text", backbone / "texts.txt", "--out", out, "--cpu", *flags]
+    return main([str(part) for part in line])
+
+
+SMALL = ["--set", "dataset.batch_size=4", "--set", "task.max_length=20", "--set", "dataset.num_workers=0"]
+
+
+@pytest.mark.slow
+def test_methods_are_trained_evaluated_and_compared(backbone, data, tmp_path):
+    flags = ["--methods", "base", "mirror", "mirror-dsam-r3f", "--seeds", "1", *SMALL]
+    assert run(backbone, data, tmp_path, *flags) == 0
+    table = (tmp_path / "table.md").read_text()
+    assert "average" in table and "mirror-dsam-r3f" in table and "mean-padded" in table
+    with open(tmp_path / "table.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["method"] for row in rows} == {"base", "mirror", "mirror-dsam-r3f"}
+    log = (tmp_path / "sentences" / "mirror-dsam-r3f" / "seed1" / "train.log").read_text()
+    assert '"symm_kl"' in log and '"dsam_weight_max"' in log
+    assert run(backbone, data, tmp_path, *flags) == 0  # nothing is done again
+
+
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        (["--set", "dataset.batch_size=11"], "10 sentences are fewer than a batch"),
+        (["--methods", "sam"], "--methods sam"),
+        (["--methods", "lora"], "there are no settings for methods with lora"),
+        (["--set", "criterion.beta=1"], "fairseq does not know such a setting"),
+    ],
+)
+def test_what_does_not_fit_is_told_before_training(backbone, data, tmp_path, capsys, flags, words):
+    assert run(backbone, data, tmp_path, "--seeds", "1", *SMALL, *flags) == 1
+    assert words in capsys.readouterr().err

@@ -1,0 +1,97 @@
+"""Correlations of checkpoints."""
+
+import json
+
+import pairs
+import pytest
+import scipy.stats
+import sts_files
+import torch
+
+from sharp_plugins.sts.__main__ import main
+from sharp_plugins.sts.evaluate import SentenceEncoder, correlations
+from sharp_plugins.sts.sets import SETS, Pair, PairSet, read_set
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory):
+    return pairs.write_backbone(tmp_path_factory.mktemp("pairs"))
+
+
+def evaluate(backbone, data, *flags):
+    return main(["evaluate", *map(str, (backbone / "model.pt", "--data", data, "--device", "cpu", *flags))])
+
+
+def test_the_command_writes_all_columns(backbone, tmp_path, capsys):
+    data, out = sts_files.write_sets(tmp_path / "data"), tmp_path / "out.json"
+    assert evaluate(backbone, data, "--pooling", "cls", "--json", out) == 0
+    found = json.loads(out.read_text())
+    assert list(found) == [*SETS, "average"]
+    assert found["average"] == pytest.approx(sum(found[name] for name in SETS) / 7)
+    shown = capsys.readouterr().out
+    assert "pooling cls, at most 256 symbols" in shown and f"SICK-R: {found['SICK-R']:.2f} (12 pairs)" in shown
+
+    encoder = SentenceEncoder(backbone / "model.pt", "cls", device="cpu")
+    rows = read_set(data, "STS15").pairs
+    cosines = [torch.cosine_similarity(*encoder.vectors([one.first, one.second]), dim=0).item() for one in rows]
+    assert found["STS15"] == pytest.approx(100 * scipy.stats.spearmanr(cosines, [one.score for one in rows])[0], abs=1e-3)
+
+
+def test_all_pairs_together_or_the_mean_of_subsets(backbone, tmp_path):
+    data = sts_files.write_sets(tmp_path)
+    encoder = SentenceEncoder(backbone / "model.pt", device="cpu")
+    whole = read_set(data, "STS14")
+    parts = {part: PairSet([pair for pair in whole.pairs if pair.subset == part], []) for part in "ab"}
+    by_part = correlations(encoder, parts)
+    assert correlations(encoder, {"STS14": whole}, by_subset=True)["STS14"] == pytest.approx(sum(by_part.values()) / 2)
+    assert correlations(encoder, {"STS14": whole})["STS14"] != pytest.approx(sum(by_part.values()) / 2)
+
+
+def test_the_length_is_the_padded_length_and_has_a_say(backbone):
+    sentences = ["the cat sat on the mat", "a dog runs"]
+    short, long = (
+        SentenceEncoder(backbone / "model.pt", "mean-padded", length=n, device="cpu").vectors(sentences) for n in (20, 64)
+    )
+    default = SentenceEncoder(backbone / "model.pt", "mean-padded", device="cpu")
+    assert default.length == 64 and not torch.allclose(short, long, atol=1e-3)
+    torch.testing.assert_close(default.vectors(sentences), long)
+
+
+def test_equal_sentences_have_one_vector_whatever_stands_beside(backbone):
+    encoder = SentenceEncoder(backbone / "model.pt", device="cpu")
+    found = encoder.vectors(["a dog", "the cat sat on the mat and the dog runs", "a dog"])
+    assert torch.equal(found[0], found[2])
+    torch.testing.assert_close(found[:1], encoder.vectors(["a dog"]), rtol=1e-5, atol=1e-5)
+
+
+def test_what_does_not_fit_is_told(backbone, tmp_path, capsys):
+    data = sts_files.write_sets(tmp_path / "data")
+    lone = tmp_path / "lone" / "model.pt"
+    lone.parent.mkdir()
+    lone.write_bytes((backbone / "model.pt").read_bytes())
+    assert main(["evaluate", str(lone), "--data", str(data)]) == 1
+    assert "--tokenizer names the converted encoder's directory" in capsys.readouterr().err
+    assert main(["evaluate", str(lone), "--data", str(data), "--tokenizer", str(backbone), "--device", "cpu"]) == 0
+    assert evaluate(backbone, data, "--max-length", "300") == 1
+    assert "--max-length 300: the model has 256 positions" in capsys.readouterr().err
+    assert evaluate(backbone, tmp_path) == 1
+    assert "STS12.tsv: not there" in capsys.readouterr().err
+
+
+def test_a_vector_that_is_no_number_is_told(backbone):
+    encoder = SentenceEncoder(backbone / "model.pt", device="cpu")
+    with torch.no_grad():
+        next(encoder.loaded.model.parameters()).fill_(float("nan"))
+    with pytest.raises(ValueError, match="no finite numbers"):
+        correlations(encoder, {"STS12": PairSet([Pair("a dog", "a cat", 1.0, "")], [])})
+
+
+@pytest.mark.slow
+def test_minilm_has_its_published_correlation(minilm_directory, data_beside, tmp_path):
+    """STS16 is the smallest; MTEB's published value of all-MiniLM-L6-v2 is 78.99."""
+    from sharp_plugins.convert.conversion import convert
+
+    convert(minilm_directory, tmp_path / "minilm")
+    encoder = SentenceEncoder(tmp_path / "minilm" / "model.pt", "mean", device="cpu")
+    found = correlations(encoder, {"STS16": read_set(data_beside / "sts", "STS16")})
+    assert found["STS16"] == pytest.approx(78.99, abs=0.05)
