@@ -4,7 +4,7 @@ from typing import List, Optional, Sequence
 
 
 def reference_streams(references_per_input: Sequence[Sequence[str]]) -> List[List[Optional[str]]]:
-    """The references of each input as sacrebleu's columns ("reference streams"): the first one of each input, the second ones, and so
+    """The references of each input as sacrebleu's columns ("reference streams"): the first of each input, the second ones, and so
     on.
 
     Inputs with fewer references than others are filled with ``None``, which sacrebleu leaves out. An empty string would not do: TER
