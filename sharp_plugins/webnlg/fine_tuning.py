@@ -175,7 +175,7 @@ class FineTuning:
         formats = ", ".join(dict.fromkeys(f"{how.format} ({how.linearise})" for how in self.prompts.values()))
         return (
             f"Backbone: {self.args.backbone.name}. Texts are generated with {CHOICES[self.args.epoch]}, and scored against all "
-            f"references of {counts['test']} test inputs; validations are on {counts['dev']} inputs of dev. Formats of the prompts: "
+            f"references of {counts['test']} test inputs; validations are on {counts['dev']} inputs of dev. Formats of prompts: "
             f"{formats}. Decoding and all other settings of a run are in its run.yaml."
         )
 
