@@ -1,15 +1,13 @@
 """The commands: ``python -m sharp_plugins.webnlg run | prepare | score``."""
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 from sharp_plugins.command_line import run_command
-from sharp_plugins.files.writing import write_text
 from sharp_plugins.runs.command import add_run_arguments, execute
-from sharp_plugins.webnlg.benchmark import GROUPS, SCORERS, SIZES, DataToText, add_data_arguments
-from sharp_plugins.webnlg.corpus import find_split, read_split
+from sharp_plugins.webnlg.benchmark import SIZES, DataToText, add_data_arguments
+from sharp_plugins.webnlg.scores.command import DESCRIPTION, add_score_arguments, run_score
 
 
 def run(args) -> int:
@@ -24,22 +22,6 @@ def run_prepare(args) -> None:
     from sharp_plugins.webnlg.prepare import prepare
 
     prepare(args.data, args.out, SIZES["webnlg"] if args.vocab_size is None else args.vocab_size)
-
-
-def run_score(args) -> str:
-    from sharp_plugins.runs.generated import read_generated
-    from sharp_plugins.webnlg.scorer import score
-
-    inputs = read_split(find_split(args.data, "test"))
-    texts = read_generated(args.generated, len(inputs))
-    scores = score(texts, [entry.refs for entry in inputs], [entry.seen for entry in inputs])
-    groups = {group: values for group, values in zip(GROUPS, scores.as_dict().values()) if values}
-    if args.json:
-        write_text(args.json, json.dumps(groups, indent=2) + "\n")
-    return "\n".join(
-        f"{group}: {', '.join(f'{heading} {values[name]:.2f}' for name, heading, _ in SCORERS)} ({values['count']} inputs)"
-        for group, values in groups.items()
-    )
 
 
 def main(argv=None) -> int:
@@ -59,11 +41,8 @@ def main(argv=None) -> int:
     command.add_argument("--out", type=Path, required=True, metavar="OUT", help="directory to write to")
     command.set_defaults(work=lambda args: run_command(lambda: run_prepare(args)))
 
-    words = "Print BLEU, chrF++ and TER of texts that fairseq-generate wrote for a corpus's test inputs."
-    command = commands.add_parser("score", help="score generated texts", description=words)
-    command.add_argument("generated", type=Path, metavar="GENERATED", help="the output of fairseq-generate")
-    command.add_argument("--data", type=Path, required=True, metavar="DIR", help="the corpus")
-    command.add_argument("--json", type=Path, metavar="FILE", help="write the scores, not rounded, into a file too")
+    command = commands.add_parser("score", help="score generated texts", description=DESCRIPTION)
+    add_score_arguments(command)
     command.set_defaults(work=lambda args: run_command(lambda: run_score(args)))
 
     args = parser.parse_args(argv)

@@ -19,6 +19,7 @@ SIZES = {"small": 800, "webnlg": 2000}
 UNTRAINED, MERGED, GENERATED = "untrained", "merged.pt", "generated.txt"
 # Groups of test inputs: how their split is called in results and in headings.
 GROUPS = {"test": "", "test-seen": ", seen", "test-unseen": ", unseen"}
+OF_SCORES = {"all": "test", "seen": "test-seen", "unseen": "test-unseen"}
 SCORERS = (("bleu", "BLEU", True), ("chrf", "chrF++", True), ("ter", "TER", False))
 # A batch size multiple above 1 makes some builds of fairseq lose the last sentences.
 GENERATE = "--gen-subset test --beam 5 --max-len-a 1.5 --max-len-b 20 --max-tokens 4000 --required-batch-size-multiple 1 "
@@ -97,7 +98,8 @@ class DataToText(Benchmark):
 
     def collect(self, run):
         loss = read_checkpoint(run.directory / BEST)["extra_state"]["val_loss"]
-        return {**read_json(run.directory / SCORES), "valid": {"loss": loss}}
+        scores = read_json(run.directory / SCORES)["sacrebleu"]
+        return {**{OF_SCORES[group]: values for group, values in scores.items()}, "valid": {"loss": loss}}
 
     def measures(self, task):
         return [
