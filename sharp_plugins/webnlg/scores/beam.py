@@ -54,8 +54,8 @@ def edges(count: int, most: int) -> List[Tuple[int, int]]:
 
 
 def outside(count: int, most: int, distance: int) -> Iterator[Tuple[int, int]]:
-    """The cells outside the beam that a path of at most this distance can reach: it has so many insertions and deletions at
-    most.""" insertions, deletions = (distance + most - count) // 2, (distance - most + count) // 2
+    """The cells outside the beam that a path of at most this distance can reach: its insertions and deletions are so few."""
+    insertions, deletions = (distance + most - count) // 2, (distance - most + count) // 2
     for row, (first, last) in enumerate(edges(count, most), start=1):
         for place in (*range(max(0, row - deletions), first), *range(last + 1, min(most, row + insertions) + 1)):
             yield row, place
