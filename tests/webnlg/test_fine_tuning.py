@@ -37,7 +37,8 @@ LOG = """2026-11-26 | num. shared model params: 9,000 (num. trained: 1,536)
 2026-11-26 | num. expert model params: 0 (num. trained: 0)
 {"epoch": 1, "balancedness_q": "2.5", "balancedness_v": "3.5", "num_updates": "1"}
 {"epoch": 1, "balancedness_q": "2.25", "balancedness_v": "3.25", "num_updates": "2"}
-{"epoch": 1, "train_balancedness_q": "9.9", "train_num_updates": "2"}
+{"epoch": 1, "valid_loss": "3.5", "valid_bleu": "4.0", "valid_num_updates": "20"}
+{"epoch": 1, "train_balancedness_q": "9.9", "train_num_updates": "20"}
 """
 
 
@@ -231,6 +232,8 @@ def test_which_checkpoint_generates(call, epoch, file, words):
     config = config_of(call, "lora")
     if epoch == "dev-bleu":
         assert config["checkpoint"].items() >= {"best_checkpoint_metric": "bleu", "maximize_best_checkpoint_metric": True}.items()
+        scores = json.loads((call.out / "results.json").read_text())["lora"]["seed 1"]["scores"]
+        assert scores["valid"] == {"bleu": 4.0, "loss": 3.5}  # the checkpoint's "val_loss" is what it was chosen by
         assert config["task"]["eval_bleu"] and json.loads(config["task"]["eval_bleu_args"])["max_len_b"] == 16
     else:
         assert "eval_bleu" not in config["task"] and "best_checkpoint_metric" not in config["checkpoint"]
