@@ -47,6 +47,11 @@ class FineTuning:
 
     Raises:
         OSError, ValueError: the backbone, its settings or the corpus cannot be used.
+
+    Example::
+
+        model = FineTuning(args)  # of the command line, with --backbone
+        model.settings().of("lora")["model"]["lora_rank"]
     """
 
     default_methods = (FT, "prefix", "lora", "lora-obar", "lora-nbar", "lora-sam", "lora-dsam")

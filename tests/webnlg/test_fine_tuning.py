@@ -29,6 +29,7 @@ from sharp_plugins.webnlg.__main__ import main
 from sharp_plugins.webnlg.benchmark import DataToText
 from sharp_plugins.webnlg.fine_tuning import FAMILIES, SETTINGS, FineTuning, read_family
 from sharp_plugins.webnlg.prompts import evenly, prompt_lines, read_parts
+from sharp_plugins.webnlg.texts import choose_texts
 
 NAMES, PLACES = ["Ann", "Bob", "Cara", "Dan", "Eve"], ["Bonn", "Graz", "Lille"]
 SHORT = "--set generation.max_len_b=16"
@@ -318,8 +319,8 @@ def test_lora_on_gpt2_is_as_in_its_paper():
 
 def test_the_papers_number_of_updates(data_beside):
     _, prompts = read_family(SETTINGS / "gpt2", {})
-    lines = prompt_lines(read_parts(data_beside / "webnlg2017", {})["train"], prompts["lora"])
-    texts = sum(len(json.loads(line)["texts"]) for line in lines)
+    corpus = choose_texts(read_parts(data_beside / "webnlg2017", {}), prompts["lora"].texts)
+    texts = sum(len(json.loads(line)["texts"]) for line in prompt_lines(corpus["train"], prompts["lora"].linearise))
     assert texts == 18025 and 5 * -(-texts // 8) == 11270
 
 
