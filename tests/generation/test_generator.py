@@ -262,10 +262,12 @@ def test_the_programs_flag_for_bf16_is_known(text_data):
     assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
 
 
-def test_unmerged_updates_count_in_thin_products_too():
-    """Eight and more rows are multiplied in another way; so are the layers of LoRA."""
+@pytest.mark.parametrize("count", [9, 14])
+def test_unmerged_updates_count_in_thin_products_too(count, monkeypatch):
+    """Four and more rows are multiplied in other ways; so are the layers of LoRA."""
+    monkeypatch.setattr("sharp_plugins.generation.thin_products.SMALL", 0)
     _, model = model_pair("gpt2")
-    rows = prompts(*[6] * 9)
+    rows = prompts(*[6] * count)
     plain = generate(model, rows, settings(beam=1))
     add_lora(model, LoRASettings(rank=2, alpha=8, target="q_proj,v_proj,fc1"))
     for name, p in model.named_parameters():
