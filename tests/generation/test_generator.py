@@ -118,6 +118,14 @@ def test_a_batch_gives_what_its_sentences_give_alone(family, way):
         assert all(len(h[0]["tokens"]) <= int(1.5 * length) + 2 for h, length in zip(together, LENGTHS))
 
 
+def test_padding_of_prompts_is_not_computed():
+    _, model = model_pair("llama")
+    rows = []
+    model.decoder.layers[0].fc1.register_forward_hook(lambda layer, given, out: rows.append(given[0].numel() // given[0].size(-1)))
+    generate(model, prompts(*LENGTHS), settings(beam=3))
+    assert rows[0] == sum(LENGTHS) and rows[1] == 3 * len(LENGTHS)
+
+
 @pytest.mark.parametrize("beam", [1, 4])
 def test_samples_do_not_depend_on_the_order_that_prompts_come_in(beam):
     """fairseq-interactive sorts what it has read by length, and numbers nothing. The same prompt again has other samples."""
