@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from sharp_plugins.generation.beam_cache import BeamCache
+from sharp_plugins.generation.lookup import guesses_of, search_with_lookup
 from sharp_plugins.generation.outputs import Hypothesis, Outputs
 from sharp_plugins.generation.sampling import GreedySearch, Sampling
 from sharp_plugins.generation.search import BeamSearch
@@ -126,7 +127,12 @@ class Generator:
         with torch.inference_mode(), ExitStack() as stack:
             for model in models:
                 stack.enter_context(thin_products(model))
-            found = _Run(self, models, prompts, lengths, host_lengths, limits, forced, names).run()
+            guesses = guesses_of(self.settings, [self._decoder(model) for model in models], len(limits))
+            if guesses:
+                search = self.search(self.settings, limits, forced, names, prompts.device)
+                found = [search_with_lookup(self._decoder(models[0]), prompts, search, limits[0], guesses)]
+            else:
+                found = _Run(self, models, prompts, lengths, host_lengths, limits, forced, names).run()
         # Tensors of the inference mode could not be changed, and fairseq's commands change them.
         return [[self._as_dict(hypothesis) for hypothesis in hypotheses] for hypotheses in found]
 
@@ -156,7 +162,7 @@ class Generator:
         what = (settings, torch.tensor(limits, device=device), forced, max(limits))
         if settings.sampling:
             return Sampling(*what, self.seed, names)
-        return GreedySearch(*what) if GreedySearch.serves(settings) else BeamSearch(*what)
+        return GreedySearch(*what) if settings.is_greedy else BeamSearch(*what)
 
     @staticmethod
     def _as_dict(hypothesis: Hypothesis) -> Dict[str, Any]:

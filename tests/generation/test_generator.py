@@ -364,6 +364,7 @@ def test_flags_that_mean_nothing_are_refused_by_name(name):
         ({"sampling": True, "sampling_topp": -0.5}, {}, "--sampling-topp must be from 0 to 1"),
         ({"max_len_a": math.inf}, {}, "--max-len-a must be a number that is not negative, and is inf"),
         ({}, {"repetition_penalty": 0.0}, "--repetition-penalty must"),
+        ({"beam": 5}, {"lookup_tokens": 4}, "--lookup-tokens is for greedy search"),
     ],
 )
 def test_flags_out_of_range_are_named(flags, more, words):
@@ -381,6 +382,8 @@ def test_flags_become_settings():
         stops=(EOS, 4, 7), never=(PAD,), beam=4, nbest=2, max_len_a=0.5, max_len_b=9, min_len=2, length_penalty=0.8,
         normalize=False, rules="lora", no_repeat_ngram=3, repetition_penalty=1.5, unk=3, unk_penalty=1.0, temperature=0.5,
     )  # fmt: skip
+    greedy = settings_of(GenerationConfig(beam=1), dictionary(), GenerationFlags(lookup_tokens=0))
+    assert greedy.lookup_tokens == 0 and found.lookup_tokens is None
     sampling = settings_of(GenerationConfig(sampling=True, sampling_topk=4, sampling_topp=0.9), dictionary())
     assert (sampling.sampling, sampling.top_k, sampling.top_p) == (True, 4, 0.9)
 
