@@ -1,7 +1,6 @@
 """A published checkpoint, as files of transformers, as a fairseq checkpoint with its dictionary and tokenizer."""
 
 import argparse
-import os
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from sharp_plugins.convert.published_settings import Settings, read_settings
 from sharp_plugins.convert.weights import TOKEN_TYPES, fairseq_weights, read_weights
-from sharp_plugins.files.writing import unfinished_in
+from sharp_plugins.files.writing import filling
 from sharp_plugins.models import bert  # noqa: F401  sharp_bert
 from sharp_plugins.text import bpe
 from sharp_plugins.text.tokenizer import PairFormat, Tokenizer
@@ -63,11 +62,9 @@ def convert(directory, out) -> Converted:
     cfg = build_config(flags, settings)
     state = complete_state(directory, published, cfg, tokenizer)
 
-    with unfinished_in(out) as unfinished:
+    with filling(out, last="model.pt") as unfinished:
         tokenizer.save(unfinished)
         torch.save(checkpoint(cfg, state), unfinished / "model.pt")
-        for name in sorted(os.listdir(unfinished), key=lambda name: name == "model.pt"):
-            os.replace(unfinished / name, out / name)
     numbers = {value.data_ptr(): value.numel() for value in state.values()}  # tied ones once
     return Converted(
         type=settings.type,

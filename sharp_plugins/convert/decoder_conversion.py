@@ -3,7 +3,6 @@
 The checkpoint is written weight by weight, each read when its turn comes: a model need not fit into memory.
 """
 
-import os
 import warnings
 from math import prod
 from pathlib import Path
@@ -26,7 +25,7 @@ from sharp_plugins.core.setting_error import SettingError
 from sharp_plugins.files.gguf import GGUF
 from sharp_plugins.files.text import read_json
 from sharp_plugins.files.torch_writer import Later, Pending, write_torch
-from sharp_plugins.files.writing import unfinished_in
+from sharp_plugins.files.writing import filling
 from sharp_plugins.models import decoder  # noqa: F401  sharp_decoder
 from sharp_plugins.text import bpe
 from sharp_plugins.text.decoder_files import read_decoder_backend
@@ -113,13 +112,11 @@ def convert_decoder(source, out, dtype: str = "fp32") -> ConvertedDecoder:
     cfg = build_decoder_config(flags, settings.model["max_target_positions"])
     weights = _checked(found.weights, cfg, tokenizer, source)
 
-    with unfinished_in(out) as unfinished:
+    with filling(out, last="model.pt") as unfinished:
         tokenizer.save(unfinished)
         pending = {id(later): Pending(later) for later in weights.values()}  # tied ones once
         state = {name: pending[id(later)] for name, later in weights.items()}
         write_torch(unfinished / "model.pt", checkpoint(cfg, state))
-        for name in sorted(os.listdir(unfinished), key=lambda name: name == "model.pt"):
-            os.replace(unfinished / name, out / name)
     return ConvertedDecoder(
         family=settings.family,
         flags=flags,
