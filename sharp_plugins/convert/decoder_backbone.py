@@ -1,37 +1,29 @@
 """A published decoder as ``python -m sharp_plugins.convert`` leaves it: what data, runs and commands need to know of it."""
 
 from pathlib import Path
-from typing import List, NamedTuple, Optional
+from typing import List
 
 from fairseq import checkpoint_utils
-from fairseq.data import Dictionary
 
 from sharp_plugins.convert.decoder_flags import decoder_flags
 from sharp_plugins.models import decoder  # noqa: F401  sharp_decoder
 from sharp_plugins.models.decoder import DecoderModel
 from sharp_plugins.models.decoder_config import DEFAULTS
-from sharp_plugins.text.decoder_directory import MODEL, read_decoder_directory
-from sharp_plugins.text.decoder_tokenizer import DecoderTokenizer
+from sharp_plugins.text.decoder_directory import MODEL, DecoderDirectory, read_decoder_directory
 
 
-class DecoderBackbone(NamedTuple):
-    """What such a directory holds.
+class DecoderBackbone(DecoderDirectory):
+    """What such a directory holds, and how a model is made that takes its weights."""
 
-    arch: fairseq's architecture, the first of the *flags*' values.
-    flags: of ``fairseq-train``, for a model that takes the weights.
-    family: "gpt2", "llama" or "opt".
-    max_positions: longest sequence in tokens.
-    start: the symbol before a text on its own, None for none.
-    """
+    @property
+    def flags(self) -> List[str]:
+        """Of ``fairseq-train``; ``--arch`` is the first."""
+        return decoder_flags({name: self.model[name] for name in DEFAULTS if name in self.model}, self.family)
 
-    directory: Path
-    arch: str
-    flags: List[str]
-    family: str
-    max_positions: int
-    start: Optional[str]
-    dictionary: Dictionary
-    tokenizer: DecoderTokenizer
+    @property
+    def family(self) -> str:
+        """gpt2, llama or opt."""
+        return self.tokenizer.family
 
 
 def load_decoder(directory) -> DecoderBackbone:
@@ -46,21 +38,12 @@ def load_decoder(directory) -> DecoderBackbone:
 
         load_decoder("smollm2").start  # "<|endoftext|>"
     """
-    found = read_decoder_directory(directory)
+    found = DecoderBackbone(*read_decoder_directory(directory))
     try:
-        flags = decoder_flags({name: found.model[name] for name in DEFAULTS if name in found.model}, found.tokenizer.family)
+        _ = found.flags  # can they be made?
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{found.directory / MODEL}: not a converted decoder: {type(error).__name__}: {error}") from error
-    return DecoderBackbone(
-        directory=found.directory,
-        arch=flags[1],
-        flags=flags,
-        family=found.tokenizer.family,
-        max_positions=found.max_positions,
-        start=found.start,
-        dictionary=found.dictionary,
-        tokenizer=found.tokenizer,
-    )
+    return found
 
 
 def load_decoder_model(directory) -> DecoderModel:
