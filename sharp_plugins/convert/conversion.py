@@ -125,6 +125,11 @@ def build_config(flags: List[str], settings: Settings):
     positions = str(settings.model["max_positions"])
     line = ["--task", "masked_lm", "--criterion", "masked_lm", *flags, "--max-positions", positions, "--bpe", bpe.NAME]
     line += ["--tokens-per-sample", positions, "."]  # no data yet
+    return training_config(line)
+
+
+def training_config(line: List[str]):
+    """The config that ``fairseq-train`` makes of a command *line*."""
     args = options.parse_args_and_arch(options.get_training_parser(), line)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # today's hydra complains of the way in which fairseq calls it

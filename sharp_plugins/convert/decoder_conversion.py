@@ -3,17 +3,15 @@
 The checkpoint is written weight by weight, each read when its turn comes: a model need not fit into memory.
 """
 
-import warnings
 from math import prod
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 import torch
-from fairseq import models, options
-from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+from fairseq import models
 
-from sharp_plugins.convert.conversion import check_out, checkpoint
+from sharp_plugins.convert.conversion import check_out, checkpoint, training_config
 from sharp_plugins.convert.decoder_config import FAMILIES, DecoderModelSettings, read_decoder_config
 from sharp_plugins.convert.decoder_flags import decoder_flags
 from sharp_plugins.convert.decoder_names import ANCHOR
@@ -157,10 +155,7 @@ def build_decoder_config(flags: List[str], positions: int):
     """The config that ``fairseq-train`` keeps in a checkpoint of language modelling with *flags*."""
     line = ["--task", "language_modeling", "--criterion", "cross_entropy", *flags, "--bpe", bpe.NAME]
     line += ["--max-target-positions", str(positions), "--tokens-per-sample", str(positions), "."]  # no data yet
-    args = options.parse_args_and_arch(options.get_training_parser(), line)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # today's hydra complains of the way in which fairseq calls it
-        return convert_namespace_to_omegaconf(args)
+    return training_config(line)
 
 
 def _checked(weights: Dict[str, Later], cfg, tokenizer: DecoderTokenizer, source: Path) -> Dict[str, Later]:
