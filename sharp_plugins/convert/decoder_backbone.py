@@ -13,7 +13,13 @@ from sharp_plugins.text.decoder_directory import MODEL, DecoderDirectory, read_d
 
 
 class DecoderBackbone(DecoderDirectory):
-    """What such a directory holds, and how a model is made that takes its weights."""
+    """What such a directory holds, and how a model is made that takes its weights.
+
+    Example::
+
+        backbone = load_decoder("smollm2")
+        backbone.flags  # ["--arch", "sharp_smollm2_135m", "--unused-symbols", "<pad> <unk>"]
+    """
 
     @property
     def flags(self) -> List[str]:
