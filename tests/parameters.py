@@ -1,4 +1,4 @@
-"""Parameters of several shapes, without a model: their gradients, and where they are."""
+"""Parameters: of several shapes without a model, their gradients, and where they are; a model's as after training."""
 
 import torch
 
@@ -16,6 +16,16 @@ def give_gradients(params, seed=1):
     for p in params:
         p.grad = torch.randn(p.shape, generator=generator).to(p.dtype)
     return [p.grad.clone() for p in params]
+
+
+def as_after_training(model, seed=5, by=0.3):
+    """Change all that trains in *model* at random."""
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for p in model.parameters():
+            if p.requires_grad:
+                p.add_(by * torch.randn_like(p))
+    return model
 
 
 def flat(tensors):

@@ -62,11 +62,7 @@ def arguments(given=None) -> argparse.Namespace:
     parser.add_argument("--bar-alone", action="store_true", help="look at BAR's own code alone instead")
     parser.add_argument("--memory-of", choices=METHODS, help=argparse.SUPPRESS)
     args = measure.parse(parser, given)
-    has_peft = find_spec("peft") is not None
-    if args.methods is None:
-        args.methods = [method for method in METHODS if method != "peft" or has_peft]
-    if "peft" in args.methods and not has_peft:
-        parser.error("--methods peft needs PEFT: pip install peft")
+    measure.choose_methods(parser, args, METHODS, of_peft="peft")
     return args
 
 

@@ -62,11 +62,7 @@ def arguments(given=None) -> argparse.Namespace:
     parser.add_argument("--profile", choices=METHODS, help="show the operations of a step of this method instead")
     parser.add_argument("--memory-of", choices=METHODS, help=argparse.SUPPRESS)
     args = measure.parse(parser, given)
-    has_peft = find_spec("peft") is not None
-    if args.methods is None:
-        args.methods = [method for method in METHODS if method != "theirs-lora" or has_peft]
-    if "theirs-lora" in args.methods and not has_peft:
-        parser.error("--methods theirs-lora needs PEFT: pip install peft")
+    measure.choose_methods(parser, args, METHODS, of_peft="theirs-lora")
     return args
 
 

@@ -1,6 +1,7 @@
 """Text after prompts: tokens a second of our generator and of transformers' `generate`, with the same weights and prompts.
 
     ours, theirs              fp32
+    ours-lookup, theirs-lookup    the same with tokens that are guessed from what was read before; greedy search of one prompt alone
     ours-bf16, theirs-bf16    the same in bf16
     ours-lora, ours-merged    LoRA of rank 8 on queries and values, apart from the weights and merged into them
 
@@ -12,6 +13,7 @@
 
 The methods take turns at each batch, in one process; a ratio is of two methods' times at the same batch. The prompts are sorted
 by length, as fairseq-generate sorts them. Both have the same outputs, which is checked: the share of those that are equal is told.
+All methods but the two guess nothing, though --lookup-tokens has another default than transformers has.
 """
 
 import argparse
@@ -36,17 +38,22 @@ from measure import CLOCKS
 from torch import Tensor, nn
 
 from sharp_plugins.generation import Generator, SearchSettings
+from sharp_plugins.generation.lookup import ON_A_PROCESSOR
 from sharp_plugins.networks.low_rank import LoRALinear
 
-METHODS = ("ours", "theirs", "ours-bf16", "theirs-bf16", "ours-lora", "ours-merged")
+METHODS = ("ours", "theirs", "ours-lookup", "theirs-lookup", "ours-bf16", "theirs-bf16", "ours-lora", "ours-merged")
 # Times of the second over the first: how many times as fast the first is. On a CPU, the target.
 RATIOS = (
     ("ours", "theirs", "≥ 1.50"),
+    ("ours-lookup", "theirs", "≥ 1.50"),
+    ("ours-lookup", "theirs-lookup", ""),
+    ("ours-lookup", "ours", ""),
     ("ours-bf16", "theirs-bf16", "≥ 1.50"),
     ("ours-bf16", "ours", "≥ 1.00"),
     ("ours-lora", "ours-merged", "≥ 0.90"),
 )
 PAD = 1  # of made-up dictionaries
+GUESSES = ON_A_PROCESSOR  # at a time; our default
 NEWLINE = "Ċ"  # in byte-level BPE
 
 
@@ -148,7 +155,7 @@ def model_of(method: str, ours: nn.Module, theirs: nn.Module) -> nn.Module:
     base = theirs if method.startswith("theirs") else ours
     if method.endswith("bf16"):
         return copy.deepcopy(base).bfloat16()
-    if method in ("ours", "theirs"):
+    if method in ("ours", "theirs", "ours-lookup", "theirs-lookup"):
         return base
     model = copy.deepcopy(base)
     torch.manual_seed(0)
@@ -199,29 +206,34 @@ def texts(args) -> List[str]:
 # ---------------------------------------------------------------------- the two ways
 
 
-def ours_on(model: nn.Module, world: World, prompts: List[List[int]], beam: int, device: str) -> List[List[int]]:
+def ours_on(model: nn.Module, world: World, prompts: List[List[int]], beam: int, device: str, guesses: int = 0) -> List[List[int]]:
     rows = torch.full((len(prompts), max(map(len, prompts))), world.dictionary.pad())
     for row, prompt in zip(rows, prompts):
         row[: len(prompt)] = torch.tensor(prompt)
     settings = SearchSettings(
-        stops=world.stops, never=(world.dictionary.pad(),), beam=beam, max_len_b=world.max_len, min_len=world.min_len
-    )
+        stops=world.stops, never=(world.dictionary.pad(),), beam=beam, max_len_b=world.max_len, min_len=world.min_len,
+        lookup_tokens=guesses,
+    )  # fmt: skip
     found = Generator([model], world.dictionary, settings).generate([model], {"net_input": {"src_tokens": rows.to(device)}})
     return [world.ids[hypotheses[0]["tokens"]].tolist() for hypotheses in found]
 
 
-def theirs_on(model: nn.Module, world: World, prompts: List[List[int]], beam: int, device: str) -> List[List[int]]:
+def theirs_on(
+    model: nn.Module, world: World, prompts: List[List[int]], beam: int, device: str, guesses: int = 0
+) -> List[List[int]]:
     longest = max(map(len, prompts))
     stops = world.ids[list(world.stops)].tolist()
     rows, mask = torch.full((len(prompts), longest), stops[0]), torch.zeros(len(prompts), longest, dtype=torch.int64)
     for row, seen, prompt in zip(rows, mask, prompts):
         row[longest - len(prompt) :] = world.ids[prompt]
         seen[longest - len(prompt) :] = 1
-    beams = {"num_beams": beam, "early_stopping": True} if beam > 1 else {}
+    ways = {"num_beams": beam, "early_stopping": True} if beam > 1 else {}
+    if guesses:
+        ways["prompt_lookup_num_tokens"] = guesses
     pad = world.ids[world.dictionary.pad()].item()
     out = model.generate(
         rows.to(device), attention_mask=mask.to(device), max_new_tokens=world.max_len, min_new_tokens=world.min_len,
-        eos_token_id=stops, pad_token_id=stops[0], do_sample=False, suppress_tokens=[pad] if pad >= 0 else None, **beams,
+        eos_token_id=stops, pad_token_id=stops[0], do_sample=False, suppress_tokens=[pad] if pad >= 0 else None, **ways,
     )  # fmt: skip
     outputs = []
     for tokens in out[:, longest:].tolist():
@@ -232,9 +244,10 @@ def theirs_on(model: nn.Module, world: World, prompts: List[List[int]], beam: in
 
 def run_of(method: str, world: World, prompts: List[List[int]], beam: int, device: str) -> Callable[[], List[List[int]]]:
     generate = theirs_on if method.startswith("theirs") else ours_on
+    guesses = GUESSES if method.endswith("lookup") else 0
 
     def run():
-        found = generate(world.models[method], world, prompts, beam, device)
+        found = generate(world.models[method], world, prompts, beam, device, guesses)
         if device == "cuda":
             torch.cuda.synchronize()
         return found
@@ -265,6 +278,11 @@ def measure_case(world: World, methods: List[str], batch: int, beam: int, args) 
     return seconds, outputs
 
 
+def methods_of(beam: int, batch: int, args) -> List[str]:
+    """Those that can be measured so."""
+    return [method for method in args.methods if (beam, batch) == (1, 1) or not method.endswith("lookup")]
+
+
 def tokens_of(outputs: list) -> int:
     return sum(len(output) for batch in outputs for output in batch)
 
@@ -278,12 +296,16 @@ def tables(world: World, args) -> str:
     speeds, ratios = [], []
     for beam in args.beams:
         for batch in args.batches:
-            seconds, outputs = measure_case(world, args.methods, batch, beam, args)
-            speed = [f"{tokens_of(outputs[method]) / sum(seconds[method]):.1f}" for method in args.methods]
-            lengths = [len(output) for found in outputs[args.methods[0]] for output in found]
+            methods = methods_of(beam, batch, args)
+            if not methods:
+                continue
+            seconds, outputs = measure_case(world, methods, batch, beam, args)
+            of_all = {method: f"{tokens_of(outputs[method]) / sum(seconds[method]):.1f}" for method in methods}
+            speed = [of_all.get(method, "") for method in args.methods]
+            lengths = [len(output) for found in outputs[methods[0]] for output in found]
             speeds.append((f"beam {beam}, batch {batch}", f"{statistics.mean(lengths):.1f}", *speed))
             for fast, slow, target in RATIOS:
-                if fast in args.methods and slow in args.methods:
+                if fast in methods and slow in methods:
                     each = [b / a for a, b in zip(seconds[fast], seconds[slow])]
                     # Where the outputs are not the same, in bf16 above all, tokens a second are compared.
                     whole = sum(seconds[slow]) / tokens_of(outputs[slow]) / (sum(seconds[fast]) / tokens_of(outputs[fast]))

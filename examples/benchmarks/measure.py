@@ -16,6 +16,7 @@ import statistics
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 import machine
@@ -72,6 +73,15 @@ def parse(parser: argparse.ArgumentParser, given=None) -> argparse.Namespace:
     if args.threads:
         torch.set_num_threads(args.threads)
     return args
+
+
+def choose_methods(parser: argparse.ArgumentParser, args: argparse.Namespace, known: Iterable[str], of_peft: str) -> None:
+    """Without --methods all *known* ones; but *of_peft*, the one that is PEFT's, only where PEFT is installed."""
+    has_peft = find_spec("peft") is not None
+    if args.methods is None:
+        args.methods = [method for method in known if method != of_peft or has_peft]
+    if of_peft in args.methods and not has_peft:
+        parser.error(f"--methods {of_peft} needs PEFT: pip install peft")
 
 
 def shape(args) -> str:

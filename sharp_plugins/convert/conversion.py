@@ -1,7 +1,6 @@
 """A published checkpoint, as files of transformers, as a fairseq checkpoint with its dictionary and tokenizer."""
 
 import argparse
-import os
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from sharp_plugins.convert.published_settings import Settings, read_settings
 from sharp_plugins.convert.weights import TOKEN_TYPES, fairseq_weights, read_weights
-from sharp_plugins.files.writing import unfinished_in
+from sharp_plugins.files.writing import filling
 from sharp_plugins.models import bert  # noqa: F401  sharp_bert
 from sharp_plugins.text import bpe
 from sharp_plugins.text.encoder_directory import PUBLISHED
@@ -65,11 +64,9 @@ def convert(directory, out) -> Converted:
     state = complete_state(directory, published, cfg, tokenizer)
     has_lm_head = "encoder.lm_head.bias" in published
 
-    with unfinished_in(out) as unfinished:
+    with filling(out, last="model.pt") as unfinished:
         tokenizer.save(unfinished)
         torch.save({**checkpoint(cfg, state), PUBLISHED: {"lm_head": has_lm_head}}, unfinished / "model.pt")
-        for name in sorted(os.listdir(unfinished), key=lambda name: name == "model.pt"):
-            os.replace(unfinished / name, out / name)
     numbers = {value.data_ptr(): value.numel() for value in state.values()}  # tied ones once
     return Converted(
         type=settings.type,
@@ -130,6 +127,11 @@ def build_config(flags: List[str], settings: Settings):
     positions = str(settings.model["max_positions"])
     line = ["--task", "masked_lm", "--criterion", "masked_lm", *flags, "--max-positions", positions, "--bpe", bpe.NAME]
     line += ["--tokens-per-sample", positions, "."]  # no data yet
+    return training_config(line)
+
+
+def training_config(line: List[str]):
+    """The config that ``fairseq-train`` makes of a command *line*."""
     args = options.parse_args_and_arch(options.get_training_parser(), line)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # today's hydra complains of the way in which fairseq calls it

@@ -1,40 +1,50 @@
 """A published decoder as ``python -m sharp_plugins.convert`` leaves it: what data, runs and commands need to know of it."""
 
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional
+from typing import Any, Dict, List
 
 from fairseq import checkpoint_utils
-from fairseq.data import Dictionary
 
 from sharp_plugins.convert.decoder_flags import closest, decoder_flags
 from sharp_plugins.models import decoder  # noqa: F401  sharp_decoder
 from sharp_plugins.models.decoder import DecoderModel
 from sharp_plugins.models.decoder_config import DEFAULTS
 from sharp_plugins.models.decoder_sizes import SIZES
-from sharp_plugins.text.decoder_directory import MODEL, read_decoder_directory
-from sharp_plugins.text.decoder_tokenizer import DecoderTokenizer
+from sharp_plugins.text.decoder_directory import MODEL, DecoderDirectory, read_decoder_directory
 
 
-class DecoderBackbone(NamedTuple):
-    """What such a directory holds.
+class DecoderBackbone(DecoderDirectory):
+    """What such a directory holds, and how a model is made that takes its weights.
 
-    arch: fairseq's architecture, the first of the *flags*' values.
-    flags: of ``fairseq-train``, for a model that takes the weights.
-    settings: of the model in a config, in full: fairseq does not look up a named architecture's there.
-    family: "gpt2", "llama" or "opt".
-    max_positions: longest sequence in tokens.
-    start: the symbol before a text on its own, None for none.
+    Example::
+
+        backbone = load_decoder("smollm2")
+        backbone.flags  # ["--arch", "sharp_smollm2_135m", "--unused-symbols", "<pad> <unk>"]
     """
 
-    directory: Path
-    arch: str
-    flags: List[str]
-    settings: Dict[str, Any]
-    family: str
-    max_positions: int
-    start: Optional[str]
-    dictionary: Dictionary
-    tokenizer: DecoderTokenizer
+    @property
+    def flags(self) -> List[str]:
+        """Of ``fairseq-train``; ``--arch`` is the first."""
+        return decoder_flags(self._model(), self.family)
+
+    @property
+    def arch(self) -> str:
+        """The value of ``--arch``."""
+        return closest(self._model(), self.family)[0]
+
+    @property
+    def settings(self) -> Dict[str, Any]:
+        """Of the model in a config, in full: fairseq does not look up a named architecture's there."""
+        arch, settings = closest(self._model(), self.family)
+        return {**SIZES[arch], **settings}
+
+    def _model(self) -> Dict[str, Any]:
+        return {name: self.model[name] for name in DEFAULTS if name in self.model}
+
+    @property
+    def family(self) -> str:
+        """gpt2, llama or opt."""
+        return self.tokenizer.family
 
 
 def load_decoder(directory) -> DecoderBackbone:
@@ -49,24 +59,12 @@ def load_decoder(directory) -> DecoderBackbone:
 
         load_decoder("smollm2").start  # "<|endoftext|>"
     """
-    found = read_decoder_directory(directory)
+    found = DecoderBackbone(*read_decoder_directory(directory))
     try:
-        model = {name: found.model[name] for name in DEFAULTS if name in found.model}
-        arch, settings = closest(model, found.tokenizer.family)
-        flags = decoder_flags(model, found.tokenizer.family)
+        _ = found.flags  # can they be made?
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{found.directory / MODEL}: not a converted decoder: {type(error).__name__}: {error}") from error
-    return DecoderBackbone(
-        directory=found.directory,
-        arch=arch,
-        flags=flags,
-        settings={**SIZES[arch], **settings},
-        family=found.tokenizer.family,
-        max_positions=found.max_positions,
-        start=found.start,
-        dictionary=found.dictionary,
-        tokenizer=found.tokenizer,
-    )
+    return found
 
 
 def load_decoder_model(directory) -> DecoderModel:

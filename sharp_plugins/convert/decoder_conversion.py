@@ -3,18 +3,15 @@
 The checkpoint is written weight by weight, each read when its turn comes: a model need not fit into memory.
 """
 
-import os
-import warnings
 from math import prod
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 import torch
-from fairseq import models, options
-from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+from fairseq import models
 
-from sharp_plugins.convert.conversion import check_out, checkpoint
+from sharp_plugins.convert.conversion import check_out, checkpoint, training_config
 from sharp_plugins.convert.decoder_config import FAMILIES, DecoderModelSettings, read_decoder_config
 from sharp_plugins.convert.decoder_flags import decoder_flags
 from sharp_plugins.convert.decoder_names import ANCHOR
@@ -26,7 +23,7 @@ from sharp_plugins.core.setting_error import SettingError
 from sharp_plugins.files.gguf import GGUF
 from sharp_plugins.files.text import read_json
 from sharp_plugins.files.torch_writer import Later, Pending, write_torch
-from sharp_plugins.files.writing import unfinished_in
+from sharp_plugins.files.writing import filling
 from sharp_plugins.models import decoder  # noqa: F401  sharp_decoder
 from sharp_plugins.text import bpe
 from sharp_plugins.text.decoder_files import read_decoder_backend
@@ -113,13 +110,11 @@ def convert_decoder(source, out, dtype: str = "fp32") -> ConvertedDecoder:
     cfg = build_decoder_config(flags, settings.model["max_target_positions"])
     weights = _checked(found.weights, cfg, tokenizer, source)
 
-    with unfinished_in(out) as unfinished:
+    with filling(out, last="model.pt") as unfinished:
         tokenizer.save(unfinished)
         pending = {id(later): Pending(later) for later in weights.values()}  # tied ones once
         state = {name: pending[id(later)] for name, later in weights.items()}
         write_torch(unfinished / "model.pt", checkpoint(cfg, state))
-        for name in sorted(os.listdir(unfinished), key=lambda name: name == "model.pt"):
-            os.replace(unfinished / name, out / name)
     return ConvertedDecoder(
         family=settings.family,
         flags=flags,
@@ -160,10 +155,7 @@ def build_decoder_config(flags: List[str], positions: int):
     """The config that ``fairseq-train`` keeps in a checkpoint of language modelling with *flags*."""
     line = ["--task", "language_modeling", "--criterion", "cross_entropy", *flags, "--bpe", bpe.NAME]
     line += ["--max-target-positions", str(positions), "--tokens-per-sample", str(positions), "."]  # no data yet
-    args = options.parse_args_and_arch(options.get_training_parser(), line)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # today's hydra complains of the way in which fairseq calls it
-        return convert_namespace_to_omegaconf(args)
+    return training_config(line)
 
 
 def _checked(weights: Dict[str, Later], cfg, tokenizer: DecoderTokenizer, source: Path) -> Dict[str, Later]:

@@ -25,6 +25,16 @@ def unfinished_in(directory: Path) -> Iterator[Path]:
 
 
 @contextmanager
+def filling(directory: Path, last: str) -> Iterator[Path]:
+    """A directory to write files to, which at the end are moved to *directory* one by one, the file *last* after all others: where
+    that one is there, the others are. After an error none is moved."""
+    with unfinished_in(directory) as unfinished:
+        yield unfinished
+        for name in sorted(os.listdir(unfinished), key=lambda name: name == last):
+            os.replace(unfinished / name, directory / name)
+
+
+@contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A path to write to. What is there at the end becomes *path*; after an error *path* is as it was."""
     with unfinished_in(path.parent) as unfinished:

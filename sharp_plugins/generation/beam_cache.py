@@ -30,8 +30,9 @@ def _aligned(count: int) -> int:
 class BeamCache:
     """What stands before the new tokens of *beam* continuations of each prompt (`sharp_plugins.networks.decoder.Attends`).
 
-    The first call of the decoder reads the prompts (B, T). Each further call reads one token a beam, (B · beam, 1), the beams of
-    a sentence one after the other; before it comes `step`.
+    The first call of the decoder reads the prompts: (B, T), or *packed*, their tokens alone and one prompt behind the other,
+    (N, 1). Packed, padding is computed for the attention alone; the host waits for the device once. Each further call reads one
+    token a beam, (B · beam, 1), the beams of a sentence one after the other; before it comes `step`.
 
     Args:
         settings: the decoder's.
@@ -88,14 +89,20 @@ class BeamCache:
             self.visible = torch.full((self.rows, beam, self.capacity), float("-inf"), dtype=dtype, device=lengths.device)
             self.visible[:, :, : self.base].masked_fill_(seen[:, None], 0)
         self.mask: Optional[Tensor] = None  # of this call, for `attend`
+        self.packed: Optional[Tuple[Tensor, Tensor]] = None  # the prompt and the place in it of each token, (N,), int64
 
     def positions(self, tokens: Tensor) -> Tensor:
-        """(T,) for the prompts, (B · beam, 1) for one token a beam."""
+        """(T,) for the prompts, (N, 1) if they are packed, (B · beam, 1) for one token a beam."""
         if self.generated == 0:
             if self.prefix and self.mask is None:  # a token sees the prefix and, of the prompt, itself and what is before it
-                seen = torch.ones(tokens.size(1), _aligned(self.base), dtype=torch.bool, device=tokens.device).tril(self.before)
+                seen = torch.ones(self.longest, _aligned(self.base), dtype=torch.bool, device=tokens.device).tril(self.before)
                 self.mask = seen[:, : self.base]
-            return torch.arange(self.before, self.base, device=tokens.device)
+            positions = torch.arange(self.before, self.base, device=tokens.device)
+            if tokens.size(1) == self.longest:
+                return positions
+            prompt, place = (torch.arange(self.longest, device=tokens.device) < self.lengths[:, None]).nonzero(as_tuple=True)
+            self.packed = prompt, place
+            return positions[place, None]
         positions = self.lengths + (self.before + self.generated - 1)
         return positions.repeat_interleave(self.beam)[:, None]
 
@@ -150,12 +157,22 @@ class BeamCache:
     def _read_prompts(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Store the prompts' keys and values; what is attended to is the prefix and, causally, the prompt."""
         keys, values, self.used = self.keys[layer], self.values[layer], self.base
+        if self.packed:
+            q, k, v = self._padded(q), self._padded(k), self._padded(v)
         keys[:, :, self.before : self.base] = k
         values[:, :, self.before : self.base] = v
-        if not self.prefix:
-            return causal_attention(q, k, v)
-        keys[:, :, : self.before], values[:, :, : self.before] = self.prefix[layer]
-        return shared_attention(q, keys[:, :, : self.base], values[:, :, : self.base], self.mask)
+        if self.prefix:
+            keys[:, :, : self.before], values[:, :, : self.before] = self.prefix[layer]
+            out = shared_attention(q, keys[:, :, : self.base], values[:, :, : self.base], self.mask)
+        else:
+            out = causal_attention(q, k, v)
+        return out.transpose(1, 2)[self.packed][:, :, None] if self.packed else out
+
+    def _padded(self, x: Tensor) -> Tensor:
+        """(N, heads, 1, head) of packed tokens to (B, heads, T, head)."""
+        rows = x.new_zeros(self.rows, self.longest, x.size(1), x.size(3))
+        rows[self.packed] = x[:, :, 0]
+        return rows.transpose(1, 2)
 
     def _make_room(self) -> None:
         """Sweep out the slots that no beam sees any more, and make the buffers larger where they are still more than half full."""

@@ -9,6 +9,7 @@ from fairseq.dataclass.configs import GenerationConfig
 
 from sharp_plugins.core.setting_error import as_flags
 from sharp_plugins.generation.generator import Generator
+from sharp_plugins.generation.lookup import ON_A_PROCESSOR
 from sharp_plugins.generation.settings import EARLY_STOPPING, RULES, SearchSettings
 
 
@@ -39,6 +40,14 @@ class GenerationFlags(FairseqDataclass):
     )
     repetition_penalty: float = field(
         default=1.0, metadata={"help": "divides positive and multiplies negative scores of symbols that the output has already"}
+    )
+    lookup_tokens: Optional[int] = field(
+        default=None,
+        metadata={
+            "help": "of greedy search with one prompt in a batch: how many tokens are guessed at a time, from what was read "
+            f"before, and read in one pass; the outputs stay the same. 0: none. default: {ON_A_PROCESSOR} in fp32 on a processor, "
+            "and else 0: on a GPU each token is then waited for"
+        },
     )
 
 
@@ -122,6 +131,7 @@ def settings_of(flags: Any, dictionary: Any, more: Any = None) -> SearchSettings
         unk=dictionary.unk(),
         unk_penalty=flags.unkpen,
         temperature=flags.temperature,
+        lookup_tokens=more.lookup_tokens,
         sampling=flags.sampling,
         top_k=0 if flags.sampling_topk == -1 else flags.sampling_topk,  # fairseq's −1: not given
         top_p=0.0 if flags.sampling_topp == -1 else flags.sampling_topp,

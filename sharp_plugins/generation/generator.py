@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from sharp_plugins.generation.beam_cache import BeamCache
+from sharp_plugins.generation.lookup import guesses_of, search_with_lookup
 from sharp_plugins.generation.outputs import Hypothesis, Outputs
 from sharp_plugins.generation.sampling import GreedySearch, Sampling
 from sharp_plugins.generation.search import BeamSearch
@@ -126,7 +127,12 @@ class Generator:
         with torch.inference_mode(), ExitStack() as stack:
             for model in models:
                 stack.enter_context(thin_products(model))
-            found = _Run(self, models, prompts, lengths, host_lengths, limits, forced, names).run()
+            guesses = guesses_of(self.settings, [self._decoder(model) for model in models], len(limits))
+            if guesses:
+                search = self.search(self.settings, limits, forced, names, prompts.device)
+                found = [search_with_lookup(self._decoder(models[0]), prompts, search, limits[0], guesses)]
+            else:
+                found = _Run(self, models, prompts, lengths, host_lengths, limits, forced, names).run()
         # Tensors of the inference mode could not be changed, and fairseq's commands change them.
         return [[self._as_dict(hypothesis) for hypothesis in hypotheses] for hypotheses in found]
 
@@ -156,7 +162,7 @@ class Generator:
         what = (settings, torch.tensor(limits, device=device), forced, max(limits))
         if settings.sampling:
             return Sampling(*what, self.seed, names)
-        return GreedySearch(*what) if GreedySearch.serves(settings) else BeamSearch(*what)
+        return GreedySearch(*what) if settings.is_greedy else BeamSearch(*what)
 
     @staticmethod
     def _as_dict(hypothesis: Hypothesis) -> Dict[str, Any]:
@@ -183,7 +189,7 @@ class _Run:
         forced: Optional[Tensor],
         names: List[str],
     ):
-        self.prompts, self.limits, self.lengths = prompts, limits, lengths
+        self.limits, self.device = limits, prompts.device
         self.vocabulary = generator.vocabulary
         self.decoders = [generator._decoder(model) for model in models]
         settings = generator.settings
@@ -203,13 +209,19 @@ class _Run:
             )
             for decoder in self.decoders
         ]
+        # What is read first, and the places there of the prompts' last tokens. A processor takes longer for longer rows; to have
+        # a device leave the padding out, the host would wait.
+        self.first, self.last = prompts, torch.arange(0, prompts.numel(), prompts.size(1), device=self.device) + lengths - 1
+        if self.device.type == "cpu" and min(host_lengths) < prompts.size(1):
+            self.first = prompts[torch.arange(prompts.size(1)) < lengths[:, None]][:, None]
+            self.last = lengths.cumsum(0) - 1
         self.at = list(range(len(limits)))
         self.found: List[List[Hypothesis]] = [[] for _ in limits]
-        self.waits = prompts.device.type != "cpu"
+        self.waits = self.device.type != "cpu"
         self.next_look = 0
 
     def run(self) -> List[List[Hypothesis]]:
-        tokens, parents = self.search.step(self.scores(self.prompts))
+        tokens, parents = self.search.step(self.scores(self.first))
         while True:
             if self.search.length >= self.next_look:
                 rows = self._drop_done()
@@ -230,13 +242,8 @@ class _Run:
         return scores[0].view(len(self.at), -1, self.vocabulary)
 
     def _scores(self, decoder: Any, cache: BeamCache, tokens: Tensor) -> Tensor:
-        features = decoder.features(tokens, cache)
-        if tokens.size(1) > 1 or self.search.length == 0:
-            last = self.lengths.to(features.device) - 1
-            features = features[torch.arange(len(last), device=features.device), last]
-        else:
-            features = features[:, 0]
-        return decoder.output_layer(features).float()
+        features = decoder.features(tokens, cache).flatten(0, 1)
+        return decoder.output_layer(features[self.last] if self.search.length == 0 else features).float()
 
     def _drop_done(self) -> Optional[Tensor]:
         """Take the hypotheses of what is done. What is left, as rows (n,) of the batch; None if that is all."""
@@ -258,7 +265,7 @@ class _Run:
             if done[place]:
                 rows[place] = spare.pop()
         self.at = [self.at[place] for place in rows]
-        index = torch.tensor(rows, dtype=torch.int64, device=self.prompts.device)
+        index = torch.tensor(rows, dtype=torch.int64, device=self.device)
         if rows:
             self.search.keep(index)
             for cache in self.caches:

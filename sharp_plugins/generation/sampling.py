@@ -72,10 +72,6 @@ class GreedySearch(Separate):
         (tensor([1, 2]), -0.837)
     """
 
-    @staticmethod
-    def serves(settings: SearchSettings) -> bool:
-        return (settings.sampling, settings.beam, settings.rules, settings.early_stopping) == (False, 1, "fairseq", "full")
-
     def pick(self, scores: Tensor) -> Tensor:
         return largest(scores, 1)[1]
 

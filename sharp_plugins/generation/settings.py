@@ -42,6 +42,7 @@ class SearchSettings:
     unk: Optional[int] = None
     unk_penalty: float = 0.0  # taken from the unknown symbol's log-probability
     temperature: float = 1.0  # divides the scores before the softmax
+    lookup_tokens: Optional[int] = None  # of a greedy search: symbols that are guessed at a time (`lookup.guesses_of`); 0: none
     sampling: bool = False
     top_k: int = 0  # sample from so many most likely symbols (0: from all)
     top_p: float = 0.0  # sample from the fewest most likely symbols with this probability together (0: from all)
@@ -80,8 +81,17 @@ class SearchSettings:
             for name in ("top_k", "top_p"):
                 if getattr(self, name):
                     raise SettingError(name, "is for sampling, which was not asked for")
+        if self.lookup_tokens is not None and self.lookup_tokens < 0:
+            raise SettingError("lookup_tokens", f"must not be negative, and is {self.lookup_tokens}")
+        if self.lookup_tokens and not self.is_greedy:
+            raise SettingError("lookup_tokens", "is for greedy search: a beam of 1, fairseq's rules and no sampling")
         if set(self.stops) & set(self.never):
             raise SettingError("stops", f"has symbols that are never generated: {sorted(set(self.stops) & set(self.never))}")
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether it is the search of `sharp_plugins.generation.sampling.GreedySearch`."""
+        return (self.sampling, self.beam, self.rules, self.early_stopping) == (False, 1, "fairseq", "full")
 
     def longest(self, prompt: int) -> int:
         """Most tokens of the output after a *prompt* of so many tokens."""

@@ -4,13 +4,12 @@ A checkpoint of ``--arch lora`` holds W, A and B of a layer M as ``M.weight``, `
 """
 
 import argparse
-import os
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple, Union
 
 import torch
 
-from sharp_plugins.files.writing import unfinished_in
+from sharp_plugins.files.writing import filling
 from sharp_plugins.lora import decoder_adapters, peft, peft_prefix
 from sharp_plugins.lora.average import Mean
 from sharp_plugins.lora.config import (
@@ -149,12 +148,9 @@ def _with_transformers_names(adapter: peft.Adapter, checkpoint: Checkpoint) -> T
 
 def _write_adapter(adapter: peft.Adapter, directory: Path) -> int:
     """Write the two files; returns the size of that of the weights."""
-    with unfinished_in(directory) as unfinished:
+    with filling(directory, last=peft.CONFIG) as unfinished:
         peft.write_adapter(adapter, unfinished)
-        size = (unfinished / peft.WEIGHTS).stat().st_size
-        for name in (peft.WEIGHTS, peft.CONFIG):
-            os.replace(unfinished / name, directory / name)
-    return size
+        return (unfinished / peft.WEIGHTS).stat().st_size
 
 
 def load_adapter(directory: Path, path: Path, out: Path) -> Loaded:

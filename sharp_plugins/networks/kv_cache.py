@@ -78,6 +78,10 @@ class KVCache:
                 torch.index_select(old[:, :, : self.length], 0, rows, out=new[:, :, : self.length])
                 store[layer] = new
 
+    def forget(self, count: int) -> None:
+        """Take the last *count* tokens back, as if they had not been read."""
+        self.length -= count
+
     # ------------------------------------------------------------------ memory
 
     def _write(self, layer: int, k: Tensor, v: Tensor, start: int) -> None:

@@ -13,7 +13,7 @@ from fairseq.data import indexed_dataset
 
 from sharp_plugins import __version__
 from sharp_plugins.files.text import read_json
-from sharp_plugins.files.writing import sha256, unfinished_in, write_text
+from sharp_plugins.files.writing import filling, sha256, write_text
 from sharp_plugins.prompted.encoding import Encoding
 from sharp_plugins.prompted.fitting import Check, Limits, fit
 from sharp_plugins.prompted.formats import Format
@@ -76,7 +76,7 @@ def prepare(
         tell(
             f"warning: the tokenizer has no symbol of {', '.join(map(repr, encoding.cannot_stop))}: generation will not stop there"
         )
-    with unfinished_in(out) as unfinished:
+    with filling(out, last=STAMP) as unfinished:
         for name in copied:
             shutil.copyfile(backbone.directory / name, unfinished / name)
         facts = {split: _write(unfinished, split, inputs, encoding, backbone, limits, tell) for split in inputs.files}
@@ -91,8 +91,6 @@ def prepare(
             "made_with": {"sharp_plugins": __version__, "tokenizers": tokenizers.__version__},
         }
         write_text(unfinished / STAMP, json.dumps(stamp, ensure_ascii=False, indent=2) + "\n")
-        for name in sorted(os.listdir(unfinished), key=lambda name: name == STAMP):
-            os.replace(unfinished / name, out / name)
     tell(f"{out}: written")
     return read_prepared(out)
 

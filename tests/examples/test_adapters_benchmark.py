@@ -70,7 +70,7 @@ def test_ours_and_pefts_are_the_same_model(adapters):
 
 
 def test_missing_peft_is_named(adapters, monkeypatch, capsys):
-    monkeypatch.setattr(adapters, "find_spec", lambda name: None)
+    monkeypatch.setattr(adapters.measure, "find_spec", lambda name: None)
     assert adapters.arguments(TINY).methods == WITHOUT_PEFT
     with pytest.raises(SystemExit):
         adapters.arguments([*TINY, "--methods", "lora", "peft"])

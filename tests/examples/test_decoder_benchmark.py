@@ -59,7 +59,7 @@ def test_the_tables(script, precision, capsys, tmp_path):
 
 
 def test_missing_peft_is_named(script, monkeypatch, capsys):
-    monkeypatch.setattr(script, "find_spec", lambda name: None)
+    monkeypatch.setattr(script.measure, "find_spec", lambda name: None)
     assert script.arguments(TINY).methods == ["ours", "theirs", "ours-lora"]
     with pytest.raises(SystemExit):
         script.arguments([*TINY, "--methods", "theirs-lora"])

@@ -33,6 +33,21 @@ def test_the_tables(script, capsys, tmp_path):
     assert text.count("| 2 of 2 |") == 2 and text.count("| 6 of 6 |") == 2
 
 
+def test_guesses_are_measured_where_both_make_them(script, capsys):
+    script.main([*QUICK, "--rounds", "2", "--beams", "1", "--methods", "ours", "theirs", "ours-lookup", "theirs-lookup"])
+    text = capsys.readouterr().out
+    assert text.count("ours-lookup / theirs-lookup") == text.count("ours-lookup / theirs |") == 1
+    assert text.count("| 2 of 2 |") == 4 and text.count("| ours / theirs |") == 2
+
+
+def test_other_methods_make_no_guesses(script, monkeypatch):
+    world, seen = script.world_of(script.arguments([*QUICK, "--methods", "ours", "ours-lookup"])), []
+    monkeypatch.setattr(script, "ours_on", lambda *given: seen.append(given[-1]))
+    for method in ("ours", "ours-lookup"):
+        script.run_of(method, world, world.prompts[:1], 1, "cpu")()
+    assert seen == [0, script.GUESSES]
+
+
 def test_fewer_batches_are_of_all_lengths(script, monkeypatch):
     args = script.arguments([*QUICK, "--rounds", "3"])
     world, seen = script.world_of(args), []

@@ -23,12 +23,21 @@ def before(model, tokens):
     return [(k[:, :, : len(tokens)], v[:, :, : len(tokens)]) for k, v in zip(cache.keys, cache.values)]
 
 
+def read(model, rows, cache, packed):
+    """Features of each prompt's last token, of the prompts in *rows*."""
+    lengths = torch.tensor(LENGTHS)
+    if not packed:
+        return model.decoder.features(rows, cache)[torch.arange(len(rows)), lengths - 1]
+    return model.decoder.features(rows[torch.arange(rows.size(1)) < lengths[:, None]][:, None], cache)[lengths.cumsum(0) - 1, 0]
+
+
 @torch.no_grad()
+@pytest.mark.parametrize("packed", [False, True], ids=["", "packed"])
 @pytest.mark.parametrize("first_steps", [2, 32])
 @pytest.mark.parametrize("prefix", [[], [5, 6, 7, 8]], ids=["", "prefix"])
 @pytest.mark.parametrize("beam", [1, 3])
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
-def test_steps_equal_full_passes(family, beam, prefix, first_steps, monkeypatch):
+def test_steps_equal_full_passes(family, beam, prefix, first_steps, packed, monkeypatch):
     """Beams continue one another at random, sentences leave, and with little room slots are swept out and room is made."""
     monkeypatch.setattr(beam_cache, "FIRST_STEPS", first_steps)
     _, model = model_pair(family)
@@ -36,9 +45,8 @@ def test_steps_equal_full_passes(family, beam, prefix, first_steps, monkeypatch)
     cache = BeamCache(
         model.decoder.settings, torch.tensor(LENGTHS), beam, 20, torch.float32, before(model, prefix) if prefix else None
     )
-    features = model.decoder.features(rows, cache)
+    last = read(model, rows, cache, packed)
     texts = [[prefix + row[:length].tolist()] * beam for row, length in zip(rows, LENGTHS)]
-    last = features[torch.arange(4), torch.tensor(LENGTHS) - 1]
     assert torch.allclose(last, full(model, [beams[0] for beams in texts]), atol=1e-5)
     parents = None
     for step in range(20):

@@ -118,6 +118,14 @@ def test_a_batch_gives_what_its_sentences_give_alone(family, way):
         assert all(len(h[0]["tokens"]) <= int(1.5 * length) + 2 for h, length in zip(together, LENGTHS))
 
 
+def test_padding_of_prompts_is_not_computed():
+    _, model = model_pair("llama")
+    rows = []
+    model.decoder.layers[0].fc1.register_forward_hook(lambda layer, given, out: rows.append(given[0].numel() // given[0].size(-1)))
+    generate(model, prompts(*LENGTHS), settings(beam=3))
+    assert rows[0] == sum(LENGTHS) and rows[1] == 3 * len(LENGTHS)
+
+
 @pytest.mark.parametrize("beam", [1, 4])
 def test_samples_do_not_depend_on_the_order_that_prompts_come_in(beam):
     """fairseq-interactive sorts what it has read by length, and numbers nothing. The same prompt again has other samples."""
@@ -262,10 +270,12 @@ def test_the_programs_flag_for_bf16_is_known(text_data):
     assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
 
 
-def test_unmerged_updates_count_in_thin_products_too():
-    """Eight and more rows are multiplied in another way; so are the layers of LoRA."""
+@pytest.mark.parametrize("count", [9, 14])
+def test_unmerged_updates_count_in_thin_products_too(count, monkeypatch):
+    """Four and more rows are multiplied in other ways; so are the layers of LoRA."""
+    monkeypatch.setattr("sharp_plugins.generation.thin_products.SMALL", 0)
     _, model = model_pair("gpt2")
-    rows = prompts(*[6] * 9)
+    rows = prompts(*[6] * count)
     plain = generate(model, rows, settings(beam=1))
     add_lora(model, LoRASettings(rank=2, alpha=8, target="q_proj,v_proj,fc1"))
     for name, p in model.named_parameters():
@@ -354,6 +364,7 @@ def test_flags_that_mean_nothing_are_refused_by_name(name):
         ({"sampling": True, "sampling_topp": -0.5}, {}, "--sampling-topp must be from 0 to 1"),
         ({"max_len_a": math.inf}, {}, "--max-len-a must be a number that is not negative, and is inf"),
         ({}, {"repetition_penalty": 0.0}, "--repetition-penalty must"),
+        ({"beam": 5}, {"lookup_tokens": 4}, "--lookup-tokens is for greedy search"),
     ],
 )
 def test_flags_out_of_range_are_named(flags, more, words):
@@ -371,6 +382,8 @@ def test_flags_become_settings():
         stops=(EOS, 4, 7), never=(PAD,), beam=4, nbest=2, max_len_a=0.5, max_len_b=9, min_len=2, length_penalty=0.8,
         normalize=False, rules="lora", no_repeat_ngram=3, repetition_penalty=1.5, unk=3, unk_penalty=1.0, temperature=0.5,
     )  # fmt: skip
+    greedy = settings_of(GenerationConfig(beam=1), dictionary(), GenerationFlags(lookup_tokens=0))
+    assert greedy.lookup_tokens == 0 and found.lookup_tokens is None
     sampling = settings_of(GenerationConfig(sampling=True, sampling_topk=4, sampling_topp=0.9), dictionary())
     assert (sampling.sampling, sampling.top_k, sampling.top_p) == (True, 4, 0.9)
 

@@ -89,7 +89,7 @@ def test_fewer_symbols_than_beams():
 def test_greedy_search_is_beam_search_with_one_beam(choice):
     settings = SearchSettings(**{"stops": (2,), "never": (1,), "beam": 1, "min_len": 2, "no_repeat_ngram": 2, **choice})
     limits, found = torch.tensor([9, 4, 12]), []
-    assert GreedySearch.serves(settings)
+    assert settings.is_greedy
     for kind in (GreedySearch, BeamSearch):
         way, generator = kind(settings, limits), torch.Generator().manual_seed(0)
         while way.length < 12:
@@ -222,6 +222,10 @@ def test_samples_end_by_themselves():
         ("rules", {"rules": "mine"}),
         ("rules", {"sampling": True, "rules": "lora"}),
         ("early_stopping", {"rules": "lora", "early_stopping": "never"}),
+        ("lookup_tokens", {"beam": 1, "lookup_tokens": -1}),
+        ("lookup_tokens", {"beam": 2, "lookup_tokens": 3}),
+        ("lookup_tokens", {"beam": 1, "sampling": True, "lookup_tokens": 3}),
+        ("lookup_tokens", {"beam": 1, "rules": "lora", "lookup_tokens": 3}),
         ("stops", {"never": (2,)}),
     ],
 )

@@ -79,6 +79,16 @@ def test_outputs_are_those_of_a_cpu(name, way):
             assert torch.allclose(a["positional_scores"], b["positional_scores"], atol=1e-3)
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_guesses_that_are_asked_for_change_nothing(name):
+    model = Model(**MODELS[name]).cuda()
+    for place in range(len(LENGTHS)):
+        rows = slice(place, place + 1)
+        [[plain]], [[found]] = (generate(model, "cuda", rows, beam=1, lookup_tokens=guesses) for guesses in (None, 5))
+        assert found["tokens"].tolist() == plain["tokens"].tolist()
+        assert torch.allclose(found["positional_scores"], plain["positional_scores"], atol=1e-3)
+
+
 @pytest.mark.parametrize("rows", [slice(None), slice(1, 2)], ids=["padded", "one"])
 @pytest.mark.parametrize("beam", [1, 5])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
@@ -101,7 +111,8 @@ def test_scores_are_those_of_one_pass(name, dtype, beam, rows):
             torch.testing.assert_close(hypothesis["positional_scores"].cpu().double(), expected, rtol=0, atol=tolerance)
 
 
-def test_the_host_waits_every_few_steps_at_most():
+@pytest.mark.parametrize("beam, rows", [(4, slice(None)), (1, slice(None)), (1, slice(1, 2))], ids=["beams", "greedy", "one"])
+def test_the_host_waits_every_few_steps_at_most(beam, rows):
     model = Model().cuda()
 
     def waits(steps):
@@ -109,7 +120,7 @@ def test_the_host_waits_every_few_steps_at_most():
         try:
             with warnings.catch_warnings(record=True) as found:
                 warnings.simplefilter("always")
-                generate(model, "cuda", beam=4, min_len=steps, max_len_b=steps, no_repeat_ngram=3)
+                generate(model, "cuda", rows, beam=beam, min_len=steps, max_len_b=steps, no_repeat_ngram=3)
         finally:
             torch.cuda.set_sync_debug_mode("default")
         return len(found)

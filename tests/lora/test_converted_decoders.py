@@ -4,6 +4,7 @@ import published_decoders as small
 import pytest
 import torch
 import toy  # noqa: F401  registers the plugin
+from parameters import as_after_training
 
 from sharp_plugins.convert.decoder_backbone import load_decoder, load_decoder_model
 from sharp_plugins.convert.decoder_conversion import convert_decoder
@@ -46,11 +47,7 @@ class Both:
     def adapter(self, directory, config):
         """PEFT's files, with values as after training; returns PEFT's model."""
         model = peft.get_peft_model(self.model(), config).eval()
-        torch.manual_seed(5)
-        with torch.no_grad():
-            for p in model.parameters():
-                if p.requires_grad:
-                    p.add_(0.1 * torch.randn_like(p))
+        as_after_training(model, by=0.1)
         model.save_pretrained(directory)
         return model
 

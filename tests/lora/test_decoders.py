@@ -6,6 +6,7 @@ import re
 import decoders
 import pytest
 import torch
+from parameters import as_after_training
 from torch import nn
 
 from sharp_plugins.lora import decoder_adapters
@@ -51,11 +52,7 @@ class Both:
         """An adapter as PEFT writes it, with values as after training; returns PEFT's model."""
         config = {"task_type": "CAUSAL_LM", **({"r": 2, "lora_alpha": 6} if cls == "LoraConfig" else {}), **config}
         model = peft.get_peft_model(self.their_model(), getattr(peft, cls)(**config)).eval()
-        torch.manual_seed(5)
-        with torch.no_grad():
-            for p in model.parameters():
-                if p.requires_grad:
-                    p.add_(0.3 * torch.randn_like(p))
+        as_after_training(model)
         model.save_pretrained(directory)
         return model
 
@@ -170,11 +167,7 @@ def test_the_decoder_alone_has_an_adapter_too(tmp_path, both):
     decoder = getattr(both.their_model(), both.theirs.base_model_prefix)
     config = peft.LoraConfig(r=2, lora_alpha=6, target_modules=QV[both.published.family])
     model = peft.get_peft_model(decoder, config)
-    torch.manual_seed(5)
-    with torch.no_grad():
-        for p in model.parameters():
-            if p.requires_grad:
-                p.add_(0.3 * torch.randn_like(p))
+    as_after_training(model)
     model.save_pretrained(tmp_path)
     state, settings = both.read(tmp_path)
     theirs = both.their_model()
@@ -201,12 +194,7 @@ def trained(both, settings):
     model = both.model(settings=None)
     add_lora(model, settings)
     mark_only_lora_as_trainable(model, settings)
-    torch.manual_seed(3)
-    with torch.no_grad():
-        for p in model.parameters():
-            if p.requires_grad:
-                p.add_(0.3 * torch.randn_like(p))
-    return model.eval()
+    return as_after_training(model, seed=3).eval()
 
 
 def save(both, model, settings, directory):

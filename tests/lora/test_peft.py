@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from parameters import as_after_training
 from peft_models import build, lora_model, outputs, their_adapter
 from torch import nn
 
@@ -19,12 +20,7 @@ def trained(arch, settings, seed=0):
     model = build(arch, seed)
     add_lora(model, settings)
     mark_only_lora_as_trainable(model, settings)
-    torch.manual_seed(5)
-    with torch.no_grad():
-        for p in model.parameters():
-            if p.requires_grad:
-                p.add_(0.3 * torch.randn_like(p))
-    return model
+    return as_after_training(model)
 
 
 def save(model, settings, directory):

@@ -6,6 +6,7 @@ import published
 import pytest
 import torch
 from fairseq import checkpoint_utils
+from parameters import as_after_training
 from processes import checkpoint
 from safetensors.torch import load_file
 
@@ -47,11 +48,7 @@ class Published:
         """An adapter as PEFT writes it, with values as after training; returns PEFT's model."""
         config = {"r": 2, "lora_alpha": 6, **config}
         model = peft.get_peft_model(self.model(auto, **(changes or {})), peft.LoraConfig(**config)).eval()
-        torch.manual_seed(5)
-        with torch.no_grad():
-            for p in model.parameters():
-                if p.requires_grad:
-                    p.add_(0.3 * torch.randn_like(p))
+        as_after_training(model)
         model.save_pretrained(directory)
         return model
 

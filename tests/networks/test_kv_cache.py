@@ -36,6 +36,14 @@ def test_in_parts_as_at_once(model, tokens, lengths):
     assert cache.length == cache.read == sum(lengths)
 
 
+def test_what_is_forgotten_leaves_no_trace(model, tokens):
+    cache = KVCache()
+    read(model, cache, torch.cat([tokens[:, :5], tokens[:, 9:12]], dim=1), 5, 3)
+    cache.forget(3)
+    assert cache.length == 5
+    torch.testing.assert_close(read(model, cache, tokens[:, 5:9], 2, 2), model(tokens[:, :9])[:, 5:], rtol=1e-4, atol=1e-5)
+
+
 def test_memory_grows_by_blocks(model, tokens):
     cache = KVCache()
     model(tokens[:, :2], cache)
