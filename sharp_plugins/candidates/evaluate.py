@@ -117,7 +117,7 @@ class Checkpoint:
             found = score_candidates(decoder, [dataset[row] for row in rows], pad)
             scores.update(zip(rows, (each.cpu() for each in found)))
             now = time.monotonic()
-            if now - told > EVERY:
+            if now - told > EVERY and len(scores) < len(order):
                 told = now
                 self.tell(f"{split}: {len(scores)} of {len(order)} examples, {len(scores) / (now - begin):.1f} a second")
         self.tell(f"{split}: {len(order)} examples, {len(order) / max(time.monotonic() - begin, 1e-9):.1f} a second")

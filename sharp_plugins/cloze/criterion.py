@@ -8,7 +8,7 @@ class y, and the loss of a sentence is -log p(y | x). Nothing of a new layer is 
 The head is computed at the masks alone. R-Drop, R3F, FreeLB and SMART on it are ``rdrop_cloze`` and so on: their divergence is over
 the classes.
 
-Source: "Making Pre-trained Language Models Better Few-shot Learners" (Gao et al. 2021), Eq. 1 (section 5.1 there); MeZO's
+Source: "Making Pre-trained Language Models Better Few-shot Learners" (Gao et al. 2021), with its code; MeZO's
 ``medium_models`` train and score so.
 """
 

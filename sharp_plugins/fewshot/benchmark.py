@@ -5,13 +5,15 @@ OUT/TASK/METHOD/k=K/seedN         one run each; of decoders examples=N in the pl
 """
 
 import math
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence
 
 from sharp_plugins.fewshot.arguments import Source, add_data_arguments, source_of
-from sharp_plugins.fewshot.data import ANSWER, DATA, evaluated_in, settings_of
+from sharp_plugins.fewshot.data import DATA, settings_of
 from sharp_plugins.fewshot.family import read_family
 from sharp_plugins.fewshot.sampling import SEEDS
+from sharp_plugins.fewshot.stages import answers, score_backbone, score_checkpoint
 from sharp_plugins.fewshot.task import CANDIDATES, CLOZE, GENERATION, KINDS, TEACHER_FORCING, Task
 from sharp_plugins.fewshot.task_files import named_tasks
 from sharp_plugins.files.text import read_json
@@ -25,7 +27,6 @@ from sharp_plugins.runs.stages import Stage, train
 from sharp_plugins.runs.store import Run, stored
 
 ZERO_SHOT = "zero-shot"
-GENERATED = "generated.txt"
 # fairseq's task and criterion, by how a task is trained.
 PARTS = {
     CLOZE: {"task": {"_name": "cloze"}, "criterion": {"_name": "cloze"}},
@@ -163,7 +164,11 @@ class FewShot(Benchmark):
         home = self.args.backbone.resolve()
         config["task"]["data"] = str(self._data_of(run.record) / DATA)
         config["checkpoint"]["finetune_from_model"] = str(home / "model.pt")
-        if not config["optimization"].get("max_update"):
+        if run.record.method == ZERO_SHOT:
+            # It is one run, whatever --set and --sweep say of training.
+            own = {part: of for part, of in self.family.run.items() if part not in ("common", "checkpoint", "task")}
+            config.update(deepcopy({**own, "model": {**own.get("model", {}), **self.model}}))
+        elif not config["optimization"].get("max_update"):
             config["optimization"]["max_update"] = self._updates(config, run)
 
     def _updates(self, config: Dict, run: Run) -> int:
@@ -172,36 +177,20 @@ class FewShot(Benchmark):
         if not epochs or not batch:
             raise ValueError("--set optimization.max_update is needed where max_epoch or dataset.batch_size is not set")
         stamp = self._data_of(run.record) / STAMP
-        rows = read_json(stamp)["rows"] if stamp.is_file() else {}
+        # Without data there is nothing to train: the config is only looked at.
+        rows = read_json(stamp)["rows"]["train"] if stamp.is_file() else 1
         every = (config["optimization"].get("update_freq") or [1])[-1]
-        # An untrained model has no training set: the number is its own settings' alone.
-        return epochs * math.ceil(math.ceil(rows.get("train", 1) / batch) / every)
+        return epochs * math.ceil(math.ceil(rows / batch) / every)
 
     # ---- stages and results
 
     def stages(self, run: Run) -> Sequence[Stage]:
-        task, directory = self.source.tasks[run.record.task], self._data_of(run.record)
-        device = ["--device", "cpu"] if run.config["common"].get("cpu") else []
+        task, sample = self.source.tasks[run.record.task], self._data_of(run.record)
         is_zero_shot = run.record.method == ZERO_SHOT
-        training = [] if is_zero_shot else [train(run)]
+        home, training = self.args.backbone.resolve(), [] if is_zero_shot else [train(run)]
         if task.metric == "f1":
-            path = str(self.args.backbone.resolve() / "model.pt") if is_zero_shot else BEST
-            return [*training, self._generate(run, directory / DATA, path), _score_answers(directory / DATA)]
-        if is_zero_shot:
-            command = ["zero-shot", str(self.args.backbone.resolve()), str(directory), "--json", SCORES, *device]
-            return [Stage("evaluate", ["python", "-m", "sharp_plugins.fewshot", *command], SCORES, title="scoring the backbone")]
-        package = "cloze" if task.kind == CLOZE else "candidates"
-        command = ["python", "-m", f"sharp_plugins.{package}", "evaluate", BEST, str(directory / evaluated_in(task))]
-        command += ["--splits", "valid", "test", "--json", SCORES, *device]
-        return [*training, Stage("evaluate", command, SCORES, title="scoring the best checkpoint")]
-
-    def _generate(self, run: Run, data: Path, path: str) -> Stage:
-        """Greedy search, as MeZO's code writes SQuAD's answers, empty ones too."""
-        common = run.config["common"]
-        command = ["fairseq-generate", str(data), "--user-dir", common["user_dir"], "--task", "prompted_generation", "--path", path]
-        command += ["--gen-subset", "test", "--beam", "1", "--max-len-b", str(ANSWER), "--min-len", "0"]
-        command += ["--batch-size", "16", "--required-batch-size-multiple", "1", *(["--cpu"] if common.get("cpu") else [])]
-        return Stage("generate", command, GENERATED, takes_output=True, title="writing the answers")
+            return [*training, *answers(run, sample, str(home / "model.pt") if is_zero_shot else BEST)]
+        return [*training, score_backbone(run, sample, home) if is_zero_shot else score_checkpoint(run, sample, task)]
 
     def collect(self, run: Run) -> Dict[str, Dict[str, float]]:
         scores = read_json(run.directory / SCORES)
@@ -249,8 +238,3 @@ class FewShot(Benchmark):
             }
             lines.append(f"The masked-language-model head: {'; '.join(words.get(head, head) for head in sorted(heads))}.")
         return lines
-
-
-def _score_answers(data: Path) -> Stage:
-    command = ["python", "-m", "sharp_plugins.candidates", "answers", GENERATED, "--data", str(data), "--json", SCORES]
-    return Stage("score", command, SCORES, title="scoring the answers")

@@ -5,8 +5,7 @@ import json
 import choices
 import prompts
 import pytest
-import toy
-from processes import assert_close, console, last, line, start, start_ranks, stats
+from processes import assert_close, last, line, start, start_ranks, stats
 
 pytestmark = pytest.mark.slow
 
@@ -27,13 +26,9 @@ def test_training_validation_and_evaluation(data, backbone, tmp_path):
     scores = tmp_path / "scores.json"
     assert choices.run("evaluate", tmp_path / "checkpoint_best.pt", data, "--splits", "valid", "--json", scores) == 0
     ours = json.loads(scores.read_text())["valid"]
-    best = max(found, key=lambda entry: entry["valid_accuracy"])  # the first of equals, as fairseq keeps it
+    best = max(reversed(found), key=lambda entry: entry["valid_accuracy"])  # the last of equals, as fairseq keeps it
     assert ours["accuracy"] == pytest.approx(best["valid_accuracy"], abs=0.01)
-    more = ["--user-dir", toy.PLUGIN, "--task", "candidates", "--path", tmp_path / "checkpoint_best.pt", "--cpu"]
-    more += ["--batch-size", "3", "--log-format", "json"]
-    (entry,) = stats(console("fairseq-validate", data, *more, directory=tmp_path), "valid")
-    assert entry["valid_loss"] == pytest.approx(ours["loss"], abs=2e-3)
-    assert entry["valid_accuracy"] == pytest.approx(ours["accuracy"], abs=0.01)
+    assert ours["loss"] == pytest.approx(best["valid_loss"], abs=2e-3)
 
 
 def test_two_ranks_equal_one(data, tmp_path):
