@@ -28,7 +28,7 @@ from sharp_plugins.runs.stages import RunFailed
 from sharp_plugins.webnlg import benchmark, prepare
 from sharp_plugins.webnlg.__main__ import main
 
-SCORES = {"bleu": 20.0, "chrf": 30.0, "ter": 70.0, "count": 3}
+SCORES = {"bleu": 20.0, "chrf": 30.0, "ter": 70.0}
 
 
 def write_corpus(directory, **sizes):
@@ -59,7 +59,7 @@ def call(corpus, tmp_path, monkeypatch):
                 state["extra_state"]["val_loss"] = 4.0
                 torch.save(state, path)
         else:
-            (run.directory / stage.makes).write_text(json.dumps(dict.fromkeys(call.groups, SCORES)))
+            (run.directory / stage.makes).write_text(json.dumps({"sacrebleu": dict.fromkeys(call.groups, SCORES)}))
         stages._mark(run, {**stages._marks(run), stage.name: list(stage.command)})
 
     def prepared(data, out, vocab_size):
@@ -73,7 +73,7 @@ def call(corpus, tmp_path, monkeypatch):
         done.clear()
         return main(["run", "--data", str(data), "--out", str(call.out), "--cpu", *shlex.split(line)])
 
-    call.done, call.out, call.groups, call.prepared = done, tmp_path / "out", list(benchmark.GROUPS), []
+    call.done, call.out, call.groups, call.prepared = done, tmp_path / "out", list(benchmark.OF_SCORES), []
     call.before = lambda run, stage: None
     return call
 
@@ -234,7 +234,7 @@ def test_a_method_that_fails_does_not_stop_the_others(call, capsys):
 
 
 def test_groups_that_a_corpus_does_not_tell_apart_are_left_out(call, capsys):
-    call.groups = ["test"]
+    call.groups = ["all"]
     assert call("--methods base --seeds 1 2") == 0
     assert "seen" not in capsys.readouterr().out.split("\n| method")[1]
 
@@ -342,9 +342,12 @@ def test_scores_of_generated_text(corpus, tmp_path, capsys):
     (tmp_path / "generated.txt").write_text("\n".join(reversed(lines)) + "\n")
     flags = ["score", str(tmp_path / "generated.txt"), "--data", str(corpus)]
     assert main([*flags, "--json", str(tmp_path / "scores.json")]) == 0
-    assert capsys.readouterr().out.splitlines()[0] == "test: BLEU 100.00, chrF++ 100.00, TER 0.00 (9 inputs)"
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0] == "test: 9 inputs, 6 seen, 3 unseen"
+    assert [cell.strip() for cell in shown[4].split("|")[1:5]] == ["sacrebleu", "100.00", "100.00", "0.00"]
     scores = json.loads((tmp_path / "scores.json").read_text())
-    assert {group: values["count"] for group, values in scores.items()} == {"test": 9, "test-seen": 6, "test-unseen": 3}
+    assert scores["counts"] == {"all": 9, "seen": 6, "unseen": 3}
+    assert scores["sacrebleu"]["all"] == pytest.approx({"bleu": 100, "chrf": 100, "ter": 0})
     (tmp_path / "generated.txt").write_text("\n".join(lines[:-1]))
     assert main(flags) == 1 and "8 hypotheses for 9 inputs" in capsys.readouterr().err
 
