@@ -85,6 +85,7 @@ if __name__ == "__main__":  # examples/environment.sh reads FAIRSEQ
             "sharp_plugins": [
                 "py.typed",
                 "glue/configs/*/*.yaml",
+                "sts/configs/*.yaml",
                 "fewshot/settings/*/*.yaml",
                 "fewshot/tasks/*/*.yaml",
                 "cloze/layouts/*.yaml",

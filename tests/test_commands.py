@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 HELP = ["sharp_plugins.convert", "sharp_plugins.lora", "sharp_plugins.glue", "sharp_plugins.webnlg"]
 HELP += ["sharp_plugins.webnlg.parallel", "sharp_plugins.text.pieces", "sharp_plugins.prompted", "sharp_plugins.cloze"]
-HELP += ["sharp_plugins.candidates", "sharp_plugins.fewshot"]
+HELP += ["sharp_plugins.candidates", "sharp_plugins.fewshot", "sharp_plugins.sts"]
 
 
 def run(*arguments, status=0, **environment):

@@ -15,7 +15,7 @@ from sharp_plugins.candidates.scoring import score_candidates
 from sharp_plugins.candidates.task import Candidates
 from sharp_plugins.files.text import parse_json, text_lines
 from sharp_plugins.models.decoder_check import check_decoder
-from sharp_plugins.runs.evaluation import load_model, read_state
+from sharp_plugins.models.loading import load_model, read_state
 
 # Seconds between two lines about the progress.
 EVERY = 10.0

@@ -14,10 +14,10 @@ PROGRAM = "python -m sharp_plugins.glue"
 
 
 def run_prepare(args) -> None:
-    from sharp_plugins.convert.backbone import load_backbone  # here and below, so that --help imports no fairseq
     from sharp_plugins.glue.binarize import prepare
     from sharp_plugins.glue.download import download
     from sharp_plugins.glue.reader import find_files
+    from sharp_plugins.text.encoder_directory import load_backbone  # here and below, so that --help imports no fairseq
 
     tasks, backbone = [find_task(name) for name in args.tasks], load_backbone(args.backbone)
     for task in tasks:  # before any is written

@@ -45,7 +45,7 @@ class Glue(Benchmark):
         parser.add_argument("--submission", action="store_true", help=words)
 
     def begin(self, args) -> None:
-        from sharp_plugins.convert.backbone import load_backbone  # here and below, so that --help imports no fairseq
+        from sharp_plugins.text.encoder_directory import load_backbone  # here and below, so that --help imports no fairseq
 
         self.args, self.backbone, self.prepared = args, load_backbone(args.backbone), {}
         self._settings = {task: read_settings(args.configs / self.backbone.family, task, GLUE_NEEDS) for task in args.tasks}

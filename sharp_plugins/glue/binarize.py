@@ -15,13 +15,13 @@ from typing import Dict, Sequence
 
 from fairseq.data import Dictionary
 
-from sharp_plugins.convert.backbone import Backbone
 from sharp_plugins.files.writing import sha256, write_text
 from sharp_plugins.glue.reader import Row, find_files, is_stand_in, read
 from sharp_plugins.glue.tasks import MOST, TASKS, Task
 from sharp_plugins.runs import prepared
 from sharp_plugins.runs.prepared import Prepared, make_once
 from sharp_plugins.text.binarized import indices_of, save, shorten
+from sharp_plugins.text.encoder_directory import Backbone
 
 # Changed with what is written, so that data of an earlier version are made anew.
 FORMAT = 2

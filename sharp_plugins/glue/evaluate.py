@@ -9,7 +9,7 @@ from sharp_plugins.files.checkpoint_config import config_of
 from sharp_plugins.glue.submission import write_submission
 from sharp_plugins.glue.tasks import TASKS, Task
 from sharp_plugins.models.encoder_sizes import check_encoder
-from sharp_plugins.runs.evaluation import by_length, load_model, read_state
+from sharp_plugins.models.loading import by_length, load_model, read_state
 from sharp_plugins.runs.metrics import scores
 from sharp_plugins.runs.prepared import Prepared
 

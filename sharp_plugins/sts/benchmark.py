@@ -60,8 +60,8 @@ class SentenceSimilarity(Benchmark):
 
     def begin(self, args) -> None:
         from sharp_plugins.contrastive.lines import read_texts  # here and below, so that --help imports no fairseq
-        from sharp_plugins.convert.backbone import load_backbone
         from sharp_plugins.sts.sets import read_set
+        from sharp_plugins.text.encoder_directory import load_backbone
 
         self.args, self.backbone = args, load_backbone(args.backbone)
         self.texts = len(read_texts(args.text))
@@ -132,6 +132,6 @@ class SentenceSimilarity(Benchmark):
         task = self._settings["task"]
         vector = f"A sentence's vector: {task['pooling']}, of at most {task['max_length']} symbols in training."
         return (
-            f"Backbone: {self.args.backbone.name}; {UNTRAINED} is the encoder as it is. {vector} Correlations are over all pairs of a "
-            "year. The last weights are measured, and --sweep chooses on STS-B's development set."
+            f"Backbone: {self.args.backbone.name}; {UNTRAINED} is the encoder as it is. {vector} Correlations are over all "
+            "pairs of a year. The last weights are measured, and --sweep chooses on STS-B's development set."
         )

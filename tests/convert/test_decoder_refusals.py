@@ -260,7 +260,7 @@ def test_numbers_too_large_for_fp16(directories, tmp_path, capsys):
 
 
 def test_an_encoder_is_no_decoder_and_a_decoder_no_encoder(directories, tmp_path, capsys):
-    from sharp_plugins.convert.backbone import load_backbone
+    from sharp_plugins.text.encoder_directory import load_backbone
 
     published.write_bert(tmp_path / "bert")
     assert main([str(tmp_path / "bert"), str(tmp_path / "encoder"), "--dtype", "bf16"]) == 1

@@ -17,7 +17,6 @@ import torch
 from fairseq import checkpoint_utils
 
 from sharp_plugins.convert.__main__ import main as convert
-from sharp_plugins.convert.backbone import load_backbone
 from sharp_plugins.convert.conversion import convert as converted
 from sharp_plugins.files import safe_load
 from sharp_plugins.files.tensors import read_safetensors, read_torch
@@ -27,6 +26,7 @@ from sharp_plugins.glue.binarize import prepare
 from sharp_plugins.glue.tasks import TASKS
 from sharp_plugins.host import loading
 from sharp_plugins.lora.__main__ import main as lora
+from sharp_plugins.text.encoder_directory import load_backbone
 
 pytest.importorskip("tokenizers")
 safetensors = pytest.importorskip("safetensors.torch")

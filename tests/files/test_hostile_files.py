@@ -19,7 +19,6 @@ import pytest
 import torch
 
 from sharp_plugins.convert.__main__ import main as convert
-from sharp_plugins.convert.backbone import load_backbone
 from sharp_plugins.glue.__main__ import main as glue
 from sharp_plugins.glue.binarize import prepare, read_prepared
 from sharp_plugins.glue.evaluate import Checkpoint
@@ -30,6 +29,7 @@ from sharp_plugins.runs.methods import find_method
 from sharp_plugins.runs.prepared import STAMP
 from sharp_plugins.runs.record import Record, Result
 from sharp_plugins.runs.store import Run, begin, load_results, save_result
+from sharp_plugins.text.encoder_directory import load_backbone
 from sharp_plugins.text.tokenizer import Tokenizer
 
 pytest.importorskip("tokenizers")

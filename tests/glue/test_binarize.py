@@ -11,11 +11,11 @@ from fairseq import tasks
 from fairseq.tasks.sentence_prediction import SentencePredictionConfig
 from omegaconf import OmegaConf
 
-from sharp_plugins.convert.backbone import load_backbone
 from sharp_plugins.glue.__main__ import main
 from sharp_plugins.glue.binarize import prepare, read_prepared
 from sharp_plugins.glue.tasks import TASKS
 from sharp_plugins.runs.prepared import STAMP
+from sharp_plugins.text.encoder_directory import load_backbone
 
 BOS, EOS = 0, 2
 

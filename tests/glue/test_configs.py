@@ -6,7 +6,6 @@ import glue_files
 import pytest
 from omegaconf import OmegaConf
 
-from sharp_plugins.convert.backbone import load_backbone
 from sharp_plugins.glue.benchmark import CONFIGS, GLUE_NEEDS, Glue
 from sharp_plugins.glue.binarize import prepare
 from sharp_plugins.glue.tasks import TASKS
@@ -15,6 +14,7 @@ from sharp_plugins.runs.plan import Planner
 from sharp_plugins.runs.record import Record
 from sharp_plugins.runs.settings_check import check_config
 from sharp_plugins.runs.settings_files import read_settings
+from sharp_plugins.text.encoder_directory import load_backbone
 
 FAMILIES = ("bert", "roberta", "minilm")
 ORDER = ("MNLI", "QQP", "RTE", "QNLI", "MRPC", "CoLA", "SST-2", "STS-B")

@@ -10,12 +10,12 @@ import toy
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
-from sharp_plugins.convert.backbone import load_backbone
 from sharp_plugins.glue import evaluate
 from sharp_plugins.glue.__main__ import main
 from sharp_plugins.glue.binarize import prepare
 from sharp_plugins.glue.evaluate import Checkpoint
 from sharp_plugins.glue.tasks import TASKS
+from sharp_plugins.text.encoder_directory import load_backbone
 
 HEAD = "sentence_classification_head"
 
