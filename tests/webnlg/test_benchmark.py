@@ -342,9 +342,12 @@ def test_scores_of_generated_text(corpus, tmp_path, capsys):
     (tmp_path / "generated.txt").write_text("\n".join(reversed(lines)) + "\n")
     flags = ["score", str(tmp_path / "generated.txt"), "--data", str(corpus)]
     assert main([*flags, "--json", str(tmp_path / "scores.json")]) == 0
-    assert capsys.readouterr().out.splitlines()[0] == "test: BLEU 100.00, chrF++ 100.00, TER 0.00 (9 inputs)"
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0] == "test: 9 inputs, 6 seen, 3 unseen"
+    assert [cell.strip() for cell in shown[4].split("|")[1:5]] == ["sacrebleu", "100.00", "100.00", "0.00"]
     scores = json.loads((tmp_path / "scores.json").read_text())
-    assert {group: values["count"] for group, values in scores.items()} == {"test": 9, "test-seen": 6, "test-unseen": 3}
+    assert scores["counts"] == {"all": 9, "seen": 6, "unseen": 3}
+    assert scores["sacrebleu"]["all"] == pytest.approx({"bleu": 100, "chrf": 100, "ter": 0})
     (tmp_path / "generated.txt").write_text("\n".join(lines[:-1]))
     assert main(flags) == 1 and "8 hypotheses for 9 inputs" in capsys.readouterr().err
 

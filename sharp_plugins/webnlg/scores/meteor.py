@@ -66,7 +66,7 @@ def meteor_scores(
 
 
 def _run(program: Sequence[str], options: Sequence[str], system: System, rows: Sequence[int]) -> float:
-    references = [system.way.references("meteor", system.given[row], None) for row in rows]
+    references = [system.references[row] for row in rows]
     width = system.way.most or max(map(len, references))
     if system.way.name == "lora":
         references = [one + one[:1] * (width - len(one)) for one in references]

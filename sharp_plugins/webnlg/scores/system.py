@@ -22,9 +22,9 @@ class System:
     """
 
     def __init__(self, way: Way, hypotheses: Sequence[str], references: Sequence[Sequence[str]]):
-        self.way, self.given = way, references
-        self.metrics = way.metrics()
+        self.way, self.metrics = way, way.metrics()
         self.hypotheses = [way.hypothesis(text) for text in hypotheses]
+        self.references = [way.references(given) for given in references]
         self._rows: Dict[tuple, List[list]] = {}
         self.signatures: Dict[str, str] = {}  # how each number is made, as sacrebleu says it of the first group that is scored
 
@@ -34,10 +34,10 @@ class System:
         Args:
             group: the inputs' numbers, from 0.
         """
-        width = self.way.width(measure, [self.given[row] for row in group])
+        # The challenge fills references up to the most of the group that is scored. Only its BLEU asks for it.
+        width = max(len(self.references[row]) for row in group) if self.way.has_empty and measure == "bleu" else 0
         if (measure, width) not in self._rows:
-            references = [self.way.references(measure, one, width) for one in self.given]
-            streams = reference_streams(references)
+            streams = reference_streams([one + [""] * (width - len(one)) for one in self.references])
             self._rows[measure, width] = self.metrics[measure]._extract_corpus_statistics(self.hypotheses, streams)
             self.signatures.setdefault(measure, str(self.metrics[measure].get_signature()))
         return [self._rows[measure, width][row] for row in group]

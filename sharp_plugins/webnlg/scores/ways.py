@@ -60,12 +60,12 @@ class Way:
     Args:
         hypothesis, reference: what is done to a text.
         most: how many references of an input count at most; None: all.
-        has_empty: whether BLEU sees an empty text in the place of each reference that an input lacks.
+        has_empty: whether BLEU sees an empty text in the place of each reference that another input of the group has more.
         metrics: makes the metrics of `MEASURES`.
 
     >>> way = WAYS["challenge2017"]
-    >>> way.references("bleu", ["One.", "Two."], 3), way.references("ter", ["One.", "Two."], 3)
-    (['one .', 'two .', ''], ['one .', 'two .'])
+    >>> way.hypothesis("Bacon is in it."), way.references(["It's a BLT.", "Two.", "Three.", "Four."])
+    ('bacon is in it .', ["it ' s a blt .", 'two .', 'three .'])
     """
 
     name: str
@@ -75,14 +75,9 @@ class Way:
     has_empty: bool
     metrics: Callable[[], Dict[str, object]]
 
-    def width(self, measure: str, references: Sequence[Sequence[str]]) -> Optional[int]:
-        """How many references each input of a group has for *measure*; None: as many as it has."""
-        return min(self.most, max(map(len, references))) if self.has_empty and measure == "bleu" else None
-
-    def references(self, measure: str, references: Sequence[str], width: Optional[int]) -> List[str]:
-        """An input's references, prepared, filled up to *width* with empty texts."""
-        chosen = [self.reference(text) for text in references[: self.most]]
-        return chosen + [""] * ((width or 0) - len(chosen))
+    def references(self, given: Sequence[str]) -> List[str]:
+        """Those of an input's references that count, prepared."""
+        return [self.reference(text) for text in given[: self.most]]
 
 
 def _metrics(tokenize: str, smooth_method: str, ter=QuickTER) -> Callable[[], Dict[str, object]]:
