@@ -14,8 +14,8 @@ from sharp_plugins.runs.training_log import read_ends, read_trained_weights, rea
 from sharp_plugins.webnlg.fine_tuning import EPOCHS, SETTINGS, FineTuning
 from sharp_plugins.webnlg.linearise import LINEARISATIONS
 from sharp_plugins.webnlg.prompts import TEXTS
-from sharp_plugins.webnlg.results import metrics_of
-from sharp_plugins.webnlg.scratch import DEFAULT_SIZE, FT, SIZES, UNTRAINED, FromScratch
+from sharp_plugins.webnlg.results import FT, UNTRAINED, metrics_of
+from sharp_plugins.webnlg.scratch import DEFAULT_SIZE, SIZES, FromScratch
 
 GENERATED = "generated.txt"
 

@@ -19,10 +19,9 @@ from sharp_plugins.runs.methods import BASE, CRITERIONS
 from sharp_plugins.runs.record import Result
 from sharp_plugins.runs.stages import Stage
 from sharp_plugins.runs.store import Run
-from sharp_plugins.webnlg.prompts import OWN, Prompts, checksums, prepare_prompts, read_parts
+from sharp_plugins.webnlg.prompts import Data, Prompts, checksums, prepare_prompts, read_parts
 from sharp_plugins.webnlg.report import all_ways_tables
-from sharp_plugins.webnlg.results import papers
-from sharp_plugins.webnlg.scratch import FT, UNTRAINED
+from sharp_plugins.webnlg.results import FT, UNTRAINED, papers
 
 SETTINGS = Path(__file__).with_name("settings")
 # A family, as the converter names it -> the directory of its settings.
@@ -89,12 +88,13 @@ class FineTuning:
         }
 
     def prepare(self, out: Path) -> None:
-        self.data = {network: (out / "data" / how.name).resolve() for network, how in self.prompts.items()}
-        for how in dict.fromkeys(self.prompts.values()):
-            prepare_prompts(self.parts, how, self.home, out / "data" / how.name)
+        every = dict.fromkeys(self.prompts.values())
+        made = {how: prepare_prompts(self.parts, how, self.home, out / "data" / how.name) for how in every}
+        self.data = {network: made[how] for network, how in self.prompts.items()}
 
-    def data_of(self, run: Run) -> Path:
-        return self.data[_overlay(run.method.network)]
+    def data_of(self, run: Run) -> Data:
+        network = run.method.network
+        return self.data["adapter" if network in ("houlsby", "pfeiffer") else network]
 
     # ---- settings
 
@@ -109,7 +109,7 @@ class FineTuning:
             config["checkpoint"].update(best_checkpoint_metric="bleu", maximize_best_checkpoint_metric=True)
 
     def place(self, config: Dict, run: Run) -> None:
-        config["task"]["data"] = str(self.data_of(run) / "bin")
+        config["task"]["data"] = str(self.data_of(run).binarized)
         config["checkpoint"]["finetune_from_model"] = str(self.home / "model.pt")
         if self.args.epoch == "dev-bleu":
             config["task"]["eval_bleu_args"] = json.dumps(config.get("generation", {}))
@@ -120,24 +120,19 @@ class FineTuning:
 
     def _updates(self, config: Dict, run: Run) -> int:
         """Of all epochs: the learning rate and BAR's α fall to 0 at the last one."""
-        from sharp_plugins.prompted.prepared import read_prepared
-
         epochs, rows = config["optimization"].get("max_epoch"), config["dataset"].get("batch_size")
         if not epochs or not rows or config["dataset"].get("max_tokens"):
             raise ValueError(
                 "--set optimization.max_update is needed where optimization.max_epoch or dataset.batch_size is not set"
             )
         every = (config["optimization"].get("update_freq") or [1])[-1]
-        samples = read_prepared(self.data_of(run) / "bin").facts["train"]["samples"]
-        return epochs * math.ceil(math.ceil(samples / rows) / every)
+        return epochs * math.ceil(math.ceil(self.data_of(run).samples / rows) / every)
 
     def check(self, runs: Sequence[Run]) -> None:
         """Raise ValueError where no room is left for the texts that will be generated."""
-        from sharp_plugins.prompted.prepared import longest_prompt
-
         for run in runs:
             generation, model = run.config.get("generation", {}), run.config["model"]
-            longest = longest_prompt(self.data_of(run) / "bin", "test")
+            longest = self.data_of(run).longest_test
             most = int(generation.get("max_len_a", 0) * longest + generation.get("max_len_b", 200))
             room = self.backbone.max_positions - (int(model.get("prefix_length", 5)) if run.method.network == "prefix" else 0)
             if longest + most > room:
@@ -168,7 +163,7 @@ class FineTuning:
 
     def inputs(self, run: Run) -> Path:
         """The directory of the test inputs."""
-        return self.data_of(run) / OWN[1]
+        return self.data_of(run).inputs
 
     # ---- tables
 
@@ -224,7 +219,3 @@ def _prompts(own: Dict, changes: Dict, path: Path) -> Prompts:
 def _changed_prompts(args) -> Dict:
     given = {"format": args.format, "linearise": args.linearise, "texts": args.texts}
     return {name: value for name, value in given.items() if value is not None}
-
-
-def _overlay(network: Optional[str]) -> Optional[str]:
-    return "adapter" if network in ("houlsby", "pfeiffer") else network

@@ -69,6 +69,22 @@ class Prompts(NamedTuple):
         return self
 
 
+class Data(NamedTuple):
+    """What was made with one `Prompts`.
+
+    Attributes:
+        binarized: the directory that ``--task prompted_generation`` reads.
+        inputs: the directory with the test inputs.
+        samples: of the training set.
+        longest_test: symbols of the longest prompt of the test set.
+    """
+
+    binarized: Path
+    inputs: Path
+    samples: int
+    longest_test: int
+
+
 def read_parts(data: Path, most: Mapping[str, Optional[int]]) -> Dict[str, List[Entry]]:
     """A corpus's entries by split: of dev and test, those that are used. A test input that occurs several times is one with all its
     texts, as in LoRA's code.
@@ -122,7 +138,7 @@ def checksums(parts: Mapping[str, Sequence[Entry]]) -> Dict[str, str]:
 
 def prepare_prompts(
     parts: Mapping[str, Sequence[Entry]], how: Prompts, backbone: Path, out: Path, tell: Callable[[str], None] = print
-) -> None:
+) -> Data:
     """Make the data in *out*, unless they are there.
 
     Raises:
@@ -151,3 +167,6 @@ def prepare_prompts(
 
     if not make_once(out, source, OWN, make):
         tell(f"{out}: all data were there")
+    place = out.resolve() / "bin"
+    samples = prepared.read_prepared(place).facts["train"]["samples"]
+    return Data(place, out.resolve() / "inputs", samples, prepared.longest_prompt(place, "test"))

@@ -13,9 +13,11 @@ from sharp_plugins.runs.statistics import summarize
 from sharp_plugins.runs.store import key, stored
 from sharp_plugins.runs.table import markdown_table
 from sharp_plugins.runs.tables import mean_and_std
-from sharp_plugins.webnlg.results import GROUPS, MEASURES, WAYS, name_of_measure
+from sharp_plugins.webnlg.results import GROUPS, MEASURES, UNTRAINED, WAYS, name_of_measure
 
 MIB = 2**20
+TRAINING = ("seeds", "weights that train", "updates", "best update", "training, min", "memory, MiB")
+TRAINING += ("2\\|B\\|, first", "2\\|B\\|, last")
 BALANCEDNESS = (
     "2|B| = |‖B‖² − ‖A‖²| of LoRA's layers that are logged (the first, the middle and the last one), on average: at the first and "
     "at the last update that was logged. Minutes are of training and validation, and memory is the most that one run held."
@@ -54,26 +56,26 @@ def all_ways_tables(results: Sequence[Result]) -> str:
         if shown:
             rows = [[name, *_means(runs, shown)] for name, runs in by_label(results).items()]
             parts += [f"## {title}", markdown_table(["method", *(one.heading for one in shown)], rows)]
-    heads = ["method", "seeds", "weights that train", "updates", "best update", "training, min", "memory, MiB"]
-    rows = []
-    for name, runs in by_label(results).items():
-        best = [run.best_update for run in runs if run.best_update is not None]
-        trained = {run.notes.get("trained_weights") for run in runs} - {None}
-        held = [run.memory for run in runs if run.memory is not None]
-        rows.append(
-            [
-                name,
-                len(runs),
-                " / ".join(f"{number:,}" for number in sorted(trained)) or None,
-                f"{fmean(map(updates_of, runs)):.0f}",
-                f"{fmean(best):.0f}" if best else None,
-                f"{fmean(run.minutes for run in runs):.1f}",
-                f"{max(held) / MIB:.0f}" if held else None,
-                *_balancedness(runs),
-            ]
-        )
-    heads += ["2\\|B\\|, first", "2\\|B\\|, last"]
-    return "\n\n".join([*parts, "## Training", BALANCEDNESS, markdown_table(heads, rows)]) + "\n"
+    rows = [[name, *_training(runs)] for name, runs in by_label(results).items()]
+    return "\n\n".join([*parts, "## Training", BALANCEDNESS, markdown_table(["method", *TRAINING], rows)]) + "\n"
+
+
+def _training(runs: Sequence[Result]) -> List[Optional[str]]:
+    """The cells of `TRAINING`; empty where no run knows."""
+    best = [run.best_update for run in runs if run.best_update is not None]
+    held = [run.memory for run in runs if run.memory is not None]
+    trained = sorted({number for run in runs for number in [run.notes.get("trained_weights")] if isinstance(number, int)})
+    of_layers = [run.notes.get("balancedness") for run in runs]
+    ends = [pair for layers in of_layers if isinstance(layers, dict) for pair in layers.values()]
+    return [
+        f"{len(runs)}",
+        " / ".join(f"{number:,}" for number in trained) or None,
+        f"{fmean(map(updates_of, runs)):.0f}",
+        f"{fmean(best):.0f}" if best else None,
+        f"{fmean(run.minutes for run in runs):.1f}",
+        f"{max(held) / MIB:.0f}" if held else None,
+        *(f"{fmean(pair[end] for pair in ends):.3f}" if ends else None for end in (0, 1)),
+    ]
 
 
 def by_label(results: Sequence[Result]) -> Dict[str, List[Result]]:
@@ -87,15 +89,9 @@ def _means(runs: Sequence[Result], measures: Sequence[Measure]) -> List[str]:
     return [mean_and_std(summarize([one.of(run) for run in runs], one.higher_is_better)) for one in measures]
 
 
-def _balancedness(runs: Sequence[Result]) -> List[Optional[str]]:
-    """The first and last values, on average over the layers that are logged and the seeds."""
-    ends = [pair for run in runs for pair in (run.notes.get("balancedness") or {}).values()]
-    return [f"{fmean(pair[end] for pair in ends):.3f}" if ends else None for end in (0, 1)]
-
-
 def updates_of(result: Result) -> int:
     """The one update of what is untrained has a learning rate of 0."""
-    return 0 if result.updates == 1 else result.updates
+    return 0 if result.record.method == UNTRAINED else result.updates
 
 
 def write_report(out: Path, results: Sequence[Result], benchmark) -> List[Path]:

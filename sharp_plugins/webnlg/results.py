@@ -4,6 +4,8 @@ from typing import Dict, List
 
 from sharp_plugins.runs.record import Measure
 
+# Methods of the benchmark's own: full fine-tuning of a published decoder; and one update with a learning rate of 0.
+FT, UNTRAINED = "ft", "untrained"
 # Groups of test inputs, as the scores name them -> how their split is called in results; and in headings.
 SPLITS = {"all": "test", "seen": "test-seen", "unseen": "test-unseen"}
 GROUPS = {"test": "", "test-seen": ", seen", "test-unseen": ", unseen"}

@@ -13,13 +13,13 @@ from sharp_plugins.runs.stages import Stage
 from sharp_plugins.runs.store import Run
 from sharp_plugins.webnlg.prepare import prepare, source_of
 from sharp_plugins.webnlg.report import results_table
-from sharp_plugins.webnlg.results import sacrebleus
+from sharp_plugins.webnlg.results import FT, UNTRAINED, sacrebleus
 
 SETTINGS = Path(__file__).with_name("settings")
 # Sizes of model and training, each a file of settings, with the number of sentencepiece's pieces.
 SIZES = {"small": 800, "webnlg": 2000}
 DEFAULT_SIZE = "webnlg"
-UNTRAINED, FT, MERGED = "untrained", "ft", "merged.pt"
+MERGED = "merged.pt"
 # Flags that mean nothing here, with what they are where they are not given.
 BACKBONES_OWN = {"format": None, "linearise": None, "texts": None, "epoch": "dev-loss", "dev_inputs": None, "test_inputs": None}
 # A batch size multiple above 1 makes some builds of fairseq lose the last sentences.
