@@ -51,7 +51,7 @@ def read_flags(text: str, task_flags: GenerationFlags) -> Tuple[Any, GenerationF
         ValueError: it is no JSON object, or has a name or a value that no generation flag has.
 
     >>> flags, more = read_flags('{"max_len_b": 64, "beam_rules": "lora"}', GenerationFlags(stop_symbols="x"))
-    >>> flags.beam, flags.max_len_b, more.beam_rules, more.stop_symbols
+    >>> flags.beam, flags.max_len_b, str(more.beam_rules), more.stop_symbols
     (1, 64, 'lora', 'x')
     """
     given = parse_json(text, ARGS)
@@ -101,7 +101,9 @@ class Validation:
     def check(self, model: Any, data: ValidationDataset) -> None:
         """Raise ValueError where *model* cannot generate, or has no room for the outputs after the prompts of *data*."""
         try:
-            Generator([model], self.dictionary, self.settings).check_room([model], data.longest)
+            generator = Generator([model], self.dictionary, self.settings)
+            for length in (max(data.lengths), min(data.lengths)):  # with --max-len-a a short prompt may have no output
+                generator.check_room([model], int(length))
         except TypeError as error:
             raise ValueError(f"--eval-bleu: {str(error).removeprefix('--path: ')}") from None
         except ValueError as error:

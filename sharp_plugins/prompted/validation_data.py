@@ -72,9 +72,9 @@ class ValidationDataset(PromptedDataset):
         self.brought: Dict[int, List[int]] = {}  # by the first row of a batch
 
     @property
-    def longest(self) -> int:
-        """Symbols of the longest prompt that is continued."""
-        return max(int(self.prompts.sizes[each.row]) for each in self.inputs)
+    def lengths(self) -> np.ndarray:
+        """Symbols of each prompt that is continued."""
+        return np.array([self.prompts.sizes[each.row] for each in self.inputs], dtype=np.int64)
 
     def share_out(
         self, iterator: Any, max_tokens: Optional[int] = None, max_sentences: Optional[int] = None, max_steps: Optional[int] = None
@@ -86,7 +86,7 @@ class ValidationDataset(PromptedDataset):
             max_tokens, max_sentences: of a batch of prompts, as of one of rows.
             max_steps: how many batches of rows each rank will read, at most.
         """
-        lengths = np.array([self.prompts.sizes[each.row] for each in self.inputs], dtype=np.int64)
+        lengths = self.lengths
         groups = data_utils.batch_by_size(
             np.argsort(lengths, kind="mergesort"), lambda number: lengths[number], lengths, max_tokens, max_sentences
         )

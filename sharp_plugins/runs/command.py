@@ -44,7 +44,7 @@ def add_run_arguments(parser, benchmark: Benchmark) -> None:
     words = "runs side by side, on the CPU with its threads divided (default: one for each of --devices, else 1)"
     parser.add_argument("--jobs", type=int, metavar="N", help=words)
     parser.add_argument("--devices", metavar="0,1,...", help="GPUs; each run gets one of them (default: what fairseq takes)")
-    parser.add_argument("--cpu", action="store_true", help="train on the CPU, in fp32 (default: where there is no GPU)")
+    parser.add_argument("--cpu", action="store_true", help="train on the CPU, without fp16 (default: where there is no GPU)")
     words = "keep those of finished runs too; they are large" + (
         " (always, with this benchmark)" if benchmark.keep_checkpoints else ""
     )

@@ -106,7 +106,7 @@ def configure(
 
     Args:
         changes: ``part.name=value``, as on hydra's command line.
-        cpu: train on a CPU, in fp32.
+        cpu: train on a CPU: in fp32, or in bf16 where a change asks for it. fp16 is for GPUs.
         adapt: changes the config in place before *changes* are made, as a benchmark wants it; ``model._name`` is the
             architecture that a network is put into.
         own: further settings that *changes* must leave alone.

@@ -10,7 +10,7 @@ from sharp_plugins.runs.checkpoints import read_checkpoint
 from sharp_plugins.runs.methods import BASE, Method, find_method
 from sharp_plugins.runs.record import Measure
 from sharp_plugins.runs.stages import TRAIN_LOG, Stage, train
-from sharp_plugins.runs.training_log import read_ends, read_trained_weights
+from sharp_plugins.runs.training_log import read_ends, read_trained_weights, read_validations
 from sharp_plugins.webnlg.fine_tuning import EPOCHS, SETTINGS, FineTuning
 from sharp_plugins.webnlg.linearise import LINEARISATIONS
 from sharp_plugins.webnlg.prompts import TEXTS
@@ -78,24 +78,22 @@ class DataToText(Benchmark):
 
     def stages(self, run):
         inputs = self.model.inputs(run)
-        score = [
-            "python",
-            "-m",
-            "sharp_plugins.webnlg",
-            "score",
-            GENERATED,
-            "--data",
-            str(inputs),
-            "--split",
-            "test",
-            "--json",
-            SCORES,
-        ]
+        score = ["python", "-m", "sharp_plugins.webnlg", "score", GENERATED, "--data", str(inputs), "--split", "test"]
+        score += ["--json", SCORES]
         return [train(run), *self.model.generation(run), Stage("score", score, SCORES)]
 
     def collect(self, run):
-        loss = read_checkpoint(run.directory / self.measured)["extra_state"]["val_loss"]
-        return {**metrics_of(read_json(run.directory / SCORES)), "valid": {"loss": loss}}
+        return {**metrics_of(read_json(run.directory / SCORES)), "valid": self._validated(run)}
+
+    def _validated(self, run):
+        """Of the checkpoint that generates. It keeps what the best one is chosen by, which need not be the loss."""
+        state = read_checkpoint(run.directory / self.measured)
+        by, value = run.config["checkpoint"].get("best_checkpoint_metric", "loss"), state["extra_state"]["val_loss"]
+        if by == "loss":
+            return {by: value}
+        update = state["optimizer_history"][-1]["num_updates"]
+        losses = [one.metrics["loss"] for one in read_validations(run.directory / TRAIN_LOG) if one.update == update]
+        return {by: value, **({"loss": losses[-1]} if losses else {})}
 
     def notes(self, run):
         log = run.directory / TRAIN_LOG

@@ -47,6 +47,11 @@ class FineTuning:
 
     Raises:
         OSError, ValueError: the backbone, its settings or the corpus cannot be used.
+
+    Example::
+
+        model = FineTuning(args)  # of the command line, with --backbone
+        model.settings().of("lora")["model"]["lora_rank"]
     """
 
     default_methods = (FT, "prefix", "lora", "lora-obar", "lora-nbar", "lora-sam", "lora-dsam")
@@ -175,7 +180,7 @@ class FineTuning:
         formats = ", ".join(dict.fromkeys(f"{how.format} ({how.linearise})" for how in self.prompts.values()))
         return (
             f"Backbone: {self.args.backbone.name}. Texts are generated with {CHOICES[self.args.epoch]}, and scored against all "
-            f"references of {counts['test']} test inputs; validations are on {counts['dev']} inputs of dev. Formats of the prompts: "
+            f"references of {counts['test']} test inputs; validations are on {counts['dev']} inputs of dev. Formats of prompts: "
             f"{formats}. Decoding and all other settings of a run are in its run.yaml."
         )
 

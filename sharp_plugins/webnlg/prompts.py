@@ -14,14 +14,15 @@ from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence
 from sharp_plugins.files.writing import sha256, write_text
 from sharp_plugins.prompted.formats import find_format
 from sharp_plugins.runs.data import make_once
-from sharp_plugins.webnlg.corpus import SPLITS, read_corpus
+from sharp_plugins.webnlg.corpus import read_corpus
 from sharp_plugins.webnlg.entry import CorpusError, Entry, one_line
 from sharp_plugins.webnlg.linearise import LINEARISATIONS, linearise
 from sharp_plugins.webnlg.readers.json_lines import line_of
+from sharp_plugins.webnlg.texts import ALL, GOOD, choose_texts, group_by_input
 
 # Changed with what is written, so that data of an earlier version are made anew.
 VERSION = 1
-TEXTS = ("good", "all")
+TEXTS = (GOOD, ALL)
 OWN = ("text", "inputs", "bin")
 
 
@@ -31,7 +32,7 @@ class Prompts(NamedTuple):
     Attributes:
         format: a name or file for `sharp_plugins.prompted.formats.find_format`.
         linearise: one of `LINEARISATIONS`.
-        texts: one of `TEXTS`: which texts are trained and validated on. A test set keeps all.
+        texts: `GOOD` or `ALL`: which texts are trained and validated on, see `choose_texts`.
         max_positions: the most positions of a sequence; None: the model's.
         room: positions that a prompt leaves for a generated text.
         too_long: what is done with what does not fit, see `sharp_plugins.prompted.prepare.Limits`.
@@ -42,7 +43,7 @@ class Prompts(NamedTuple):
 
     format: str
     linearise: str = "lora"
-    texts: str = "good"
+    texts: str = GOOD
     max_positions: Optional[int] = None
     room: int = 1
     too_long: str = "refuse"
@@ -69,7 +70,8 @@ class Prompts(NamedTuple):
 
 
 def read_parts(data: Path, most: Mapping[str, Optional[int]]) -> Dict[str, List[Entry]]:
-    """A corpus's entries by split: of dev and test, those that are used.
+    """A corpus's entries by split: of dev and test, those that are used. A test input that occurs several times is one with all its
+    texts, as in LoRA's code.
 
     Args:
         most: how many of a split; None for all.
@@ -81,6 +83,7 @@ def read_parts(data: Path, most: Mapping[str, Optional[int]]) -> Dict[str, List[
         corpus = read_corpus(data)
     except CorpusError as error:
         raise ValueError(f"--data: {error}") from error
+    corpus["test"] = group_by_input(corpus["test"])
     return {split: evenly(entries, most.get(split)) for split, entries in corpus.items()}
 
 
@@ -95,19 +98,17 @@ def evenly(entries: Sequence, most: Optional[int]) -> List:
     return [entries[place * len(entries) // most] for place in range(most)]
 
 
-def prompt_lines(entries: Sequence[Entry], how: Prompts, is_test: bool = False) -> List[str]:
-    """A line of JSON for each entry that has a text to learn, or to compare with.
+def prompt_lines(entries: Sequence[Entry], how: str) -> List[str]:
+    """A line of JSON for each entry, with its prompt and all of its texts.
 
-    >>> entry = Entry("1", "Food", None, (("Bacon", "partOf", "BLT"),), ("It has bacon.", "bacon it"), (True, False))
-    >>> prompt_lines([entry], Prompts("lora-gpt2"))
+    Args:
+        how: one of `LINEARISATIONS`.
+
+    >>> prompt_lines([Entry("1", "Food", None, (("Bacon", "partOf", "BLT"),), ("It has bacon.",))], "lora")
     ['{"prompt": "Bacon : partOf : BLT", "texts": ["It has bacon."]}']
     """
-    lines = []
-    for entry in entries:
-        texts = [one_line(ref) for ref, good in zip(entry.refs, entry.good) if good or is_test or how.texts == "all"]
-        if texts:
-            lines.append(json.dumps({"prompt": linearise(entry, how.linearise), "texts": texts}, ensure_ascii=False))
-    return lines
+    rows = ({"prompt": linearise(entry, how), "texts": [one_line(ref) for ref in entry.refs]} for entry in entries)
+    return [json.dumps(row, ensure_ascii=False) for row in rows]
 
 
 def checksums(parts: Mapping[str, Sequence[Entry]]) -> Dict[str, str]:
@@ -138,9 +139,9 @@ def prepare_prompts(
 
     def make(new: Path) -> None:
         files = {}
-        for split in SPLITS:
+        for split, entries in choose_texts(dict(parts), how.texts).items():
             path = new / "text" / f"{split}.jsonl"
-            write_text(path, "".join(line + "\n" for line in prompt_lines(parts[split], how, split == "test")))
+            write_text(path, "".join(line + "\n" for line in prompt_lines(entries, how.linearise)))
             files["valid" if split == "dev" else split] = [path]
         write_text(new / "inputs" / "test.jsonl", "".join(line_of(entry) + "\n" for entry in parts["test"]))
         limits = Limits(how.max_positions or found.max_positions, how.room, how.too_long)

@@ -34,7 +34,11 @@ class FromScratch:
         args: of the command line.
 
     Raises:
-        ValueError: the corpus cannot be used.
+        ValueError: the corpus cannot be used, or a flag is of a published decoder.
+
+    Example::
+
+        FromScratch(args).settings().task["model"]["encoder_layers"]
     """
 
     default_methods = (UNTRAINED, BASE, "sam", "dsam")

@@ -269,6 +269,10 @@ def test_args_that_no_generation_has(args, words):
     "flags, words",
     [
         (["--eval-bleu-args", "{}"], "--eval-bleu-args: --max-len-b: a prompt of .* an output of up to 200 do not fit into the 64"),
+        (
+            ["--eval-bleu-args", '{"max_len_a": 0.05, "max_len_b": 0}'],
+            "--eval-bleu-args: --max-len-b: no room for an output after 1",
+        ),
         (["--eval-bleu-inputs", "-1"], "--eval-bleu-inputs must be 0"),
         (["--valid-subset", "train"], "--eval-bleu: .*train.references.jsonl is not there: make the data again"),
     ],

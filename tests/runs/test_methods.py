@@ -17,6 +17,7 @@ from sharp_plugins.runs.methods import Method, find_method
         ("freelb", (None, None, "freelb")),
         ("houlsby", ("houlsby", None, None)),
         ("pfeiffer-sam", ("pfeiffer", "sam", None)),
+        ("prefix-dsam", ("prefix", "dsam", None)),
     ],
 )
 def test_a_methods_name(name, expected):
@@ -24,14 +25,18 @@ def test_a_methods_name(name, expected):
 
 
 @pytest.mark.parametrize(
-    "name", ["adam", "sam-dsam", "r3f-dsam", "sam-lora", "base-sam", "sam-sam", "r3f-rdrop", "-sam", "lora-houlsby", ""]
+    "name",
+    ["adam", "sam-dsam", "r3f-dsam", "sam-lora", "base-sam", "sam-sam", "r3f-rdrop", "-sam", "lora-houlsby", "prefix-lora", ""],
 )
 def test_no_method_of_that_name(name):
     with pytest.raises(ValueError, match=f"--methods {name}: there is no such method"):
         find_method(name)
 
 
-@pytest.mark.parametrize("name, better", [("obar", "lora-obar"), ("nbar-r3f", "lora-nbar-r3f"), ("pfeiffer-obar", "lora-obar")])
+@pytest.mark.parametrize(
+    "name, better",
+    [("obar", "lora-obar"), ("nbar-r3f", "lora-nbar-r3f"), ("pfeiffer-obar", "lora-obar"), ("prefix-nbar", "lora-nbar")],
+)
 def test_bar_needs_lora(name, better):
     with pytest.raises(ValueError, match=f"--methods {name}: .*use {better}$"):
         find_method(name)

@@ -1,10 +1,10 @@
-"""Validations of a run, from its log."""
+"""What a run's log tells: its validations, and how it began and ended."""
 
 import json
 
 import pytest
 
-from sharp_plugins.runs.training_log import read_validations
+from sharp_plugins.runs.training_log import read_ends, read_trained_weights, read_validations
 
 
 def write(tmp_path, *entries):
@@ -45,3 +45,17 @@ def test_a_resumed_run(tmp_path):
     found = read_validations(path)
     assert [(one.update, one.metrics) for one in found] == [(4, {"loss": 4.0}), (6, {}), (8, {"loss": 3.0})]
     assert [one.minutes for one in found] == [pytest.approx(seconds / 60) for seconds in (40, 55, 75)]
+
+
+def test_first_and_last_value_of_a_metric(tmp_path):
+    path = write(
+        tmp_path, {"norm_a": "2.5"}, {"norm_a": "nan", "norm_b": "1"}, {"norm_a": "2.0"}, {"train_norm_a": "9", "other": "3"}
+    )
+    assert read_ends(path, "norm_") == {"norm_a": (2.5, 2.0), "norm_b": (1.0, 1.0)}
+    assert read_ends(tmp_path / "none", "norm_") == {}
+
+
+def test_how_many_weights_train(tmp_path):
+    told = [f"... num. {kind} model params: {n} (num. trained: {n})" for kind, n in (("shared", "1,234"), ("expert", "20"))]
+    assert read_trained_weights(write(tmp_path, "noise", *told, *told)) == 1254  # a run that was resumed tells it twice
+    assert read_trained_weights(write(tmp_path, "noise")) is None is read_trained_weights(tmp_path / "none")

@@ -29,6 +29,7 @@ from sharp_plugins.webnlg.__main__ import main
 from sharp_plugins.webnlg.benchmark import DataToText
 from sharp_plugins.webnlg.fine_tuning import FAMILIES, SETTINGS, FineTuning, read_family
 from sharp_plugins.webnlg.prompts import evenly, prompt_lines, read_parts
+from sharp_plugins.webnlg.texts import choose_texts
 
 NAMES, PLACES = ["Ann", "Bob", "Cara", "Dan", "Eve"], ["Bonn", "Graz", "Lille"]
 SHORT = "--set generation.max_len_b=16"
@@ -37,7 +38,8 @@ LOG = """2026-11-26 | num. shared model params: 9,000 (num. trained: 1,536)
 2026-11-26 | num. expert model params: 0 (num. trained: 0)
 {"epoch": 1, "balancedness_q": "2.5", "balancedness_v": "3.5", "num_updates": "1"}
 {"epoch": 1, "balancedness_q": "2.25", "balancedness_v": "3.25", "num_updates": "2"}
-{"epoch": 1, "train_balancedness_q": "9.9", "train_num_updates": "2"}
+{"epoch": 1, "valid_loss": "3.5", "valid_bleu": "4.0", "valid_num_updates": "20"}
+{"epoch": 1, "train_balancedness_q": "9.9", "train_num_updates": "20"}
 """
 
 
@@ -231,6 +233,8 @@ def test_which_checkpoint_generates(call, epoch, file, words):
     config = config_of(call, "lora")
     if epoch == "dev-bleu":
         assert config["checkpoint"].items() >= {"best_checkpoint_metric": "bleu", "maximize_best_checkpoint_metric": True}.items()
+        scores = json.loads((call.out / "results.json").read_text())["lora"]["seed 1"]["scores"]
+        assert scores["valid"] == {"bleu": 4.0, "loss": 3.5}  # the checkpoint's "val_loss" is what it was chosen by
         assert config["task"]["eval_bleu"] and json.loads(config["task"]["eval_bleu_args"])["max_len_b"] == 16
     else:
         assert "eval_bleu" not in config["task"] and "best_checkpoint_metric" not in config["checkpoint"]
@@ -315,8 +319,8 @@ def test_lora_on_gpt2_is_as_in_its_paper():
 
 def test_the_papers_number_of_updates(data_beside):
     _, prompts = read_family(SETTINGS / "gpt2", {})
-    lines = prompt_lines(read_parts(data_beside / "webnlg2017", {})["train"], prompts["lora"])
-    texts = sum(len(json.loads(line)["texts"]) for line in lines)
+    corpus = choose_texts(read_parts(data_beside / "webnlg2017", {}), prompts["lora"].texts)
+    texts = sum(len(json.loads(line)["texts"]) for line in prompt_lines(corpus["train"], prompts["lora"].linearise))
     assert texts == 18025 and 5 * -(-texts // 8) == 11270
 
 
@@ -353,7 +357,7 @@ def test_help_names_the_methods(capsys):
 @pytest.mark.slow
 def test_end_to_end_in_half_precision(corpus, backbone, tmp_path):
     line = [sys.executable, "-m", "sharp_plugins.webnlg", "run", "--data", corpus, "--backbone", backbone, "--out", "out", "--cpu"]
-    line += f"--methods lora-nbar prefix {SHORT} --test-inputs 3 --dev-inputs 2 --keep-checkpoints --epoch dev-bleu".split()
+    line += f"--methods lora-nbar {SHORT} --test-inputs 3 --dev-inputs 2 --keep-checkpoints --epoch dev-bleu".split()
     for change in ("common.bf16=true", "optimization.max_update=3", "common.log_interval=1", "lr_scheduler.warmup_updates=1"):
         line += ["--set", change]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
@@ -361,13 +365,12 @@ def test_end_to_end_in_half_precision(corpus, backbone, tmp_path):
     done = subprocess.run(list(map(str, line)), **how)
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads((tmp_path / "out" / "results.json").read_text())
-    lora, prefix = found["lora-nbar"]["seed 1"], found["prefix"]["seed 1"]
-    for one in (lora, prefix):
-        assert {"test", "test-unseen", "valid"} <= set(one["scores"])
-        assert set(one["scores"]["test"]) >= {"bleu", "lora_bleu", "challenge2017_ter"} and one["updates"] == 3
-    # r (width in + width out) for q and v of both layers; the prefix with the network that makes it.
-    assert lora["notes"]["trained_weights"] == 2 * 2 * 8 * (16 + 16) and prefix["notes"]["trained_weights"] > 5 * 2 * 2 * 16
-    (first, last), *_ = lora["notes"]["balancedness"].values()
+    one = found["lora-nbar"]["seed 1"]
+    assert {"test", "test-unseen", "valid"} <= set(one["scores"]) and one["updates"] == 3
+    assert set(one["scores"]["test"]) >= {"bleu", "lora_bleu", "challenge2017_ter"}
+    # r (width in + width out) for q and v of both layers.
+    assert one["notes"]["trained_weights"] == 2 * 2 * 8 * (16 + 16)
+    (first, last), *_ = one["notes"]["balancedness"].values()
     assert first > 0 and last > 0 and first != last
     run = tmp_path / "out" / "data-to-text" / "lora-nbar" / "seed1"
     assert read_checkpoint(run / "checkpoint_best.pt")["cfg"]["common"]["bf16"] and "valid_bleu" in (run / "train.log").read_text()

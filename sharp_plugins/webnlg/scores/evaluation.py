@@ -21,9 +21,9 @@ def all_scores(hypotheses: Sequence[str], entries: Sequence[Entry]) -> Dict:
         entries: the inputs with their references.
 
     Returns:
-        ``{"sacrebleu" | "challenge2017" | "lora": {"all" | "seen" | "unseen": {"bleu", "chrf", "ter"}}}`` with numbers in percent that
-        are not rounded, and besides ``counts`` (inputs of each group), ``breakdown`` (``{way: {"category" | "triples": {name: scores
-        and count}}}``) and ``signatures`` (``{way: {measure: how it was made}}``). Groups without inputs are left out.
+        ``{"sacrebleu" | "challenge2017" | "lora": {"all" | "seen" | "unseen": {"bleu", "chrf", "ter"}}}`` with numbers in percent
+        that are not rounded, and besides ``counts`` (inputs of each group), ``breakdown`` (``{way: {"category" | "triples": {name:
+        scores and count}}}``) and ``signatures`` (``{way: {measure: how it was made}}``). Groups without inputs are left out.
 
     Raises:
         ScoringError: the numbers of texts and inputs differ, there are none, or something that is no text stands for one.
@@ -49,7 +49,7 @@ def scores_of(found: Dict[str, System], entries: Sequence[Entry]) -> Dict:
     groups, parts = groups_of(entries), parts_of(entries)
     result: Dict = {name: {group: system.scores(rows) for group, rows in groups.items()} for name, system in found.items()}
     result["counts"] = {group: len(rows) for group, rows in groups.items()}
-    result["signatures"] = {name: system.signatures() for name, system in found.items()}
+    result["signatures"] = {name: system.signatures for name, system in found.items()}
     result["breakdown"] = {
         name: {
             part: {value: {**system.scores(rows), "count": len(rows)} for value, rows in of.items()} for part, of in parts.items()

@@ -1,9 +1,9 @@
 """What is done to a text before it is scored, in each of the literature's two ways.
 
 The challenge of 2017 prepares references and outputs in different orders (its script ``evaluation.py``, functions
-``bleu_ref_files_gen``, ``read_participant`` and ``write_to_file``). A reference is split first and made ASCII last, so that ``32°C``
-becomes ``32 deg c``. An output is made ASCII first and split last, so that it becomes ``32degc``. Both orders are kept here: the
-published numbers were made with them.
+``bleu_ref_files_gen``, ``read_participant`` and ``write_to_file``). A reference is split first and made ASCII last, so that
+``32°C`` becomes ``32 deg c``. An output is made ASCII first and split last, so that it becomes ``32degc``. Both orders are kept
+here: the published numbers were made with them.
 """
 
 import re

@@ -1,12 +1,12 @@
 """A system's texts in one way: each measure's statistics input by input, of which the score of any group is made.
 
-All three scores of a corpus are made of sums over its inputs. So the slow part, to find the n-grams and the edits, is done once, and
-serves all inputs, seen and unseen ones, each category, and the thousands of samples of a test of significance.
+All three scores of a corpus are made of sums over its inputs. So the slow part, to find the n-grams and the edits, is done once,
+and serves all inputs, seen and unseen ones, each category, and the thousands of samples of a test of significance.
 """
 
 from typing import Dict, List, Sequence
 
-from sharp_plugins.webnlg.scores.references import reference_streams
+from sharp_plugins.text.references import reference_streams
 from sharp_plugins.webnlg.scores.ways import MEASURES, Way
 
 
@@ -26,6 +26,7 @@ class System:
         self.metrics = way.metrics()
         self.hypotheses = [way.hypothesis(text) for text in hypotheses]
         self._rows: Dict[tuple, List[list]] = {}
+        self.signatures: Dict[str, str] = {}  # how each number is made, as sacrebleu says it of the first group that is scored
 
     def rows(self, measure: str, group: Sequence[int]) -> List[list]:
         """The statistics of a group's inputs.
@@ -38,6 +39,7 @@ class System:
             references = [self.way.references(measure, one, width) for one in self.given]
             streams = reference_streams(references)
             self._rows[measure, width] = self.metrics[measure]._extract_corpus_statistics(self.hypotheses, streams)
+            self.signatures.setdefault(measure, str(self.metrics[measure].get_signature()))
         return [self._rows[measure, width][row] for row in group]
 
     def score(self, measure: str, group: Sequence[int]) -> float:
@@ -47,7 +49,3 @@ class System:
     def scores(self, group: Sequence[int]) -> Dict[str, float]:
         """All three."""
         return {measure: self.score(measure, group) for measure in MEASURES}
-
-    def signatures(self) -> Dict[str, str]:
-        """How each number was made, as sacrebleu says it; after the first score."""
-        return {measure: str(metric.get_signature()) for measure, metric in self.metrics.items()}

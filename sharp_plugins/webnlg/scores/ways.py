@@ -17,11 +17,12 @@ The two scripts know no smoothing: where no n-gram of some length is found at al
 from dataclasses import dataclass
 from typing import Callable, Dict, List, Optional, Sequence
 
-from sacrebleu.metrics import BLEU, CHRF, TER
+from sacrebleu.metrics import BLEU, CHRF
 from sacrebleu.metrics.base import Score
 
 from sharp_plugins.webnlg.scores.normalisation import challenge_hypothesis, challenge_reference, lora_text
-from sharp_plugins.webnlg.scores.word_edits import edit_rate
+from sharp_plugins.webnlg.scores.pyter import edit_rate
+from sharp_plugins.webnlg.scores.tercom import QuickTER
 
 MEASURES = ("bleu", "chrf", "ter")
 
@@ -84,7 +85,7 @@ class Way:
         return chosen + [""] * ((width or 0) - len(chosen))
 
 
-def _metrics(tokenize: str, smooth_method: str, ter=TER) -> Callable[[], Dict[str, object]]:
+def _metrics(tokenize: str, smooth_method: str, ter=QuickTER) -> Callable[[], Dict[str, object]]:
     return lambda: {
         "bleu": BLEU(tokenize=tokenize, smooth_method=smooth_method, force=True),
         "chrf": CHRF(word_order=2),

@@ -1,0 +1,65 @@
+"""A method's config: what networks change in a task's settings, and what --set changes in that."""
+
+from copy import deepcopy
+
+import made_up
+import pytest
+
+from sharp_plugins.runs.configs import Settings, configure
+from sharp_plugins.runs.methods import find_method
+
+LORA = {
+    "lr": 0.02,
+    "weight_decay": 0.1,
+    "bar_alpha": 0.25,
+    "optimizer": {"bar_schedule": "linear", "sam_rho": 0.2, "base": {"adam_eps": 1e-6}},
+    "optimization": {"max_epoch": 5},
+    "dataset": {"batch_size": 4},
+    "criterion": {"label_smoothing": 0.0},
+    "model": {"lora_rank": 2},
+    "generation": {"beam": 10},
+}
+SETTINGS = Settings(made_up.DSAM, lora=LORA, prefix={"lr": 0.5, "model": {"prefix_length": 3}})
+
+
+def config_of(name, *changes):
+    return configure(SETTINGS, find_method(name), changes)
+
+
+def test_a_network_changes_any_part_of_the_tasks_settings():
+    before, overlay = deepcopy(made_up.DSAM), deepcopy(LORA)
+    plain, lora, prefix = map(config_of, ("base", "lora", "prefix"))
+    assert plain["optimization"] == {"lr": [0.01], "max_update": 12} and "generation" not in plain
+    assert lora["optimization"] == {"lr": [0.02], "max_update": 12, "max_epoch": 5}
+    assert lora["optimizer"] == {"_name": "adam", "adam_betas": "(0.9, 0.98)", "adam_eps": 1e-6, "weight_decay": 0.1}
+    assert lora["dataset"]["batch_size"] == 4 and lora["dataset"]["num_workers"] == 0
+    assert lora["criterion"] == {"_name": "label_smoothed_cross_entropy", "label_smoothing": 0.0}
+    assert lora["model"].items() >= {"_name": "lora", "base_arch": "transformer", "lora_rank": 2}.items()
+    assert lora["generation"] == {"beam": 10}
+    assert prefix["model"].items() >= {"_name": "prefix", "base_arch": "transformer", "prefix_length": 3}.items()
+    assert prefix["optimization"]["lr"] == [0.5] and prefix["dataset"]["batch_size"] == 8
+    assert (made_up.DSAM, LORA) == (before, overlay)  # which were not changed
+
+
+def test_each_optimizer_takes_its_own_of_a_network():
+    bar = {"bar_alpha": 0.25, "bar_schedule": "linear"}
+    assert config_of("lora-obar")["optimizer"].items() >= {"_name": "bar", "bar_variant": "obar", **bar}.items()
+    assert config_of("lora-obar")["optimizer"].keys().isdisjoint({"sam_rho", "dsam_beta"})
+    sam, dsam = config_of("lora-sam")["optimizer"], config_of("lora-dsam")["optimizer"]
+    assert sam["sam_rho"] == dsam["sam_rho"] == 0.2 and dsam["dsam_beta"] == 3 and "dsam_beta" not in sam
+    assert sam.keys().isdisjoint(bar) and dsam.keys().isdisjoint(bar)
+
+
+def test_set_comes_after_what_a_network_changes():
+    changes = "optimization.lr=0.7", "optimizer.bar_alpha=0.9", "optimizer.base.weight_decay=0.3", "dataset.batch_size=16"
+    config = config_of("lora-nbar", *changes, "model.lora_rank=1", "model.prefix_length=9")
+    assert config["optimization"]["lr"] == [0.7] and config["dataset"]["batch_size"] == 16
+    assert config["optimizer"]["bar_alpha"] == 0.9 and config["optimizer"]["base"]["weight_decay"] == 0.3
+    assert config["model"]["lora_rank"] == 1 and "prefix_length" not in config["model"]
+    assert config_of("prefix", "model.prefix_length=9", "model.lora_rank=1")["model"]["prefix_length"] == 9
+
+
+def test_a_network_without_settings_is_refused():
+    with pytest.raises(ValueError, match="--methods: there are no settings for methods with prefix"):
+        configure(Settings(made_up.DSAM), find_method("prefix"))
+    assert Settings({}).of("houlsby") == Settings({}).of(None) == {}

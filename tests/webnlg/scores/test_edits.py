@@ -1,0 +1,67 @@
+"""The quick edits are those of sacrebleu and of pyter3, edit by edit."""
+
+import random
+
+import plain_bleu
+import pytest
+from sacrebleu.metrics import TER
+from sacrebleu.metrics.lib_ter import translation_edit_rate
+
+from sharp_plugins.webnlg.scores.distance import Distances
+from sharp_plugins.webnlg.scores.pyter import edit_rate
+from sharp_plugins.webnlg.scores.tercom import QuickTER, edits
+
+
+def pairs(seed, count, longest, letters):
+    """Texts and references that are like each other by shifts, substitutions and additions, or not at all."""
+    draw = random.Random(seed)
+
+    def text(length):
+        return [draw.choice("abcdefghijklmnopqrstuvwxyz"[:letters]) for _ in range(length)]
+
+    for _ in range(count):
+        reference = text(draw.randint(1, longest))
+        words = list(reference) if draw.random() < 0.7 else text(draw.randint(0, longest))
+        for _ in range(draw.randint(0, 4)):
+            start, place, length = draw.randrange(len(words) + 1), draw.randrange(len(words) + 1), draw.randint(1, 6)
+            moved, words = words[start : start + length], words[:start] + words[start + length :]
+            words[place:place] = moved
+        for _ in range(draw.randint(0, 3)):
+            if words:
+                words[draw.randrange(len(words))] = draw.choice("abz")
+        if draw.random() < 0.3:
+            words += text(draw.randint(0, longest // 2))
+        yield words, reference
+
+
+@pytest.mark.parametrize("count, longest, letters", [(150, 12, 3), (100, 20, 26), (4, 80, 26), (1, 70, 6)])
+def test_tercoms_edits(count, longest, letters):
+    # The long ones leave sacrebleu's beam, and with few letters they reach its limit of shifts that are tried.
+    for words, reference in pairs(longest, count, longest, letters):
+        assert edits(words, reference) == translation_edit_rate(words, reference)[0], (words, reference)
+
+
+def test_the_beam_is_kept_to():
+    # 60 words too many at the front lie outside sacrebleu's beam, which then finds more edits than there are.
+    reference = [f"r{place}" for place in range(60)]
+    words = [f"w{place}" for place in range(70)] + reference[:40]
+    assert translation_edit_rate(words, reference)[0] == edits(words, reference)
+    distances = Distances(reference)
+    assert distances.value(len(words), distances.rows(words)[-1]) <= edits(words, reference)
+
+
+@pytest.mark.parametrize("words, reference, number", [("", "a b", 2), ("a b", "", 2), ("", "", 0), ("a b", "a b", 0)])
+def test_empty_texts(words, reference, number):
+    assert edits(words.split(), reference.split()) == translation_edit_rate(words.split(), reference.split())[0] == number
+    assert QuickTER().corpus_score([words], [[reference]]).score == TER().corpus_score([words], [[reference]]).score
+
+
+def test_pyters_edits():
+    for words, reference in [*pairs(1, 60, 9, 3), *pairs(2, 30, 12, 26)]:
+        assert edit_rate(words, reference) == plain_bleu.pyter_rate(words, reference), (words, reference)
+
+
+def test_the_example_of_snover():
+    # https://github.com/BramVanroy/pyter: 3 shifts or substitutions and an insertion, of 13 words.
+    reference = "SAUDI ARABIA denied THIS WEEK information published in the AMERICAN new york times".split()
+    assert edit_rate("THIS WEEK THE SAUDIS denied information published in the new york times".split(), reference) == 4 / 13
