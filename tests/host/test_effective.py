@@ -150,7 +150,7 @@ def test_inside_an_optimizer_that_no_config_tells_of_it_is_refused(translation_d
 
 # ---------------------------------------------------------------------- criterions
 
-# Those of --task cloze have no place in composite_loss: that task refuses it (tests/cloze).
+# Those of --task cloze have no place in composite_loss: that task refuses it by name.
 OWN = sorted(name for name, cls in CRITERION_REGISTRY.items() if issubclass(cls, Regularized) and not name.endswith("_cloze"))
 
 
