@@ -94,6 +94,7 @@ class Contrastive(FairseqCriterion):
                 f"{type(task).__name__} does not have: use --task contrastive_sentences"
             )
         self.cfg, self.pad, self.pooling = cfg, task.source_dictionary.pad(), task.pooling
+        self.couples_workers = "--gather-negatives" if cfg.gather_negatives else None  # `sharp_plugins.host.refusals` looks at it
 
     @classmethod
     def build_criterion(cls, cfg, task):
