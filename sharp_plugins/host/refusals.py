@@ -43,14 +43,14 @@ def check_config(cfg: FairseqConfig, optimizer: str) -> None:
 
 
 def check_scope(cfg: FairseqConfig, criterion) -> None:
-    """Raise ValueError where each worker climbs alone, and *criterion* makes a worker's loss of all workers' samples, which it tells
-    by its ``couples_workers``, a flag: a worker then has no ε of its own."""
+    """Raise ValueError where each worker climbs alone, and *criterion* makes a worker's loss of all workers' samples: a worker then
+    has no ε of its own. The criterion tells so by its ``couples_workers``, the flag that ends it."""
     flag = getattr(criterion, "couples_workers", None)
     alone = str(getattr(cfg.optimizer, "sam_scope", None)) == "worker"
     if flag and alone and cfg.distributed_training.distributed_world_size > 1:
         raise ValueError(
-            f"--sam-scope worker: with {flag} a worker's loss is of all workers' samples, and so is its ε; use --sam-scope global, or "
-            f"{flag} False"
+            "--sam-scope worker: a worker's loss is of all workers' samples here, so it has no ε of its own; use --sam-scope global, "
+            f"or {flag}"
         )
 
 

@@ -24,16 +24,8 @@ def run(backbone, data, out, *flags):
     return main([str(part) for part in line])
 
 
-SMALL = [
-    "--set",
-    "dataset.batch_size=4",
-    "--set",
-    "task.max_length=20",
-    "--set",
-    "dataset.num_workers=0",
-    "--set",
-    "common.log_interval=1",
-]
+SETTINGS = ("dataset.batch_size=4", "task.max_length=20", "dataset.num_workers=0", "common.log_interval=1")
+SMALL = [word for setting in SETTINGS for word in ("--set", setting)]
 
 
 @pytest.mark.slow
