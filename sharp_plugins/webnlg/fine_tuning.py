@@ -20,7 +20,6 @@ from sharp_plugins.runs.record import Result
 from sharp_plugins.runs.stages import Stage
 from sharp_plugins.runs.store import Run
 from sharp_plugins.webnlg.prompts import Data, Prompts, checksums, prepare_prompts, read_parts
-from sharp_plugins.webnlg.report import all_ways_tables
 from sharp_plugins.webnlg.results import FT, UNTRAINED, papers
 
 SETTINGS = Path(__file__).with_name("settings")
@@ -168,6 +167,8 @@ class FineTuning:
     # ---- tables
 
     def results_table(self, results: Sequence[Result]) -> str:
+        from sharp_plugins.webnlg.report import all_ways_tables  # here, as it imports scipy
+
         return all_ways_tables(results)
 
     def about(self) -> str:

@@ -12,7 +12,6 @@ from sharp_plugins.runs.record import Result
 from sharp_plugins.runs.stages import Stage
 from sharp_plugins.runs.store import Run
 from sharp_plugins.webnlg.prepare import prepare, source_of
-from sharp_plugins.webnlg.report import results_table
 from sharp_plugins.webnlg.results import FT, UNTRAINED, sacrebleus
 
 SETTINGS = Path(__file__).with_name("settings")
@@ -105,6 +104,8 @@ class FromScratch:
     # ---- tables
 
     def results_table(self, results: Sequence[Result]) -> str:
+        from sharp_plugins.webnlg.report import results_table  # here, as it imports scipy
+
         return results_table(results, self.measures)
 
     def about(self) -> str:
