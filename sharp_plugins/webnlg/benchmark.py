@@ -13,9 +13,9 @@ from sharp_plugins.runs.stages import TRAIN_LOG, Stage, train
 from sharp_plugins.runs.training_log import read_ends, read_trained_weights, read_validations
 from sharp_plugins.webnlg.fine_tuning import EPOCHS, SETTINGS, FineTuning
 from sharp_plugins.webnlg.linearise import LINEARISATIONS
-from sharp_plugins.webnlg.prompts import TEXTS
 from sharp_plugins.webnlg.results import FT, UNTRAINED, metrics_of
 from sharp_plugins.webnlg.scratch import DEFAULT_SIZE, SIZES, FromScratch
+from sharp_plugins.webnlg.texts import TEXTS
 
 GENERATED = "generated.txt"
 

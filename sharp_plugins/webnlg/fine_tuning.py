@@ -19,7 +19,7 @@ from sharp_plugins.runs.methods import BASE, CRITERIONS
 from sharp_plugins.runs.record import Result
 from sharp_plugins.runs.stages import Stage
 from sharp_plugins.runs.store import Run
-from sharp_plugins.webnlg.prompts import Data, Prompts, checksums, prepare_prompts, read_parts
+from sharp_plugins.webnlg.prompts import Data, Prompts, checksums, directories, prepare_prompts, read_parts
 from sharp_plugins.webnlg.results import FT, UNTRAINED, papers
 
 SETTINGS = Path(__file__).with_name("settings")
@@ -82,13 +82,13 @@ class FineTuning:
             "backbone": {name: sha256(self.home / name) for name in ("model.pt", "dict.txt", "tokenizer.json")},
             "corpus": checksums({"train": self.parts["train"]}),
             "development and test inputs": checksums({split: self.parts[split] for split in ("dev", "test")}),
-            "prompts": {how.name: how.in_full() for how in self.prompts.values()},
+            "prompts": {name: how.in_full() for how, name in directories(self.prompts.values()).items()},
             "choice of the epoch": self.args.epoch,
         }
 
     def prepare(self, out: Path) -> None:
-        every = dict.fromkeys(self.prompts.values())
-        made = {how: prepare_prompts(self.parts, how, self.home, out / "data" / how.name) for how in every}
+        every = directories(self.prompts.values())
+        made = {how: prepare_prompts(self.parts, how, self.home, out / "data" / name) for how, name in every.items()}
         self.data = {network: made[how] for network, how in self.prompts.items()}
 
     def data_of(self, run: Run) -> Data:

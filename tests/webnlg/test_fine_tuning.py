@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import processes
@@ -27,8 +28,9 @@ from sharp_plugins.runs.settings_check import check_config
 from sharp_plugins.webnlg import results
 from sharp_plugins.webnlg.__main__ import main
 from sharp_plugins.webnlg.benchmark import DataToText
+from sharp_plugins.webnlg.entry import Entry
 from sharp_plugins.webnlg.fine_tuning import FAMILIES, SETTINGS, FineTuning, read_family
-from sharp_plugins.webnlg.prompts import evenly, prompt_lines, read_parts
+from sharp_plugins.webnlg.prompts import checksums, directories, evenly, prompt_lines, read_parts
 from sharp_plugins.webnlg.texts import choose_texts
 
 NAMES, PLACES = ["Ann", "Bob", "Cara", "Dan", "Eve"], ["Bonn", "Graz", "Lille"]
@@ -332,6 +334,24 @@ def test_a_wrong_word_about_prompts_is_told(tmp_path, text, words):
     (tmp_path / "ft.yaml").write_text(f"{text}\n{kept}")
     with pytest.raises(ValueError, match=words):
         read_family(tmp_path, {"format": "facts"} if "texts" in text else {})
+
+
+def test_prompts_that_differ_share_no_directory(tmp_path):
+    """With GPT-2's settings `--format facts --linearise lora` leaves two: full fine-tuning's and LoRA's."""
+    _, prompts = read_family(SETTINGS / "gpt2", {"format": "facts", "linearise": "lora"})
+    assert prompts[None] != prompts["lora"] and prompts[None].name == prompts["lora"].name == "facts-lora"
+    names = directories(prompts.values())
+    assert names[prompts[None]] != names[prompts["lora"]] and len(names) == len(set(names.values())) == 2
+    assert all(re.fullmatch("facts-lora-[0-9a-f]{8}", name) for name in names.values())
+    _, prompts = read_family(SETTINGS / "gpt2", {})
+    assert set(directories(prompts.values()).values()) == {"prefix-gpt2-prefix", "lora-gpt2-lora"}
+
+
+@pytest.mark.parametrize("change", [{"category": "Airport"}, {"seen": False}])
+def test_checksums_know_what_scoring_uses(change):
+    one = Entry("1", "Food", True, (("Bacon", "partOf", "BLT"),), ("It has bacon.",))
+    before, after = (checksums(dict.fromkeys(("train", "test"), [entry])) for entry in (one, replace(one, **change)))
+    assert before["test"] != after["test"] and before["train"] == after["train"]
 
 
 def test_a_part_is_spread_evenly():
