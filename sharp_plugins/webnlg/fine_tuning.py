@@ -21,6 +21,7 @@ from sharp_plugins.runs.stages import Stage
 from sharp_plugins.runs.store import Run
 from sharp_plugins.webnlg.prompts import Data, Prompts, checksums, directories, prepare_prompts, read_parts
 from sharp_plugins.webnlg.results import FT, UNTRAINED, papers
+from sharp_plugins.webnlg.seen import tell_seen
 
 SETTINGS = Path(__file__).with_name("settings")
 # A family, as the converter names it -> the directory of its settings.
@@ -54,7 +55,7 @@ class FineTuning:
 
     default_methods = (FT, "prefix", "lora", "lora-obar", "lora-nbar", "lora-sam", "lora-dsam")
     baseline, measures = "lora", papers()
-    keep_checkpoints = False
+    keep_checkpoints, seen_flags = False, ()
 
     def __init__(self, args):
         from sharp_plugins.convert.decoder_backbone import load_decoder  # here, so that --help imports no fairseq
@@ -72,6 +73,8 @@ class FineTuning:
         self.part = {"dev": args.dev_inputs, "test": args.test_inputs}
         self._settings, self.prompts = read_family(args.configs / FAMILIES[self.backbone.family], _changed_prompts(args))
         self.parts = read_parts(args.data, self.part)
+        # It stands in the test inputs, so `score` finds it in the data.
+        self.parts["test"], self.seen = tell_seen(self.parts["test"], args.seen, lambda: self.parts["train"])
         networks = {"lora": "lora-obar", "adapter": "houlsby", "prefix": "prefix"}
         self.kinds = ("dsam", *(method for name, method in networks.items() if name in self.prompts), *CRITERIONS)
 
@@ -86,10 +89,11 @@ class FineTuning:
             "choice of the epoch": self.args.epoch,
         }
 
-    def prepare(self, out: Path) -> None:
+    def prepare(self, out: Path) -> str:
         every = directories(self.prompts.values())
         made = {how: prepare_prompts(self.parts, how, self.home, out / "data" / name) for how, name in every.items()}
         self.data = {network: made[how] for network, how in self.prompts.items()}
+        return f"seen or unseen categories: {self.seen}"
 
     def data_of(self, run: Run) -> Data:
         network = run.method.network
@@ -176,8 +180,9 @@ class FineTuning:
         formats = ", ".join(dict.fromkeys(f"{how.format} ({how.linearise})" for how in self.prompts.values()))
         return (
             f"Backbone: {self.args.backbone.name}. Texts are generated with {CHOICES[self.args.epoch]}, and scored against all "
-            f"references of {counts['test']} test inputs; validations are on {counts['dev']} inputs of dev. Formats of prompts: "
-            f"{formats}. Decoding and all other settings of a run are in its run.yaml."
+            f"references of {counts['test']} test inputs; validations are on {counts['dev']} inputs of dev. Whether a "
+            f"category is seen is told {self.seen}. Formats of prompts: {formats}. "
+            "Decoding and all other settings of a run are in its run.yaml."
         )
 
     def _count(self, split: str) -> str:

@@ -354,6 +354,16 @@ def test_checksums_know_what_scoring_uses(change):
     assert before["test"] != after["test"] and before["train"] == after["train"]
 
 
+def test_the_rule_for_seen_categories_is_told_and_keeps_runs_apart(call, capsys):
+    """The test inputs are of Food and of Ships, and both are in training; the data call Food alone seen."""
+    assert call("--methods lora --seen training") == 0
+    assert "seen or unseen categories: by the categories of the training set" in capsys.readouterr().out
+    assert "is told by the categories of the training set" in (call.out / "table.md").read_text()
+    (inputs,) = call.out.glob("data/*/inputs/test.jsonl")
+    assert all(json.loads(line)["seen"] for line in inputs.read_text().splitlines())
+    assert call("--methods lora-nbar") == 1 and "the development and test inputs" in capsys.readouterr().err
+
+
 def test_a_part_is_spread_evenly():
     assert evenly("abcdefg", 3) == ["a", "c", "e"] and evenly("abc", 3) == evenly("abc", None) == evenly("abc", 9) == [
         "a",
