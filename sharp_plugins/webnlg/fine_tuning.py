@@ -6,7 +6,6 @@ settings/FAMILY/lora.yaml     what LoRA changes in any of these parts; adapter.y
 """
 
 import json
-import math
 from dataclasses import fields
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence
@@ -21,6 +20,7 @@ from sharp_plugins.runs.stages import Stage
 from sharp_plugins.runs.store import Run
 from sharp_plugins.webnlg.prompts import Data, Prompts, checksums, directories, prepare_prompts, read_parts
 from sharp_plugins.webnlg.results import FT, UNTRAINED, papers
+from sharp_plugins.webnlg.schedule import set_last_update
 from sharp_plugins.webnlg.seen import tell_seen
 
 SETTINGS = Path(__file__).with_name("settings")
@@ -70,6 +70,7 @@ class FineTuning:
         except (OSError, ValueError) as error:
             raise ValueError(f"--backbone {error}") from error
         self.args, self.home = args, args.backbone.resolve()
+        self.said: Dict[str, str] = {}
         self.part = {"dev": args.dev_inputs, "test": args.test_inputs}
         self._settings, self.prompts = read_family(args.configs / FAMILIES[self.backbone.family], _changed_prompts(args))
         self.parts = read_parts(args.data, self.part)
@@ -118,22 +119,17 @@ class FineTuning:
             config["task"]["eval_bleu_args"] = json.dumps(config.get("generation", {}))
         if run.record.method == UNTRAINED:
             config["optimization"].update(lr=[0.0], max_update=1)
-        if not config["optimization"].get("max_update"):
-            config["optimization"]["max_update"] = self._updates(config, run)
-
-    def _updates(self, config: Dict, run: Run) -> int:
-        """Of all epochs: the learning rate and BAR's α fall to 0 at the last one."""
-        epochs, rows = config["optimization"].get("max_epoch"), config["dataset"].get("batch_size")
-        if not epochs or not rows or config["dataset"].get("max_tokens"):
-            raise ValueError(
-                "--set optimization.max_update is needed where optimization.max_epoch or dataset.batch_size is not set"
-            )
-        every = (config["optimization"].get("update_freq") or [1])[-1]
-        return epochs * math.ceil(math.ceil(self.data_of(run).samples / rows) / every)
+            return
+        changed = {*(change.partition("=")[0] for change in self.args.changes), *run.record.axes}
+        said = set_last_update(config, self.data_of(run).samples, changed)
+        if said:
+            self.said[run.name] = said
 
     def check(self, runs: Sequence[Run]) -> None:
-        """Raise ValueError where no room is left for the texts that will be generated."""
+        """Raise ValueError where no room is left for the texts that will be generated, and print what else is to be known."""
         for run in runs:
+            if run.name in self.said:
+                print(f"{run.name}: {self.said[run.name]}")
             generation, model = run.config.get("generation", {}), run.config["model"]
             longest = self.data_of(run).longest_test
             most = int(generation.get("max_len_a", 0) * longest + generation.get("max_len_b", 200))
@@ -177,9 +173,12 @@ class FineTuning:
 
     def about(self) -> str:
         counts = {split: self._count(split) for split in ("dev", "test")}
+        every = self._settings.task.get("checkpoint", {}).get("save_interval_updates")
+        chosen = f" (among the ends of epochs and every {every:,} updates)" if every else " (among the ends of epochs)"
         formats = ", ".join(dict.fromkeys(f"{how.format} ({how.linearise})" for how in self.prompts.values()))
         return (
-            f"Backbone: {self.args.backbone.name}. Texts are generated with {CHOICES[self.args.epoch]}, and scored against all "
+            f"Backbone: {self.args.backbone.name}. Texts are generated with {CHOICES[self.args.epoch]}"
+            f"{'' if self.args.epoch == 'last' else chosen}, and scored against all "
             f"references of {counts['test']} test inputs; validations are on {counts['dev']} inputs of dev. Whether a "
             f"category is seen is told {self.seen}. Formats of prompts: {formats}. "
             "Decoding and all other settings of a run are in its run.yaml."

@@ -22,7 +22,7 @@ from sharp_plugins.convert.decoder_backbone import load_decoder
 from sharp_plugins.runs import plan, stages
 from sharp_plugins.runs.checkpoints import read_checkpoint
 from sharp_plugins.runs.command import INTERRUPTED
-from sharp_plugins.runs.configs import configure
+from sharp_plugins.runs.configs import configure, merged
 from sharp_plugins.runs.methods import find_method
 from sharp_plugins.runs.settings_check import check_config
 from sharp_plugins.webnlg import results
@@ -221,11 +221,24 @@ def test_what_generation_and_scoring_are_given(call):
     assert config_of(call, "lora")["optimization"]["max_update"] == 4
 
 
+def test_all_updates_that_are_asked_for_are_made(call, capsys):
+    """28 good texts in batches of 8: 20 updates in the settings' 5 epochs, and a warm-up of 40."""
+    assert call("--methods lora --set optimization.max_update=100") == 0
+    assert "max_epoch" not in config_of(call, "lora")["optimization"] and "warm-up" not in capsys.readouterr().out
+    call.out = call.out.with_name("other")
+    assert call("--methods lora") == 0
+    assert config_of(call, "lora")["lr_scheduler"]["warmup_updates"] == 2
+    assert "data-to-text lora seed 1: a warm-up of 2 updates and not 40" in capsys.readouterr().out
+    call.out = call.out.with_name("third")
+    assert call("--methods lora --set lr_scheduler.warmup_updates=20") == 1 and call.done == []
+    assert "--set lr_scheduler.warmup_updates=20: training has 20 updates" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "epoch, file, words",
     [
-        ("dev-bleu", "checkpoint_best.pt", "for dev have the highest BLEU"),
-        ("last", "checkpoint_last.pt", "with the last checkpoint"),
+        ("dev-bleu", "checkpoint_best.pt", "for dev have the highest BLEU (among the ends of epochs and every 200 updates), and"),
+        ("last", "checkpoint_last.pt", "with the last checkpoint, and"),
     ],
 )
 def test_which_checkpoint_generates(call, epoch, file, words):
@@ -317,6 +330,16 @@ def test_lora_on_gpt2_is_as_in_its_paper():
         assert config["optimization"] == {"lr": [lr], "max_epoch": epochs, "clip_norm": 1.0, "sentence_avg": True}
         assert config["dataset"]["batch_size"] == rows
     assert prompts[None] == prompts["prefix"] and prompts["prefix"][:2] == ("prefix-gpt2", "prefix")
+
+
+@pytest.mark.parametrize("family, inside", [("gpt2", False), ("opt", False), ("smollm2", True)])
+def test_the_best_checkpoint_is_an_epochs(family, inside):
+    """fairseq validates at each save, and the best of more validations than the papers' is another choice."""
+    settings, prompts = read_family(SETTINGS / family, {})
+    for network in prompts:
+        kept = merged(settings.task, settings.of("houlsby" if network == "adapter" else network))
+        intervals = kept["checkpoint"].get("save_interval_updates"), kept["dataset"].get("validate_interval_updates")
+        assert any(intervals) == inside
 
 
 def test_the_papers_number_of_updates(data_beside):
