@@ -13,7 +13,7 @@ from typing import Dict, List, Optional, Sequence
 from sharp_plugins.files.writing import sha256
 from sharp_plugins.files.yaml import read_yaml
 from sharp_plugins.runs.checkpoints import BEST, LAST
-from sharp_plugins.runs.configs import NEEDED, Settings, check_settings, merged
+from sharp_plugins.runs.configs import NEEDED, Settings, change_settings, check_settings, merged
 from sharp_plugins.runs.methods import BASE, CRITERIONS
 from sharp_plugins.runs.record import Result
 from sharp_plugins.runs.stages import Stage
@@ -173,7 +173,8 @@ class FineTuning:
 
     def about(self) -> str:
         counts = {split: self._count(split) for split in ("dev", "test")}
-        every = self._settings.task.get("checkpoint", {}).get("save_interval_updates")
+        task = change_settings(self._settings.task, [one for one in self.args.changes if one.startswith("checkpoint.")])
+        every = task["checkpoint"].get("save_interval_updates")
         chosen = f" (among the ends of epochs and every {every:,} updates)" if every else " (among the ends of epochs)"
         formats = ", ".join(dict.fromkeys(f"{how.format} ({how.linearise})" for how in self.prompts.values()))
         return (
