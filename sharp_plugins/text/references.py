@@ -4,8 +4,8 @@ from typing import List, Optional, Sequence
 
 
 def reference_streams(references_per_input: Sequence[Sequence[str]]) -> List[List[Optional[str]]]:
-    """The references of each input, as sacrebleu's columns ("reference streams"): the first references of all inputs, the second ones,
-    and so on.
+    """The references of each input as sacrebleu's columns ("reference streams"): the first of each input, the second ones, and so
+    on.
 
     Inputs with fewer references than others are filled with ``None``, which sacrebleu leaves out. An empty string would not do: TER
     and BLEU's length penalty count it as a real reference with no words.
