@@ -15,10 +15,10 @@ class System:
 
     >>> from sharp_plugins.webnlg.scores.ways import WAYS
     >>> system = System(WAYS["sacrebleu"], ["the cat sat here", "a dog"], [["the cat sat here"], ["one dog"]])
-    >>> system.scores([0])
+    >>> {measure: round(score, 2) for measure, score in system.scores([0]).items()}
     {'bleu': 100.0, 'chrf': 100.0, 'ter': 0.0}
-    >>> system.score("ter", [0, 1])
-    16.666666666666664
+    >>> round(system.score("ter", [0, 1]), 2)  # an edit, to six words of references
+    16.67
     """
 
     def __init__(self, way: Way, hypotheses: Sequence[str], references: Sequence[Sequence[str]]):
