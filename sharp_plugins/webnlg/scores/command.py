@@ -1,14 +1,15 @@
 """The command ``python -m sharp_plugins.webnlg score``."""
 
 import json
+import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Dict, List, Optional
+from typing import Dict, List, Optional, Sequence
 
 from sharp_plugins.files.writing import write_text
 from sharp_plugins.webnlg.corpus import SPLITS, files_of, find_split, read_split
 from sharp_plugins.webnlg.entry import CorpusError, Entry
-from sharp_plugins.webnlg.scores.evaluation import scores_of, systems
+from sharp_plugins.webnlg.scores.evaluation import not_composed, scores_of, systems
 from sharp_plugins.webnlg.scores.hypotheses import FORMS, read_hypotheses
 from sharp_plugins.webnlg.scores.meteor import find_java, meteor_scores
 from sharp_plugins.webnlg.scores.printed import breakdown_tables, scores_table, significance_tables
@@ -61,6 +62,11 @@ def run_score(args) -> str:
     check_places(args)
     entries, rule = tell_seen(read_split(find_split(args.data, args.split)), args.seen, lambda: read_training(args.data))
     texts = {str(path): read_hypotheses(path, entries, args.format) for path in paths}
+    for path, number in uncomposed(texts, entries).items():
+        words = (
+            f"warning: {path}: input {number}, and maybe others, is not in Unicode's composed form (NFC), so that its é, say, can"
+        )
+        print(f"{words} differ from another text's; all is scored as it is", file=sys.stderr)
     named = {name: systems(hypotheses, entries) for name, hypotheses in texts.items()}
     first = named[str(args.hypotheses)]
     scores: Dict = scores_of(first, entries)
@@ -92,6 +98,13 @@ def check_places(args) -> None:
             read.update(path.resolve() for path in files_of(find_split(args.data, split)))
     if args.json.resolve() in read:
         raise ValueError(f"--json {args.json}: it is a file that is read, and would be replaced; choose another one")
+
+
+def uncomposed(texts: Dict[str, List[str]], entries: Sequence[Entry]) -> Dict[str, int]:
+    """Where there are texts that are not in Unicode's composed form, the number of the first input with one, from 1."""
+    first = {path: not_composed(given) for path, given in texts.items()}
+    first["references"] = not_composed("\n".join(entry.refs) for entry in entries)
+    return {path: number for path, number in first.items() if number is not None}
 
 
 def read_training(data: Path) -> Optional[List[Entry]]:

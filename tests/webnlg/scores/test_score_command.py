@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -152,6 +153,14 @@ def test_what_is_refused_leaves_nothing(place, capsys, flags, words):
     shown = capsys.readouterr().err
     assert shown.startswith("error: ") and words in shown and "Traceback" not in shown
     assert not (place / "out.json").exists()
+
+
+def test_a_form_that_others_do_not_have_is_told(place, capsys):
+    (place / "two.txt").write_text(unicodedata.normalize("NFD", "\n".join(TEXTS)), encoding="utf-8")
+    assert score(place, "one.txt") == 0 and capsys.readouterr().err == ""
+    assert score(place, "two.txt") == 0
+    shown = capsys.readouterr().err
+    assert shown.startswith(f"warning: {place / 'two.txt'}: input 3, and maybe others") and shown.count("\n") == 1
 
 
 def test_meteor(place, capsys, monkeypatch):
