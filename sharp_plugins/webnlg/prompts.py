@@ -14,6 +14,7 @@ from typing import Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional
 from sharp_plugins.files.writing import sha256, write_text
 from sharp_plugins.prompted.formats import find_format
 from sharp_plugins.runs.data import make_once
+from sharp_plugins.text.parts import evenly
 from sharp_plugins.webnlg.corpus import read_corpus
 from sharp_plugins.webnlg.entry import CorpusError, Entry, one_line
 from sharp_plugins.webnlg.linearise import LINEARISATIONS, linearise
@@ -118,17 +119,6 @@ def read_parts(data: Path, most: Mapping[str, Optional[int]]) -> Dict[str, List[
         raise ValueError(f"--data: {error}") from error
     corpus["test"] = group_by_input(corpus["test"])
     return {split: evenly(entries, most.get(split)) for split, entries in corpus.items()}
-
-
-def evenly(entries: Sequence, most: Optional[int]) -> List:
-    """At most so many of them, evenly spread over the whole, in their order: always the same ones.
-
-    >>> evenly(range(10), 4)
-    [0, 2, 5, 7]
-    """
-    if most is None or most >= len(entries):
-        return list(entries)
-    return [entries[place * len(entries) // most] for place in range(most)]
 
 
 def prompt_lines(entries: Sequence[Entry], how: str) -> List[str]:

@@ -25,12 +25,13 @@ from sharp_plugins.runs.command import INTERRUPTED
 from sharp_plugins.runs.configs import configure, merged
 from sharp_plugins.runs.methods import find_method
 from sharp_plugins.runs.settings_check import check_config
+from sharp_plugins.text.parts import evenly
 from sharp_plugins.webnlg import results
 from sharp_plugins.webnlg.__main__ import main
 from sharp_plugins.webnlg.benchmark import DataToText
 from sharp_plugins.webnlg.entry import Entry
 from sharp_plugins.webnlg.fine_tuning import FAMILIES, SETTINGS, FineTuning, read_family
-from sharp_plugins.webnlg.prompts import checksums, directories, evenly, prompt_lines, read_parts
+from sharp_plugins.webnlg.prompts import checksums, directories, prompt_lines, read_parts
 from sharp_plugins.webnlg.texts import choose_texts
 
 NAMES, PLACES = ["Ann", "Bob", "Cara", "Dan", "Eve"], ["Bonn", "Graz", "Lille"]
