@@ -13,6 +13,7 @@ from sharp_plugins.runs.stages import Stage
 from sharp_plugins.runs.store import Run
 from sharp_plugins.webnlg.prepare import prepare, source_of
 from sharp_plugins.webnlg.results import FT, UNTRAINED, sacrebleus
+from sharp_plugins.webnlg.seen import WORDS
 
 SETTINGS = Path(__file__).with_name("settings")
 # Sizes of model and training, each a file of settings, with the number of sentencepiece's pieces.
@@ -54,12 +55,14 @@ class FromScratch:
         self.size = args.size or DEFAULT_SIZE
         self.vocab_size = SIZES[self.size] if args.vocab_size is None else args.vocab_size
         self.args, self.corpus = args, args.data.resolve()
+        self.seen_flags = [] if args.seen is None else ["--seen", args.seen]
         self.source = source_of(args.data, self.vocab_size)
 
     # ---- data
 
     def made_of(self) -> Dict:
-        return {"corpus": self.source["corpus"], "vocabulary": [self.source["format"], self.source["vocabulary"]]}
+        made_of = {"corpus": self.source["corpus"], "vocabulary": [self.source["format"], self.source["vocabulary"]]}
+        return {**made_of, **({} if self.args.seen is None else {"rule for seen categories": self.args.seen})}
 
     def prepare(self, out: Path) -> None:
         self.prepared = out / "data"
@@ -111,5 +114,6 @@ class FromScratch:
     def about(self) -> str:
         return (
             "Texts are generated with the checkpoint of the lowest loss on dev and a beam of 5, and scored against all references. "
-            "Methods with LoRA or adapters start from the checkpoint of base of the same seed."
+            "Methods with LoRA or adapters start from the checkpoint of base of the same seed. "
+            f"Whether a category is seen is told {WORDS.get(self.args.seen, 'as score.log says')}."
         )
