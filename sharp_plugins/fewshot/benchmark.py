@@ -151,8 +151,11 @@ class FewShot(Benchmark):
         config["model"] = {**config.get("model", {}), **self.model}
         if self.args.cpu:
             config["common"].pop("amp", None)
-        if "optimization.max_update" in [*run.record.axes, *(change.partition("=")[0] for change in self.args.changes)]:
+        changed = [*run.record.axes, *(change.partition("=")[0] for change in self.args.changes)]
+        if "optimization.max_update" in changed:
             config["optimization"].pop("max_epoch", None)  # the settings' epochs, which would end it before
+        elif "optimization.max_epoch" in changed:
+            config["optimization"].pop("max_update", None)  # `place` computes them
         if self.source.kind != CLOZE:
             config["task"].pop("train_lm_head", None)
             best = self.source.tasks[run.record.task].training
@@ -168,8 +171,12 @@ class FewShot(Benchmark):
             # It is one run, whatever --set and --sweep say of training.
             own = {part: of for part, of in self.family.run.items() if part not in ("common", "checkpoint", "task")}
             config.update(deepcopy({**own, "model": {**own.get("model", {}), **self.model}}))
-        elif not config["optimization"].get("max_update"):
-            config["optimization"]["max_update"] = self._updates(config, run)
+            return
+        # fairseq saves at the last update, and not at an epoch's end where it is told to save at updates alone.
+        given, epochs = config["optimization"].get("max_update"), config["optimization"].get("max_epoch")
+        if epochs or not given:
+            updates = self._updates(config, run)
+            config["optimization"]["max_update"] = min(given or updates, updates)
 
     def _updates(self, config: Dict, run: Run) -> int:
         """Of all epochs: the learning rate and BAR's α fall to 0 at the last one."""

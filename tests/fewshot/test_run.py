@@ -209,6 +209,16 @@ def test_a_grid_is_a_sweep_of_the_paper(start, encoder, tmp_path):
     assert "By accuracy on dev, chosen on the development set, which is not reported." in (tmp_path / "out/table.md").read_text()
 
 
+def test_epochs_end_at_an_update(start, encoder, tmp_path):
+    """These settings save at updates alone: a run that ends with its epochs would leave no checkpoint."""
+    flags = "--tasks SST-2 --methods lora --seeds 13 --k 4 --set dataset.batch_size=4 --set optimization.max_epoch=3".split()
+    assert start(*flags, backbone=encoder) == 0
+    made = config(tmp_path / "out/SST-2/lora/k=4/seed13")["optimization"]
+    assert made["max_update"] == 6 and made["max_epoch"] == 3  # 8 rows, three times
+    assert start(*flags, "--set", "optimization.max_update=9", backbone=encoder, out="both") == 0
+    assert config(tmp_path / "both/SST-2/lora/k=4/seed13")["optimization"]["max_update"] == 6
+
+
 def test_a_task_of_ones_own(start, encoder, tmp_path):
     table = [[f"{rows.sentence(i)} {i}", "ba"[i % 2]] for i in range(40)]
     rows.write_table(tmp_path / "own" / "train.tsv", ["text", "mark"], table)
