@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional
 
-from sharp_plugins.cloze.layout import Layout, find_layout, layout_of
 from sharp_plugins.fewshot import sampling
 from sharp_plugins.fewshot.reader import Row
 from sharp_plugins.fewshot.render import candidates_line, cloze_line, text_line
@@ -121,7 +120,7 @@ class Maker:
     def _cloze(self, new: Path, rows: Dict[str, List[Row]], tell: Tell) -> None:
         from sharp_plugins.cloze.prepare import prepare  # here and below, so that --help imports no fairseq
 
-        layout = layout_for(self.task)
+        layout = self.task.layout
         if self.max_positions is not None:
             layout = replace(layout, max_length=self.max_positions)
         lines = {split: write_lines(new, split, [cloze_line(row, self.task) for row in of]) for split, of in rows.items()}
@@ -158,7 +157,8 @@ class Maker:
 
 def settings_of(task: Task) -> Dict:
     """What decides how a task's data are drawn and put into prompts, beside the files."""
-    return {"format": FORMAT, "sampling": sampling.VERSION, "task": asdict(task)}
+    layout = task.layout and task.layout.as_dict()  # and not the name of a file, which may change
+    return {"format": FORMAT, "sampling": sampling.VERSION, "task": {**asdict(task), "layout": layout}}
 
 
 def write_lines(directory: Path, name: str, lines: List[Dict]) -> Path:
@@ -171,28 +171,3 @@ def write_lines(directory: Path, name: str, lines: List[Dict]) -> Path:
 def evaluated_in(task: Task) -> str:
     """The part of a sample's directory that a checkpoint is measured on."""
     return CHOICES if task.kind != CLOZE and task.training == TEACHER_FORCING else DATA
-
-
-def layout_for(task: Task) -> Layout:
-    """The layout of a task of the kind cloze.
-
-    Raises:
-        ValueError: there is none of that name, its settings make none, or its classes or sentences are not the task's.
-
-    Example::
-
-        layout_for(find_task("RTE", "cloze")).words["entailment"]  # "Yes"
-    """
-    where = f"--tasks {task.name}: layout"
-    if isinstance(task.layout, str):
-        try:
-            layout = find_layout(task.layout)
-        except (ValueError, OSError) as error:
-            raise ValueError(f"{where}: {error}") from None
-    else:
-        layout = layout_of(task.layout or {}, where)
-    if layout.sentences != len(task.sentences):
-        raise ValueError(f"{where} has {layout.sentences} sentences, and the task {len(task.sentences)}")
-    if set(layout.classes) != set(task.labels):
-        raise ValueError(f"{where} has words for {', '.join(layout.classes)}, and labels are {', '.join(task.labels)}")
-    return layout

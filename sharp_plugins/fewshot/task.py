@@ -4,8 +4,9 @@ Tasks for masked language models are of the kind ``cloze``, and those for langua
 """
 
 from dataclasses import dataclass, field
-from typing import Dict, Optional, Tuple, Union
+from typing import Dict, Optional, Tuple
 
+from sharp_plugins.cloze.layout import Layout
 from sharp_plugins.fewshot.templates import Template
 
 CLOZE, DECODER = "cloze", "decoder"
@@ -36,7 +37,7 @@ class Task:
         labels: label -> all its spellings in the files, itself the first.
         words: further fields that another field's value decides: name -> (the other field, value -> text).
         sentences: of the kind cloze, the one or two texts that the layout is about.
-        layout: of the kind cloze, the name of a layout of `sharp_plugins.cloze`, or its settings.
+        layout: of the kind cloze, what stands around the sentences, and each label's word.
         prompt: of the kind decoder, the text before a candidate.
         candidates: label -> candidate.
         each: the field whose elements are the candidates; they stand in `candidate` where it has "@placeholder".
@@ -61,7 +62,7 @@ class Task:
     labels: Dict[str, Names] = field(default_factory=dict)
     words: Dict[str, Tuple[str, Dict[str, str]]] = field(default_factory=dict)
     sentences: Tuple[Template, ...] = ()
-    layout: Union[str, Dict, None] = None
+    layout: Optional[Layout] = None
     prompt: Optional[Template] = None
     candidates: Dict[str, Template] = field(default_factory=dict)
     each: str = ""

@@ -6,7 +6,7 @@ import pytest
 import rows
 import yaml
 
-from sharp_plugins.fewshot.data import layout_for
+from sharp_plugins.fewshot.data import settings_of
 from sharp_plugins.fewshot.family import DIRECTORY, FAMILIES, named, read_family
 from sharp_plugins.fewshot.reader import read
 from sharp_plugins.fewshot.samples import Sampler
@@ -37,7 +37,7 @@ def written(directory: Path, settings) -> Path:
 
 def test_adding_a_task_is_one_file(tmp_path):
     task = find_task(str(written(tmp_path, CLOZE)), "cloze")
-    assert task.name == "own" and task.label_of(" 1 ") == "good" and layout_for(task).classes == ["bad", "good"]
+    assert task.name == "own" and task.label_of(" 1 ") == "good" and task.layout.classes == ["bad", "good"]
     assert find_task(str(written(tmp_path, DECODER)), "decoder").rows == {"train": 1000, "valid": 500, "test": 1000}
 
 
@@ -91,11 +91,24 @@ def test_a_layout_that_does_not_fit(tmp_path):
     for changes, words in (
         ({"layout": "rte"}, "layout has 2 sentences, and the task 1"),
         ({"layout": "sst-5"}, "layout has words for 0, 1, 2, 3, 4, and labels are bad, good"),
-        ({"layout": "sst"}, "layout: --layout sst: choose one of"),
+        ({"layout": "sst"}, "own.yaml: layout sst: choose one of"),
+        ({"layout": "mine.yaml"}, f"own.yaml: layout mine.yaml: there is no file {tmp_path / 'mine.yaml'}"),
+        ({"layout": {}}, "own.yaml: layout: a layout needs template, words, max_length"),
     ):
         with pytest.raises(ValueError) as error:
-            layout_for(read_task(written(tmp_path, {**CLOZE, **changes})))
+            read_task(written(tmp_path, {**CLOZE, **changes}))
         assert words in str(error.value)
+
+
+def test_a_layouts_file_is_beside_the_tasks(tmp_path):
+    task, stamps = written(tmp_path, {**CLOZE, "layout": "mine.yaml"}), []
+    for words in ({"bad": "bad", "good": "good"}, {"bad": "poor", "good": "good"}):
+        (tmp_path / "mine.yaml").write_text(yaml.safe_dump({**CLOZE["layout"], "words": words}))
+        stamps.append(settings_of(read_task(task))["task"]["layout"])
+        assert stamps[-1]["words"] == words
+    (tmp_path / "mine.yaml").write_text("template: []")
+    with pytest.raises(ValueError, match=r"own.yaml: layout .*mine.yaml: a layout needs words, max_length"):
+        read_task(task)
 
 
 def test_a_task_of_another_kind_or_of_no_name(tmp_path):
