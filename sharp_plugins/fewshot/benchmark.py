@@ -100,13 +100,17 @@ class FewShot(Benchmark):
     # ---- data
 
     def made_of(self, task) -> Dict:
-        """What decides a sample beside its seed and size; a published sample's own files stand in its stamp."""
+        """What decides a sample beside its seed, its size and its files."""
         shared: Dict[str, Any] = {"backbone": self.source.checksums, "data seed": self.args.data_seed}
         if task is None:
             return shared
         maker = self.source.makers[task]
         how = {"start": maker.start, "max_positions": maker.max_positions}
         return {**shared, "task": settings_of(maker.task), "test set": maker.sampler.test_file().name, "prompts": how}
+
+    def made_of_run(self, record: Record) -> Dict:
+        size = None if record.method == ZERO_SHOT else int(record.axes[self.source.axis])
+        return {"data files": self.source.makers[record.task].sampler.checksums(size, self._seed_of(record))}
 
     def prepare(self, task: str) -> str:
         said: List[str] = []
@@ -125,9 +129,13 @@ class FewShot(Benchmark):
         sampled = self.source.makers[task].sampler.is_sampled()
         return self.args.out / "data" / task / (f"test-seed{seed}" if sampled else "test")
 
+    def _seed_of(self, record: Record) -> int:
+        """Of the run's sample."""
+        return record.seed if self.args.data_seed is None else self.args.data_seed
+
     def _data_of(self, record: Record) -> Path:
         """The directory of a run's sample, or of the test set."""
-        seed = record.seed if self.args.data_seed is None else self.args.data_seed
+        seed = self._seed_of(record)
         if record.method == ZERO_SHOT:
             return self._test_set(record.task, seed).resolve()
         return self._sample(record.task, record.axes[self.source.axis], seed).resolve()

@@ -20,7 +20,7 @@ from sharp_plugins.fewshot.render import candidates_line, cloze_line, text_line
 from sharp_plugins.fewshot.samples import Sampler
 from sharp_plugins.fewshot.task import CANDIDATES, CLOZE, GENERATION, TEACHER_FORCING, Task
 from sharp_plugins.files.text import read_json
-from sharp_plugins.files.writing import sha256, write_text
+from sharp_plugins.files.writing import write_text
 from sharp_plugins.prompted.formats import END, TEXT, Format
 from sharp_plugins.runs.data import STAMP, make_once
 
@@ -70,12 +70,11 @@ class Maker:
             OSError: a file is not there or cannot be read.
             ValueError: a file or a row cannot be used, or *out* holds data of something else, which runs may have been made of.
         """
-        files = {} if size is None else self.sampler.training_files(size, seed)
-        files["test"] = self.sampler.test_file()
-        source = self._source(files, size, seed)
+        source = self._source(size, seed)
         if (out / STAMP).is_file() and read_json(out / STAMP).get("source") != source:
             raise ValueError(
-                f"{out}: holds data of other files or settings, of which runs may be made; choose another --out, or delete it"
+                f"{out}: holds data of other files or settings, of which runs may be made; choose another --out, or delete it, and those "
+                "runs too"
             )
         made = make_once(out, source, (LINES, DATA, CHOICES, ZERO_SHOT), lambda new: self._write(new, size, seed, tell))
         self._warn(read_json(out / STAMP)["warnings"], tell)
@@ -88,10 +87,10 @@ class Maker:
         for warning in warnings:
             tell(f"warning: {warning}")
 
-    def _source(self, files: Dict[str, Path], size: Optional[int], seed: int) -> Dict:
+    def _source(self, size: Optional[int], seed: int) -> Dict:
         found = {
             **settings_of(self.task),
-            "files": {split: [path.name, sha256(path)] for split, path in files.items()},
+            "files": self.sampler.checksums(size, seed),
             "size": size,
             # A test set that is taken whole is the same for all seeds.
             "seed": None if size is None and not self.sampler.is_sampled() else seed,

@@ -7,6 +7,7 @@ from typing import Dict, List, NamedTuple, Optional, Sequence
 from sharp_plugins.fewshot.reader import Row, find_file, read
 from sharp_plugins.fewshot.sampling import TEST_ROWS, TEST_SEED, first_of_all, held_out, k_per_class
 from sharp_plugins.fewshot.task import CLOZE, Task
+from sharp_plugins.files.writing import sha256
 
 # A directory of published samples has directories of such names, K-SEED.
 PUBLISHED = re.compile(r"[0-9]+-[0-9]+")
@@ -35,6 +36,7 @@ class Sampler:
     def __init__(self, task: Task, places: Sequence[Path]):
         self.task, self.places = task, [Path(place) for place in places]
         self._read: Dict[Path, List[Row]] = {}
+        self._checksums: Dict[Path, str] = {}
 
     # ------------------------------------------------------------------ what a run trains on, and what it is tested on
 
@@ -115,6 +117,23 @@ class Sampler:
                 f"--data {directories}: no {use} file of {self.task.name}: {wanted or 'the task names none'}, or .gz"
             )
         return path
+
+    def checksums(self, size: Optional[int], seed: int) -> Dict[str, List[str]]:
+        """Name and checksum of the files that a sample is drawn from, by split.
+
+        Args:
+            size: see `training`; None for the test set alone.
+
+        Raises:
+            OSError: one is not there or cannot be read.
+        """
+        files = {} if size is None else self.training_files(size, seed)
+        return {split: [path.name, self._checksum(path)] for split, path in {**files, "test": self.test_file()}.items()}
+
+    def _checksum(self, path: Path) -> str:
+        if path not in self._checksums:
+            self._checksums[path] = sha256(path)
+        return self._checksums[path]
 
     def _published_places(self) -> List[Path]:
         """Directories with published samples in directories K-SEED."""

@@ -182,7 +182,12 @@ def test_a_call_with_other_data_is_refused(start, encoder, files, tmp_path, caps
     with open(tmp_path / "files" / "SST-2" / "train.tsv", "a") as file:
         file.write("one more\t1\n")
     assert start(*flags, *SMALL, backbone=encoder, data=[tmp_path / "files"]) == 1
-    assert "k4-seed13: holds data of other files or settings" in capsys.readouterr().err
+    shown = capsys.readouterr().err
+    assert "k4-seed13: holds data of other files or settings" in shown and "delete it, and those runs too" in shown
+    # The data alone deleted: the run that was made of the old ones is not in one table with new ones.
+    shutil.rmtree(tmp_path / "out/data")
+    assert start(*flags, *SMALL, backbone=encoder, data=[tmp_path / "files"]) == 1
+    assert "seed13: holds a run that differs in the data files" in capsys.readouterr().err
 
 
 def test_one_sample_for_all_seeds(start, encoder, tmp_path):
