@@ -10,6 +10,7 @@ A directory of a test set alone is for an untrained model, which needs no more.
 """
 
 import json
+import re
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional
@@ -29,6 +30,8 @@ FORMAT = 1
 LINES, DATA, CHOICES, ZERO_SHOT = "lines", "data", "choices", "zero-shot.json"
 # The most symbols of an answer, its end among them (MeZO's max_new_tokens).
 ANSWER = 50
+# What the cloze command advises beside, and this one has no flag for.
+TOO_LONG = ", and --too-long skip leaves such rows out"
 Tell = Callable[[str], None]
 
 
@@ -107,12 +110,28 @@ class Maker:
         self._warn(warnings, quiet)  # before anything is written
         make = {CANDIDATES: self._candidates, TEACHER_FORCING: self._forced, GENERATION: self._answers}
 
+        files = {split: path for sample in samples for split, path in sample.files.items()}
+
         def tell_more(line: str) -> None:
             if not line.startswith(str(new)):  # that part of it is written
-                tell(f"  {line}")
+                tell(f"  {self._of_the_task(line, new, rows, files)}")
 
-        (self._cloze if self.task.kind == CLOZE else make[self.task.training])(new, rows, tell_more)
+        try:
+            (self._cloze if self.task.kind == CLOZE else make[self.task.training])(new, rows, tell_more)
+        except ValueError as error:
+            raise ValueError(self._of_the_task(str(error), new, rows, files)) from error
         return {"rows": {split: len(of) for split, of in rows.items()}, "warnings": warnings}
+
+    def _of_the_task(self, text: str, new: Path, rows: Dict[str, List[Row]], files: Dict[str, Path]) -> str:
+        """What another command says, in this one's words: a line that was written for it is a row of a file, and a flag another."""
+
+        def where(match) -> str:
+            split, number = match[1], match[2]
+            return rows[split][int(number) - 1].where if number else str(files[split])
+
+        text = re.sub(rf"{re.escape(str(new / LINES))}/(\w+)(?:\.text)?\.jsonl(?::(\d+))?", where, text)
+        text = text.replace("--max-length", "--max-positions").replace(TOO_LONG, "")
+        return re.sub("^--layout: ", f"--tasks {self.task.name}: layout: ", text)
 
     # ------------------------------------------------------------------ one task of fairseq's each
 

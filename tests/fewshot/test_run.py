@@ -13,6 +13,7 @@ import torch
 import yaml
 
 from sharp_plugins.fewshot.__main__ import main
+from sharp_plugins.fewshot.sampling import permutation
 from sharp_plugins.fewshot.zero_shot import zero_shot
 from sharp_plugins.files.yaml import read_yaml
 from sharp_plugins.runs import report, stages
@@ -87,7 +88,7 @@ def config(directory: Path):
         ("--methods houlsby", "--methods: there are no settings for methods with houlsby"),
         ("--methods r3f-lora", "--methods r3f-lora: there is no such method; it is base, zero-shot"),
         ("--set dataset.valid_subset=test", "each run has a dataset.valid_subset of its own"),
-        ("--max-positions 9999", "--max-length must be from 4 to"),
+        ("--max-positions 9999", "--max-positions must be from 4 to"),
     ],
 )
 def test_what_does_not_fit_is_told_before_training(start, encoder, capsys, flags, words):
@@ -95,6 +96,33 @@ def test_what_does_not_fit_is_told_before_training(start, encoder, capsys, flags
     shown = capsys.readouterr().err
     assert shown.startswith("error: ") and words in shown and "Traceback" not in shown
     assert start.done == []
+
+
+def test_a_row_is_named_by_its_own_file(start, encoder, tmp_path, capsys):
+    """And not by the lines that are made of it, which are gone when the message is read."""
+    table = [[f"x {i} <mask>", str(i % 2)] for i in range(20)]
+    for name in ("train", "dev"):
+        rows.write_table(tmp_path / "SST-2" / f"{name}.tsv", ["sentence", "label"], table)
+    flags = [*"--tasks SST-2 --methods lora --seeds 13 --k 4".split(), *SMALL]
+    assert start(*flags, backbone=encoder, data=[tmp_path]) == 1
+    first = permutation(20, 13)[0] + 2  # its line, below the heading
+    words = f"error: {tmp_path}/SST-2/train.tsv:{first}: a sentence has the special symbol <mask> in it\n"
+    assert capsys.readouterr().err == words
+    one = [["x", "0"]] * 6
+    rows.write_table(tmp_path / "SST-2" / "train.tsv", ["sentence", "label"], [["x", "0"], ["y", "1"]] * 10)
+    rows.write_table(tmp_path / "SST-2" / "dev.tsv", ["sentence", "label"], one)
+    assert start(*flags, backbone=encoder, data=[tmp_path]) == 0
+    assert f"warning: {tmp_path}/SST-2/dev.tsv: no row of class 1" in capsys.readouterr().out
+
+
+def test_a_label_word_of_several_tokens_is_of_its_task(start, encoder, tmp_path, capsys):
+    settings = read_yaml(ROOT / "sharp_plugins/fewshot/tasks/cloze/SST-2.yaml")
+    words = {"0": "horrible thing", "1": "great"}
+    layout = {"template": [{"sentence": 1}, " It was", "<mask>", "."], "words": words, "max_length": 64}
+    (tmp_path / "SST-2.yaml").write_text(yaml.safe_dump({**settings, "layout": layout}))
+    flags = ["--tasks", tmp_path / "SST-2.yaml", *"--methods lora --seeds 13 --k 4".split(), *SMALL]
+    assert start(*flags, backbone=encoder) == 1
+    assert "error: --tasks SST-2: layout: words: 'horrible thing' of class 0 must be one token" in capsys.readouterr().err
 
 
 def test_flags_of_the_other_kind_and_places_that_are_not_there(start, decoder, tmp_path, capsys):
