@@ -21,7 +21,7 @@ from sharp_plugins.runs.benchmark import SCORES, Benchmark
 from sharp_plugins.runs.checkpoints import BEST, read_checkpoint
 from sharp_plugins.runs.configs import Settings
 from sharp_plugins.runs.data import STAMP
-from sharp_plugins.runs.methods import CRITERIONS, Method
+from sharp_plugins.runs.methods import CRITERIONS, Method, find_method
 from sharp_plugins.runs.record import Measure, Record, Result
 from sharp_plugins.runs.stages import Stage, train
 from sharp_plugins.runs.store import Run, stored
@@ -80,9 +80,12 @@ class FewShot(Benchmark):
         self.source = source_of(args)
         args.tasks = list(self.source.tasks)
         if args.grid is not None:
-            sweeps = read_family(self.source.family, args.grid, "--grid").sweeps()
-            if not sweeps:
-                raise ValueError(f"--grid {args.grid}: these settings have no grid")
+            methods = [find_method(name, self.extra_methods) for name in args.methods if name != ZERO_SHOT]
+            family = read_family(self.source.family, args.grid, "--grid")
+            try:
+                sweeps = family.sweeps([method.network for method in methods])
+            except ValueError as error:
+                raise ValueError(f"--grid {args.grid}: {error}") from None
             given = {text.partition("=")[0] for text in (*args.sweeps, *args.changes)}
             args.sweeps = [*args.sweeps, *(text for text in sweeps if text.partition("=")[0] not in given)]
         earlier = [record.task for _, record in stored(args.out, self.name)]

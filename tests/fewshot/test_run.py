@@ -242,6 +242,22 @@ def test_a_grid_is_a_sweep_of_the_paper(start, encoder, tmp_path):
     assert "By accuracy on dev, chosen on the development set, which is not reported." in (tmp_path / "out/table.md").read_text()
 
 
+def test_a_grid_is_of_its_methods_alone(start, encoder, tmp_path, capsys):
+    """MeZO's Table 15 has other values for full fine-tuning than for LoRA."""
+    flags = [*"--tasks SST-2 --seeds 13 --k 4 --grid mezo".split(), *SMALL]
+    for method, lr in (("base", "1e-05"), ("lora-sam", "0.0001")):
+        assert start(*flags, "--methods", "zero-shot", method, backbone=encoder) == 0
+        assert len([name for name in names(start) if "train" in name]) == 9
+        batch = {"base": 32, "lora-sam": 4}[method]
+        assert (tmp_path / f"out/SST-2/{method}/k=4/dataset.batch_size={batch}/optimization.lr={lr}/seed13/run.yaml").is_file()
+    for methods, words in (
+        ("base lora", "--grid mezo: full and lora methods have a grid each; give a call to each, with the same --out"),
+        ("sam --grid bar", "--grid bar: these settings have no grid for full methods; they have one for lora methods"),
+    ):
+        assert start(*flags, "--methods", *methods.split(), backbone=encoder) == 1
+        assert words in capsys.readouterr().err and start.done == []
+
+
 def test_epochs_end_at_an_update(start, encoder, tmp_path):
     """These settings save at updates alone: a run that ends with its epochs would leave no checkpoint."""
     flags = "--tasks SST-2 --methods lora --seeds 13 --k 4 --set dataset.batch_size=4 --set optimization.max_epoch=3".split()
