@@ -76,8 +76,8 @@ class Maker:
         source = self._source(size, seed)
         if (out / STAMP).is_file() and read_json(out / STAMP).get("source") != source:
             raise ValueError(
-                f"{out}: holds data of other files or settings, of which runs may be made; choose another --out, or delete it, and those "
-                "runs too"
+                f"{out}: holds data of other files or settings, of which runs may be made; choose another --out, or delete it, and "
+                "those runs too"
             )
         made = make_once(out, source, (LINES, DATA, CHOICES, ZERO_SHOT), lambda new: self._write(new, size, seed, tell))
         self._warn(read_json(out / STAMP)["warnings"], tell)

@@ -3,7 +3,8 @@
 settings/FAMILY/NAME.yaml
     run      a whole ``dsam`` run for fairseq but for task and criterion, which are a task's own
     lora     what methods with LoRA change in it; adapter and prefix are of adapters and prefixes, where they are there
-    grid     what ``--grid NAME`` trains: network -> setting -> values, "full" for methods without a network
+    grid     what ``--grid NAME`` trains: network -> setting -> values, "full" for methods without a network; or
+             setting -> values, of all methods alike
 """
 
 from pathlib import Path

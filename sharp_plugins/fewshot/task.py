@@ -44,7 +44,7 @@ class Task:
         candidate: see `each`.
         answers: the field with all right elements of `each`, or with all right answers.
         training: one of `TRAININGS`, of the kind decoder.
-        rows: how many rows a sample of the kind decoder has at most, by split.
+        rows: how many rows a sample of the kind decoder has at most, by split; of "train" where --examples says nothing.
 
     Example::
 

@@ -235,10 +235,22 @@ def _check(task: Task) -> None:
         raise ValueError("files: none to test on; name them under test")
     if task.kind == DECODER:
         _check_decoder(task)
+        _check_lists(task, templates)
     elif task.layout.sentences != len(task.sentences):
         raise ValueError(f"layout has {task.layout.sentences} sentences, and the task {len(task.sentences)}")
     elif set(task.layout.classes) != set(task.labels):
         raise ValueError(f"layout has words for {', '.join(task.layout.classes)}, and labels are {', '.join(task.labels)}")
+
+
+def _check_lists(task: Task, templates: Sequence[Tuple[str, Template]]) -> None:
+    """Raise ValueError where a list is to be a text."""
+    for what, template in templates:
+        for name in template.fields:
+            if name in (task.each, task.answers):
+                raise ValueError(f"{what}: {{{name}}} is a list, as each and answers are, and no text")
+    for name, (other, _) in task.words.items():
+        if other in (task.each, task.answers):
+            raise ValueError(f"words: {name} is by {other}, which is a list, as each and answers are, and no text")
 
 
 def _check_decoder(task: Task) -> None:

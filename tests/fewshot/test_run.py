@@ -330,6 +330,17 @@ def test_each_training_of_a_decoder(start, decoder, files, tmp_path, capsys):
     assert "SQuAD, F1" in table and "exact match" in table
 
 
+def test_a_tasks_own_number_of_rows(start, decoder, tmp_path, capsys):
+    settings = read_yaml(ROOT / "sharp_plugins/fewshot/tasks/decoder/SST-2.yaml")
+    for name, count in (("few", 6), ("more", 8)):
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump({**settings, "rows": {"train": count, "valid": 4}}))
+    flags = [*"--methods lora --seeds 13 --tasks".split(), tmp_path / "few.yaml"]
+    assert start(*flags, backbone=decoder) == 0
+    assert names(start)[0] == "few lora examples=6 seed 13, train"
+    assert start(*flags, tmp_path / "more.yaml", backbone=decoder) == 1
+    assert "different numbers of rows to train on (few: 6, more: 8); give --examples" in capsys.readouterr().err
+
+
 def test_opt_prompts_begin_with_s(decoder, tmp_path, files):
     """MeZO's code sets OPT's start to <s>; the model's own is </s>."""
     from sharp_plugins.fewshot.arguments import STARTS
@@ -355,6 +366,24 @@ def test_zero_shot_is_computed_once(encoder, files, tmp_path, monkeypatch):
     assert scores["examples"] == 12 and 0 <= scores["accuracy"] <= 100
     monkeypatch.setattr("sharp_plugins.fewshot.zero_shot._cloze", None)
     assert zero_shot(encoder, sample)["test"] == scores
+
+
+def test_zero_shot_of_what_it_cannot_score(decoder, tmp_path, capsys):
+    sample = tmp_path / "SQuAD"
+    assert main(["zero-shot", str(decoder), str(sample)]) == 1
+    assert f"{sample}: no sample, which has a prepared.json" in capsys.readouterr().err
+    sample.mkdir()
+    for stamp, words in (
+        ({"source": {}}, ["its prepared.json is of other data than"]),
+        (
+            {"source": {"task": {"name": "SQuAD", "kind": "decoder", "training": "generation"}}},
+            ["answers of SQuAD are written", f"\nfairseq-generate {sample}/data --user-dir ", "> generated.txt\npython -m "],
+        ),
+    ):
+        (sample / "prepared.json").write_text(json.dumps(stamp))
+        assert main(["zero-shot", str(decoder), str(sample)]) == 1
+        shown = capsys.readouterr().err
+        assert all(text in shown for text in words)
 
 
 @pytest.mark.slow

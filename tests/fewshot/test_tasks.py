@@ -78,12 +78,24 @@ def test_a_clozes_settings(tmp_path, changes, words):
         ({"each": "text"}, "one of three is expected: candidates (by label), each and candidate"),
         ({"training": "zero"}, "training is one of candidates, teacher-forcing, generation, and not 'zero'"),
         ({"rows": {"train": 0}}, "rows are numbers from 1 for train, valid, test"),
+        (
+            {"candidates": None, "each": "text", "candidate": "@placeholder", "answers": "text"},
+            "prompt: {text} is a list, as each and answers are, and no text",
+        ),
+        (
+            {
+                **{"candidates": None, "each": "text", "candidate": "@placeholder", "answers": "text", "prompt": "A"},
+                "words": {"so": {"field": "text", "texts": {"a": "b"}}},
+            },
+            "words: so is by text, which is a list, as each and answers are, and no text",
+        ),
         ({"answers": "gold"}, "answers: gold is none of the fields; there are text"),
     ],
 )
 def test_a_decoders_settings(tmp_path, changes, words):
+    settings = {name: value for name, value in {**DECODER, **changes}.items() if value is not None}
     with pytest.raises(ValueError) as error:
-        read_task(written(tmp_path, {**DECODER, **changes}))
+        read_task(written(tmp_path, settings))
     assert words in str(error.value)
 
 
