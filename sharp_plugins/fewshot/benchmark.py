@@ -24,7 +24,7 @@ from sharp_plugins.runs.data import STAMP
 from sharp_plugins.runs.methods import CRITERIONS, Method, find_method
 from sharp_plugins.runs.record import Measure, Record, Result
 from sharp_plugins.runs.stages import Stage, train
-from sharp_plugins.runs.store import Run, stored
+from sharp_plugins.runs.store import Run, load_results, stored
 
 ZERO_SHOT = "zero-shot"
 # fairseq's task and criterion, by how a task is trained.
@@ -57,6 +57,7 @@ class FewShot(Benchmark):
     baseline = "lora"
     costs = (("lora-sam", "lora"), ("lora-nbar", "lora"))  # BAR's Table 2
     source: Optional[Source] = None
+    earlier: Dict[str, str] = {}  # tasks of finished runs -> what is reported of them
 
     # ---- the command line
 
@@ -89,6 +90,7 @@ class FewShot(Benchmark):
             given = {text.partition("=")[0] for text in (*args.sweeps, *args.changes)}
             args.sweeps = [*args.sweeps, *(text for text in sweeps if text.partition("=")[0] not in given)]
         earlier = [record.task for _, record in stored(args.out, self.name)]
+        self.earlier = {result.record.task: result.notes.get("metric", "") for result in load_results(args.out, self.name)}
         self.tasks = tuple(dict.fromkeys([*args.tasks, *named_tasks(self.source.kind), *earlier]))
 
     def begin(self, args) -> None:
@@ -218,7 +220,9 @@ class FewShot(Benchmark):
         return scores
 
     def notes(self, run: Run) -> Dict:
-        return {"settings": self.family.source.stem, "head": run.config["task"].get("train_lm_head")}
+        notes = {"settings": self.family.source.stem, "head": run.config["task"].get("train_lm_head")}
+        remarks = read_json(self._data_of(run.record) / STAMP)["remarks"]
+        return {**notes, "remarks": remarks, "metric": self.source.tasks[run.record.task].metric}
 
     # ---- tables
 
@@ -226,10 +230,10 @@ class FewShot(Benchmark):
         return self.source.tasks.get(name) if self.source else None
 
     def _metrics(self, name: str) -> List[str]:
-        """What is reported of a task; one of another call is known by its name alone."""
+        """What is reported of a task; one of another call is known by its results."""
         of = self._task(name)
-        generates = of.metric == "f1" if of else name == "SQuAD"
-        return ["f1", "em"] if generates else ["accuracy"]
+        metric = of.metric if of else self.earlier.get(name, "accuracy")
+        return ["f1", "em"] if metric == "f1" else ["accuracy"]
 
     def measures(self, task: str) -> Sequence[Measure]:
         return [Measure("test", name, HEADINGS[name]) for name in self._metrics(task)]
@@ -255,4 +259,4 @@ class FewShot(Benchmark):
                 "frozen": "frozen",
             }
             lines.append(f"The masked-language-model head: {'; '.join(words.get(head, head) for head in sorted(heads))}.")
-        return lines
+        return [*lines, *dict.fromkeys(f"{one}." for result in results for one in result.notes.get("remarks", ()))]

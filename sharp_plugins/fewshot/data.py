@@ -26,7 +26,7 @@ from sharp_plugins.prompted.formats import END, TEXT, Format
 from sharp_plugins.runs.data import STAMP, make_once
 
 # Changed with what is written, so that data of an earlier version are refused.
-FORMAT = 1
+FORMAT = 2
 LINES, DATA, CHOICES, ZERO_SHOT = "lines", "data", "choices", "zero-shot.json"
 # The most symbols of an answer, its end among them (MeZO's max_new_tokens).
 ANSWER = 50
@@ -80,7 +80,10 @@ class Maker:
                 "those runs too"
             )
         made = make_once(out, source, (LINES, DATA, CHOICES, ZERO_SHOT), lambda new: self._write(new, size, seed, tell))
-        self._warn(read_json(out / STAMP)["warnings"], tell)
+        stamp = read_json(out / STAMP)
+        self._warn(stamp["warnings"], tell)
+        for remark in stamp["remarks"]:
+            tell(f"warning: {remark}")
         tell(f"{out}: {'written' if made else 'nothing to do, all was there'}")
         return out
 
@@ -107,6 +110,7 @@ class Maker:
         samples = [*([] if size is None else [self.sampler.training(size, seed)]), self.sampler.test(seed)]
         rows = {split: of for sample in samples for split, of in sample.rows.items()}
         warnings = [warning for sample in samples for warning in sample.warnings]
+        remarks = [remark for sample in samples for remark in sample.remarks]
         self._warn(warnings, quiet)  # before anything is written
         make = {CANDIDATES: self._candidates, TEACHER_FORCING: self._forced, GENERATION: self._answers}
 
@@ -120,7 +124,7 @@ class Maker:
             (self._cloze if self.task.kind == CLOZE else make[self.task.training])(new, rows, tell_more)
         except ValueError as error:
             raise ValueError(self._of_the_task(str(error), new, rows, files)) from error
-        return {"rows": {split: len(of) for split, of in rows.items()}, "warnings": warnings}
+        return {"rows": {split: len(of) for split, of in rows.items()}, "warnings": warnings, "remarks": remarks}
 
     def _of_the_task(self, text: str, new: Path, rows: Dict[str, List[Row]], files: Dict[str, Path]) -> str:
         """What another command says, in this one's words: a line that was written for it is a row of a file, and a flag another."""

@@ -15,11 +15,17 @@ TRAIN, VALID, TEST = ("train",), ("dev", "dev_matched", "valid"), ("test", "test
 
 
 class Sample(NamedTuple):
-    """Rows by split, with the files that they are from, and what a user should know of them before training."""
+    """Rows by split, with the files that they are from.
+
+    Attributes:
+        warnings: what a user should know of them before training.
+        remarks: what a reader of the results should know, too: where they are not the published ones.
+    """
 
     rows: Dict[str, List[Row]]
     files: Dict[str, Path]
     warnings: List[str]
+    remarks: List[str]
 
 
 class Sampler:
@@ -60,7 +66,7 @@ class Sampler:
             else:
                 split = first_of_all(len(every), size, task.rows["valid"], seed)
             rows = {"train": [every[n] for n in split.train], "valid": [every[n] for n in split.valid]}
-        return Sample(rows, files, self._look_at(rows, files, size))
+        return Sample(rows, files, self._look_at(rows, files, size), self._training_remarks(files))
 
     def training_files(self, size: int, seed: int) -> Dict[str, Path]:
         """The files of a published sample, or the whole training file for both sets.
@@ -82,7 +88,7 @@ class Sampler:
             most, by = (TEST_ROWS, TEST_SEED) if self.task.kind == CLOZE else (self.task.rows["test"], seed)
             rows = [every[number] for number in held_out(len(every), most, by)]
         warnings = [f"{self.task.name}: the test set has no row of {label}" for label in self._without(rows)]
-        return Sample({"test": rows}, {"test": path}, warnings)
+        return Sample({"test": rows}, {"test": path}, warnings, self._stands_in(path, "test"))
 
     def test_file(self) -> Path:
         """The published test set, or the file that it is drawn from.
@@ -167,6 +173,17 @@ class Sampler:
 
     # ------------------------------------------------------------------ what is odd
 
+    def _training_remarks(self, files: Dict[str, Path]) -> List[str]:
+        path = files["train"]
+        if path != files["valid"]:
+            return []
+        drawn = f"{self.task.name}: samples are drawn from {path.name}, and are not the published files"
+        return self._stands_in(path, "training") or ([drawn] if self.task.files.get("published") else [])
+
+    def _stands_in(self, path: Path, use: str) -> List[str]:
+        is_one = any(find_file(self.places, [name]) == path for name in self.task.stand_ins)
+        return [f"{self.task.name}: {path.name} stands in for the whole {use} file; its rows are not the published ones"] * is_one
+
     def _without(self, rows: Sequence[Row]) -> List[str]:
         return [self._spelled(label) for label in self.task.labels if not any(row.label == label for row in rows)]
 
@@ -184,7 +201,9 @@ class Sampler:
         missing = self._without(rows["train"])
         if missing:
             raise ValueError(f"{path}: {name}: no row of {' and of '.join(missing)} to train on")
-        odd = self._few(rows, size) if self.task.kind == CLOZE else []
+        count = len(rows["train"])
+        odd = [f"it has {count} rows to train on, and --examples is {size}"] if count < size else []
+        odd = self._few(rows, size) if self.task.kind == CLOZE else odd
         odd += [f"the development set has no row of {label}" for label in self._without(rows["valid"])]
         return [f"{name}: {words} ({path})" for words in odd]
 

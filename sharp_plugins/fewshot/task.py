@@ -31,10 +31,12 @@ class Task:
         about: a line for people, such as the data's source.
         files: names below ``--data``, in order of preference and without their endings: "published", directories with samples in
             KxSEED's directories; "train" and "test", the files that samples are drawn from.
+        stand_ins: those of the names whose files are not the whole published ones; a table says which were used.
         form: what such a file holds: "rows" (a table, or an object a line), "squad" or "record" (as published).
         fields: name in templates -> the names that the field may have in the files.
         label: the names that the label may have in the files; empty where the right candidates are a row's own.
         labels: label -> all its spellings in the files, itself the first.
+        skip: labels in the files whose rows are left out, such as "-" in SNLI.
         words: further fields that another field's value decides: name -> (the other field, value -> text).
         sentences: of the kind cloze, the one or two texts that the layout is about.
         layout: of the kind cloze, what stands around the sentences, and each label's word.
@@ -56,10 +58,12 @@ class Task:
     kind: str
     about: str = ""
     files: Dict[str, Names] = field(default_factory=dict)
+    stand_ins: Names = ()
     form: str = "rows"
     fields: Dict[str, Names] = field(default_factory=dict)
     label: Names = ()
     labels: Dict[str, Names] = field(default_factory=dict)
+    skip: Names = ()
     words: Dict[str, Tuple[str, Dict[str, str]]] = field(default_factory=dict)
     sentences: Tuple[Template, ...] = ()
     layout: Optional[Layout] = None

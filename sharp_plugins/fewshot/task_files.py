@@ -11,7 +11,7 @@ from sharp_plugins.files.yaml import read_yaml
 
 DIRECTORY = Path(__file__).parent / "tasks"
 # Which settings a kind of task has use for, beside those of all kinds.
-COMMON = {"kind", "about", "files", "form", "fields", "label", "labels", "words"}
+COMMON = {"kind", "about", "files", "stand_ins", "form", "fields", "label", "labels", "skip", "words"}
 OWN = {CLOZE: {"sentences", "layout"}, DECODER: {"prompt", "candidates", "each", "candidate", "answers", "training", "rows"}}
 NEEDED = {CLOZE: {"files", "fields", "label", "labels", "sentences", "layout"}, DECODER: {"files", "fields", "prompt"}}
 
@@ -148,6 +148,11 @@ def _labels(value: Any) -> Dict[str, Names]:
     return found
 
 
+def _skip(value: Any) -> Names:
+    listed = value if isinstance(value, list) else [value]
+    return tuple(map(_label, listed))
+
+
 def _words(value: Any) -> Dict[str, Tuple[str, Dict[str, str]]]:
     found = {}
     for name, one in _by_name(value, "words").items():
@@ -194,10 +199,12 @@ _READ = {
     "kind": _text,
     "about": _text,
     "files": _files,
+    "stand_ins": _names,
     "form": _one_of(FORMS, "form"),
     "fields": lambda value: {name: _names(names) for name, names in _by_name(value, "fields").items()},
     "label": _names,
     "labels": _labels,
+    "skip": _skip,
     "words": _words,
     "sentences": _sentences,
     "prompt": lambda value: read_template(_text(value)),
@@ -231,6 +238,12 @@ def _check(task: Task) -> None:
     for what, name in (("each", task.each), ("answers", task.answers)):
         if name and name not in task.fields:
             raise ValueError(f"{what}: {name} is none of the fields; there are {', '.join(task.fields)}")
+    strange = sorted(set(task.stand_ins) - {name for names in task.files.values() for name in names})
+    if strange:
+        raise ValueError(f"stand_ins: {', '.join(strange)} is none of the files")
+    both = sorted(name for name in task.skip if task.label_of(name) is not None)
+    if both or (task.skip and not task.label):
+        raise ValueError(f"skip: {', '.join(both)} is of a label" if both else "skip: rows have no label here")
     if not task.files.get("test") and not task.files.get("published"):
         raise ValueError("files: none to test on; name them under test")
     if task.kind == DECODER:

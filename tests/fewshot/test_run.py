@@ -181,11 +181,27 @@ def test_k_and_seeds_are_axes_of_data_and_training(start, encoder, tmp_path, cap
     lines = [(data / f"k8-{seed}" / "lines" / "train.jsonl").read_text() for seed in ("seed13", "seed42")]
     assert lines[0] != lines[1] and all(text.count("\n") == 16 for text in lines)
     table = (out / "table.md").read_text()
+    assert "SST-2: samples are drawn from train.tsv, and are not the published files." in table
     assert "the sample's, n - 1" in table and "it trains, with an output layer of its own" in table and "| zero-shot |" in table
     # All of it again: nothing is done; and one seed more: its runs alone.
     assert start(*flags, *SMALL, backbone=encoder) == 0 and start.done == []
     assert start(*"--tasks SST-2 --methods lora --seeds 21 --k 4".split(), *SMALL, backbone=encoder) == 0
     assert names(start) == ["SST-2 lora k=4 seed 21, train", "SST-2 lora k=4 seed 21, evaluate"]
+
+
+def test_samples_that_are_not_the_published_ones_are_named(start, encoder, tmp_path, capsys):
+    labels = ["entailment", "neutral", "contradiction", "-"]
+    lines = [{"sentence1": f"It is {i}.", "sentence2": "It is.", "gold_label": labels[i % 4]} for i in range(48)]
+    for name in ("train_10k", "dev"):
+        rows.write_lines(tmp_path / "SNLI" / f"{name}.jsonl", lines)
+    flags = "--tasks SNLI --methods lora --seeds 13 --k 4 --strict".split()
+    words = "SNLI: train_10k.jsonl stands in for the whole training file; its rows are not the published ones"
+    for _ in range(2):
+        assert start(*flags, *SMALL, backbone=encoder, data=[tmp_path]) == 0
+        assert f"warning: {words}\n" in capsys.readouterr().out
+    assert f"{words}." in (tmp_path / "out/table.md").read_text()
+    made = json.loads((tmp_path / "out/data/SNLI/k4-seed13/prepared.json").read_text())
+    assert made["rows"] == {"train": 12, "valid": 12, "test": 36}  # without those of the label "-"
 
 
 def test_an_interrupted_call_goes_on(start, encoder):
@@ -339,6 +355,16 @@ def test_a_tasks_own_number_of_rows(start, decoder, tmp_path, capsys):
     assert names(start)[0] == "few lora examples=6 seed 13, train"
     assert start(*flags, tmp_path / "more.yaml", backbone=decoder) == 1
     assert "different numbers of rows to train on (few: 6, more: 8); give --examples" in capsys.readouterr().err
+
+
+def test_a_written_task_of_ones_own_stays_in_the_table(start, decoder, tmp_path):
+    for name, of in (("quiz", "SQuAD"), ("mood", "SST-2")):
+        settings = read_yaml(ROOT / "sharp_plugins/fewshot/tasks/decoder" / f"{of}.yaml")
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump({**settings, "rows": {"valid": 4}}))
+        flags = ["--tasks", tmp_path / f"{name}.yaml", *"--methods lora --seeds 13 --examples 8".split()]
+        assert start(*flags, backbone=decoder) == 0
+    table = (tmp_path / "out/table.md").read_text()
+    assert "quiz, F1" in table and "20.0" in table
 
 
 def test_opt_prompts_begin_with_s(decoder, tmp_path, files):

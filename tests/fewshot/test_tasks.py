@@ -57,6 +57,8 @@ def test_adding_a_task_is_one_file(tmp_path):
         ({"files": {"train": ["../x"], "test": ["y"]}}, "own.yaml: files: ../x is no name below --data"),
         ({"files": {"train": ["x"]}}, "own.yaml: files: none to test on"),
         ({"files": {"dev": ["x"], "test": ["x"]}}, "own.yaml: files are for published, train, test, and not for dev"),
+        ({"stand_ins": ["own/some"]}, "own.yaml: stand_ins: own/some is none of the files"),
+        ({"skip": ["0"]}, "own.yaml: skip: 0 is of a label"),
         ({"form": "csv"}, "own.yaml: form is one of rows, squad, record, and not 'csv'"),
         (
             {"words": {"so": {"field": "why", "texts": {"a": "b"}}}},
@@ -84,7 +86,11 @@ def test_a_clozes_settings(tmp_path, changes, words):
         ),
         (
             {
-                **{"candidates": None, "each": "text", "candidate": "@placeholder", "answers": "text", "prompt": "A"},
+                "candidates": None,
+                "each": "text",
+                "candidate": "@placeholder",
+                "answers": "text",
+                "prompt": "A",
                 "words": {"so": {"field": "text", "texts": {"a": "b"}}},
             },
             "words: so is by text, which is a list, as each and answers are, and no text",
@@ -168,6 +174,7 @@ def test_too_few_rows_of_a_class(tmp_path):
 def test_a_decoder_keeps_its_development_set(tmp_path):
     small = {**DECODER, "rows": {"valid": 6}}
     sample = sampler(tmp_path, "01010101", small).training(1000, 1)
+    assert "own: it has 2 rows to train on, and --examples is 1000" in sample.warnings[0]
     assert [len(sample.rows[split]) for split in ("train", "valid")] == [2, 6]
     with pytest.raises(ValueError, match="it has no row for the train set beside 6 rows of the development set"):
         sampler(tmp_path, "010101", small).training(1000, 1)
