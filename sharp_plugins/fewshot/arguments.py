@@ -25,9 +25,8 @@ def add_data_arguments(parser) -> None:
     parser.add_argument("--k", metavar="K", type=int, nargs="+", help=words)
     words = "examples to train on, beside a development set of the task's size; of decoders (default: the task's, 1000)"
     parser.add_argument("--examples", metavar="N", type=int, nargs="+", help=words)
-    words = (
-        "refuse a class with fewer examples than --k, or with none in the development set (default: a warning, as in MeZO's code)"
-    )
+    words = "refuse fewer examples of a class than --k, or in all than --examples, or a class with none in the development set "
+    words += "(default: a warning, as in MeZO's code)"
     parser.add_argument("--strict", action="store_true", help=words)
     words = (
         "the symbol before a decoder's prompt; auto: what the model has seen before a text; none: no symbol (default: auto; OPT: "
@@ -93,6 +92,10 @@ def source_of(args) -> Source:
     for size in sizes:
         if size < 1:
             raise ValueError(f"--{axis} {size}: should be at least 1")
+    for flag, seeds in (("--seeds", args.seeds), ("--data-seed", [getattr(args, "data_seed", None)])):
+        for seed in seeds:
+            if seed is not None and not 0 <= seed < 2**32:
+                raise ValueError(f"{flag} {seed}: should be from 0 to {2**32 - 1}, as NumPy shuffles with it")
     for place in args.data:
         if not place.is_dir():
             raise FileNotFoundError(f"--data {place}: no such directory")

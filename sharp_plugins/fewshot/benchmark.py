@@ -65,11 +65,9 @@ class FewShot(Benchmark):
         add_data_arguments(parser)
         words = "draw all runs' samples with this seed, and let --seeds be of the training alone (default: both are the run's, as "
         parser.add_argument("--data-seed", type=int, metavar="N", help=words + "in MeZO's code)")
-        words = (
-            "settings of the backbone's family: bar, mezo or own, or a YAML file (default: bar of RoBERTa and OPT, own of others)"
-        )
+        words = "the backbone's: bar or mezo of RoBERTa, BERT and OPT, own of other decoders; or a YAML file (default: bar, or own)"
         parser.add_argument("--settings", default="", metavar="NAME", help=words)
-        words = "train the grid of these settings, as --sweep does with each of its values"
+        words = "train the grid of the settings of that name, as --sweep does with each of its values"
         parser.add_argument("--grid", metavar="NAME", help=words)
 
     def resolve(self, args) -> None:

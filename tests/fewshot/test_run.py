@@ -81,6 +81,8 @@ def config(directory: Path):
         ("--tasks RTE", "no test file of RTE: RTE/dev.tsv or .jsonl, or .gz"),
         ("--examples 1000", "--examples: --backbone is an encoder, for which --examples says nothing"),
         ("--start <s>", "--start: --backbone is an encoder"),
+        ("--seeds -1", "--seeds -1: should be from 0 to 4294967295"),
+        ("--data-seed -1", "--data-seed -1: should be from 0 to 4294967295"),
         ("--k 0", "--k 0: should be at least 1"),
         ("--k 40", "train.tsv: SST-2: it has no row for the valid set"),
         ("--settings paper", "--settings paper: there are no such settings; choose from bar, mezo"),
