@@ -8,7 +8,7 @@ from sacrebleu.metrics import TER
 from sacrebleu.metrics.lib_ter import translation_edit_rate
 
 from sharp_plugins.webnlg.scores.distance import Distances
-from sharp_plugins.webnlg.scores.pyter import edit_rate
+from sharp_plugins.webnlg.scores.pyter import edit_rate, least_rate
 from sharp_plugins.webnlg.scores.tercom import QuickTER, edits
 
 
@@ -59,6 +59,19 @@ def test_empty_texts(words, reference, number):
 def test_pyters_edits():
     for words, reference in [*pairs(1, 60, 9, 3), *pairs(2, 30, 12, 26)]:
         assert edit_rate(words, reference) == plain_bleu.pyter_rate(words, reference), (words, reference)
+
+
+@pytest.mark.parametrize("count, longest, letters", [(40, 9, 4), (5, 40, 26)])
+def test_the_best_of_several_references(count, longest, letters):
+    """They are not all searched to the end."""
+    given = list(pairs(7, count, longest, letters))
+    hypotheses = [" ".join(words) for words, _ in given]
+    streams = [[" ".join(given[row - shift][1]) for row in range(len(given))] for shift in range(3)]
+    quick, plain = (metric._extract_corpus_statistics(hypotheses, streams) for metric in (QuickTER(), TER()))
+    assert quick == plain
+    for words, *references in zip(hypotheses, *streams):
+        found = [edit_rate(words.split(), one.split()) for one in references]
+        assert least_rate(words.split(), [one.split() for one in references]) == min(found)
 
 
 def test_the_example_of_snover():
