@@ -49,8 +49,8 @@ def check_scope(cfg: FairseqConfig, criterion) -> None:
     alone = str(getattr(cfg.optimizer, "sam_scope", None)) == "worker"
     if flag and alone and cfg.distributed_training.distributed_world_size > 1:
         raise ValueError(
-            "--sam-scope worker: a worker's loss is of all workers' samples here, so it has no ε of its own; use --sam-scope global, "
-            f"or {flag}"
+            "--sam-scope worker: a worker's loss is of all workers' samples here, so it has no ε of its own; use --sam-scope "
+            f"global, or {flag}"
         )
 
 
