@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 # Packages whose name for pip is not the one that is imported. A user brings fairseq, or setup.py chooses one of several.
-DISTRIBUTIONS = {"sklearn": "scikit-learn", "PIL": "pillow", "yaml": "pyyaml"}
+DISTRIBUTIONS = {"sklearn": "scikit-learn", "PIL": "pillow", "yaml": "pyyaml", "unidecode": "Unidecode"}
 CHOSEN = {"fairseq", "fairseq_cli"}
 
 

@@ -11,18 +11,9 @@ from fairseq.data import data_utils
 from sharp_plugins.prompted.dataset import PromptedDataset, pad_right
 from sharp_plugins.prompted.prepared import COMMAND
 from sharp_plugins.prompted.references import Reference, read_references, reference_file
+from sharp_plugins.text.parts import evenly
 
 logger = logging.getLogger(__name__)
-
-
-def spread(inputs: Sequence[Any], count: int) -> List[Any]:
-    """*count* of the inputs, at even distances and from the first on; all of them for 0, or where there are no more.
-
-    >>> spread("abcdefgh", 3)
-    ['a', 'c', 'f']
-    """
-    total = len(inputs)
-    return list(inputs) if not 0 < count < total else [inputs[number * total // count] for number in range(count)]
 
 
 def inputs_of(directory: Path, split: str, sizes: Sequence[int], room: int, count: int) -> List[Reference]:
@@ -30,7 +21,7 @@ def inputs_of(directory: Path, split: str, sizes: Sequence[int], room: int, coun
 
     Args:
         sizes: positions of each row. A prompt whose row takes more than *room* is left out, as its row is.
-        count: how many, see `spread`.
+        count: how many, evenly spread; 0 for all.
 
     Raises:
         ValueError: the data have no references of *split*, or none is left.
@@ -48,7 +39,7 @@ def inputs_of(directory: Path, split: str, sizes: Sequence[int], room: int, coun
         logger.warning(
             "--eval-bleu: %d of %d prompts of %s are too long, and left out", len(there) - len(fitting), len(there), split
         )
-    return spread(fitting, count)
+    return evenly(fitting, count or None)
 
 
 class ValidationDataset(PromptedDataset):

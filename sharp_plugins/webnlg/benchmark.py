@@ -13,9 +13,10 @@ from sharp_plugins.runs.stages import TRAIN_LOG, Stage, train
 from sharp_plugins.runs.training_log import read_ends, read_trained_weights, read_validations
 from sharp_plugins.webnlg.fine_tuning import EPOCHS, SETTINGS, FineTuning
 from sharp_plugins.webnlg.linearise import LINEARISATIONS
-from sharp_plugins.webnlg.prompts import TEXTS
 from sharp_plugins.webnlg.results import FT, UNTRAINED, metrics_of
 from sharp_plugins.webnlg.scratch import DEFAULT_SIZE, SIZES, FromScratch
+from sharp_plugins.webnlg.seen import RULES
+from sharp_plugins.webnlg.texts import TEXTS
 
 GENERATED = "generated.txt"
 
@@ -55,7 +56,7 @@ class DataToText(Benchmark):
         return self.model.made_of()
 
     def prepare(self, task):
-        self.model.prepare(self.out)
+        return self.model.prepare(self.out)
 
     def settings(self, task):
         return self.model.settings()
@@ -79,7 +80,7 @@ class DataToText(Benchmark):
     def stages(self, run):
         inputs = self.model.inputs(run)
         score = ["python", "-m", "sharp_plugins.webnlg", "score", GENERATED, "--data", str(inputs), "--split", "test"]
-        score += ["--json", SCORES]
+        score += [*self.model.seen_flags, "--json", SCORES]
         return [train(run), *self.model.generation(run), Stage("score", score, SCORES)]
 
     def collect(self, run):
@@ -123,6 +124,11 @@ def add_data_arguments(parser) -> None:
     """The flags that the data are made with."""
     words = "a corpus: train, dev and test, in a form that sharp_plugins/webnlg/readers/README.md names"
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help=words)
+    words = (
+        "tell seen categories of test inputs by the list of the 2017 challenge, or by what is in training (default: as the data "
+    )
+    words += "say; where they do not, by what is in training)"
+    parser.add_argument("--seen", choices=RULES, help=words)
     words = f"sentencepiece's vocabulary (default: {SIZES[DEFAULT_SIZE]}; {SIZES['small']} with --size small)"
     parser.add_argument("--vocab-size", type=int, metavar="N", help=words)
 

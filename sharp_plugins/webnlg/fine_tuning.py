@@ -6,7 +6,6 @@ settings/FAMILY/lora.yaml     what LoRA changes in any of these parts; adapter.y
 """
 
 import json
-import math
 from dataclasses import fields
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence
@@ -14,14 +13,15 @@ from typing import Dict, List, Optional, Sequence
 from sharp_plugins.files.writing import sha256
 from sharp_plugins.files.yaml import read_yaml
 from sharp_plugins.runs.checkpoints import BEST, LAST
-from sharp_plugins.runs.configs import NEEDED, Settings, check_settings, merged
+from sharp_plugins.runs.configs import NEEDED, Settings, change_settings, check_settings, merged
 from sharp_plugins.runs.methods import BASE, CRITERIONS
 from sharp_plugins.runs.record import Result
 from sharp_plugins.runs.stages import Stage
 from sharp_plugins.runs.store import Run
-from sharp_plugins.webnlg.prompts import Data, Prompts, checksums, prepare_prompts, read_parts
-from sharp_plugins.webnlg.report import all_ways_tables
+from sharp_plugins.webnlg.prompts import Data, Prompts, checksums, directories, prepare_prompts, read_parts
 from sharp_plugins.webnlg.results import FT, UNTRAINED, papers
+from sharp_plugins.webnlg.schedule import set_last_update
+from sharp_plugins.webnlg.seen import tell_seen
 
 SETTINGS = Path(__file__).with_name("settings")
 # A family, as the converter names it -> the directory of its settings.
@@ -55,7 +55,7 @@ class FineTuning:
 
     default_methods = (FT, "prefix", "lora", "lora-obar", "lora-nbar", "lora-sam", "lora-dsam")
     baseline, measures = "lora", papers()
-    keep_checkpoints = False
+    keep_checkpoints, seen_flags = False, ()
 
     def __init__(self, args):
         from sharp_plugins.convert.decoder_backbone import load_decoder  # here, so that --help imports no fairseq
@@ -70,9 +70,12 @@ class FineTuning:
         except (OSError, ValueError) as error:
             raise ValueError(f"--backbone {error}") from error
         self.args, self.home = args, args.backbone.resolve()
+        self.said: Dict[str, str] = {}
         self.part = {"dev": args.dev_inputs, "test": args.test_inputs}
         self._settings, self.prompts = read_family(args.configs / FAMILIES[self.backbone.family], _changed_prompts(args))
         self.parts = read_parts(args.data, self.part)
+        # It stands in the test inputs, so `score` finds it in the data.
+        self.parts["test"], self.seen = tell_seen(self.parts["test"], args.seen, lambda: self.parts["train"])
         networks = {"lora": "lora-obar", "adapter": "houlsby", "prefix": "prefix"}
         self.kinds = ("dsam", *(method for name, method in networks.items() if name in self.prompts), *CRITERIONS)
 
@@ -83,14 +86,15 @@ class FineTuning:
             "backbone": {name: sha256(self.home / name) for name in ("model.pt", "dict.txt", "tokenizer.json")},
             "corpus": checksums({"train": self.parts["train"]}),
             "development and test inputs": checksums({split: self.parts[split] for split in ("dev", "test")}),
-            "prompts": {how.name: how.in_full() for how in self.prompts.values()},
+            "prompts": {name: how.in_full() for how, name in directories(self.prompts.values()).items()},
             "choice of the epoch": self.args.epoch,
         }
 
-    def prepare(self, out: Path) -> None:
-        every = dict.fromkeys(self.prompts.values())
-        made = {how: prepare_prompts(self.parts, how, self.home, out / "data" / how.name) for how in every}
+    def prepare(self, out: Path) -> str:
+        every = directories(self.prompts.values())
+        made = {how: prepare_prompts(self.parts, how, self.home, out / "data" / name) for how, name in every.items()}
         self.data = {network: made[how] for network, how in self.prompts.items()}
+        return f"seen or unseen categories: {self.seen}"
 
     def data_of(self, run: Run) -> Data:
         network = run.method.network
@@ -115,22 +119,17 @@ class FineTuning:
             config["task"]["eval_bleu_args"] = json.dumps(config.get("generation", {}))
         if run.record.method == UNTRAINED:
             config["optimization"].update(lr=[0.0], max_update=1)
-        if not config["optimization"].get("max_update"):
-            config["optimization"]["max_update"] = self._updates(config, run)
-
-    def _updates(self, config: Dict, run: Run) -> int:
-        """Of all epochs: the learning rate and BAR's α fall to 0 at the last one."""
-        epochs, rows = config["optimization"].get("max_epoch"), config["dataset"].get("batch_size")
-        if not epochs or not rows or config["dataset"].get("max_tokens"):
-            raise ValueError(
-                "--set optimization.max_update is needed where optimization.max_epoch or dataset.batch_size is not set"
-            )
-        every = (config["optimization"].get("update_freq") or [1])[-1]
-        return epochs * math.ceil(math.ceil(self.data_of(run).samples / rows) / every)
+            return
+        changed = {*(change.partition("=")[0] for change in self.args.changes), *run.record.axes}
+        said = set_last_update(config, self.data_of(run).samples, changed)
+        if said:
+            self.said[run.name] = said
 
     def check(self, runs: Sequence[Run]) -> None:
-        """Raise ValueError where no room is left for the texts that will be generated."""
+        """Raise ValueError where no room is left for the texts that will be generated, and print what else is to be known."""
         for run in runs:
+            if run.name in self.said:
+                print(f"{run.name}: {self.said[run.name]}")
             generation, model = run.config.get("generation", {}), run.config["model"]
             longest = self.data_of(run).longest_test
             most = int(generation.get("max_len_a", 0) * longest + generation.get("max_len_b", 200))
@@ -168,15 +167,22 @@ class FineTuning:
     # ---- tables
 
     def results_table(self, results: Sequence[Result]) -> str:
+        from sharp_plugins.webnlg.report import all_ways_tables  # here, as it imports scipy
+
         return all_ways_tables(results)
 
     def about(self) -> str:
         counts = {split: self._count(split) for split in ("dev", "test")}
+        task = change_settings(self._settings.task, [one for one in self.args.changes if one.startswith("checkpoint.")])
+        every = task["checkpoint"].get("save_interval_updates")
+        chosen = f" (among the ends of epochs and every {every:,} updates)" if every else " (among the ends of epochs)"
         formats = ", ".join(dict.fromkeys(f"{how.format} ({how.linearise})" for how in self.prompts.values()))
         return (
-            f"Backbone: {self.args.backbone.name}. Texts are generated with {CHOICES[self.args.epoch]}, and scored against all "
-            f"references of {counts['test']} test inputs; validations are on {counts['dev']} inputs of dev. Formats of prompts: "
-            f"{formats}. Decoding and all other settings of a run are in its run.yaml."
+            f"Backbone: {self.args.backbone.name}. Texts are generated with {CHOICES[self.args.epoch]}"
+            f"{'' if self.args.epoch == 'last' else chosen}, and scored against all "
+            f"references of {counts['test']} test inputs; validations are on {counts['dev']} inputs of dev. Whether a "
+            f"category is seen is told {self.seen}. Formats of prompts: {formats}. "
+            "Decoding and all other settings of a run are in its run.yaml."
         )
 
     def _count(self, split: str) -> str:

@@ -9,20 +9,20 @@ OUT/prepared.json                 what all this was made of
 import hashlib
 import json
 from pathlib import Path
-from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence
+from typing import Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Set
 
 from sharp_plugins.files.writing import sha256, write_text
 from sharp_plugins.prompted.formats import find_format
 from sharp_plugins.runs.data import make_once
+from sharp_plugins.text.parts import evenly
 from sharp_plugins.webnlg.corpus import read_corpus
 from sharp_plugins.webnlg.entry import CorpusError, Entry, one_line
 from sharp_plugins.webnlg.linearise import LINEARISATIONS, linearise
 from sharp_plugins.webnlg.readers.json_lines import line_of
-from sharp_plugins.webnlg.texts import ALL, GOOD, choose_texts, group_by_input
+from sharp_plugins.webnlg.texts import GOOD, TEXTS, choose_texts, group_by_input
 
 # Changed with what is written, so that data of an earlier version are made anew.
 VERSION = 1
-TEXTS = (GOOD, ALL)
 OWN = ("text", "inputs", "bin")
 
 
@@ -50,7 +50,7 @@ class Prompts(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Of their directory."""
+        """Of their directory, where they share it with no others: see `directories`."""
         return f"{Path(self.format).stem}-{self.linearise}"
 
     def in_full(self) -> Dict:
@@ -67,6 +67,24 @@ class Prompts(NamedTuple):
             if getattr(self, name) not in known:
                 raise ValueError(f"--{name} {getattr(self, name)}: choose one of {', '.join(known)}")
         return self
+
+
+def directories(every: Iterable[Prompts]) -> Dict[Prompts, str]:
+    """The name of each one's directory. Where several have one name and are not the same in full, a checksum tells them apart.
+
+    >>> list(directories([Prompts("facts")]).values())
+    ['facts-lora']
+    >>> len(set(directories([Prompts("facts"), Prompts("facts", room=64)]).values()))
+    2
+
+    Raises:
+        OSError, ValueError: one has a format that is not there.
+    """
+    checksums_of = {how: hashlib.sha256(json.dumps(how.in_full(), sort_keys=True).encode()).hexdigest()[:8] for how in every}
+    sharing: Dict[str, Set[str]] = {}
+    for how, checksum in checksums_of.items():
+        sharing.setdefault(how.name, set()).add(checksum)
+    return {how: how.name if len(sharing[how.name]) == 1 else f"{how.name}-{end}" for how, end in checksums_of.items()}
 
 
 class Data(NamedTuple):
@@ -103,17 +121,6 @@ def read_parts(data: Path, most: Mapping[str, Optional[int]]) -> Dict[str, List[
     return {split: evenly(entries, most.get(split)) for split, entries in corpus.items()}
 
 
-def evenly(entries: Sequence, most: Optional[int]) -> List:
-    """At most so many of them, evenly spread over the whole, in their order: always the same ones.
-
-    >>> evenly(range(10), 4)
-    [0, 2, 5, 7]
-    """
-    if most is None or most >= len(entries):
-        return list(entries)
-    return [entries[place * len(entries) // most] for place in range(most)]
-
-
 def prompt_lines(entries: Sequence[Entry], how: str) -> List[str]:
     """A line of JSON for each entry, with its prompt and all of its texts.
 
@@ -128,10 +135,13 @@ def prompt_lines(entries: Sequence[Entry], how: str) -> List[str]:
 
 
 def checksums(parts: Mapping[str, Sequence[Entry]]) -> Dict[str, str]:
-    """Of all that training and scoring use of the entries: of no ids, and of no forms of files."""
+    """Of all that training and scoring use of the entries: of no ids, and of no forms of files. Categories, and which are seen,
+    are used of the test set alone: its scores are told by them."""
     found = {}
     for split, entries in parts.items():
-        content = [[entry.triples, entry.refs, entry.good] for entry in entries]
+        content: List[list] = [[entry.triples, entry.refs, entry.good] for entry in entries]
+        if split == "test":
+            content = [[*one, entry.category, entry.seen] for one, entry in zip(content, entries)]
         found[split] = hashlib.sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()
     return found
 

@@ -17,7 +17,7 @@ from sharp_plugins.webnlg.results import GROUPS, MEASURES, UNTRAINED, WAYS, name
 
 MIB = 2**20
 TRAINING = ("seeds", "weights that train", "updates", "best update", "training, min", "memory, MiB")
-TRAINING += ("2\\|B\\|, first", "2\\|B\\|, last")
+TRAINING += ("2|B|, first", "2|B|, last")
 BALANCEDNESS = (
     "2|B| = |‖B‖² − ‖A‖²| of LoRA's layers that are logged (the first, the middle and the last one), on average: at the first and "
     "at the last update that was logged. Minutes are of training and validation, and memory is the most that one run held."
@@ -57,7 +57,8 @@ def all_ways_tables(results: Sequence[Result]) -> str:
             rows = [[name, *_means(runs, shown)] for name, runs in by_label(results).items()]
             parts += [f"## {title}", markdown_table(["method", *(one.heading for one in shown)], rows)]
     rows = [[name, *_training(runs)] for name, runs in by_label(results).items()]
-    return "\n\n".join([*parts, "## Training", BALANCEDNESS, markdown_table(["method", *TRAINING], rows)]) + "\n"
+    parts += ["## Training", BALANCEDNESS, markdown_table(["method", *TRAINING], rows)]
+    return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
 def _training(runs: Sequence[Result]) -> List[Optional[str]]:

@@ -12,8 +12,8 @@ from sharp_plugins.runs.record import Result
 from sharp_plugins.runs.stages import Stage
 from sharp_plugins.runs.store import Run
 from sharp_plugins.webnlg.prepare import prepare, source_of
-from sharp_plugins.webnlg.report import results_table
 from sharp_plugins.webnlg.results import FT, UNTRAINED, sacrebleus
+from sharp_plugins.webnlg.seen import WORDS
 
 SETTINGS = Path(__file__).with_name("settings")
 # Sizes of model and training, each a file of settings, with the number of sentencepiece's pieces.
@@ -55,12 +55,14 @@ class FromScratch:
         self.size = args.size or DEFAULT_SIZE
         self.vocab_size = SIZES[self.size] if args.vocab_size is None else args.vocab_size
         self.args, self.corpus = args, args.data.resolve()
+        self.seen_flags = [] if args.seen is None else ["--seen", args.seen]
         self.source = source_of(args.data, self.vocab_size)
 
     # ---- data
 
     def made_of(self) -> Dict:
-        return {"corpus": self.source["corpus"], "vocabulary": [self.source["format"], self.source["vocabulary"]]}
+        made_of = {"corpus": self.source["corpus"], "vocabulary": [self.source["format"], self.source["vocabulary"]]}
+        return {**made_of, **({} if self.args.seen is None else {"rule for seen categories": self.args.seen})}
 
     def prepare(self, out: Path) -> None:
         self.prepared = out / "data"
@@ -105,10 +107,13 @@ class FromScratch:
     # ---- tables
 
     def results_table(self, results: Sequence[Result]) -> str:
+        from sharp_plugins.webnlg.report import results_table  # here, as it imports scipy
+
         return results_table(results, self.measures)
 
     def about(self) -> str:
         return (
             "Texts are generated with the checkpoint of the lowest loss on dev and a beam of 5, and scored against all references. "
-            "Methods with LoRA or adapters start from the checkpoint of base of the same seed."
+            "Methods with LoRA or adapters start from the checkpoint of base of the same seed. "
+            f"Whether a category is seen is told {WORDS.get(self.args.seen, 'as score.log says')}."
         )

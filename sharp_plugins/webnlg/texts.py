@@ -5,7 +5,7 @@ from typing import Dict, List, Sequence, Tuple
 
 from sharp_plugins.webnlg.entry import Entry, Triple
 
-GOOD, ALL = "good", "all"
+GOOD, ALL = TEXTS = "good", "all"
 
 
 def choose_texts(corpus: Dict[str, List[Entry]], texts: str) -> Dict[str, List[Entry]]:
@@ -20,8 +20,8 @@ def choose_texts(corpus: Dict[str, List[Entry]], texts: str) -> Dict[str, List[E
     Raises:
         ValueError: *texts* is neither.
     """
-    if texts not in (GOOD, ALL):
-        raise ValueError(f"texts {texts!r}: should be {GOOD} or {ALL}")
+    if texts not in TEXTS:
+        raise ValueError(f"texts {texts!r}: should be {' or '.join(TEXTS)}")
     return {split: good_texts(entries) if texts == GOOD and split != "test" else entries for split, entries in corpus.items()}
 
 

@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import processes
@@ -21,14 +22,16 @@ from sharp_plugins.convert.decoder_backbone import load_decoder
 from sharp_plugins.runs import plan, stages
 from sharp_plugins.runs.checkpoints import read_checkpoint
 from sharp_plugins.runs.command import INTERRUPTED
-from sharp_plugins.runs.configs import configure
+from sharp_plugins.runs.configs import configure, merged
 from sharp_plugins.runs.methods import find_method
 from sharp_plugins.runs.settings_check import check_config
+from sharp_plugins.text.parts import evenly
 from sharp_plugins.webnlg import results
 from sharp_plugins.webnlg.__main__ import main
 from sharp_plugins.webnlg.benchmark import DataToText
+from sharp_plugins.webnlg.entry import Entry
 from sharp_plugins.webnlg.fine_tuning import FAMILIES, SETTINGS, FineTuning, read_family
-from sharp_plugins.webnlg.prompts import evenly, prompt_lines, read_parts
+from sharp_plugins.webnlg.prompts import checksums, directories, prompt_lines, read_parts
 from sharp_plugins.webnlg.texts import choose_texts
 
 NAMES, PLACES = ["Ann", "Bob", "Cara", "Dan", "Eve"], ["Bonn", "Graz", "Lille"]
@@ -219,11 +222,24 @@ def test_what_generation_and_scoring_are_given(call):
     assert config_of(call, "lora")["optimization"]["max_update"] == 4
 
 
+def test_all_updates_that_are_asked_for_are_made(call, capsys):
+    """28 good texts in batches of 8: 20 updates in the settings' 5 epochs, and a warm-up of 40."""
+    assert call("--methods lora --set optimization.max_update=100") == 0
+    assert "max_epoch" not in config_of(call, "lora")["optimization"] and "warm-up" not in capsys.readouterr().out
+    call.out = call.out.with_name("other")
+    assert call("--methods lora") == 0
+    assert config_of(call, "lora")["lr_scheduler"]["warmup_updates"] == 2
+    assert "data-to-text lora seed 1: a warm-up of 2 updates and not 40" in capsys.readouterr().out
+    call.out = call.out.with_name("third")
+    assert call("--methods lora --set lr_scheduler.warmup_updates=20") == 1 and call.done == []
+    assert "--set lr_scheduler.warmup_updates=20: training has 20 updates" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "epoch, file, words",
     [
-        ("dev-bleu", "checkpoint_best.pt", "for dev have the highest BLEU"),
-        ("last", "checkpoint_last.pt", "with the last checkpoint"),
+        ("dev-bleu", "checkpoint_best.pt", "for dev have the highest BLEU (among the ends of epochs and every 200 updates), and"),
+        ("last", "checkpoint_last.pt", "with the last checkpoint, and"),
     ],
 )
 def test_which_checkpoint_generates(call, epoch, file, words):
@@ -317,6 +333,16 @@ def test_lora_on_gpt2_is_as_in_its_paper():
     assert prompts[None] == prompts["prefix"] and prompts["prefix"][:2] == ("prefix-gpt2", "prefix")
 
 
+@pytest.mark.parametrize("family, inside", [("gpt2", False), ("opt", False), ("smollm2", True)])
+def test_the_best_checkpoint_is_an_epochs(family, inside):
+    """fairseq validates at each save, and the best of more validations than the papers' is another choice."""
+    settings, prompts = read_family(SETTINGS / family, {})
+    for network in prompts:
+        kept = merged(settings.task, settings.of("houlsby" if network == "adapter" else network))
+        intervals = kept["checkpoint"].get("save_interval_updates"), kept["dataset"].get("validate_interval_updates")
+        assert any(intervals) == inside
+
+
 def test_the_papers_number_of_updates(data_beside):
     _, prompts = read_family(SETTINGS / "gpt2", {})
     corpus = choose_texts(read_parts(data_beside / "webnlg2017", {}), prompts["lora"].texts)
@@ -332,6 +358,34 @@ def test_a_wrong_word_about_prompts_is_told(tmp_path, text, words):
     (tmp_path / "ft.yaml").write_text(f"{text}\n{kept}")
     with pytest.raises(ValueError, match=words):
         read_family(tmp_path, {"format": "facts"} if "texts" in text else {})
+
+
+def test_prompts_that_differ_share_no_directory(tmp_path):
+    """With GPT-2's settings `--format facts --linearise lora` leaves two: full fine-tuning's and LoRA's."""
+    _, prompts = read_family(SETTINGS / "gpt2", {"format": "facts", "linearise": "lora"})
+    assert prompts[None] != prompts["lora"] and prompts[None].name == prompts["lora"].name == "facts-lora"
+    names = directories(prompts.values())
+    assert names[prompts[None]] != names[prompts["lora"]] and len(names) == len(set(names.values())) == 2
+    assert all(re.fullmatch("facts-lora-[0-9a-f]{8}", name) for name in names.values())
+    _, prompts = read_family(SETTINGS / "gpt2", {})
+    assert set(directories(prompts.values()).values()) == {"prefix-gpt2-prefix", "lora-gpt2-lora"}
+
+
+@pytest.mark.parametrize("change", [{"category": "Airport"}, {"seen": False}])
+def test_checksums_know_what_scoring_uses(change):
+    one = Entry("1", "Food", True, (("Bacon", "partOf", "BLT"),), ("It has bacon.",))
+    before, after = (checksums(dict.fromkeys(("train", "test"), [entry])) for entry in (one, replace(one, **change)))
+    assert before["test"] != after["test"] and before["train"] == after["train"]
+
+
+def test_the_rule_for_seen_categories_is_told_and_keeps_runs_apart(call, capsys):
+    """The test inputs are of Food and of Ships, and both are in training; the data call Food alone seen."""
+    assert call("--methods lora --seen training") == 0
+    assert "seen or unseen categories: by the categories of the training set" in capsys.readouterr().out
+    assert "is told by the categories of the training set" in (call.out / "table.md").read_text()
+    (inputs,) = call.out.glob("data/*/inputs/test.jsonl")
+    assert all(json.loads(line)["seen"] for line in inputs.read_text().splitlines())
+    assert call("--methods lora-nbar") == 1 and "the development and test inputs" in capsys.readouterr().err
 
 
 def test_a_part_is_spread_evenly():

@@ -1,16 +1,20 @@
 """The command ``python -m sharp_plugins.webnlg score``."""
 
 import json
+import sys
+from contextlib import suppress
 from pathlib import Path
-from typing import Dict
+from typing import Dict, List, Optional, Sequence
 
 from sharp_plugins.files.writing import write_text
-from sharp_plugins.webnlg.corpus import find_split, read_split
-from sharp_plugins.webnlg.scores.evaluation import scores_of, systems
+from sharp_plugins.webnlg.corpus import SPLITS, files_of, find_split, read_split
+from sharp_plugins.webnlg.entry import CorpusError, Entry
+from sharp_plugins.webnlg.scores.evaluation import not_composed, scores_of, systems
 from sharp_plugins.webnlg.scores.hypotheses import FORMS, read_hypotheses
 from sharp_plugins.webnlg.scores.meteor import find_java, meteor_scores
 from sharp_plugins.webnlg.scores.printed import breakdown_tables, scores_table, significance_tables
 from sharp_plugins.webnlg.scores.significance import TESTS, check_numbers, compare
+from sharp_plugins.webnlg.seen import RULES, tell_seen
 
 DESCRIPTION = (
     "Score a system's texts with BLEU, chrF++ and TER in three ways: sacrebleu's, the WebNLG challenge's of 2017, and LoRA's."
@@ -23,6 +27,11 @@ def add_score_arguments(parser) -> None:
     parser.add_argument("hypotheses", type=Path, metavar="HYPOTHESES", help=words)
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="the corpus")
     parser.add_argument("--split", default="test", metavar="SPLIT", help="which part of it (default: test)")
+    words = (
+        "tell seen categories by the list of the 2017 challenge, or by what is in DIR's training set (default: as the data say; "
+    )
+    words += "where they do not, by the training set if it is there, else by the list)"
+    parser.add_argument("--seen", choices=RULES, help=words)
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the scores, not rounded, into a file too")
     parser.add_argument("--format", choices=FORMS, default="", help="of the texts (default: told by their content)")
     parser.add_argument("--breakdown", action="store_true", help="print the scores of each category and number of triples too")
@@ -50,15 +59,18 @@ def run_score(args) -> str:
     elif args.meteor_paraphrases is not None:
         raise ValueError("--meteor-paraphrases: there is no --meteor-jar that it belongs to")
     paths = [args.hypotheses, *args.against]
-    for path in args.against:
-        if paths.count(path) > 1:
-            raise ValueError(f"--against {path}: it is compared with itself, or given twice")
-    entries = read_split(find_split(args.data, args.split))
+    check_places(args)
+    entries, rule = tell_seen(read_split(find_split(args.data, args.split)), args.seen, lambda: read_training(args.data))
     texts = {str(path): read_hypotheses(path, entries, args.format) for path in paths}
+    for path, number in uncomposed(texts, entries).items():
+        words = (
+            f"warning: {path}: input {number}, and maybe others, is not in Unicode's composed form (NFC), so that its é, say, can"
+        )
+        print(f"{words} differ from another text's; all is scored as it is", file=sys.stderr)
     named = {name: systems(hypotheses, entries) for name, hypotheses in texts.items()}
     first = named[str(args.hypotheses)]
     scores: Dict = scores_of(first, entries)
-    shown = [told_counts(args.split, scores["counts"]), scores_table(scores)]
+    shown = [told_counts(args.split, scores["counts"], rule), scores_table(scores)]
     if args.meteor_jar is not None:
         scores["meteor"] = meteor_scores(first, entries, args.meteor_jar, args.meteor_paraphrases)
         shown[1] = scores_table(scores)
@@ -72,11 +84,43 @@ def run_score(args) -> str:
     return "\n".join(shown).rstrip("\n")
 
 
-def told_counts(split: str, counts: Dict[str, int]) -> str:
-    """Of how many inputs the scores are.
+def check_places(args) -> None:
+    """Raise ValueError where a system would be compared with itself, or what is written is what is read."""
+    given = [path.resolve() for path in (args.hypotheses, *args.against)]
+    for path in args.against:
+        if given.count(path.resolve()) > 1:
+            raise ValueError(f"--against {path}: it is compared with itself, or given twice")
+    if args.json is None:
+        return
+    read = {*given, *(path.resolve() for path in (args.meteor_jar, args.meteor_paraphrases) if path is not None)}
+    for split in dict.fromkeys((*SPLITS, args.split)):
+        with suppress(CorpusError):  # a split that is not there; the one that is asked for is told when it is read
+            read.update(path.resolve() for path in files_of(find_split(args.data, split)))
+    if args.json.resolve() in read:
+        raise ValueError(f"--json {args.json}: it is a file that is read, and would be replaced; choose another one")
 
-    >>> told_counts("test", {"all": 3, "seen": 2, "unseen": 1})
-    'test: 3 inputs, 2 seen, 1 unseen\\n'
+
+def uncomposed(texts: Dict[str, List[str]], entries: Sequence[Entry]) -> Dict[str, int]:
+    """Where there are texts that are not in Unicode's composed form, the number of the first input with one, from 1."""
+    first = {path: not_composed(given) for path, given in texts.items()}
+    first["references"] = not_composed("\n".join(entry.refs) for entry in entries)
+    return {path: number for path, number in first.items() if number is not None}
+
+
+def read_training(data: Path) -> Optional[List[Entry]]:
+    """A corpus's training set, or None where it has none."""
+    try:
+        path = find_split(data, "train")
+    except CorpusError:
+        return None
+    return read_split(path)
+
+
+def told_counts(split: str, counts: Dict[str, int], rule: str) -> str:
+    """Of how many inputs the scores are, and how seen categories are told.
+
+    >>> told_counts("test", {"all": 3, "seen": 2, "unseen": 1}, "as the data say")
+    'test: 3 inputs, 2 seen, 1 unseen\\nseen or unseen: as the data say\\n'
     """
     parts = ", ".join(f"{count} {'inputs' if group == 'all' else group}" for group, count in counts.items())
-    return f"{split}: {parts}\n"
+    return f"{split}: {parts}\nseen or unseen: {rule}\n"

@@ -40,7 +40,8 @@ class Distances:
         full, places = self.full, self.places
         for word in words:
             equal = places.get(word, 0)
-            diagonal = (((equal & climbs) + climbs) ^ climbs) | equal | falls  # where the diagonal step costs nothing
+            # Where the diagonal step costs nothing.
+            diagonal = (((equal & climbs) + climbs) ^ climbs) | equal | falls if equal else falls
             up = (falls | ~(diagonal | climbs)) << 1 | 1
             down = (diagonal & climbs) << 1
             climbs = (down | ~(diagonal | up)) & full
@@ -63,3 +64,14 @@ class Distances:
         """
         equal = sum((Counter(words) & Counter(self.reference)).values())
         return max(len(words), len(self.reference)) - equal
+
+
+def nearest_first(words: Sequence[str], references: Sequence[Sequence[str]]) -> List[Sequence[str]]:
+    """The references by their distance, the least first: the best is likely found at once, and bounds the search of the others.
+
+    >>> nearest_first("a b c".split(), [["x"], ["a", "c"]])
+    [['a', 'c'], ['x']]
+    """
+    found = [Distances(one) for one in references]
+    values = [one.value(len(words), one.after((one.full, 0), words)) for one in found]
+    return [references[number] for number in sorted(range(len(references)), key=values.__getitem__)]

@@ -1,7 +1,7 @@
 """All scores of one system, as the dictionary that ``score --json`` writes."""
 
 import unicodedata
-from typing import Dict, Sequence
+from typing import Dict, Iterable, Optional, Sequence
 
 from sharp_plugins.webnlg.corpus import Entry
 from sharp_plugins.webnlg.scores.groups import groups_of, parts_of
@@ -39,9 +39,8 @@ def all_scores(hypotheses: Sequence[str], entries: Sequence[Entry]) -> Dict:
 def systems(hypotheses: Sequence[str], entries: Sequence[Entry]) -> Dict[str, System]:
     """A system's texts in each way. Raises as `all_scores` does."""
     check(hypotheses, entries)
-    texts = [_composed(text) for text in hypotheses]
-    references = [[_composed(text) for text in entry.refs] for entry in entries]
-    return {name: System(way, texts, references) for name, way in WAYS.items()}
+    references = [entry.refs for entry in entries]
+    return {name: System(way, hypotheses, references) for name, way in WAYS.items()}
 
 
 def scores_of(found: Dict[str, System], entries: Sequence[Entry]) -> Dict:
@@ -78,6 +77,11 @@ def check(hypotheses: Sequence[str], entries: Sequence[Entry]) -> None:
                 raise ScoringError(f"input {number}, reference {which}: a text that is not empty is expected, got {text!r}")
 
 
-def _composed(text: str) -> str:
-    """The text in Unicode's composed form (NFC): whether an é is one character or two is no matter of wording."""
-    return unicodedata.normalize("NFC", text)
+def not_composed(texts: Iterable[str]) -> Optional[int]:
+    """The place, from 1, of the first text that is not in Unicode's composed form (NFC): an é that is two characters there does not
+    equal one that is one character. None where all are.
+
+    >>> not_composed(["a café", "a cafe\u0301"])
+    2
+    """
+    return next((number for number, text in enumerate(texts, start=1) if not unicodedata.is_normalized("NFC", text)), None)

@@ -2,28 +2,25 @@
 
 from typing import Callable, Dict, List, Sequence
 
-from sharp_plugins.webnlg.corpus import Entry
-
-# The categories of the challenge's training data (2017), and the others of WebNLG.
-SEEN = frozenset("Airport Astronaut Building City ComicsCharacter Food Monument SportsTeam University WrittenWork".split())
-OTHERS = frozenset("Artist Athlete CelestialBody MeanOfTransportation Politician Company Film MusicalWork Scientist".split())
+from sharp_plugins.webnlg.entry import Entry
+from sharp_plugins.webnlg.seen import SEEN_2017, is_webnlg
 
 
 def groups_of(entries: Sequence[Entry]) -> Dict[str, List[int]]:
     """The inputs' numbers by ``all``, ``seen`` and ``unseen``; groups without inputs are left out.
 
-    Whether a category occurs in training the data say, or else the list of 2017. To a corpus with none of WebNLG's categories the
-    list says nothing.
+    Whether a category occurs in training the data say, or else the list of 2017; `sharp_plugins.webnlg.seen.tell_seen` has other
+    rules. To a corpus with none of WebNLG's categories the list says nothing.
 
     >>> one = Entry("1", "Food", None, (("a", "b", "c"),), ("text",))
     >>> groups_of([one]), groups_of([Entry("2", "Restaurant", None, one.triples, one.refs)])
     ({'all': [0], 'seen': [0]}, {'all': [0]})
     """
     groups: Dict[str, List[int]] = {"all": list(range(len(entries))), "seen": [], "unseen": []}
-    is_webnlg = any(entry.category in SEEN | OTHERS for entry in entries)
+    has_list = is_webnlg(entries)
     for number, entry in enumerate(entries):
-        if entry.seen is not None or is_webnlg:
-            is_seen = entry.category in SEEN if entry.seen is None else entry.seen
+        if entry.seen is not None or has_list:
+            is_seen = entry.category in SEEN_2017 if entry.seen is None else entry.seen
             groups["seen" if is_seen else "unseen"].append(number)
     return {name: rows for name, rows in groups.items() if rows}
 

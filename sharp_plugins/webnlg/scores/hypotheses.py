@@ -2,12 +2,13 @@
 
 ``fairseq``  what ``fairseq-generate`` printed: lines that begin with ``H-17`` or ``D-17``, in any order
 ``text``     one line for each input, in the inputs' order
-``json``     JSON lines: a string, or an object with the text in one of the fields `FIELDS`; an ``id`` says which input it is of
+``json``     JSON lines, or one array: strings, or objects with the text in one of the fields `FIELDS`; an ``id`` says which input
+             it is of
 """
 
 import re
 from pathlib import Path
-from typing import Dict, List, Sequence, Tuple
+from typing import Dict, Iterator, List, Sequence, Tuple
 
 from sharp_plugins.files.text import TextError, parse_json, text_lines
 from sharp_plugins.runs.generated import read_generated
@@ -45,10 +46,17 @@ def read_hypotheses(path, entries: Sequence[Entry], form: str = "") -> List[str]
         lines = list(text_lines(path, is_free=True))
     except TextError as error:
         raise HypothesesError(str(error)) from error
-    form = form or form_of(path, lines)
+    told, form = not form, form or form_of(path, lines)
     if form == "fairseq":
         return read_generated(path, len(entries))
-    return _json_texts(path, lines, entries) if form == "json" else _one_a_line(path, lines, entries)
+    if form == "text":
+        return _one_a_line(path, lines, entries)
+    try:
+        return _json_texts(path, lines, entries)
+    except HypothesesError as error:
+        if not told:
+            raise
+        raise HypothesesError(f"{error} (taken for JSON by its name or content; --format text reads plain lines)") from error
 
 
 def form_of(path, lines: Lines) -> str:
@@ -91,36 +99,77 @@ def _hint(texts: List[str], wanted: int) -> str:
 
 
 def _json_texts(path, lines: Lines, entries: Sequence[Entry]) -> List[str]:
-    records = [(number, *_record(line, f"{path}:{number}")) for number, line in lines if line.strip()]
-    named = [number for number, _, name in records if name is not None]
+    records = [(where, *_record(value, where)) for where, value in _json_values(path, lines)]
+    named = [where for where, _, name in records if name is not None]
     if not named:
         if len(records) != len(entries):
             raise HypothesesError(f"{path}: {_miscounted(len(records), len(entries))}")
         return [text for _, text, _ in records]
     if len(named) != len(records):
-        number = next(number for number, _, name in records if name is None)
-        raise HypothesesError(f"{path}:{number}: it has no id, and other lines have one; give it to all or to none")
-    places = {entry.id: place for place, entry in enumerate(entries)}
-    found: Dict[int, Tuple[int, str]] = {}
-    for number, text, name in records:
-        place = name if isinstance(name, int) and 0 <= name < len(entries) else places.get(name)
+        where = next(where for where, _, name in records if name is None)
+        raise HypothesesError(f"{where}: it has no id, and others have one; give it to all or to none")
+    places = places_of([name for _, _, name in records], entries, path)
+    found: Dict[int, Tuple[str, str]] = {}
+    for where, text, name in records:
+        place = places.get(name)
         if place is None:
-            raise HypothesesError(f"{path}:{number}: no input has the id {name!r}")
+            raise HypothesesError(f"{where}: no input has the id {name!r}")
         if place in found:
-            raise HypothesesError(f"{path}:{number}: the id {name!r} is already on line {found[place][0]}")
-        found[place] = number, text
+            line = found[place][0].removeprefix(f"{path}:").strip()
+            raise HypothesesError(f"{where}: the id {name!r} is already on line {line}")
+        found[place] = where, text
     if len(found) != len(entries):
         missing = next(entry.id for place, entry in enumerate(entries) if place not in found)
         raise HypothesesError(f"{path}: {_miscounted(len(found), len(entries))}; none has the id {missing!r}")
     return [found[place][1] for place in range(len(entries))]
 
 
-def _record(line: str, where: str) -> Tuple[str, object]:
-    """A line's text, and its id or None: an input's id, or its number from 0 as fairseq counts."""
+def places_of(names: Sequence, entries: Sequence[Entry], path) -> Dict:
+    """The input's place for each id that is one's. Whole numbers are inputs' ids if all of them are, and else count from 0.
+
+    Raises:
+        HypothesesError: the numbers are both, and not of the same inputs.
+
+    >>> entries = [Entry(name, "Food", None, (("a", "b", "c"),), ("text",)) for name in ("1", "2")]
+    >>> places_of([2, 1], entries, "a.jsonl")[2], places_of([0, 1], entries, "a.jsonl")[1]
+    (1, 1)
+    """
+    places: Dict = {entry.id: place for place, entry in enumerate(entries)}
+    numbers = [name for name in names if isinstance(name, int)]
+    are_ids = all(str(number) in places for number in numbers)
+    for number in numbers:
+        if not are_ids and 0 <= number < len(entries):
+            places[number] = number
+        elif are_ids:
+            places[number] = places[str(number)]
+    if are_ids and all(0 <= number < len(entries) for number in numbers):
+        other = next((number for number in numbers if places[number] != number), None)
+        if other is not None:
+            words = f"the id {other} is an input's id, and the number, counted from 0, of another input; write ids as strings"
+            raise HypothesesError(f"{path}: {words}")
+    return places
+
+
+def _json_values(path, lines: Lines) -> Iterator[Tuple[str, object]]:
+    """(where it stands, value) of each line, or of each element where the file is one array."""
+    filled = [(number, line) for number, line in lines if line.strip()]
+    if filled and filled[0][1].lstrip().startswith("["):
+        for number, value in enumerate(_parsed("\n".join(line for _, line in lines), str(path)), start=1):
+            yield f"{path}: element {number}", value
+        return
+    for number, line in filled:
+        yield f"{path}:{number}", _parsed(line, f"{path}:{number}")
+
+
+def _parsed(text: str, where: str):
     try:
-        value = parse_json(line, where)
+        return parse_json(text, where)
     except TextError as error:
-        raise HypothesesError(str(error)) from error
+        raise HypothesesError(f"{error}; JSON lines are expected, one for each input, or one array of all texts") from error
+
+
+def _record(value, where: str) -> Tuple[str, object]:
+    """A line's text, and its id or None: an input's id, or its number from 0 as fairseq counts."""
     if isinstance(value, str):
         return value, None
     if not isinstance(value, dict):

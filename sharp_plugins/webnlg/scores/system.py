@@ -15,10 +15,10 @@ class System:
 
     >>> from sharp_plugins.webnlg.scores.ways import WAYS
     >>> system = System(WAYS["sacrebleu"], ["the cat sat here", "a dog"], [["the cat sat here"], ["one dog"]])
-    >>> system.scores([0])
+    >>> {measure: round(score, 2) for measure, score in system.scores([0]).items()}
     {'bleu': 100.0, 'chrf': 100.0, 'ter': 0.0}
-    >>> system.score("ter", [0, 1])
-    16.666666666666664
+    >>> round(system.score("ter", [0, 1]), 2)  # an edit, to six words of references
+    16.67
     """
 
     def __init__(self, way: Way, hypotheses: Sequence[str], references: Sequence[Sequence[str]]):
@@ -26,7 +26,8 @@ class System:
         self.hypotheses = [way.hypothesis(text) for text in hypotheses]
         self.references = [way.references(given) for given in references]
         self._rows: Dict[tuple, List[list]] = {}
-        self.signatures: Dict[str, str] = {}  # how each number is made, as sacrebleu says it of the first group that is scored
+        # How each number is made, as sacrebleu says it of the first group that is scored, and whose preparation the texts have.
+        self.signatures: Dict[str, str] = {}
 
     def rows(self, measure: str, group: Sequence[int]) -> List[list]:
         """The statistics of a group's inputs.
@@ -39,7 +40,9 @@ class System:
         if (measure, width) not in self._rows:
             streams = reference_streams([one + [""] * (width - len(one)) for one in self.references])
             self._rows[measure, width] = self.metrics[measure]._extract_corpus_statistics(self.hypotheses, streams)
-            self.signatures.setdefault(measure, str(self.metrics[measure].get_signature()))
+            signature = str(self.metrics[measure].get_signature())
+            prepared = "" if self.way.hypothesis is str else f"|prep:{self.way.name}"
+            self.signatures.setdefault(measure, signature + prepared)
         return [self._rows[measure, width][row] for row in group]
 
     def score(self, measure: str, group: Sequence[int]) -> float:

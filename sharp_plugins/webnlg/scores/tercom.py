@@ -6,6 +6,7 @@ of
 ``sacrebleu.metrics.lib_ter``; a test compares the two.
 """
 
+import math
 from typing import Dict, Iterator, List, Sequence, Tuple
 
 from sacrebleu.metrics import TER
@@ -19,7 +20,7 @@ from sacrebleu.metrics.lib_ter import (
 )
 
 from sharp_plugins.webnlg.scores.beam import Beam, cannot_be_left
-from sharp_plugins.webnlg.scores.distance import Distances, Row
+from sharp_plugins.webnlg.scores.distance import Distances, Row, nearest_first
 
 
 class QuickTER(TER):
@@ -31,11 +32,17 @@ class QuickTER(TER):
 
     def _compute_segment_statistics(self, hypothesis: str, ref_kwargs: Dict) -> List[float]:
         words, references = hypothesis.split(), ref_kwargs["ref_words"]
-        return [min(edits(words, one) for one in references), sum(map(len, references)) / len(references)]
+        least = math.inf
+        for one in nearest_first(words, references):
+            least = min(least, edits(words, one, least))
+        return [least, sum(map(len, references)) / len(references)]
 
 
-def edits(words: Sequence[str], reference: Sequence[str]) -> int:
+def edits(words: Sequence[str], reference: Sequence[str], enough: float = math.inf) -> float:
     """Insertions, deletions, substitutions and shifts that make *reference* of *words*, as sacrebleu counts them.
+
+    Args:
+        enough: where there are at least so many, they need not be counted on.
 
     >>> edits("on the mat the cat sat".split(), "the cat sat on the mat".split())
     1
@@ -54,10 +61,11 @@ def edits(words: Sequence[str], reference: Sequence[str]) -> int:
             distance, trace = beam.table(words)
         else:
             distance, trace = distances.value(len(words), rows[-1]), _trace(words, distances, rows)
-        if beam is None and distance == least:
+        # Where it is not the least there is, a further edit or shift is needed at least.
+        if beam is None and distance == least or shifts + least + (distance > least) >= enough:
             return shifts + distance
         found, tried = _shifts(words, reference, trace, tried)
-        shifted = _best(found, words, distance, distances, rows, beam)
+        shifted = _best(found, words, distance, distance - least, distances, rows, beam)
         # The shift that is found as the limit is reached is not made.
         if shifted is None or tried >= _MAX_SHIFT_CANDIDATES:
             return shifts + distance
@@ -65,13 +73,15 @@ def edits(words: Sequence[str], reference: Sequence[str]) -> int:
         rows = distances.rows(words)
 
 
-def _best(found, words, distance, distances, rows, beam):
-    """The words after the best of some shifts; None where none saves an edit."""
+def _best(found, words, distance, cap, distances, rows, beam):
+    """The words after the best of some shifts; None where none saves an edit. *cap* is the most that any can save."""
     best: Tuple = (0,)
     # The shifts that can save most come first. Only the beam can make one save more.
     for most, length, start, target in sorted(((_most(*shift), *shift) for shift in found), reverse=True):
         if most < best[0] and beam is None:
             break
+        if best[0] == cap and (length, -start, -target) < best[1:4]:
+            continue
         shifted = _perform_shift(words, start, length, target)
         same = min(start, target)  # the words before are as they were, and so are their rows
         value = distances.value(len(words), distances.after(rows[same], shifted[same:]))

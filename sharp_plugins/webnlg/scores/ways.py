@@ -21,15 +21,15 @@ from sacrebleu.metrics import BLEU, CHRF
 from sacrebleu.metrics.base import Score
 
 from sharp_plugins.webnlg.scores.normalisation import challenge_hypothesis, challenge_reference, lora_text
-from sharp_plugins.webnlg.scores.pyter import edit_rate
+from sharp_plugins.webnlg.scores.pyter import least_rate
 from sharp_plugins.webnlg.scores.tercom import QuickTER
 
 MEASURES = ("bleu", "chrf", "ter")
 
 
 class MeanTER:
-    """LoRA's TER: over the inputs the mean of the lowest `edit_rate` over an input's references, in percent. It has those of the
-    methods of a metric of sacrebleu that are called here.
+    """LoRA's TER: over the inputs the mean of the lowest rate over an input's references (`sharp_plugins.webnlg.scores.pyter`), in
+    percent. It has those of the methods of a metric of sacrebleu that are called here.
 
     >>> metric = MeanTER()
     >>> rows = metric._extract_corpus_statistics(["a b", "c"], [["a b", "d"], ["b", None]])
@@ -39,7 +39,7 @@ class MeanTER:
 
     def _extract_corpus_statistics(self, hypotheses, streams) -> List[List[float]]:
         return [
-            [min(edit_rate(text.split(), one.split()) for one in references if one is not None), 1]
+            [least_rate(text.split(), [one.split() for one in references if one is not None]), 1]
             for text, *references in zip(hypotheses, *streams)
         ]
 

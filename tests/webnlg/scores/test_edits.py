@@ -7,8 +7,9 @@ import pytest
 from sacrebleu.metrics import TER
 from sacrebleu.metrics.lib_ter import translation_edit_rate
 
+from sharp_plugins.webnlg.scores.beam import Beam
 from sharp_plugins.webnlg.scores.distance import Distances
-from sharp_plugins.webnlg.scores.pyter import edit_rate
+from sharp_plugins.webnlg.scores.pyter import edit_rate, least_rate
 from sharp_plugins.webnlg.scores.tercom import QuickTER, edits
 
 
@@ -41,13 +42,21 @@ def test_tercoms_edits(count, longest, letters):
         assert edits(words, reference) == translation_edit_rate(words, reference)[0], (words, reference)
 
 
+NUMBERED = [f"w{place}" for place in range(57)]
+
+
 def test_the_beam_is_kept_to():
-    # 60 words too many at the front lie outside sacrebleu's beam, which then finds more edits than there are.
-    reference = [f"r{place}" for place in range(60)]
-    words = [f"w{place}" for place in range(70)] + reference[:40]
-    assert translation_edit_rate(words, reference)[0] == edits(words, reference)
-    distances = Distances(reference)
-    assert distances.value(len(words), distances.rows(words)[-1]) <= edits(words, reference)
+    # So many words are missing at the end that the cheapest paths lie outside sacrebleu's beam, before and after a shift.
+    words = NUMBERED[:3] + NUMBERED[9:20] + NUMBERED[3:9] + NUMBERED[20:28]
+    assert Beam(NUMBERED).is_left(words) and Beam(NUMBERED).is_left(NUMBERED[:28])
+    distances = Distances(NUMBERED)
+    assert distances.value(28, distances.rows(NUMBERED[:28])[-1]) == 29  # a shift and 29 insertions would do
+    assert edits(words, NUMBERED) == translation_edit_rate(words, NUMBERED)[0] == 33
+
+
+def test_sacrebleus_limit_of_shifts_is_kept_to():
+    words = NUMBERED[27:] + NUMBERED[:27]
+    assert edits(words, NUMBERED) == translation_edit_rate(words, NUMBERED)[0] == len(NUMBERED)  # and 3 shifts would do
 
 
 @pytest.mark.parametrize("words, reference, number", [("", "a b", 2), ("a b", "", 2), ("", "", 0), ("a b", "a b", 0)])
@@ -59,6 +68,19 @@ def test_empty_texts(words, reference, number):
 def test_pyters_edits():
     for words, reference in [*pairs(1, 60, 9, 3), *pairs(2, 30, 12, 26)]:
         assert edit_rate(words, reference) == plain_bleu.pyter_rate(words, reference), (words, reference)
+
+
+@pytest.mark.parametrize("count, longest, letters", [(40, 9, 4), (5, 40, 26)])
+def test_the_best_of_several_references(count, longest, letters):
+    """They are not all searched to the end."""
+    given = list(pairs(7, count, longest, letters))
+    hypotheses = [" ".join(words) for words, _ in given]
+    streams = [[" ".join(given[row - shift][1]) for row in range(len(given))] for shift in range(3)]
+    quick, plain = (metric._extract_corpus_statistics(hypotheses, streams) for metric in (QuickTER(), TER()))
+    assert quick == plain
+    for words, *references in zip(hypotheses, *streams):
+        found = [edit_rate(words.split(), one.split()) for one in references]
+        assert least_rate(words.split(), [one.split() for one in references]) == min(found)
 
 
 def test_the_example_of_snover():

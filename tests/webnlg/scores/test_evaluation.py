@@ -122,11 +122,23 @@ def test_a_part_is_scored_as_a_corpus_of_its_own():
             assert parts[way][part][name] == {**alone[way]["all"], "count": len(rows)}
 
 
-@pytest.mark.parametrize("form", ["NFC", "NFD"])
-def test_unicodes_forms_are_no_matter_of_wording(form):
-    text = "Beşiktaş is in İstanbul; the café's menu is à la carte."
-    scores = all_scores([unicodedata.normalize(form, text)] * 2, entries([[text], [unicodedata.normalize("NFD", text)]]))
-    assert all(list(scores[way]["all"].values()) == pytest.approx([100, 100, 0]) for way in WAYS)
+def test_texts_are_scored_as_they_are():
+    """No tool that the numbers are of brings texts into one of Unicode's forms."""
+    text = "Beşiktaş is in İstanbul and the café's menu is à la carte."
+    split = unicodedata.normalize("NFD", text)
+    scores = all_scores([split], entries([[text]]))
+    assert scores["sacrebleu"]["all"] == {
+        "bleu": pytest.approx(sacrebleu.corpus_bleu([split], [[text]]).score),
+        "chrf": pytest.approx(sacrebleu.corpus_chrf([split], [[text]], word_order=2).score),
+        "ter": pytest.approx(sacrebleu.corpus_ter([split], [[text]]).score),
+    }
+    assert all(scores[way]["all"]["bleu"] < 100 for way in ("sacrebleu", "lora"))
+
+
+def test_a_signature_names_the_preparation():
+    signatures = all_scores(HYPOTHESES, entries())["signatures"]
+    ends = {way: {text.partition("prep:")[2] for text in own.values()} for way, own in signatures.items()}
+    assert ends == {"sacrebleu": {""}, "challenge2017": {"challenge2017"}, "lora": {"lora"}}
 
 
 def test_an_empty_text_counts():

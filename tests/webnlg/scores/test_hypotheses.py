@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -75,6 +76,45 @@ def test_json_lines_with_ids_in_any_order(tmp_path):
     assert read(tmp_path / "a.jsonl", "\n".join(map(json.dumps, numbered))) == TEXTS
 
 
+NUMBERED = [Entry(name, "Food", None, (("a", "b", "c"),), ("text",)) for name in ("1", "2", "3")]
+
+
+@pytest.mark.parametrize(
+    "ids, order", [((1, 2, 3), (0, 1, 2)), ((3, 1, 2), (1, 2, 0)), ((0, 1, 2), (0, 1, 2)), ((2, 1, 0), (2, 1, 0))]
+)
+def test_numbers_are_ids_where_all_are(tmp_path, ids, order):
+    lines = [json.dumps({"id": number, "text": text}) for number, text in zip(ids, "abc")]
+    assert read(tmp_path / "a.jsonl", "\n".join(lines), NUMBERED) == ["abc"[place] for place in order]
+
+
+def test_numbers_that_may_be_both_are_refused(tmp_path):
+    entries = [replace(entry, id=name) for entry, name in zip(NUMBERED, ("2", "0", "1"))]
+    lines = [json.dumps({"id": number, "text": text}) for number, text in zip((0, 1, 2), "abc")]
+    with pytest.raises(ValueError, match="a.jsonl: the id 0 is an input's id, and the number, counted from 0, of another input"):
+        read(tmp_path / "a.jsonl", "\n".join(lines), entries)
+    same = [replace(entry, id=name) for entry, name in zip(NUMBERED, "012")]
+    assert read(tmp_path / "a.jsonl", "\n".join(lines), same) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_one_array(tmp_path, indent):
+    assert read(tmp_path / "a.json", json.dumps(TEXTS, indent=indent)) == TEXTS
+    named = [{"id": name, "text": text} for name, text in zip(("Id3", "Id1", "Id2"), (TEXTS[2], *TEXTS[:2]))]
+    assert read(tmp_path / "a.json", json.dumps(named, indent=indent)) == TEXTS
+    with pytest.raises(ValueError, match="a.json: element 2: a string or an object is expected, not int"):
+        read(tmp_path / "a.json", json.dumps(["a", 2, "b"], indent=indent))
+
+
+def test_the_form_that_a_file_is_taken_for_is_told(tmp_path):
+    """Quoted sentences, of which one is empty: as JSON the empty line is none."""
+    quoted = '"a"\n\n"c"\n'
+    with pytest.raises(ValueError, match="2 texts for 3 inputs, 1 too few .taken for JSON .*--format text reads plain lines"):
+        read(tmp_path / "a.txt", quoted)
+    assert read(tmp_path / "a.txt", quoted, form="text") == ['"a"', "", '"c"']
+    with pytest.raises(ValueError, match="a.json:1: .*; JSON lines are expected, one for each input, or one array"):
+        read(tmp_path / "a.json", '{\n"text": "a"\n}\n')
+
+
 def test_plain_lines_that_look_like_json(tmp_path):
     texts = ['"Alfa" is a "ship"', "{Bravo}", '"Charlie"']
     assert read(tmp_path / "a.txt", "\n".join(texts)) == texts
@@ -99,7 +139,7 @@ def test_plain_lines_that_look_like_json(tmp_path):
         ("a.jsonl", '{"text": "a", "output": "b"}', "a.jsonl:1: one of the fields .* got text, output"),
         ("a.jsonl", '"a"\n{"text": null}', "a.jsonl:2: field 'text' must be a string, an empty one for no text, got None"),
         ("a.jsonl", '{"text": "a", "id": true}', "a.jsonl:1: field 'id' must be an input's id or its number from 0, got True"),
-        ("a.jsonl", '{"text": "a", "id": "Id1"}\n"b"', "a.jsonl:2: it has no id, and other lines have one"),
+        ("a.jsonl", '{"text": "a", "id": "Id1"}\n"b"', "a.jsonl:2: it has no id, and others have one"),
         ("a.jsonl", '{"text": "a", "id": "Id4"}', "a.jsonl:1: no input has the id 'Id4'"),
         ("a.jsonl", '{"text": "a", "id": 3}', "a.jsonl:1: no input has the id 3"),
         ("a.jsonl", '{"text": "a", "id": "Id1"}\n{"text": "a", "id": 0}', "a.jsonl:2: the id 0 is already on line 1"),

@@ -4,12 +4,14 @@ import json
 import os
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
 
 import pytest
 
 from sharp_plugins.webnlg.__main__ import main
 from sharp_plugins.webnlg.corpus import read_split
+from sharp_plugins.webnlg.scores import command
 from sharp_plugins.webnlg.scores.evaluation import all_scores
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -69,6 +71,57 @@ def test_breakdown_is_printed(place, capsys):
     ]
 
 
+@pytest.mark.parametrize("out", ["one.txt", "./one.txt", "link.json", "two.txt", "test.jsonl", "dev.jsonl"])
+def test_what_is_read_is_not_overwritten(place, capsys, monkeypatch, out):
+    (place / "link.json").symlink_to(place / "one.txt")
+    before = {path: path.read_bytes() for path in place.iterdir()}
+    monkeypatch.chdir(place)
+    # Nothing is read before: the corpus cannot be.
+    monkeypatch.setattr(command, "read_split", None)
+    line = f"score {place / 'one.txt'} --data . --against two.txt --json {out}"
+    assert main(line.split()) == 1
+    assert f"--json {Path(out)}: it is a file that is read" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in place.iterdir()} == before
+
+
+def test_one_file_by_two_names_is_not_compared(place, capsys, monkeypatch):
+    monkeypatch.chdir(place)
+    assert main(["score", "one.txt", "--data", ".", "--against", str(place / "one.txt")]) == 1
+    assert "it is compared with itself" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "flags, train, counts, words",
+    [
+        ("", "", "1 seen, 2 unseen", "by the ten categories of the 2017 challenge's training data"),
+        ("", "Film", "2 seen, 1 unseen", "by the categories of the training set"),
+        ("--seen published", "Film", "1 seen, 2 unseen", "by the ten categories of the 2017 challenge's training data"),
+        ("--seen training", "Film", "2 seen, 1 unseen", "by the categories of the training set"),
+        ("--seen training", "", None, "there are no training data to go by"),
+    ],
+)
+def test_seen_by_training_or_by_the_list(place, capsys, flags, train, counts, words):
+    """Release 3.0 has Film and others in training, which the list of 2017 does not have."""
+    for split, categories in (("test", ["Food", "Film", "Artist"]), ("train", ["Food", train] if train else [])):
+        rows = [{**one, "seen": None, "category": name} for one, name in zip(RECORDS, categories)]
+        if rows:
+            (place / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert score(place, "one.txt", *flags.split()) == (0 if counts else 1)
+    shown = capsys.readouterr()
+    assert words in (shown.out if counts else shown.err) and f"3 inputs, {counts}\n" in (
+        shown.out if counts else "3 inputs, None\n"
+    )
+
+
+def test_a_rule_that_is_asked_for_goes_before_the_data(place, capsys):
+    assert score(place, "one.txt") == 0
+    first = "seen or unseen: as the data say; where they do not, by the ten categories of the 2017"
+    assert first in capsys.readouterr().out
+    (place / "train.jsonl").write_text(json.dumps({**RECORDS[2]}))
+    assert score(place, "one.txt", "--seen", "training") == 0
+    assert capsys.readouterr().out.startswith("test: 3 inputs, 1 seen, 2 unseen\nseen or unseen: by the categories of the training")
+
+
 @pytest.mark.parametrize("test", ["bootstrap", "randomisation"])
 def test_against_another_system(place, capsys, test):
     flags = ("--against", "two.txt", "--significance", test, "--samples", "20", "--seed", "3", "--json", "out.json")
@@ -100,6 +153,14 @@ def test_what_is_refused_leaves_nothing(place, capsys, flags, words):
     shown = capsys.readouterr().err
     assert shown.startswith("error: ") and words in shown and "Traceback" not in shown
     assert not (place / "out.json").exists()
+
+
+def test_a_form_that_others_do_not_have_is_told(place, capsys):
+    (place / "two.txt").write_text(unicodedata.normalize("NFD", "\n".join(TEXTS)), encoding="utf-8")
+    assert score(place, "one.txt") == 0 and capsys.readouterr().err == ""
+    assert score(place, "two.txt") == 0
+    shown = capsys.readouterr().err
+    assert shown.startswith(f"warning: {place / 'two.txt'}: input 3, and maybe others") and shown.count("\n") == 1
 
 
 def test_meteor(place, capsys, monkeypatch):

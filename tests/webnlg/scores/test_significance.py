@@ -1,9 +1,10 @@
-"""The paired tests are sacrebleu's own, made of texts."""
+"""The paired tests are sacrebleu's own, made of texts, but for samples with just the systems' difference."""
 
 import os
 import random
 
 import pytest
+from sacrebleu import significance
 from sacrebleu.metrics import BLEU, CHRF, TER
 from sacrebleu.significance import PairedTest
 
@@ -58,7 +59,9 @@ def test_as_sacrebleu(test, kind, monkeypatch):
             first, *others = wanted[names[measure]]
             for name, other in zip(("two", "worse"), others):
                 result = found["against"][name][way]["all"][measure]
-                assert result["p"] == other.p_value and (result["score"], result["other"]) == (first.score, other.score)
+                # Of edits, some samples have just the systems' difference: they count here, and not in sacrebleu.
+                assert result["p"] == other.p_value or (measure == "ter" and other.p_value < result["p"] <= 1)
+                assert (result["score"], result["other"]) == (first.score, other.score)
                 assert result["difference"] == pytest.approx(first.score - other.score)
                 assert result["interval"] == pytest.approx([first.mean, first.ci])
                 assert result["other_interval"] == pytest.approx([other.mean, other.ci])
@@ -77,12 +80,24 @@ def test_a_worse_system_is_told_from_an_equal_one(test):
 
 
 def test_the_mean_ter_worked_out():
-    """Of 3 inputs with rates 0, 0, 1 against 0, 1, 0 an exchange of the last two leaves |difference| 0 or 2/3."""
+    """Of 3 inputs with rates 0, 0, 1 against 0, 1, 1 an exchange of the second one leaves |difference| 1/3, whoever has it."""
     entries = [Entry(str(i), "Ship", None, (("a", "b", "c"),), ("a b",)) for i in range(3)]
-    named = {"one": systems(["a b", "a b", "x y"], entries), "two": systems(["a b", "x y", "a b"], entries)}
+    named = {"one": systems(["a b", "a b", "x y"], entries), "two": systems(["a b", "x y", "x y"], entries)}
     result = compare(named, entries, "randomisation", 200)["against"]["two"]["lora"]["all"]["ter"]
-    assert result["score"] == result["other"] == pytest.approx(100 / 3)
-    assert 0.4 < result["p"] < 0.6  # as often as both are on one side
+    assert result["difference"] == pytest.approx(-100 / 3) and result["p"] == 1
+    # Rates 0, 0, 0 against 1, 1, 0: as often as both are on one side.
+    named = {"one": systems(["a b", "a b", "a b"], entries), "two": systems(["x y", "x y", "a b"], entries)}
+    result = compare(named, entries, "randomisation", 200)["against"]["two"]["lora"]["all"]["ter"]
+    assert result["difference"] == pytest.approx(-200 / 3) and 0.4 < result["p"] < 0.6
+
+
+@pytest.mark.parametrize("test", ["bootstrap", "randomisation"])
+def test_the_same_outputs_do_not_differ(test):
+    entries, texts = made(9)
+    given, before = systems(texts["one"], entries), significance._compute_p_value
+    found = compare({"one": given, "again": given}, entries, test, 30)["against"]["again"]
+    assert {one["p"] for groups in found.values() for measures in groups.values() for one in measures.values()} == {1}
+    assert significance._compute_p_value is before
 
 
 @pytest.mark.parametrize("samples, seed, words", [(-1, 1, "--samples -1: should be at least 1"), (9, 0, "--seed 0: .* no seed")])
