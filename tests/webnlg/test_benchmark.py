@@ -209,6 +209,15 @@ def test_what_generation_is_given(call):
     assert stages_of(call, "base")["train"][0].config["optimization"]["max_update"] == 9
 
 
+def test_the_rule_for_seen_categories(call, capsys):
+    assert call("--methods base --size small --seen training") == 0
+    command = stages_of(call, "base")["score"][1].command
+    assert command[command.index("--seen") + 1] == "training"
+    assert "is told by the categories of the training set" in (call.out / "table.md").read_text()
+    assert call("--methods base sam --size small") == 1
+    assert "differs in the rule for seen categories" in capsys.readouterr().err
+
+
 def test_a_killed_call_goes_on_where_it_was(call, capsys):
     def before(run, stage):
         if (run.record.method, stage.name) == killed:
