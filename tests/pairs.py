@@ -29,15 +29,15 @@ def flags(backbone: Path, *more):
     return ["--text", backbone / "texts.txt", "--finetune-from-model", backbone / "model.pt", "--max-length", "20", *more]
 
 
+def config(backbone: Path, *more, criterion="contrastive", kind="bert"):
+    """The fairseq config of a training."""
+    parts = dict(model=arch(kind), criterion=["--criterion", criterion], task="contrastive_sentences")
+    return toy.config(backbone, *flags(backbone, *more), **parts)
+
+
 def trainer(backbone: Path, *more, criterion="contrastive", kind="bert"):
     """A fairseq trainer with the backbone's weights."""
-    cfg = toy.config(
-        backbone,
-        *flags(backbone, "--batch-size", "4", *toy.SGD, "--optimizer", "sgd", *more),
-        model=arch(kind),
-        criterion=["--criterion", criterion],
-        task="contrastive_sentences",
-    )
+    cfg = config(backbone, "--batch-size", "4", *toy.SGD, "--optimizer", "sgd", *more, criterion=criterion, kind=kind)
     made = toy.trainer_from(cfg)
     made.get_model().load_state_dict(torch.load(backbone / "model.pt", weights_only=True)["model"], strict=False)
     return made

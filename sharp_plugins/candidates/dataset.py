@@ -20,13 +20,13 @@ from sharp_plugins.prompted.dataset import pad_right, sample_of
 
 
 class CandidatesDataset(FairseqDataset):
-    """Examples in batches of like length.
+    """Examples in batches; of like length where it is no training.
 
     Args:
         sequences: a data set of int64 tensors, one for each candidate, with "sizes", such as fairseq's indexed ones.
         counted, answers: data sets with one tensor for each example, see prepared.py.
         only_scored: whether the model computes scores at the positions alone that are counted.
-        shuffle: whether examples of one length come in another order in each training.
+        shuffle: whether examples come in random order, as in training, and not by length.
 
     Example::
 
@@ -125,9 +125,8 @@ class CandidatesDataset(FairseqDataset):
         return int(self.sizes[index])
 
     def ordered_indices(self) -> np.ndarray:
-        """By length; of one length in random order, with *shuffle*, by NumPy's global generator, as fairseq seeds it."""
-        indices = np.random.permutation(len(self)) if self.shuffle else np.arange(len(self))
-        return indices[np.argsort(self.sizes[indices], kind="mergesort")]
+        """By length; with *shuffle* in random order, as in MeZO's code, by NumPy's global generator, as fairseq seeds it."""
+        return np.random.permutation(len(self)) if self.shuffle else np.argsort(self.sizes, kind="mergesort")
 
     def batch_by_size(self, indices, max_tokens=None, max_sentences=None, required_batch_size_multiple=1):
         """

@@ -42,8 +42,10 @@ def run_evaluate(args) -> str:
     prepared = read_prepared(args.data)
     splits = args.splits or [split for split in prepared.facts if split != "train"]
     absent = [split for split in splits if split not in prepared.facts]
-    if absent or not splits:
+    if absent:
         raise ValueError(f"--splits {' '.join(absent)}: {args.data} has {', '.join(prepared.facts)}")
+    if not splits:
+        raise ValueError(f"{args.data} has training data alone: --splits train evaluates on them")
     checkpoint = Checkpoint(args.checkpoint, prepared, args.device, warn=lambda words: print(f"warning: {words}"))
     predictions = {split: checkpoint.predict(split, args.batch_size) for split in splits}
     scores = {split: found.scores() for split, found in predictions.items()}

@@ -12,12 +12,12 @@ from sharp_plugins.cloze.prepared import PARTS, Prepared
 
 
 class ClozeDataset(FairseqDataset):
-    """Sequences and their classes, in batches of rows of like length.
+    """Sequences and their classes; in batches of rows of like length where it is no training.
 
     Args:
         inputs, labels: data sets of int64 tensors with "sizes", such as fairseq's indexed ones; a label is a tensor of one number.
         pad, mask: the dictionary's indices.
-        shuffle: whether rows of one length come in another order in each training.
+        shuffle: whether rows come in random order, as in training, and not by length.
 
     A batch's ``net_input`` holds "src_tokens" (B, T), "src_lengths" (B,) and "masked_tokens" (B, T), true at each row's mask, where
     alone the model's scores are wanted; its "target" is (B,), the numbers of the classes.
@@ -66,9 +66,8 @@ class ClozeDataset(FairseqDataset):
         return int(self.sizes[index])
 
     def ordered_indices(self) -> np.ndarray:
-        """By length; of one length in random order, with *shuffle*, by NumPy's global generator, as fairseq seeds it."""
-        indices = np.random.permutation(len(self)) if self.shuffle else np.arange(len(self))
-        return indices[np.argsort(self.sizes[indices], kind="mergesort")]
+        """By length; with *shuffle* in random order, as in MeZO's code, by NumPy's global generator, as fairseq seeds it."""
+        return np.random.permutation(len(self)) if self.shuffle else np.argsort(self.sizes, kind="mergesort")
 
 
 def load_split(prepared: Prepared, dictionary: Dictionary, split: str, shuffle: bool = False) -> ClozeDataset:

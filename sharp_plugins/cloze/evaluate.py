@@ -1,6 +1,7 @@
 """Which label word a checkpoint finds the likeliest at each mask, and how often it is the right one."""
 
 import json
+import math
 from pathlib import Path
 from typing import Callable, Dict, Iterator, List, NamedTuple, Optional
 
@@ -26,10 +27,10 @@ class Predictions(NamedTuple):
     targets: torch.Tensor
 
     def scores(self) -> Dict[str, float]:
-        """The accuracy in percent, the mean loss in nats, and how many rows."""
+        """The accuracy in percent, the mean loss to base 2 as fairseq logs it, and how many rows."""
         correct = int((self.logits.argmax(dim=1) == self.targets).sum())
         loss = F.cross_entropy(self.logits.double(), self.targets)
-        return {"accuracy": 100.0 * correct / len(self.targets), "loss": float(loss), "examples": len(self.targets)}
+        return {"accuracy": 100.0 * correct / len(self.targets), "loss": float(loss) / math.log(2), "examples": len(self.targets)}
 
 
 class Checkpoint:

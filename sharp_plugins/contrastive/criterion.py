@@ -45,8 +45,8 @@ class ContrastiveConfig(FairseqDataclass):
             "memory of a small one, for a third more time (default: 0, all at once)"
         },
     )
-    gather_negatives: bool = field(
-        default=True, metadata={"help": "with several workers, all workers' texts are negatives (false: a worker's own alone)"}
+    own_negatives: bool = field(
+        default=False, metadata={"help": "several workers: a worker's texts are compared with its own alone (default: with all)"}
     )
     skip_duplicates: bool = field(
         default=False,
@@ -94,6 +94,7 @@ class Contrastive(FairseqCriterion):
                 f"{type(task).__name__} does not have: use --task contrastive_sentences"
             )
         self.cfg, self.pad, self.pooling = cfg, task.source_dictionary.pad(), task.pooling
+        self.couples_workers = None if cfg.own_negatives else "--own-negatives"  # `sharp_plugins.host.refusals` looks at it
 
     @classmethod
     def build_criterion(cls, cfg, task):
@@ -134,7 +135,7 @@ class Contrastive(FairseqCriterion):
         own = self.vectors(model, sample["net_input"]["src_tokens"], noise)
         pairs, groups = Vectors.of(own), sample["groups"] if self.cfg.skip_duplicates else None
         every, start, workers = pairs, 0, distributed_utils.get_data_parallel_group()
-        if self.cfg.gather_negatives and model.training and count_of(workers) > 1:
+        if not self.cfg.own_negatives and model.training and count_of(workers) > 1:
             count, start = len(pairs.first), distributed_utils.get_rank(workers) * len(pairs.first)
             # (workers, views, N, D) -> (views, workers, N, D)
             views = gathered(own, workers).view(-1, 2, count, own.size(-1)).transpose(0, 1)

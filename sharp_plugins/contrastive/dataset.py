@@ -10,15 +10,21 @@ from torch import Tensor
 from sharp_plugins.contrastive.views import generator_of, mask_span
 from sharp_plugins.text.tokenizer import Tokenizer
 
+# Which stream of random numbers orders the texts; `generator_of` has the spans' own.
+ORDER = 1
+
 
 class PairsOfViews(FairseqDataset):
     """A text as it is, and with a span masked, for each of *texts*.
 
     Args:
+        texts: as they were read.
+        tokenizer: a converted encoder's.
         dictionary: the tokenizer's symbols as fairseq's indices.
         length: the most symbols of a view, the two around it included; more are cut off.
         span, mask: characters that are masked in the second view, and what stands for them; a span of 0 masks none.
         is_padded: whether all rows are padded to *length*, or else to the longest of the batch.
+        seed: of orders and spans.
         is_train: texts are in another order and have other spans in each epoch, and a batch that is not full is left out.
         multiple: of training batches, so many, or a multiple of it, are made: as many as there are workers.
 
@@ -82,12 +88,15 @@ class PairsOfViews(FairseqDataset):
     def ordered_indices(self) -> numpy.ndarray:
         if not self.is_train:
             return numpy.arange(len(self))
-        return numpy.random.default_rng([self.seed, self.epoch]).permutation(len(self))
+        return numpy.random.default_rng([ORDER, self.seed, self.epoch]).permutation(len(self))
 
     def batch_by_size(self, indices, max_tokens=None, max_sentences=None, required_batch_size_multiple=1) -> List:
-        batches = super().batch_by_size(indices, max_tokens, max_sentences, required_batch_size_multiple)
+        """In training as many pairs as ``--batch-size`` says: fairseq would round it down to a multiple of 8."""
         if not self.is_train:
-            return batches
+            return super().batch_by_size(indices, max_tokens, max_sentences, required_batch_size_multiple)
+        if max_tokens is not None and max_sentences is not None and 2 * self.length * max_sentences > max_tokens:
+            raise ValueError(f"--max-tokens {max_tokens} is less than a batch of {max_sentences} pairs may have (--batch-size)")
+        batches = super().batch_by_size(indices, max_tokens, max_sentences, 1)
         full = [batch for batch in batches if len(batch) == len(batches[0])]
         return full[: len(full) // self.multiple * self.multiple]
 

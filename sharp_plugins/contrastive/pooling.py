@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Iterator
 
 import torch
+from fairseq.models.transformer import TransformerEncoderBase
 from torch import Tensor, nn
 
 POOLINGS = ("cls", "mean", "mean-padded")
@@ -81,11 +82,20 @@ def inner_encoder(model: nn.Module) -> nn.Module:
     """The ``TransformerEncoder`` inside a fairseq model, which may be wrapped for several workers.
 
     Raises:
-        ValueError: there is none that `keeping_padding` knows.
+        ValueError: there is none.
     """
     for name, module in model.named_modules():
-        if name.split(".")[-1] == "sentence_encoder":
-            if module.quant_noise is not None:
-                raise ValueError("--pooling mean-padded does not know --quant-noise-pq: leave it out")
+        if name.split(".")[-1] == "sentence_encoder" and isinstance(module, TransformerEncoderBase):
             return module
-    raise ValueError(f"--pooling mean-padded needs a BERT or RoBERTa, and not {type(model).__name__}")
+    raise ValueError(f"--arch: sentence vectors are those of a BERT or RoBERTa, and not of {type(model).__name__}")
+
+
+def check_pooling(model: nn.Module, pooling: str) -> None:
+    """Raise ValueError where a model is no encoder, or has what *pooling* does not know."""
+    encoder = inner_encoder(model)
+    if pooling != "mean-padded":
+        return
+    if encoder.quant_noise is not None:
+        raise ValueError("--pooling mean-padded does not know --quant-noise-pq: leave it out")
+    if getattr(encoder, "encoder_layerdrop", 0):
+        raise ValueError("--pooling mean-padded does not know --encoder-layerdrop, which may drop the first layer: leave it out")

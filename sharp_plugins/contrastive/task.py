@@ -6,7 +6,7 @@ The data are a converted encoder's directory, with its dictionary and tokenizer;
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 from fairseq.dataclass import FairseqDataclass
 from fairseq.dataclass.constants import ChoiceEnum
@@ -15,7 +15,7 @@ from omegaconf import II
 
 from sharp_plugins.contrastive.dataset import PairsOfViews
 from sharp_plugins.contrastive.lines import read_texts
-from sharp_plugins.contrastive.pooling import POOLINGS, inner_encoder
+from sharp_plugins.contrastive.pooling import POOLINGS, check_pooling
 from sharp_plugins.files.checkpoint_config import config_of
 from sharp_plugins.files.tensors import read_torch
 from sharp_plugins.text.dictionary import read_dictionary
@@ -57,7 +57,8 @@ class ContrastiveSentencesConfig(FairseqDataclass):
     batch_size: Optional[int] = II("dataset.batch_size")
     train_subset: str = II("dataset.train_subset")
     world_size: int = II("distributed_training.distributed_world_size")
-    disable_validation: bool = II("dataset.disable_validation")
+    ddp_backend: Any = II("distributed_training.ddp_backend")
+    find_unused_parameters: Any = II("distributed_training.find_unused_parameters")
 
 
 @register_task("contrastive_sentences", dataclass=ContrastiveSentencesConfig)
@@ -76,6 +77,8 @@ class ContrastiveSentences(FairseqTask):
 
     @classmethod
     def setup_task(cls, cfg, **unused):
+        if not cfg.text:
+            raise ValueError("--text: the file of the training texts, one a line, is not given")
         return cls(cfg)
 
     def __init__(self, cfg):
@@ -83,6 +86,15 @@ class ContrastiveSentences(FairseqTask):
         if not cfg.data:
             raise ValueError("--task contrastive_sentences needs data: the directory of a converted encoder")
         directory = Path(cfg.data)
+        if not directory.is_dir():
+            raise FileNotFoundError(f"{directory}: no such directory; the data are a converted encoder's")
+        self.workers = cfg.world_size if isinstance(cfg.world_size, int) else 1  # not resolved outside of a training
+        finds_unused = cfg.find_unused_parameters is True or cfg.ddp_backend not in ("pytorch_ddp", "c10d")
+        if self.workers > 1 and not finds_unused:
+            raise ValueError(
+                f"--ddp-backend {cfg.ddp_backend}: the encoder's language-model head has no gradient here, and several workers "
+                "must be told: add --find-unused-parameters, or use --ddp-backend legacy_ddp"
+            )
         self.dictionary = read_dictionary(directory / "dict.txt")
         self.dictionary.add_symbol("<mask>")
         self.tokenizer = Tokenizer.load(directory)
@@ -115,7 +127,7 @@ class ContrastiveSentences(FairseqTask):
         most = model.max_positions()
         if isinstance(most, int) and most < self.cfg.max_length:
             raise ValueError(f"--max-length {self.cfg.max_length}: the model has {most} positions (--max-positions)")
-        inner_encoder(model)
+        check_pooling(model, self.pooling)
         return model
 
     def load_dataset(self, split: str, **unused) -> PairsOfViews:
@@ -131,10 +143,14 @@ class ContrastiveSentences(FairseqTask):
             raise ValueError(
                 f"{flag}: the file of the {split} texts is not given" + ("" if is_train else "; or --disable-validation")
             )
-        texts, workers = read_texts(path), max(1, self.cfg.world_size or 1) if is_train else 1
+        texts, workers = read_texts(path), self.workers if is_train else 1
         if is_train:
             if not self.cfg.batch_size:
                 raise ValueError("--batch-size: say how many pairs are compared with each other (Mirror-BERT: 200)")
+            if self.cfg.batch_size < 2:
+                raise ValueError(
+                    f"--batch-size {self.cfg.batch_size}: a pair is compared with others of its batch; 2 or more are needed"
+                )
             if len(texts) < self.cfg.batch_size * workers:
                 raise ValueError(
                     f"{path}: {len(texts)} texts are fewer than the {self.cfg.batch_size * workers} of a batch (--batch-size)"
@@ -142,7 +158,9 @@ class ContrastiveSentences(FairseqTask):
             repeated = len(texts) - len(set(texts))
             if repeated:
                 logger.info(
-                    "%d of %d texts are there before; --skip-duplicates takes them from the negatives", repeated, len(texts)
+                    "%d of %d texts repeat an earlier one; with --skip-duplicates a text is no negative of itself",
+                    repeated,
+                    len(texts),
                 )
         cfg = self.cfg
         self.datasets[split] = PairsOfViews(

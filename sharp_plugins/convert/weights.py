@@ -167,9 +167,9 @@ def _has_lm_head(weights: Dict[str, Tensor], names: Dict[str, str], table: Tenso
 
 def _add_token_type_to_positions(state: Dict[str, Tensor]) -> None:
     """transformers adds the row of token type 0 to each token of a RoBERTa; fairseq's has no token types, so here each
-    position gets it."""
+    position gets it, and that of padding too, which matters where padding is not cleared."""
     types = state.pop(TOKEN_TYPES, None)
     positions = state.get(f"{INSIDE}.embed_positions.weight")
     if types is not None and positions is not None:
-        after = positions[ROBERTA_OFFSET:] + types[0]
-        state[f"{INSIDE}.embed_positions.weight"] = torch.cat([positions[:ROBERTA_OFFSET], after])
+        padding = ROBERTA_OFFSET - 1
+        state[f"{INSIDE}.embed_positions.weight"] = torch.cat([positions[:padding], positions[padding:] + types[0]])

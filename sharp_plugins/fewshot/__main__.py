@@ -64,7 +64,13 @@ def main(argv=None) -> int:
     add_data_arguments(command)
     words = f"of the samples (default: {' '.join(map(str, SEEDS))})"
     command.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS), metavar="N", help=words)
-    command.add_argument("--out", type=Path, required=True, metavar="OUT", help="samples go to OUT/TASK/kK-seedN")
+    command.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="OUT",
+        help="samples go to OUT/TASK/kK-seedN, of decoders to OUT/TASK/examplesN-seedN",
+    )
     command.set_defaults(work=lambda args: run_command(lambda: prepare(args)))
 
     words = "Print what a backbone scores on a sample's test set without any training. It is computed once, and kept there."

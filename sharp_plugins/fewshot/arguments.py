@@ -1,7 +1,7 @@
 """The flags that ``prepare`` and ``run`` have in common, and what they stand for: a backbone, and tasks with their data."""
 
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple
+from typing import Any, Dict, List, NamedTuple, Sequence
 
 from sharp_plugins.fewshot.data import Maker
 from sharp_plugins.fewshot.samples import Sampler
@@ -23,11 +23,10 @@ def add_data_arguments(parser) -> None:
     parser.add_argument("--data", metavar="DIR", type=Path, nargs="+", required=True, help=words)
     words = "examples of each class to train on, and as many as the development set; of encoders (default: 512)"
     parser.add_argument("--k", metavar="K", type=int, nargs="+", help=words)
-    words = "examples to train on, beside a development set of the task's size; of decoders (default: 1000)"
+    words = "examples to train on, beside a development set of the task's size; of decoders (default: the task's, 1000)"
     parser.add_argument("--examples", metavar="N", type=int, nargs="+", help=words)
-    words = (
-        "refuse a class with fewer examples than --k, or with none in the development set (default: a warning, as in MeZO's code)"
-    )
+    words = "refuse fewer examples of a class than --k, or in all than --examples, or a class with none in the development set "
+    words += "(default: a warning, as in MeZO's code)"
     parser.add_argument("--strict", action="store_true", help=words)
     words = (
         "the symbol before a decoder's prompt; auto: what the model has seen before a text; none: no symbol (default: auto; OPT: "
@@ -89,10 +88,14 @@ def source_of(args) -> Source:
         flag = f"--{other}" if getattr(args, other) is not None else "--start"
         model = "an encoder" if kind == CLOZE else "a decoder"
         raise ValueError(f"{flag}: --backbone is {model}, for which {flag} says nothing; take it out" + f" or use --{axis}")
-    sizes = [512 if kind == CLOZE else 1000] if sizes is None else list(dict.fromkeys(sizes))
+    sizes = _default_sizes(kind, tasks) if sizes is None else list(dict.fromkeys(sizes))
     for size in sizes:
         if size < 1:
             raise ValueError(f"--{axis} {size}: should be at least 1")
+    for flag, seeds in (("--seeds", args.seeds), ("--data-seed", [getattr(args, "data_seed", None)])):
+        for seed in seeds:
+            if seed is not None and not 0 <= seed < 2**32:
+                raise ValueError(f"{flag} {seed}: should be from 0 to {2**32 - 1}, as NumPy shuffles with it")
     for place in args.data:
         if not place.is_dir():
             raise FileNotFoundError(f"--data {place}: no such directory")
@@ -104,6 +107,19 @@ def source_of(args) -> Source:
         task.name: Maker(task, Sampler(task, args.data), backbone, words, start, args.max_positions, args.strict) for task in tasks
     }
     return Source(kind, backbone, family, checksums, {task.name: task for task in tasks}, makers, axis, sizes)
+
+
+def _default_sizes(kind: str, tasks: Sequence[Task]) -> List[int]:
+    """MeZO's k, or as many rows as the tasks' files name."""
+    if kind == CLOZE:
+        return [512]
+    named = {task.name: task.rows["train"] for task in tasks}
+    if len(set(named.values())) > 1:
+        each = ", ".join(f"{name}: {count}" for name, count in named.items())
+        raise ValueError(
+            f"--tasks: their files name different numbers of rows to train on ({each}); give --examples, or a call to each"
+        )
+    return list(dict.fromkeys(named.values()))
 
 
 def _encoder(directory: Path):

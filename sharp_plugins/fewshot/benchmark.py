@@ -21,10 +21,10 @@ from sharp_plugins.runs.benchmark import SCORES, Benchmark
 from sharp_plugins.runs.checkpoints import BEST, read_checkpoint
 from sharp_plugins.runs.configs import Settings
 from sharp_plugins.runs.data import STAMP
-from sharp_plugins.runs.methods import CRITERIONS, Method
+from sharp_plugins.runs.methods import CRITERIONS, Method, find_method
 from sharp_plugins.runs.record import Measure, Record, Result
 from sharp_plugins.runs.stages import Stage, train
-from sharp_plugins.runs.store import Run, stored
+from sharp_plugins.runs.store import Run, load_results, stored
 
 ZERO_SHOT = "zero-shot"
 # fairseq's task and criterion, by how a task is trained.
@@ -57,6 +57,7 @@ class FewShot(Benchmark):
     baseline = "lora"
     costs = (("lora-sam", "lora"), ("lora-nbar", "lora"))  # BAR's Table 2
     source: Optional[Source] = None
+    earlier: Dict[str, str] = {}  # tasks of finished runs -> what is reported of them
 
     # ---- the command line
 
@@ -64,11 +65,9 @@ class FewShot(Benchmark):
         add_data_arguments(parser)
         words = "draw all runs' samples with this seed, and let --seeds be of the training alone (default: both are the run's, as "
         parser.add_argument("--data-seed", type=int, metavar="N", help=words + "in MeZO's code)")
-        words = (
-            "settings of the backbone's family: bar, mezo or own, or a YAML file (default: bar of RoBERTa and OPT, own of others)"
-        )
+        words = "the backbone's: bar or mezo of RoBERTa, BERT and OPT, own of other decoders; or a YAML file (default: bar, or own)"
         parser.add_argument("--settings", default="", metavar="NAME", help=words)
-        words = "train the grid of these settings, as --sweep does with each of its values"
+        words = "train the grid of the settings of that name, as --sweep does with each of its values"
         parser.add_argument("--grid", metavar="NAME", help=words)
 
     def resolve(self, args) -> None:
@@ -80,12 +79,16 @@ class FewShot(Benchmark):
         self.source = source_of(args)
         args.tasks = list(self.source.tasks)
         if args.grid is not None:
-            sweeps = read_family(self.source.family, args.grid, "--grid").sweeps()
-            if not sweeps:
-                raise ValueError(f"--grid {args.grid}: these settings have no grid")
+            methods = [find_method(name, self.extra_methods) for name in args.methods if name != ZERO_SHOT]
+            family = read_family(self.source.family, args.grid, "--grid")
+            try:
+                sweeps = family.sweeps([method.network for method in methods])
+            except ValueError as error:
+                raise ValueError(f"--grid {args.grid}: {error}") from None
             given = {text.partition("=")[0] for text in (*args.sweeps, *args.changes)}
             args.sweeps = [*args.sweeps, *(text for text in sweeps if text.partition("=")[0] not in given)]
         earlier = [record.task for _, record in stored(args.out, self.name)]
+        self.earlier = {result.record.task: result.notes.get("metric", "") for result in load_results(args.out, self.name)}
         self.tasks = tuple(dict.fromkeys([*args.tasks, *named_tasks(self.source.kind), *earlier]))
 
     def begin(self, args) -> None:
@@ -100,13 +103,17 @@ class FewShot(Benchmark):
     # ---- data
 
     def made_of(self, task) -> Dict:
-        """What decides a sample beside its seed and size; a published sample's own files stand in its stamp."""
+        """What decides a sample beside its seed, its size and its files."""
         shared: Dict[str, Any] = {"backbone": self.source.checksums, "data seed": self.args.data_seed}
         if task is None:
             return shared
         maker = self.source.makers[task]
         how = {"start": maker.start, "max_positions": maker.max_positions}
         return {**shared, "task": settings_of(maker.task), "test set": maker.sampler.test_file().name, "prompts": how}
+
+    def made_of_run(self, record: Record) -> Dict:
+        size = None if record.method == ZERO_SHOT else int(record.axes[self.source.axis])
+        return {"data files": self.source.makers[record.task].sampler.checksums(size, self._seed_of(record))}
 
     def prepare(self, task: str) -> str:
         said: List[str] = []
@@ -125,9 +132,13 @@ class FewShot(Benchmark):
         sampled = self.source.makers[task].sampler.is_sampled()
         return self.args.out / "data" / task / (f"test-seed{seed}" if sampled else "test")
 
+    def _seed_of(self, record: Record) -> int:
+        """Of the run's sample."""
+        return record.seed if self.args.data_seed is None else self.args.data_seed
+
     def _data_of(self, record: Record) -> Path:
         """The directory of a run's sample, or of the test set."""
-        seed = record.seed if self.args.data_seed is None else self.args.data_seed
+        seed = self._seed_of(record)
         if record.method == ZERO_SHOT:
             return self._test_set(record.task, seed).resolve()
         return self._sample(record.task, record.axes[self.source.axis], seed).resolve()
@@ -151,8 +162,11 @@ class FewShot(Benchmark):
         config["model"] = {**config.get("model", {}), **self.model}
         if self.args.cpu:
             config["common"].pop("amp", None)
-        if "optimization.max_update" in [*run.record.axes, *(change.partition("=")[0] for change in self.args.changes)]:
+        changed = [*run.record.axes, *(change.partition("=")[0] for change in self.args.changes)]
+        if "optimization.max_update" in changed:
             config["optimization"].pop("max_epoch", None)  # the settings' epochs, which would end it before
+        elif "optimization.max_epoch" in changed:
+            config["optimization"].pop("max_update", None)  # `place` computes them
         if self.source.kind != CLOZE:
             config["task"].pop("train_lm_head", None)
             best = self.source.tasks[run.record.task].training
@@ -168,8 +182,12 @@ class FewShot(Benchmark):
             # It is one run, whatever --set and --sweep say of training.
             own = {part: of for part, of in self.family.run.items() if part not in ("common", "checkpoint", "task")}
             config.update(deepcopy({**own, "model": {**own.get("model", {}), **self.model}}))
-        elif not config["optimization"].get("max_update"):
-            config["optimization"]["max_update"] = self._updates(config, run)
+            return
+        # fairseq saves at the last update, and not at an epoch's end where it is told to save at updates alone.
+        given, epochs = config["optimization"].get("max_update"), config["optimization"].get("max_epoch")
+        if epochs or not given:
+            updates = self._updates(config, run)
+            config["optimization"]["max_update"] = min(given or updates, updates)
 
     def _updates(self, config: Dict, run: Run) -> int:
         """Of all epochs: the learning rate and BAR's α fall to 0 at the last one."""
@@ -200,7 +218,9 @@ class FewShot(Benchmark):
         return scores
 
     def notes(self, run: Run) -> Dict:
-        return {"settings": self.family.source.stem, "head": run.config["task"].get("train_lm_head")}
+        notes = {"settings": self.family.source.stem, "head": run.config["task"].get("train_lm_head")}
+        remarks = read_json(self._data_of(run.record) / STAMP)["remarks"]
+        return {**notes, "remarks": remarks, "metric": self.source.tasks[run.record.task].metric}
 
     # ---- tables
 
@@ -208,10 +228,10 @@ class FewShot(Benchmark):
         return self.source.tasks.get(name) if self.source else None
 
     def _metrics(self, name: str) -> List[str]:
-        """What is reported of a task; one of another call is known by its name alone."""
+        """What is reported of a task; one of another call is known by its results."""
         of = self._task(name)
-        generates = of.metric == "f1" if of else name == "SQuAD"
-        return ["f1", "em"] if generates else ["accuracy"]
+        metric = of.metric if of else self.earlier.get(name, "accuracy")
+        return ["f1", "em"] if metric == "f1" else ["accuracy"]
 
     def measures(self, task: str) -> Sequence[Measure]:
         return [Measure("test", name, HEADINGS[name]) for name in self._metrics(task)]
@@ -237,4 +257,4 @@ class FewShot(Benchmark):
                 "frozen": "frozen",
             }
             lines.append(f"The masked-language-model head: {'; '.join(words.get(head, head) for head in sorted(heads))}.")
-        return lines
+        return [*lines, *dict.fromkeys(f"{one}." for result in results for one in result.notes.get("remarks", ()))]

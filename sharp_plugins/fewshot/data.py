@@ -10,26 +10,28 @@ A directory of a test set alone is for an untrained model, which needs no more.
 """
 
 import json
+import re
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional
 
-from sharp_plugins.cloze.layout import Layout, find_layout, layout_of
 from sharp_plugins.fewshot import sampling
 from sharp_plugins.fewshot.reader import Row
 from sharp_plugins.fewshot.render import candidates_line, cloze_line, text_line
 from sharp_plugins.fewshot.samples import Sampler
 from sharp_plugins.fewshot.task import CANDIDATES, CLOZE, GENERATION, TEACHER_FORCING, Task
 from sharp_plugins.files.text import read_json
-from sharp_plugins.files.writing import sha256, write_text
+from sharp_plugins.files.writing import write_text
 from sharp_plugins.prompted.formats import END, TEXT, Format
 from sharp_plugins.runs.data import STAMP, make_once
 
 # Changed with what is written, so that data of an earlier version are refused.
-FORMAT = 1
+FORMAT = 2
 LINES, DATA, CHOICES, ZERO_SHOT = "lines", "data", "choices", "zero-shot.json"
 # The most symbols of an answer, its end among them (MeZO's max_new_tokens).
 ANSWER = 50
+# What the cloze command advises beside, and this one has no flag for.
+TOO_LONG = ", and --too-long skip leaves such rows out"
 Tell = Callable[[str], None]
 
 
@@ -71,15 +73,17 @@ class Maker:
             OSError: a file is not there or cannot be read.
             ValueError: a file or a row cannot be used, or *out* holds data of something else, which runs may have been made of.
         """
-        files = {} if size is None else self.sampler.training_files(size, seed)
-        files["test"] = self.sampler.test_file()
-        source = self._source(files, size, seed)
+        source = self._source(size, seed)
         if (out / STAMP).is_file() and read_json(out / STAMP).get("source") != source:
             raise ValueError(
-                f"{out}: holds data of other files or settings, of which runs may be made; choose another --out, or delete it"
+                f"{out}: holds data of other files or settings, of which runs may be made; choose another --out, or delete it, and "
+                "those runs too"
             )
         made = make_once(out, source, (LINES, DATA, CHOICES, ZERO_SHOT), lambda new: self._write(new, size, seed, tell))
-        self._warn(read_json(out / STAMP)["warnings"], tell)
+        stamp = read_json(out / STAMP)
+        self._warn(stamp["warnings"], tell)
+        for remark in stamp["remarks"]:
+            tell(f"warning: {remark}")
         tell(f"{out}: {'written' if made else 'nothing to do, all was there'}")
         return out
 
@@ -89,10 +93,10 @@ class Maker:
         for warning in warnings:
             tell(f"warning: {warning}")
 
-    def _source(self, files: Dict[str, Path], size: Optional[int], seed: int) -> Dict:
+    def _source(self, size: Optional[int], seed: int) -> Dict:
         found = {
             **settings_of(self.task),
-            "files": {split: [path.name, sha256(path)] for split, path in files.items()},
+            "files": self.sampler.checksums(size, seed),
             "size": size,
             # A test set that is taken whole is the same for all seeds.
             "seed": None if size is None and not self.sampler.is_sampled() else seed,
@@ -106,22 +110,39 @@ class Maker:
         samples = [*([] if size is None else [self.sampler.training(size, seed)]), self.sampler.test(seed)]
         rows = {split: of for sample in samples for split, of in sample.rows.items()}
         warnings = [warning for sample in samples for warning in sample.warnings]
+        remarks = [remark for sample in samples for remark in sample.remarks]
         self._warn(warnings, quiet)  # before anything is written
         make = {CANDIDATES: self._candidates, TEACHER_FORCING: self._forced, GENERATION: self._answers}
 
+        files = {split: path for sample in samples for split, path in sample.files.items()}
+
         def tell_more(line: str) -> None:
             if not line.startswith(str(new)):  # that part of it is written
-                tell(f"  {line}")
+                tell(f"  {self._of_the_task(line, new, rows, files)}")
 
-        (self._cloze if self.task.kind == CLOZE else make[self.task.training])(new, rows, tell_more)
-        return {"rows": {split: len(of) for split, of in rows.items()}, "warnings": warnings}
+        try:
+            (self._cloze if self.task.kind == CLOZE else make[self.task.training])(new, rows, tell_more)
+        except ValueError as error:
+            raise ValueError(self._of_the_task(str(error), new, rows, files)) from error
+        return {"rows": {split: len(of) for split, of in rows.items()}, "warnings": warnings, "remarks": remarks}
+
+    def _of_the_task(self, text: str, new: Path, rows: Dict[str, List[Row]], files: Dict[str, Path]) -> str:
+        """What another command says, in this one's words: a line that was written for it is a row of a file, and a flag another."""
+
+        def where(match) -> str:
+            split, number = match[1], match[2]
+            return rows[split][int(number) - 1].where if number else str(files[split])
+
+        text = re.sub(rf"{re.escape(str(new / LINES))}/(\w+)(?:\.text)?\.jsonl(?::(\d+))?", where, text)
+        text = text.replace("--max-length", "--max-positions").replace(TOO_LONG, "")
+        return re.sub("^--layout: ", f"--tasks {self.task.name}: layout: ", text)
 
     # ------------------------------------------------------------------ one task of fairseq's each
 
     def _cloze(self, new: Path, rows: Dict[str, List[Row]], tell: Tell) -> None:
         from sharp_plugins.cloze.prepare import prepare  # here and below, so that --help imports no fairseq
 
-        layout = layout_for(self.task)
+        layout = self.task.layout
         if self.max_positions is not None:
             layout = replace(layout, max_length=self.max_positions)
         lines = {split: write_lines(new, split, [cloze_line(row, self.task) for row in of]) for split, of in rows.items()}
@@ -158,7 +179,8 @@ class Maker:
 
 def settings_of(task: Task) -> Dict:
     """What decides how a task's data are drawn and put into prompts, beside the files."""
-    return {"format": FORMAT, "sampling": sampling.VERSION, "task": asdict(task)}
+    layout = task.layout and task.layout.as_dict()  # and not the name of a file, which may change
+    return {"format": FORMAT, "sampling": sampling.VERSION, "task": {**asdict(task), "layout": layout}}
 
 
 def write_lines(directory: Path, name: str, lines: List[Dict]) -> Path:
@@ -171,28 +193,3 @@ def write_lines(directory: Path, name: str, lines: List[Dict]) -> Path:
 def evaluated_in(task: Task) -> str:
     """The part of a sample's directory that a checkpoint is measured on."""
     return CHOICES if task.kind != CLOZE and task.training == TEACHER_FORCING else DATA
-
-
-def layout_for(task: Task) -> Layout:
-    """The layout of a task of the kind cloze.
-
-    Raises:
-        ValueError: there is none of that name, its settings make none, or its classes or sentences are not the task's.
-
-    Example::
-
-        layout_for(find_task("RTE", "cloze")).words["entailment"]  # "Yes"
-    """
-    where = f"--tasks {task.name}: layout"
-    if isinstance(task.layout, str):
-        try:
-            layout = find_layout(task.layout)
-        except (ValueError, OSError) as error:
-            raise ValueError(f"{where}: {error}") from None
-    else:
-        layout = layout_of(task.layout or {}, where)
-    if layout.sentences != len(task.sentences):
-        raise ValueError(f"{where} has {layout.sentences} sentences, and the task {len(task.sentences)}")
-    if set(layout.classes) != set(task.labels):
-        raise ValueError(f"{where} has words for {', '.join(layout.classes)}, and labels are {', '.join(task.labels)}")
-    return layout

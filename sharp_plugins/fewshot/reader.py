@@ -34,7 +34,7 @@ def find_file(places: Sequence[Path], names: Sequence[str]) -> Optional[Path]:
 
 
 def read(path: Path, task: Task) -> List[Row]:
-    """All rows of a task's file.
+    """All rows of a task's file, but those with a label that the task leaves out.
 
     Raises:
         OSError: it cannot be opened.
@@ -42,7 +42,7 @@ def read(path: Path, task: Task) -> List[Row]:
             names file and line.
     """
     read_form = {"rows": _rows, "squad": _squad, "record": _record}[task.form]
-    rows = [_row(where, fields, task) for where, fields in read_form(Path(path))]
+    rows = [_row(where, fields, task) for where, fields in read_form(Path(path)) if not _is_skipped(where, fields, task)]
     if not rows:
         raise ValueError(f"{path}: it has no rows")
     return rows
@@ -105,6 +105,10 @@ def _record(path: Path) -> Iterator[tuple]:
 
 
 # ---------------------------------------------------------------------- a row of the task
+
+
+def _is_skipped(where: str, fields: Dict[str, Any], task: Task) -> bool:
+    return bool(task.skip) and _field(where, fields, task.label, False).strip() in task.skip
 
 
 def _row(where: str, fields: Dict[str, Any], task: Task) -> Row:

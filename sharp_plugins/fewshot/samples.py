@@ -7,6 +7,7 @@ from typing import Dict, List, NamedTuple, Optional, Sequence
 from sharp_plugins.fewshot.reader import Row, find_file, read
 from sharp_plugins.fewshot.sampling import TEST_ROWS, TEST_SEED, first_of_all, held_out, k_per_class
 from sharp_plugins.fewshot.task import CLOZE, Task
+from sharp_plugins.files.writing import sha256
 
 # A directory of published samples has directories of such names, K-SEED.
 PUBLISHED = re.compile(r"[0-9]+-[0-9]+")
@@ -14,11 +15,17 @@ TRAIN, VALID, TEST = ("train",), ("dev", "dev_matched", "valid"), ("test", "test
 
 
 class Sample(NamedTuple):
-    """Rows by split, with the files that they are from, and what a user should know of them before training."""
+    """Rows by split, with the files that they are from.
+
+    Attributes:
+        warnings: what a user should know of them before training.
+        remarks: what a reader of the results should know, too: where they are not the published ones.
+    """
 
     rows: Dict[str, List[Row]]
     files: Dict[str, Path]
     warnings: List[str]
+    remarks: List[str]
 
 
 class Sampler:
@@ -35,6 +42,7 @@ class Sampler:
     def __init__(self, task: Task, places: Sequence[Path]):
         self.task, self.places = task, [Path(place) for place in places]
         self._read: Dict[Path, List[Row]] = {}
+        self._checksums: Dict[Path, str] = {}
 
     # ------------------------------------------------------------------ what a run trains on, and what it is tested on
 
@@ -58,7 +66,7 @@ class Sampler:
             else:
                 split = first_of_all(len(every), size, task.rows["valid"], seed)
             rows = {"train": [every[n] for n in split.train], "valid": [every[n] for n in split.valid]}
-        return Sample(rows, files, self._look_at(rows, files, size))
+        return Sample(rows, files, self._look_at(rows, files, size), self._training_remarks(files))
 
     def training_files(self, size: int, seed: int) -> Dict[str, Path]:
         """The files of a published sample, or the whole training file for both sets.
@@ -80,7 +88,7 @@ class Sampler:
             most, by = (TEST_ROWS, TEST_SEED) if self.task.kind == CLOZE else (self.task.rows["test"], seed)
             rows = [every[number] for number in held_out(len(every), most, by)]
         warnings = [f"{self.task.name}: the test set has no row of {label}" for label in self._without(rows)]
-        return Sample({"test": rows}, {"test": path}, warnings)
+        return Sample({"test": rows}, {"test": path}, warnings, self._stands_in(path, "test"))
 
     def test_file(self) -> Path:
         """The published test set, or the file that it is drawn from.
@@ -116,6 +124,23 @@ class Sampler:
             )
         return path
 
+    def checksums(self, size: Optional[int], seed: int) -> Dict[str, List[str]]:
+        """Name and checksum of the files that a sample is drawn from, by split.
+
+        Args:
+            size: see `training`; None for the test set alone.
+
+        Raises:
+            OSError: one is not there or cannot be read.
+        """
+        files = {} if size is None else self.training_files(size, seed)
+        return {split: [path.name, self._checksum(path)] for split, path in {**files, "test": self.test_file()}.items()}
+
+    def _checksum(self, path: Path) -> str:
+        if path not in self._checksums:
+            self._checksums[path] = sha256(path)
+        return self._checksums[path]
+
     def _published_places(self) -> List[Path]:
         """Directories with published samples in directories K-SEED."""
         found = [place / name for name in self.task.files.get("published", ()) for place in self.places]
@@ -148,6 +173,17 @@ class Sampler:
 
     # ------------------------------------------------------------------ what is odd
 
+    def _training_remarks(self, files: Dict[str, Path]) -> List[str]:
+        path = files["train"]
+        if path != files["valid"]:
+            return []
+        drawn = f"{self.task.name}: samples are drawn from {path.name}, and are not the published files"
+        return self._stands_in(path, "training") or ([drawn] if self.task.files.get("published") else [])
+
+    def _stands_in(self, path: Path, use: str) -> List[str]:
+        is_one = any(find_file(self.places, [name]) == path for name in self.task.stand_ins)
+        return [f"{self.task.name}: {path.name} stands in for the whole {use} file; its rows are not the published ones"] * is_one
+
     def _without(self, rows: Sequence[Row]) -> List[str]:
         return [self._spelled(label) for label in self.task.labels if not any(row.label == label for row in rows)]
 
@@ -165,7 +201,9 @@ class Sampler:
         missing = self._without(rows["train"])
         if missing:
             raise ValueError(f"{path}: {name}: no row of {' and of '.join(missing)} to train on")
-        odd = self._few(rows, size) if self.task.kind == CLOZE else []
+        count = len(rows["train"])
+        odd = [f"it has {count} rows to train on, and --examples is {size}"] if count < size else []
+        odd = self._few(rows, size) if self.task.kind == CLOZE else odd
         odd += [f"the development set has no row of {label}" for label in self._without(rows["valid"])]
         return [f"{name}: {words} ({path})" for words in odd]
 

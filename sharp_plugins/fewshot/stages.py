@@ -1,7 +1,7 @@
 """The commands by which a run is measured, with a checkpoint or, untrained, with the backbone itself."""
 
 from pathlib import Path
-from typing import List
+from typing import List, Tuple
 
 from sharp_plugins.fewshot.data import ANSWER, DATA, evaluated_in
 from sharp_plugins.fewshot.task import CLOZE, Task
@@ -34,15 +34,20 @@ def answers(run: Run, sample: Path, path: str) -> List[Stage]:
     Args:
         path: of the checkpoint that writes.
     """
-    data, common = str(sample / DATA), run.config["common"]
-    command = ["fairseq-generate", data, "--user-dir", common["user_dir"], "--task", "prompted_generation", "--path", path]
-    command += ["--gen-subset", "test", "--beam", "1", "--max-len-b", str(ANSWER), "--min-len", "0"]
-    command += ["--batch-size", "16", "--required-batch-size-multiple", "1", *(["--cpu"] if common.get("cpu") else [])]
-    score = [*PYTHON, "sharp_plugins.candidates", "answers", GENERATED, "--data", data, "--json", SCORES]
+    common = run.config["common"]
+    command, score = write_and_score(str(sample / DATA), path, common["user_dir"], bool(common.get("cpu")))
     return [
         Stage("generate", command, GENERATED, takes_output=True, title="writing the answers"),
-        Stage("score", score, SCORES, title="scoring the answers"),
+        Stage("score", [*score, "--json", SCORES], SCORES, title="scoring the answers"),
     ]
+
+
+def write_and_score(data: str, path: str, user_dir: str, is_cpu: bool) -> Tuple[List[str], List[str]]:
+    """The two commands of `answers`; the output of the first is the file that the second reads."""
+    command = ["fairseq-generate", data, "--user-dir", user_dir, "--task", "prompted_generation", "--path", path]
+    command += ["--gen-subset", "test", "--beam", "1", "--max-len-b", str(ANSWER), "--min-len", "0"]
+    command += ["--batch-size", "16", "--required-batch-size-multiple", "1", *(["--cpu"] if is_cpu else [])]
+    return command, [*PYTHON, "sharp_plugins.candidates", "answers", GENERATED, "--data", data]
 
 
 def _device(run: Run) -> List[str]:

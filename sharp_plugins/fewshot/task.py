@@ -4,8 +4,9 @@ Tasks for masked language models are of the kind ``cloze``, and those for langua
 """
 
 from dataclasses import dataclass, field
-from typing import Dict, Optional, Tuple, Union
+from typing import Dict, Optional, Tuple
 
+from sharp_plugins.cloze.layout import Layout
 from sharp_plugins.fewshot.templates import Template
 
 CLOZE, DECODER = "cloze", "decoder"
@@ -30,20 +31,22 @@ class Task:
         about: a line for people, such as the data's source.
         files: names below ``--data``, in order of preference and without their endings: "published", directories with samples in
             KxSEED's directories; "train" and "test", the files that samples are drawn from.
+        stand_ins: those of the names whose files are not the whole published ones; a table says which were used.
         form: what such a file holds: "rows" (a table, or an object a line), "squad" or "record" (as published).
         fields: name in templates -> the names that the field may have in the files.
         label: the names that the label may have in the files; empty where the right candidates are a row's own.
         labels: label -> all its spellings in the files, itself the first.
+        skip: labels in the files whose rows are left out, such as "-" in SNLI.
         words: further fields that another field's value decides: name -> (the other field, value -> text).
         sentences: of the kind cloze, the one or two texts that the layout is about.
-        layout: of the kind cloze, the name of a layout of `sharp_plugins.cloze`, or its settings.
+        layout: of the kind cloze, what stands around the sentences, and each label's word.
         prompt: of the kind decoder, the text before a candidate.
         candidates: label -> candidate.
         each: the field whose elements are the candidates; they stand in `candidate` where it has "@placeholder".
         candidate: see `each`.
         answers: the field with all right elements of `each`, or with all right answers.
         training: one of `TRAININGS`, of the kind decoder.
-        rows: how many rows a sample of the kind decoder has at most, by split.
+        rows: how many rows a sample of the kind decoder has at most, by split; of "train" where --examples says nothing.
 
     Example::
 
@@ -55,13 +58,15 @@ class Task:
     kind: str
     about: str = ""
     files: Dict[str, Names] = field(default_factory=dict)
+    stand_ins: Names = ()
     form: str = "rows"
     fields: Dict[str, Names] = field(default_factory=dict)
     label: Names = ()
     labels: Dict[str, Names] = field(default_factory=dict)
+    skip: Names = ()
     words: Dict[str, Tuple[str, Dict[str, str]]] = field(default_factory=dict)
     sentences: Tuple[Template, ...] = ()
-    layout: Union[str, Dict, None] = None
+    layout: Optional[Layout] = None
     prompt: Optional[Template] = None
     candidates: Dict[str, Template] = field(default_factory=dict)
     each: str = ""

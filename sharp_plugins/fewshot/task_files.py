@@ -4,13 +4,14 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Dict, List, Sequence, Tuple
 
+from sharp_plugins.cloze.layout import Layout, find_layout, layout_of, named_layouts
 from sharp_plugins.fewshot.task import CLOZE, DECODER, FORMS, GENERATION, KINDS, ROWS, TRAININGS, USES, Names, Task
 from sharp_plugins.fewshot.templates import PLACEHOLDER, Template, read_template
 from sharp_plugins.files.yaml import read_yaml
 
 DIRECTORY = Path(__file__).parent / "tasks"
 # Which settings a kind of task has use for, beside those of all kinds.
-COMMON = {"kind", "about", "files", "form", "fields", "label", "labels", "words"}
+COMMON = {"kind", "about", "files", "stand_ins", "form", "fields", "label", "labels", "skip", "words"}
 OWN = {CLOZE: {"sentences", "layout"}, DECODER: {"prompt", "candidates", "each", "candidate", "answers", "training", "rows"}}
 NEEDED = {CLOZE: {"files", "fields", "label", "labels", "sentences", "layout"}, DECODER: {"files", "fields", "prompt"}}
 
@@ -61,11 +62,16 @@ def read_task(path: Path) -> Task:
         OSError: the file cannot be opened.
         ValueError: a setting is missing, unknown or of another type, or a template names a field that is not among the fields.
     """
-    return task_of(read_yaml(path), path.stem, str(path))
+    return task_of(read_yaml(path), path.stem, str(path), path.parent)
 
 
-def task_of(settings: Dict[str, Any], name: str, where: str) -> Task:
-    """A task of a file's settings; *where* is what errors begin with."""
+def task_of(settings: Dict[str, Any], name: str, where: str, place: Path = Path()) -> Task:
+    """A task of a file's settings.
+
+    Args:
+        where: what errors begin with.
+        place: the directory in which a layout's file is looked for.
+    """
     kind = settings.get("kind")
     if kind not in KINDS:
         raise ValueError(f"{where}: kind is one of {', '.join(KINDS)}, and not {kind!r}")
@@ -75,7 +81,8 @@ def task_of(settings: Dict[str, Any], name: str, where: str) -> Task:
         words = f"has no {', '.join(unknown)}; its settings are {', '.join(sorted(COMMON | OWN[kind]))}"
         raise ValueError(f"{where}: a task of kind {kind} {words if unknown else 'needs ' + ', '.join(missing)}")
     try:
-        task = Task(name=name, **{one: _READ[one](value) for one, value in settings.items()})
+        layout = {"layout": _layout(settings["layout"], place)} if "layout" in settings else {}
+        task = Task(name=name, **{one: _READ[one](value) for one, value in settings.items() if one != "layout"}, **layout)
         _check(task)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
@@ -141,6 +148,11 @@ def _labels(value: Any) -> Dict[str, Names]:
     return found
 
 
+def _skip(value: Any) -> Names:
+    listed = value if isinstance(value, list) else [value]
+    return tuple(map(_label, listed))
+
+
 def _words(value: Any) -> Dict[str, Tuple[str, Dict[str, str]]]:
     found = {}
     for name, one in _by_name(value, "words").items():
@@ -157,10 +169,23 @@ def _sentences(value: Any) -> Tuple[Template, ...]:
     return tuple(read_template(_text(one)) for one in value)
 
 
-def _layout(value: Any):
-    if not (isinstance(value, dict) or isinstance(value, str)):
+def _layout(value: Any, place: Path) -> Layout:
+    """
+    Raises:
+        ValueError: there is none of that name, or its settings make none.
+    """
+    if isinstance(value, dict):
+        return layout_of(value, "layout")
+    if not isinstance(value, str):
         raise ValueError(f"layout is the name of one of python -m sharp_plugins.cloze, or its settings, and not {value!r}")
-    return value
+    if value in named_layouts():
+        return find_layout(value)
+    path = place / value
+    if not value.endswith((".yaml", ".yml")):
+        raise ValueError(f"layout {value}: choose one of {', '.join(named_layouts())}, or a file that ends in .yaml")
+    if not path.is_file():
+        raise ValueError(f"layout {value}: there is no file {path}; it is looked for beside the task's file")
+    return layout_of(read_yaml(path), f"layout {path}")
 
 
 def _rows(value: Any) -> Dict[str, int]:
@@ -174,13 +199,14 @@ _READ = {
     "kind": _text,
     "about": _text,
     "files": _files,
+    "stand_ins": _names,
     "form": _one_of(FORMS, "form"),
     "fields": lambda value: {name: _names(names) for name, names in _by_name(value, "fields").items()},
     "label": _names,
     "labels": _labels,
+    "skip": _skip,
     "words": _words,
     "sentences": _sentences,
-    "layout": _layout,
     "prompt": lambda value: read_template(_text(value)),
     "candidates": lambda value: {_label(k): read_template(_text(v)) for k, v in _by_name(value, "candidates").items()},
     "each": _text,
@@ -189,7 +215,7 @@ _READ = {
     "training": _one_of(TRAININGS, "training"),
     "rows": _rows,
 }
-assert _READ.keys() | {"name"} == {one.name for one in fields(Task)}
+assert _READ.keys() | {"name", "layout"} == {one.name for one in fields(Task)}
 
 
 # ---------------------------------------------------------------------- all of them together
@@ -212,10 +238,32 @@ def _check(task: Task) -> None:
     for what, name in (("each", task.each), ("answers", task.answers)):
         if name and name not in task.fields:
             raise ValueError(f"{what}: {name} is none of the fields; there are {', '.join(task.fields)}")
+    strange = sorted(set(task.stand_ins) - {name for names in task.files.values() for name in names})
+    if strange:
+        raise ValueError(f"stand_ins: {', '.join(strange)} is none of the files")
+    both = sorted(name for name in task.skip if task.label_of(name) is not None)
+    if both or (task.skip and not task.label):
+        raise ValueError(f"skip: {', '.join(both)} is of a label" if both else "skip: rows have no label here")
     if not task.files.get("test") and not task.files.get("published"):
         raise ValueError("files: none to test on; name them under test")
     if task.kind == DECODER:
         _check_decoder(task)
+        _check_lists(task, templates)
+    elif task.layout.sentences != len(task.sentences):
+        raise ValueError(f"layout has {task.layout.sentences} sentences, and the task {len(task.sentences)}")
+    elif set(task.layout.classes) != set(task.labels):
+        raise ValueError(f"layout has words for {', '.join(task.layout.classes)}, and labels are {', '.join(task.labels)}")
+
+
+def _check_lists(task: Task, templates: Sequence[Tuple[str, Template]]) -> None:
+    """Raise ValueError where a list is to be a text."""
+    for what, template in templates:
+        for name in template.fields:
+            if name in (task.each, task.answers):
+                raise ValueError(f"{what}: {{{name}}} is a list, as each and answers are, and no text")
+    for name, (other, _) in task.words.items():
+        if other in (task.each, task.answers):
+            raise ValueError(f"words: {name} is by {other}, which is a list, as each and answers are, and no text")
 
 
 def _check_decoder(task: Task) -> None:

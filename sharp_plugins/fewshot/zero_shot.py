@@ -1,11 +1,14 @@
 """What a backbone chooses without any training. For the same test set and model it is found out once, whatever run asks for it."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import Dict, Optional
 
+import sharp_plugins
 from sharp_plugins.fewshot.data import CHOICES, DATA, ZERO_SHOT
-from sharp_plugins.fewshot.task import CLOZE
+from sharp_plugins.fewshot.stages import GENERATED, write_and_score
+from sharp_plugins.fewshot.task import CLOZE, GENERATION
 from sharp_plugins.files.text import read_json
 from sharp_plugins.files.writing import sha256, write_text
 from sharp_plugins.runs.data import STAMP
@@ -23,13 +26,26 @@ def zero_shot(backbone: Path, sample: Path, device: Optional[str] = None) -> Dic
         OSError: a file is not there.
         ValueError: the model or the data cannot be used.
     """
+    if not (sample / STAMP).is_file():
+        raise ValueError(
+            f"{sample}: no sample, which has a {STAMP}; `python -m sharp_plugins.fewshot prepare` writes one to OUT/TASK/kK-seedN"
+        )
+    task = read_json(sample / STAMP).get("source", {}).get("task", {})
+    if "kind" not in task:
+        raise ValueError(f"{sample}: its {STAMP} is of other data than `python -m sharp_plugins.fewshot prepare` writes")
+    if task["kind"] != CLOZE and task["training"] == GENERATION:
+        user_dir = str(Path(sharp_plugins.__file__).parent)
+        write, score = write_and_score(str(sample / DATA), str(backbone / "model.pt"), user_dir, device == "cpu")
+        raise ValueError(
+            f"{sample}: answers of {task['name']} are written, and not chosen. These two commands do it, as --methods zero-shot of "
+            f"`run` does:\n{shlex.join(write)} > {GENERATED}\n{shlex.join(score)}"
+        )
     model, kept = sha256(backbone / "model.pt"), sample / ZERO_SHOT
     if kept.is_file():
         before = read_json(kept)
         if before.get("model") == model:
             return before["scores"]
     part = CHOICES if (sample / CHOICES).is_dir() else DATA
-    task = read_json(sample / STAMP)["source"]["task"]
     measure = _cloze if task["kind"] == CLOZE else _candidates
     scores = {"test": measure(backbone / "model.pt", sample / part, device)}
     write_text(kept, json.dumps({"model": model, "scores": scores}, indent=2) + "\n")

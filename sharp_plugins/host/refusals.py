@@ -42,6 +42,18 @@ def check_config(cfg: FairseqConfig, optimizer: str) -> None:
     check_settings(get, optimizer)
 
 
+def check_scope(cfg: FairseqConfig, criterion) -> None:
+    """Raise ValueError where each worker climbs alone, and *criterion* makes a worker's loss of all workers' samples: a worker then
+    has no ε of its own. The criterion tells so by its ``couples_workers``, the flag that ends it."""
+    flag = getattr(criterion, "couples_workers", None)
+    alone = str(getattr(cfg.optimizer, "sam_scope", None)) == "worker"
+    if flag and alone and cfg.distributed_training.distributed_world_size > 1:
+        raise ValueError(
+            "--sam-scope worker: a worker's loss is of all workers' samples here, so it has no ε of its own; use --sam-scope "
+            f"global, or {flag}"
+        )
+
+
 def check_ema(cfg: FairseqConfig, criterion) -> None:
     """Raise ValueError where *criterion* needs averaged weights, which it tells by its ``ema_flag``, and there are none,
     or they would stand still: in half precision an update's share of 1 - β is less than the spacing of the weights."""

@@ -36,6 +36,7 @@ def _wrap_init(init):
         if method is not None:
             method.check(cfg.optimizer)
             refusals.check_config(cfg, name)
+            refusals.check_scope(cfg, criterion)
             method.check_run(criterion, task, model)
         refusals.check_ema(cfg, criterion)
         init(self, cfg, task, model, criterion, quantizer)

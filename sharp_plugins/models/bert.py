@@ -16,6 +16,7 @@ special symbols ``<s> <pad> </s> <unk> <mask>`` stand for BERT's ``[CLS] [PAD] [
 from contextlib import nullcontext
 from typing import Dict, List, Optional, Tuple
 
+import torch
 from fairseq.models import register_model, register_model_architecture
 from fairseq.models.roberta import RobertaEncoder, RobertaModel
 from fairseq.models.roberta.model import base_architecture as roberta_architecture
@@ -57,9 +58,11 @@ class PositionsFromZero(nn.Embedding):
         self.max_positions = positions
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(B, T, width) for *tokens* (B, T); padding gets some position, and the encoder clears it."""
-        numbers = tokens.ne(self.symbol_of_padding).long().cumsum(dim=1) - 1
-        return super().forward(numbers.clamp(min=0))
+        """(B, T, width) for *tokens* (B, T). Padding behind a row is numbered on, as published encoders do; most often the encoder
+        clears it."""
+        is_token = tokens.ne(self.symbol_of_padding)
+        columns = torch.arange(tokens.size(1), device=tokens.device).clamp(max=self.max_positions - 1)
+        return super().forward(torch.where(is_token, is_token.long().cumsum(dim=1) - 1, columns))
 
 
 class BertTransformerEncoder(TransformerEncoder):

@@ -104,6 +104,10 @@ class Benchmark:
         """
         raise NotImplementedError
 
+    def made_of_run(self, record: Record) -> Dict:
+        """The same of the parts that are a run's own, such as a sample of its seed. It is asked about finished runs, too."""
+        return {}
+
     def prepare(self, task: str) -> Optional[str]:
         """Make a task's data, unless they are made; returns what is to be printed. Two calls may do so at the same time.
 

@@ -37,7 +37,7 @@ class Planner:
         need = self.need_of(record)
         directory = self.there.get(key(record), (directory_of(self.args.out, record), record))[0]
         method = find_method(record.method, self.benchmark.extra_methods)
-        made_of = self.made_of[record.task]
+        made_of = {**self.made_of[record.task], **self.benchmark.made_of_run(record)}
         run = Run(record, method, Path(directory), {}, made_of, None if need is None else self.run(need))
         return run._replace(config=self.config(run, [*self.args.changes, *changes_of(record.axes)]))
 

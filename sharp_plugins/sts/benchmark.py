@@ -63,6 +63,9 @@ class SentenceSimilarity(Benchmark):
         from sharp_plugins.sts.sets import read_set
         from sharp_plugins.text.encoder_directory import load_backbone
 
+        unknown = [method for method in args.methods if method not in METHODS]
+        if unknown:
+            raise ValueError(f"--methods {unknown[0]}: there is no such method here; it is one of {', '.join(METHODS)}")
         self.args, self.backbone = args, load_backbone(args.backbone)
         self.texts = len(read_texts(args.text))
         self.warnings = [warning for name in (*SETS, DEV) for warning in read_set(args.data, name).warnings]
@@ -102,7 +105,7 @@ class SentenceSimilarity(Benchmark):
 
     def check(self, runs: Sequence[Run]) -> None:
         for run in runs:
-            batch = run.config["dataset"]["batch_size"]
+            batch = run.config["dataset"]["batch_size"] * run.config["distributed_training"]["distributed_world_size"]
             if batch > self.texts:
                 raise ValueError(
                     f"{self.args.text}: {self.texts} sentences are fewer than a batch (--set dataset.batch_size={batch})"

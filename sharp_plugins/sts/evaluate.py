@@ -63,6 +63,8 @@ class SentenceEncoder:
         if length is None:
             length = PADDED_LENGTH if self.pooling == "mean-padded" else LENGTH
             length = min(length, most) if isinstance(most, int) else length
+        if isinstance(most, int) and length > most:
+            raise ValueError(f"--max-length {length}: {path} has {most} positions")
         self.length = length
         self.task = ContrastiveSentences(
             ContrastiveSentencesConfig(data=str(directory), pooling=self.pooling, max_length=length, seed=1)

@@ -75,6 +75,8 @@ def read_set(directory, name: str) -> PairSet:
     """
     path = find_set(directory, name)
     rows, warnings = read_rows(path, lambda names: _maker(names, path))
+    if len(rows) < 2 or len({pair.score for pair in rows}) < 2:
+        raise ValueError(f"{path}: {len(rows)} pairs, all of one score; a correlation needs two scores")
     if len(rows) != FILES[name][1]:
         warnings.append(f"{path}: {len(rows)} pairs, and the published {name} has {FILES[name][1]}")
     return PairSet(rows, warnings)

@@ -1,6 +1,7 @@
 """``--task cloze``: batches, what is refused before anything trains, and evaluation."""
 
 import json
+import math
 
 import clozes
 import published
@@ -11,6 +12,18 @@ import toy
 from sharp_plugins.cloze.config import ClozeConfig
 from sharp_plugins.cloze.prepared import read_prepared
 from sharp_plugins.cloze.task import Cloze
+
+
+def test_rows_come_in_random_order_in_training_alone(data):
+    task = Cloze.setup_task(ClozeConfig(data=str(data)))
+    orders = {}
+    for split in ("train", "valid"):
+        task.load_dataset(split)
+        dataset = task.dataset(split)
+        orders[split] = dataset.ordered_indices()
+        assert sorted(orders[split]) == list(range(len(dataset)))
+        assert bool((dataset.sizes[orders[split]][1:] >= dataset.sizes[orders[split]][:-1]).all()) == (split == "valid")
+    assert orders["train"].tolist() != task.dataset("train").ordered_indices().tolist()
 
 
 def test_batches(data):
@@ -120,7 +133,7 @@ def test_evaluate_a_backbone(data, backbone, tmp_path, capsys):
         mine = [row for row in rows if row["split"] == split]
         logits = torch.tensor([[row["logits"]["0"], row["logits"]["1"]] for row in mine], dtype=torch.float64)
         targets = torch.tensor([int(row["label"]) for row in mine])
-        assert found["loss"] == pytest.approx(torch.nn.functional.cross_entropy(logits, targets).item(), abs=1e-6)
+        assert found["loss"] == pytest.approx(torch.nn.functional.cross_entropy(logits, targets).item() / math.log(2), abs=1e-6)
         assert [str(i) for i in logits.argmax(1).tolist()] == [row["prediction"] for row in mine]
         assert found["accuracy"] == pytest.approx(100 * sum(row["label"] == row["prediction"] for row in mine) / len(mine))
         assert f"{split}: accuracy {found['accuracy']:.2f}" in told and found["examples"] == len(mine)
@@ -157,6 +170,9 @@ def test_what_evaluate_refuses(data, backbone, others, tmp_path, capsys):
     assert "it has no masked-language-model head" in error(without / "model.pt", data)
     assert "are another model's" in error(other / "model.pt", data)
     assert "--splits dev: " in error(backbone / "model.pt", data, "--splits", "dev")
+    train = tmp_path / "train-alone"
+    clozes.prepare(backbone, train, "sst-2", train=clozes.write_lines(tmp_path / "train.jsonl", clozes.toy_rows(4)))
+    assert "has training data alone: --splits train evaluates on them" in error(backbone / "model.pt", train)
     assert "--batch-size must be 1 or larger" in error(backbone / "model.pt", data, "--batch-size", "0")
     assert "not there" in error(tmp_path / "no.pt", data)
     assert "cloze.json: not there" in error(backbone / "model.pt", tmp_path)

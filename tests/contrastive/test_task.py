@@ -3,9 +3,12 @@
 import pairs
 import pytest
 import torch
+import toy
+from fairseq import tasks
 from processes import assert_close, assert_ranks_agree, assert_same_training, last, line, start, stats, train_ranks, weights_of
 
 from sharp_plugins.contrastive.lines import read_texts
+from sharp_plugins.host import refusals
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +41,41 @@ def test_each_epoch_has_an_order_and_spans_of_its_own_and_full_batches_alone(bac
     assert len(dataset.batch_by_size(dataset.ordered_indices(), max_sentences=3)) == 2
 
 
+def test_a_batch_is_as_large_as_its_flag_says(backbone):
+    """fairseq would make it a multiple of 8."""
+    dataset = pairs.trainer(backbone).task.dataset("train")
+    assert [len(batch) for batch in dataset.batch_by_size(dataset.ordered_indices(), None, 9, 8)] == [9]
+    with pytest.raises(ValueError, match="--max-tokens 100 is less than a batch of 9 pairs may have"):
+        dataset.batch_by_size(dataset.ordered_indices(), 100, 9, 8)
+
+
+def test_several_workers_are_told_of_the_head_without_a_gradient(backbone):
+    workers = ["--distributed-world-size", "2", "--distributed-no-spawn", "--optimizer", "sgd"]
+    with pytest.raises(ValueError, match="--ddp-backend pytorch_ddp: the encoder's language-model head has no gradient"):
+        tasks.setup_task(pairs.config(backbone, *toy.SGD, *workers).task)
+    for flags in (["--find-unused-parameters"], ["--ddp-backend", "legacy_ddp"]):
+        tasks.setup_task(pairs.config(backbone, *toy.SGD, *workers, *flags).task)
+
+
+@pytest.mark.parametrize("method", ["sam", "dsam"])
+def test_an_ascent_of_each_workers_own_is_refused_where_their_texts_are_compared(backbone, method):
+    def check(*flags):
+        flags = [*toy.SGD, "--distributed-world-size", "2", "--distributed-no-spawn", "--ddp-backend", "legacy_ddp", *flags]
+        cfg = pairs.config(backbone, "--optimizer", method, "--base-optimizer", "sgd", *flags)
+        refusals.check_scope(cfg, tasks.setup_task(cfg.task).build_criterion(cfg.criterion))
+
+    with pytest.raises(ValueError, match="--sam-scope worker: .* or --own-negatives"):
+        check()
+    check("--sam-scope", "global")
+    check("--own-negatives")
+
+
 @pytest.mark.parametrize(
     "flags, words",
     [
         (["--batch-size", "11"], "10 texts are fewer than the 11 of a batch"),
+        (["--batch-size", "1"], "--batch-size 1: a pair is compared with others"),
+        (["--pooling", "mean-padded", "--encoder-layerdrop", "0.1"], "mean-padded does not know --encoder-layerdrop"),
         (["--max-length", "2"], "--max-length must be 3 or larger"),
         (["--max-length", "300"], "the model has 256 positions"),
         (["--span-length", "-1"], "--span-length must be 0 or larger"),
@@ -91,9 +125,10 @@ def test_an_interrupted_training_goes_on_bit_for_bit(backbone, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_ranks_train_as_one_with_their_batches_together(backbone, tmp_path, every_rank):
+@pytest.mark.parametrize("method", ["sgd", "dsam --base-optimizer sgd --sam-scope global --sam-rho 0.2 --dsam-beta 1"])
+def test_two_ranks_train_as_one_with_their_batches_together(backbone, tmp_path, every_rank, method):
     """All ten texts are in a batch: the order does not matter then."""
-    flags = [*pairs.flags(backbone), *"--optimizer sgd --lr 0.1 --span-length 0 --dropout 0 --attention-dropout 0".split()]
+    flags = [*pairs.flags(backbone), *f"--optimizer {method} --lr 0.1 --span-length 0 --dropout 0 --attention-dropout 0".split()]
     parts = dict(model=pairs.arch(), criterion="--criterion contrastive --contrastive-temperature 0.5".split(), user_dir=every_rank)
     task = ["--task", "contrastive_sentences", "--max-update", "1"]
     train_ranks(backbone, tmp_path / "two", *task, *flags, "--batch-size", "5", "--ddp-backend", "legacy_ddp", **parts)

@@ -33,7 +33,7 @@ def test_a_short_text_stays_and_a_span_of_none_too():
 
 def test_a_repeated_string_moves_the_span_to_its_first_place():
     text = "say hello and then say hello to all"
-    assert mask_span(text, Start(23)) == "say [MASK]  and then say hello to all"
+    assert mask_span(text, Start(23)) == "say  [MASK]  and then say hello to all"
 
 
 def test_starts_are_uniform_and_a_text_has_its_own_in_each_epoch():

@@ -76,7 +76,7 @@ def test_the_first_look_is_planned(data_beside, tmp_path, monkeypatch, capsys):
 def test_the_task_of_ones_own_is_one():
     (block,) = [block for block in BLOCKS if block.startswith("kind: ")]
     task = task_of(yaml.safe_load(block), "reviews", "reviews.yaml")
-    assert task.layout["words"] == {"bad": "terrible", "good": "great"} and task.label_of("1") == "good"
+    assert task.layout.words == {"bad": "terrible", "good": "great"} and task.label_of("1") == "good"
 
 
 def test_all_tasks_and_settings_are_told():

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from sharp_plugins.cloze.layout import Sentence
-from sharp_plugins.fewshot.data import layout_for
 from sharp_plugins.fewshot.reader import Row, find_file, read
 from sharp_plugins.fewshot.render import candidates_line, cloze_line, text_line
 from sharp_plugins.fewshot.task_files import find_task, named_tasks, task_of
@@ -20,7 +19,7 @@ def row_of(data: Path, task, path: str, text: str):
 
 def filled(task, row) -> str:
     """The text of a row in its layout, with the label's word behind it."""
-    layout, line = layout_for(task), cloze_line(row, task)
+    layout, line = task.layout, cloze_line(row, task)
     parts = [part.text_of(line["sentences"][part.number - 1]) if isinstance(part, Sentence) else part for part in layout.template]
     return f"{''.join(parts)} = {layout.words[line['label']]}"
 

@@ -13,6 +13,7 @@ import torch
 import yaml
 
 from sharp_plugins.fewshot.__main__ import main
+from sharp_plugins.fewshot.sampling import permutation
 from sharp_plugins.fewshot.zero_shot import zero_shot
 from sharp_plugins.files.yaml import read_yaml
 from sharp_plugins.runs import report, stages
@@ -80,6 +81,8 @@ def config(directory: Path):
         ("--tasks RTE", "no test file of RTE: RTE/dev.tsv or .jsonl, or .gz"),
         ("--examples 1000", "--examples: --backbone is an encoder, for which --examples says nothing"),
         ("--start <s>", "--start: --backbone is an encoder"),
+        ("--seeds -1", "--seeds -1: should be from 0 to 4294967295"),
+        ("--data-seed -1", "--data-seed -1: should be from 0 to 4294967295"),
         ("--k 0", "--k 0: should be at least 1"),
         ("--k 40", "train.tsv: SST-2: it has no row for the valid set"),
         ("--settings paper", "--settings paper: there are no such settings; choose from bar, mezo"),
@@ -87,7 +90,7 @@ def config(directory: Path):
         ("--methods houlsby", "--methods: there are no settings for methods with houlsby"),
         ("--methods r3f-lora", "--methods r3f-lora: there is no such method; it is base, zero-shot"),
         ("--set dataset.valid_subset=test", "each run has a dataset.valid_subset of its own"),
-        ("--max-positions 9999", "--max-length must be from 4 to"),
+        ("--max-positions 9999", "--max-positions must be from 4 to"),
     ],
 )
 def test_what_does_not_fit_is_told_before_training(start, encoder, capsys, flags, words):
@@ -95,6 +98,33 @@ def test_what_does_not_fit_is_told_before_training(start, encoder, capsys, flags
     shown = capsys.readouterr().err
     assert shown.startswith("error: ") and words in shown and "Traceback" not in shown
     assert start.done == []
+
+
+def test_a_row_is_named_by_its_own_file(start, encoder, tmp_path, capsys):
+    """And not by the lines that are made of it, which are gone when the message is read."""
+    table = [[f"x {i} <mask>", str(i % 2)] for i in range(20)]
+    for name in ("train", "dev"):
+        rows.write_table(tmp_path / "SST-2" / f"{name}.tsv", ["sentence", "label"], table)
+    flags = [*"--tasks SST-2 --methods lora --seeds 13 --k 4".split(), *SMALL]
+    assert start(*flags, backbone=encoder, data=[tmp_path]) == 1
+    first = permutation(20, 13)[0] + 2  # its line, below the heading
+    words = f"error: {tmp_path}/SST-2/train.tsv:{first}: a sentence has the special symbol <mask> in it\n"
+    assert capsys.readouterr().err == words
+    one = [["x", "0"]] * 6
+    rows.write_table(tmp_path / "SST-2" / "train.tsv", ["sentence", "label"], [["x", "0"], ["y", "1"]] * 10)
+    rows.write_table(tmp_path / "SST-2" / "dev.tsv", ["sentence", "label"], one)
+    assert start(*flags, backbone=encoder, data=[tmp_path]) == 0
+    assert f"warning: {tmp_path}/SST-2/dev.tsv: no row of class 1" in capsys.readouterr().out
+
+
+def test_a_label_word_of_several_tokens_is_of_its_task(start, encoder, tmp_path, capsys):
+    settings = read_yaml(ROOT / "sharp_plugins/fewshot/tasks/cloze/SST-2.yaml")
+    words = {"0": "horrible thing", "1": "great"}
+    layout = {"template": [{"sentence": 1}, " It was", "<mask>", "."], "words": words, "max_length": 64}
+    (tmp_path / "SST-2.yaml").write_text(yaml.safe_dump({**settings, "layout": layout}))
+    flags = ["--tasks", tmp_path / "SST-2.yaml", *"--methods lora --seeds 13 --k 4".split(), *SMALL]
+    assert start(*flags, backbone=encoder) == 1
+    assert "error: --tasks SST-2: layout: words: 'horrible thing' of class 0 must be one token" in capsys.readouterr().err
 
 
 def test_flags_of_the_other_kind_and_places_that_are_not_there(start, decoder, tmp_path, capsys):
@@ -153,11 +183,27 @@ def test_k_and_seeds_are_axes_of_data_and_training(start, encoder, tmp_path, cap
     lines = [(data / f"k8-{seed}" / "lines" / "train.jsonl").read_text() for seed in ("seed13", "seed42")]
     assert lines[0] != lines[1] and all(text.count("\n") == 16 for text in lines)
     table = (out / "table.md").read_text()
+    assert "SST-2: samples are drawn from train.tsv, and are not the published files." in table
     assert "the sample's, n - 1" in table and "it trains, with an output layer of its own" in table and "| zero-shot |" in table
     # All of it again: nothing is done; and one seed more: its runs alone.
     assert start(*flags, *SMALL, backbone=encoder) == 0 and start.done == []
     assert start(*"--tasks SST-2 --methods lora --seeds 21 --k 4".split(), *SMALL, backbone=encoder) == 0
     assert names(start) == ["SST-2 lora k=4 seed 21, train", "SST-2 lora k=4 seed 21, evaluate"]
+
+
+def test_samples_that_are_not_the_published_ones_are_named(start, encoder, tmp_path, capsys):
+    labels = ["entailment", "neutral", "contradiction", "-"]
+    lines = [{"sentence1": f"It is {i}.", "sentence2": "It is.", "gold_label": labels[i % 4]} for i in range(48)]
+    for name in ("train_10k", "dev"):
+        rows.write_lines(tmp_path / "SNLI" / f"{name}.jsonl", lines)
+    flags = "--tasks SNLI --methods lora --seeds 13 --k 4 --strict".split()
+    words = "SNLI: train_10k.jsonl stands in for the whole training file; its rows are not the published ones"
+    for _ in range(2):
+        assert start(*flags, *SMALL, backbone=encoder, data=[tmp_path]) == 0
+        assert f"warning: {words}\n" in capsys.readouterr().out
+    assert f"{words}." in (tmp_path / "out/table.md").read_text()
+    made = json.loads((tmp_path / "out/data/SNLI/k4-seed13/prepared.json").read_text())
+    assert made["rows"] == {"train": 12, "valid": 12, "test": 36}  # without those of the label "-"
 
 
 def test_an_interrupted_call_goes_on(start, encoder):
@@ -182,7 +228,12 @@ def test_a_call_with_other_data_is_refused(start, encoder, files, tmp_path, caps
     with open(tmp_path / "files" / "SST-2" / "train.tsv", "a") as file:
         file.write("one more\t1\n")
     assert start(*flags, *SMALL, backbone=encoder, data=[tmp_path / "files"]) == 1
-    assert "k4-seed13: holds data of other files or settings" in capsys.readouterr().err
+    shown = capsys.readouterr().err
+    assert "k4-seed13: holds data of other files or settings" in shown and "delete it, and those runs too" in shown
+    # The data alone deleted: the run that was made of the old ones is not in one table with new ones.
+    shutil.rmtree(tmp_path / "out/data")
+    assert start(*flags, *SMALL, backbone=encoder, data=[tmp_path / "files"]) == 1
+    assert "seed13: holds a run that differs in the data files" in capsys.readouterr().err
 
 
 def test_one_sample_for_all_seeds(start, encoder, tmp_path):
@@ -207,6 +258,32 @@ def test_a_grid_is_a_sweep_of_the_paper(start, encoder, tmp_path):
         "base": None,
     }
     assert "By accuracy on dev, chosen on the development set, which is not reported." in (tmp_path / "out/table.md").read_text()
+
+
+def test_a_grid_is_of_its_methods_alone(start, encoder, tmp_path, capsys):
+    """MeZO's Table 15 has other values for full fine-tuning than for LoRA."""
+    flags = [*"--tasks SST-2 --seeds 13 --k 4 --grid mezo".split(), *SMALL]
+    for method, lr in (("base", "1e-05"), ("lora-sam", "0.0001")):
+        assert start(*flags, "--methods", "zero-shot", method, backbone=encoder) == 0
+        assert len([name for name in names(start) if "train" in name]) == 9
+        batch = {"base": 32, "lora-sam": 4}[method]
+        assert (tmp_path / f"out/SST-2/{method}/k=4/dataset.batch_size={batch}/optimization.lr={lr}/seed13/run.yaml").is_file()
+    for methods, words in (
+        ("base lora", "--grid mezo: full and lora methods have a grid each; give a call to each, with the same --out"),
+        ("sam --grid bar", "--grid bar: these settings have no grid for full methods; they have one for lora methods"),
+    ):
+        assert start(*flags, "--methods", *methods.split(), backbone=encoder) == 1
+        assert words in capsys.readouterr().err and start.done == []
+
+
+def test_epochs_end_at_an_update(start, encoder, tmp_path):
+    """These settings save at updates alone: a run that ends with its epochs would leave no checkpoint."""
+    flags = "--tasks SST-2 --methods lora --seeds 13 --k 4 --set dataset.batch_size=4 --set optimization.max_epoch=3".split()
+    assert start(*flags, backbone=encoder) == 0
+    made = config(tmp_path / "out/SST-2/lora/k=4/seed13")["optimization"]
+    assert made["max_update"] == 6 and made["max_epoch"] == 3  # 8 rows, three times
+    assert start(*flags, "--set", "optimization.max_update=9", backbone=encoder, out="both") == 0
+    assert config(tmp_path / "both/SST-2/lora/k=4/seed13")["optimization"]["max_update"] == 6
 
 
 def test_a_task_of_ones_own(start, encoder, tmp_path):
@@ -271,6 +348,27 @@ def test_each_training_of_a_decoder(start, decoder, files, tmp_path, capsys):
     assert "SQuAD, F1" in table and "exact match" in table
 
 
+def test_a_tasks_own_number_of_rows(start, decoder, tmp_path, capsys):
+    settings = read_yaml(ROOT / "sharp_plugins/fewshot/tasks/decoder/SST-2.yaml")
+    for name, count in (("few", 6), ("more", 8)):
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump({**settings, "rows": {"train": count, "valid": 4}}))
+    flags = [*"--methods lora --seeds 13 --tasks".split(), tmp_path / "few.yaml"]
+    assert start(*flags, backbone=decoder) == 0
+    assert names(start)[0] == "few lora examples=6 seed 13, train"
+    assert start(*flags, tmp_path / "more.yaml", backbone=decoder) == 1
+    assert "different numbers of rows to train on (few: 6, more: 8); give --examples" in capsys.readouterr().err
+
+
+def test_a_written_task_of_ones_own_stays_in_the_table(start, decoder, tmp_path):
+    for name, of in (("quiz", "SQuAD"), ("mood", "SST-2")):
+        settings = read_yaml(ROOT / "sharp_plugins/fewshot/tasks/decoder" / f"{of}.yaml")
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump({**settings, "rows": {"valid": 4}}))
+        flags = ["--tasks", tmp_path / f"{name}.yaml", *"--methods lora --seeds 13 --examples 8".split()]
+        assert start(*flags, backbone=decoder) == 0
+    table = (tmp_path / "out/table.md").read_text()
+    assert "quiz, F1" in table and "20.0" in table
+
+
 def test_opt_prompts_begin_with_s(decoder, tmp_path, files):
     """MeZO's code sets OPT's start to <s>; the model's own is </s>."""
     from sharp_plugins.fewshot.arguments import STARTS
@@ -296,6 +394,24 @@ def test_zero_shot_is_computed_once(encoder, files, tmp_path, monkeypatch):
     assert scores["examples"] == 12 and 0 <= scores["accuracy"] <= 100
     monkeypatch.setattr("sharp_plugins.fewshot.zero_shot._cloze", None)
     assert zero_shot(encoder, sample)["test"] == scores
+
+
+def test_zero_shot_of_what_it_cannot_score(decoder, tmp_path, capsys):
+    sample = tmp_path / "SQuAD"
+    assert main(["zero-shot", str(decoder), str(sample)]) == 1
+    assert f"{sample}: no sample, which has a prepared.json" in capsys.readouterr().err
+    sample.mkdir()
+    for stamp, words in (
+        ({"source": {}}, ["its prepared.json is of other data than"]),
+        (
+            {"source": {"task": {"name": "SQuAD", "kind": "decoder", "training": "generation"}}},
+            ["answers of SQuAD are written", f"\nfairseq-generate {sample}/data --user-dir ", "> generated.txt\npython -m "],
+        ),
+    ):
+        (sample / "prepared.json").write_text(json.dumps(stamp))
+        assert main(["zero-shot", str(decoder), str(sample)]) == 1
+        shown = capsys.readouterr().err
+        assert all(text in shown for text in words)
 
 
 @pytest.mark.slow

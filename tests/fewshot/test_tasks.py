@@ -6,7 +6,7 @@ import pytest
 import rows
 import yaml
 
-from sharp_plugins.fewshot.data import layout_for
+from sharp_plugins.fewshot.data import settings_of
 from sharp_plugins.fewshot.family import DIRECTORY, FAMILIES, named, read_family
 from sharp_plugins.fewshot.reader import read
 from sharp_plugins.fewshot.samples import Sampler
@@ -37,7 +37,7 @@ def written(directory: Path, settings) -> Path:
 
 def test_adding_a_task_is_one_file(tmp_path):
     task = find_task(str(written(tmp_path, CLOZE)), "cloze")
-    assert task.name == "own" and task.label_of(" 1 ") == "good" and layout_for(task).classes == ["bad", "good"]
+    assert task.name == "own" and task.label_of(" 1 ") == "good" and task.layout.classes == ["bad", "good"]
     assert find_task(str(written(tmp_path, DECODER)), "decoder").rows == {"train": 1000, "valid": 500, "test": 1000}
 
 
@@ -57,6 +57,8 @@ def test_adding_a_task_is_one_file(tmp_path):
         ({"files": {"train": ["../x"], "test": ["y"]}}, "own.yaml: files: ../x is no name below --data"),
         ({"files": {"train": ["x"]}}, "own.yaml: files: none to test on"),
         ({"files": {"dev": ["x"], "test": ["x"]}}, "own.yaml: files are for published, train, test, and not for dev"),
+        ({"stand_ins": ["own/some"]}, "own.yaml: stand_ins: own/some is none of the files"),
+        ({"skip": ["0"]}, "own.yaml: skip: 0 is of a label"),
         ({"form": "csv"}, "own.yaml: form is one of rows, squad, record, and not 'csv'"),
         (
             {"words": {"so": {"field": "why", "texts": {"a": "b"}}}},
@@ -78,12 +80,28 @@ def test_a_clozes_settings(tmp_path, changes, words):
         ({"each": "text"}, "one of three is expected: candidates (by label), each and candidate"),
         ({"training": "zero"}, "training is one of candidates, teacher-forcing, generation, and not 'zero'"),
         ({"rows": {"train": 0}}, "rows are numbers from 1 for train, valid, test"),
+        (
+            {"candidates": None, "each": "text", "candidate": "@placeholder", "answers": "text"},
+            "prompt: {text} is a list, as each and answers are, and no text",
+        ),
+        (
+            {
+                "candidates": None,
+                "each": "text",
+                "candidate": "@placeholder",
+                "answers": "text",
+                "prompt": "A",
+                "words": {"so": {"field": "text", "texts": {"a": "b"}}},
+            },
+            "words: so is by text, which is a list, as each and answers are, and no text",
+        ),
         ({"answers": "gold"}, "answers: gold is none of the fields; there are text"),
     ],
 )
 def test_a_decoders_settings(tmp_path, changes, words):
+    settings = {name: value for name, value in {**DECODER, **changes}.items() if value is not None}
     with pytest.raises(ValueError) as error:
-        read_task(written(tmp_path, {**DECODER, **changes}))
+        read_task(written(tmp_path, settings))
     assert words in str(error.value)
 
 
@@ -91,11 +109,24 @@ def test_a_layout_that_does_not_fit(tmp_path):
     for changes, words in (
         ({"layout": "rte"}, "layout has 2 sentences, and the task 1"),
         ({"layout": "sst-5"}, "layout has words for 0, 1, 2, 3, 4, and labels are bad, good"),
-        ({"layout": "sst"}, "layout: --layout sst: choose one of"),
+        ({"layout": "sst"}, "own.yaml: layout sst: choose one of"),
+        ({"layout": "mine.yaml"}, f"own.yaml: layout mine.yaml: there is no file {tmp_path / 'mine.yaml'}"),
+        ({"layout": {}}, "own.yaml: layout: a layout needs template, words, max_length"),
     ):
         with pytest.raises(ValueError) as error:
-            layout_for(read_task(written(tmp_path, {**CLOZE, **changes})))
+            read_task(written(tmp_path, {**CLOZE, **changes}))
         assert words in str(error.value)
+
+
+def test_a_layouts_file_is_beside_the_tasks(tmp_path):
+    task, stamps = written(tmp_path, {**CLOZE, "layout": "mine.yaml"}), []
+    for words in ({"bad": "bad", "good": "good"}, {"bad": "poor", "good": "good"}):
+        (tmp_path / "mine.yaml").write_text(yaml.safe_dump({**CLOZE["layout"], "words": words}))
+        stamps.append(settings_of(read_task(task))["task"]["layout"])
+        assert stamps[-1]["words"] == words
+    (tmp_path / "mine.yaml").write_text("template: []")
+    with pytest.raises(ValueError, match=r"own.yaml: layout .*mine.yaml: a layout needs words, max_length"):
+        read_task(task)
 
 
 def test_a_task_of_another_kind_or_of_no_name(tmp_path):
@@ -143,6 +174,7 @@ def test_too_few_rows_of_a_class(tmp_path):
 def test_a_decoder_keeps_its_development_set(tmp_path):
     small = {**DECODER, "rows": {"valid": 6}}
     sample = sampler(tmp_path, "01010101", small).training(1000, 1)
+    assert "own: it has 2 rows to train on, and --examples is 1000" in sample.warnings[0]
     assert [len(sample.rows[split]) for split in ("train", "valid")] == [2, 6]
     with pytest.raises(ValueError, match="it has no row for the train set beside 6 rows of the development set"):
         sampler(tmp_path, "010101", small).training(1000, 1)

@@ -24,7 +24,8 @@ def run(backbone, data, out, *flags):
     return main([str(part) for part in line])
 
 
-SMALL = ["--set", "dataset.batch_size=4", "--set", "task.max_length=20", "--set", "dataset.num_workers=0"]
+SETTINGS = ("dataset.batch_size=4", "task.max_length=20", "dataset.num_workers=0", "common.log_interval=1")
+SMALL = [word for setting in SETTINGS for word in ("--set", setting)]
 
 
 @pytest.mark.slow
@@ -46,7 +47,8 @@ def test_methods_are_trained_evaluated_and_compared(backbone, data, tmp_path):
     [
         (["--set", "dataset.batch_size=11"], "10 sentences are fewer than a batch"),
         (["--methods", "sam"], "--methods sam"),
-        (["--methods", "lora"], "there are no settings for methods with lora"),
+        (["--methods", "lora-sam"], "--methods lora-sam: there is no such method here"),
+        (["--set", "distributed_training.distributed_world_size=3"], "10 sentences are fewer than a batch"),
         (["--set", "criterion.beta=1"], "fairseq does not know such a setting"),
     ],
 )

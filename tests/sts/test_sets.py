@@ -43,6 +43,12 @@ def test_a_row_that_cannot_be_read_is_named(tmp_path, row, words):
         read_set(tmp_path, "STS12")
 
 
+def test_scores_that_are_all_the_same_are_refused(tmp_path):
+    (tmp_path / "STS12.tsv").write_text("score\tsentence1\tsentence2\n1\tone\ttwo\n1.0\tthree\tfour\n")
+    with pytest.raises(ValueError, match="2 pairs, all of one score"):
+        read_set(tmp_path, "STS12")
+
+
 def test_missing_files_columns_and_sets_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="--data wants a directory with STS12.tsv"):
         find_set(tmp_path, DEV)
