@@ -353,7 +353,8 @@ def test_scores_of_generated_text(corpus, tmp_path, capsys):
     assert main([*flags, "--json", str(tmp_path / "scores.json")]) == 0
     shown = capsys.readouterr().out.splitlines()
     assert shown[0] == "test: 9 inputs, 6 seen, 3 unseen"
-    assert [cell.strip() for cell in shown[4].split("|")[1:5]] == ["sacrebleu", "100.00", "100.00", "0.00"]
+    assert shown[1] == "seen or unseen: as the data say"
+    assert [cell.strip() for cell in shown[5].split("|")[1:5]] == ["sacrebleu", "100.00", "100.00", "0.00"]
     scores = json.loads((tmp_path / "scores.json").read_text())
     assert scores["counts"] == {"all": 9, "seen": 6, "unseen": 3}
     assert scores["sacrebleu"]["all"] == pytest.approx({"bleu": 100, "chrf": 100, "ter": 0})
