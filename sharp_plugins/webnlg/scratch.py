@@ -62,7 +62,7 @@ class FromScratch:
 
     def made_of(self) -> Dict:
         made_of = {"corpus": self.source["corpus"], "vocabulary": [self.source["format"], self.source["vocabulary"]]}
-        return {**made_of, **({} if self.args.seen is None else {"rule for seen categories": self.args.seen})}
+        return {**made_of, "rule for seen categories": self.args.seen}  # None, as runs that were made before there was a choice
 
     def prepare(self, out: Path) -> None:
         self.prepared = out / "data"

@@ -209,6 +209,15 @@ def test_what_generation_is_given(call):
     assert stages_of(call, "base")["train"][0].config["optimization"]["max_update"] == 9
 
 
+def test_the_rule_for_seen_categories(call, capsys):
+    assert call("--methods base --size small --seen training") == 0
+    command = stages_of(call, "base")["score"][1].command
+    assert command[command.index("--seen") + 1] == "training"
+    assert "is told by the categories of the training set" in (call.out / "table.md").read_text()
+    assert call("--methods base sam --size small") == 1
+    assert "differs in the rule for seen categories" in capsys.readouterr().err
+
+
 def test_a_killed_call_goes_on_where_it_was(call, capsys):
     def before(run, stage):
         if (run.record.method, stage.name) == killed:
@@ -344,7 +353,8 @@ def test_scores_of_generated_text(corpus, tmp_path, capsys):
     assert main([*flags, "--json", str(tmp_path / "scores.json")]) == 0
     shown = capsys.readouterr().out.splitlines()
     assert shown[0] == "test: 9 inputs, 6 seen, 3 unseen"
-    assert [cell.strip() for cell in shown[4].split("|")[1:5]] == ["sacrebleu", "100.00", "100.00", "0.00"]
+    assert shown[1] == "seen or unseen: as the data say"
+    assert [cell.strip() for cell in shown[5].split("|")[1:5]] == ["sacrebleu", "100.00", "100.00", "0.00"]
     scores = json.loads((tmp_path / "scores.json").read_text())
     assert scores["counts"] == {"all": 9, "seen": 6, "unseen": 3}
     assert scores["sacrebleu"]["all"] == pytest.approx({"bleu": 100, "chrf": 100, "ter": 0})
