@@ -20,6 +20,7 @@ from sharp_plugins.prompted.formats import MODELS_OWN
 from sharp_plugins.prompted.prepared import Prepared
 from sharp_plugins.runs import data
 from sharp_plugins.text.decoder_directory import DICTIONARY, TOKENIZER_FILES, DecoderDirectory
+from sharp_plugins.text.stamped import check_out
 
 # Examples that are tokenised at once.
 BATCH = 500
@@ -48,9 +49,7 @@ def prepare(
         ValueError: a line cannot be used, named by file and line, a setting does not fit, or *out* holds something else.
     """
     out, most = Path(out), backbone.max_positions if max_positions is None else max_positions
-    other = next((path for path in (out, *out.parents) if path.exists() and not path.is_dir()), None)
-    if other:
-        raise ValueError(f"--out {out}: {other} is a file, and no directory")
+    check_out(out)
     if not 3 <= most <= backbone.max_positions:
         raise ValueError(f"--max-positions must be from 3 to {backbone.max_positions}, the model's, and is {most}")
     format = format_with(start)

@@ -13,7 +13,7 @@ from sharp_plugins.candidates import criterion  # noqa: F401  registers it
 from sharp_plugins.candidates.config import CandidatesConfig
 from sharp_plugins.candidates.dataset import CandidatesDataset
 from sharp_plugins.candidates.prepared import COMMAND, load_parts, read_candidates
-from sharp_plugins.prompted.checks import setting
+from sharp_plugins.models.run_settings import setting
 from sharp_plugins.prompted.task import PromptedGeneration
 
 

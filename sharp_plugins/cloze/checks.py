@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, Callable, Dict
 
 import torch
-from omegaconf.errors import OmegaConfBaseException
 
 from sharp_plugins.cloze.prepared import COMMAND, Prepared
 from sharp_plugins.files.writing import sha256
@@ -16,16 +15,6 @@ logger = logging.getLogger(__name__)
 # What a checkpoint's "task_state" is called that tells which data it was trained on.
 STATE = "cloze"
 CRITERIONS = ("cloze", "rdrop_cloze", "r3f_cloze", "freelb_cloze", "smart_cloze")
-
-
-def setting(cfg, name: str, default: Any) -> Any:
-    """A setting that the task's config takes from another part of the run; *default* where there is no such part."""
-    try:
-        value = getattr(cfg, name, None)
-    except OmegaConfBaseException:  # an interpolation, of a config that stands alone
-        return default
-    stands_alone = isinstance(value, str) and value.startswith("${")
-    return default if value is None or stands_alone else value
 
 
 def check_criterion(name: Any) -> None:

@@ -1,7 +1,6 @@
 """Sentences in prompts as data for ``--task cloze``: tokenised by a layout, checked line by line, binarized."""
 
 import json
-import os
 import shutil
 from itertools import islice
 from pathlib import Path
@@ -16,9 +15,9 @@ from sharp_plugins.cloze.encoding import Encoding
 from sharp_plugins.cloze.layout import Layout
 from sharp_plugins.cloze.prepared import DICTIONARY, PARTS, STAMP, TOKENIZER_FILES, VERSION, Prepared, read_prepared
 from sharp_plugins.cloze.reader import Row, read_rows
-from sharp_plugins.files.text import read_json
-from sharp_plugins.files.writing import sha256, unfinished_in, write_text
+from sharp_plugins.files.writing import filling, sha256, write_text
 from sharp_plugins.text.encoder_directory import Backbone
+from sharp_plugins.text.stamped import check_out, holds
 
 # Rows that are tokenised at once.
 BATCH = 1000
@@ -47,9 +46,7 @@ def prepare(
             be used (named by file and line), or *out* holds something else.
     """
     out = Path(out)
-    other = next((path for path in (out, *out.parents) if path.exists() and not path.is_dir()), None)
-    if other:
-        raise ValueError(f"--out {out}: {other} is a file, and no directory")
+    check_out(out)
     check_head(backbone)
     if not LEAST <= layout.max_length <= backbone.max_positions:
         raise ValueError(
@@ -65,10 +62,13 @@ def prepare(
         "too_long": too_long,
         "backbone": {name: sha256(backbone.directory / name) for name in (DICTIONARY, *TOKENIZER_FILES)},
     }
-    if _is_there(out, source, files):
+    own = {DICTIONARY, *TOKENIZER_FILES}
+    own |= {f"{split}.{part}.{ending}" for split in files for part in PARTS for ending in ("bin", "idx")}
+    if holds(out, STAMP, VERSION, source, own):
+        prepared = read_prepared(out)
         tell(f"{out}: nothing to do, all was there")
-        return read_prepared(out)
-    with unfinished_in(out) as unfinished:
+        return prepared
+    with filling(out, last=STAMP) as unfinished:
         for name in (DICTIONARY, *TOKENIZER_FILES):
             shutil.copyfile(backbone.directory / name, unfinished / name)
         facts = {split: _write(unfinished, split, path, encoding, too_long, tell) for split, path in files.items()}
@@ -82,8 +82,6 @@ def prepare(
             "made_with": {"sharp_plugins": __version__, "tokenizers": tokenizers.__version__},
         }
         write_text(unfinished / STAMP, json.dumps(stamp, ensure_ascii=False, indent=2) + "\n")
-        for name in sorted(os.listdir(unfinished), key=lambda name: name == STAMP):
-            os.replace(unfinished / name, out / name)
     tell(f"{out}: written")
     return read_prepared(out)
 
@@ -96,30 +94,6 @@ def check_head(backbone: Backbone) -> None:
             f"--backbone {backbone.directory}: it has no masked-language-model head, which fills the mask; the published one "
             f"had none ({published}) or not all of it. Convert one that has it"
         )
-
-
-def _is_there(out: Path, source: Dict, files: Dict[str, Path]) -> bool:
-    """Whether *out* holds the data of *source*.
-
-    Raises:
-        ValueError: it holds something else.
-    """
-    if not out.exists():
-        return False
-    if (out / STAMP).is_file():
-        stamp = read_json(out / STAMP)
-        if stamp.get("version") != VERSION:
-            raise ValueError(f"{out}: holds data that another version wrote; choose another --out, or remove it")
-        if stamp.get("source") == source:
-            read_prepared(out)
-            return True
-        raise ValueError(f"{out}: holds data of other files or settings; choose another --out, or remove it")
-    own = {DICTIONARY, *TOKENIZER_FILES}
-    own |= {f"{split}.{part}.{ending}" for split in files for part in PARTS for ending in ("bin", "idx")}
-    others = [name for name in os.listdir(out) if name not in own and not name.startswith(".unfinished-")]
-    if others:
-        raise ValueError(f"{out}: holds something else ({sorted(others)[0]}); choose another --out")
-    return False
 
 
 # ---------------------------------------------------------------------- one split

@@ -15,13 +15,14 @@ from fairseq.utils import safe_getattr
 from omegaconf import OmegaConf, open_dict
 
 from sharp_plugins.cloze import criterion  # noqa: F401  --criterion cloze
-from sharp_plugins.cloze.checks import STATE, check_checkpoint, check_criterion, check_tied, check_vocabulary, setting, state_of
+from sharp_plugins.cloze.checks import STATE, check_checkpoint, check_criterion, check_tied, check_vocabulary, state_of
 from sharp_plugins.cloze.config import ClozeConfig
 from sharp_plugins.cloze.dataset import load_split
 from sharp_plugins.cloze.head import count, freeze_head, set_head
 from sharp_plugins.cloze.prepared import COMMAND, read_prepared
 from sharp_plugins.files.tensors import read_torch
 from sharp_plugins.models.base_arch import wrapper_of
+from sharp_plugins.models.run_settings import paths_to_train_from, setting
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +106,7 @@ class Cloze(FairseqTask):
                 if not safe_getattr(cfg, "max_positions"):
                     cfg.max_positions = self.prepared.max_positions
                 set_head(cfg, choice)
-            for path in filter(Path.is_file, self.checkpoints()):
+            for path in filter(Path.is_file, paths_to_train_from(self.cfg)):
                 state = read_torch(path, mmap=True)
                 check_checkpoint(path, state, self.prepared)
                 if not cfg.untie_weights_roberta:
@@ -140,11 +141,6 @@ class Cloze(FairseqTask):
         longest, room = max(facts["longest"] for facts in self.prepared.facts.values()), model.max_positions()
         if longest > room:
             raise ValueError(f"--max-positions {room}: {self.cfg.data} has sequences of {longest} tokens")
-
-    def checkpoints(self) -> List[Path]:
-        """Where the model's weights will come from, whether there is a file or not."""
-        last = self.cfg.restore_file == "checkpoint_last.pt"  # fairseq's default, which lies in --save-dir
-        return [Path(self.cfg.finetune_from_model or ""), Path(self.cfg.save_dir if last else "", self.cfg.restore_file)]
 
     def load_state_dict(self, state_dict: Dict[str, Any]) -> None:
         """Take a checkpoint's "task_state", whose vocabulary must be the data's."""

@@ -12,6 +12,7 @@ from sharp_plugins.files.tensors import read_torch
 from sharp_plugins.files.writing import sha256
 from sharp_plugins.models.decoder import DecoderModel
 from sharp_plugins.models.decoder_config import FLAGS, OPPOSITES, fields_of
+from sharp_plugins.models.run_settings import paths_to_train_from
 from sharp_plugins.networks.decoder_settings import DecoderSettings
 from sharp_plugins.prompted.prepared import COMMAND, Prepared
 
@@ -35,8 +36,7 @@ def paths_of_weights(cfg: Any, to_generate: bool) -> List[Path]:
     """
     if to_generate:
         return [Path(path) for path in (cfg.path or "").split(":")]
-    last = cfg.restore_file == "checkpoint_last.pt"  # fairseq's default, which lies in --save-dir
-    return [Path(cfg.finetune_from_model or ""), Path(cfg.save_dir if last else "", cfg.restore_file)]
+    return paths_to_train_from(cfg)
 
 
 def read_checked(path: Path, prepared: Prepared) -> Any:

@@ -3,28 +3,14 @@
 from typing import Any, Optional
 
 from fairseq.criterions import CRITERION_REGISTRY
-from omegaconf.errors import OmegaConfBaseException
+
+from sharp_plugins.models.run_settings import setting
 
 # Of fairseq's criterions those that a language model's scores and targets are enough for.
 CRITERIONS = ("cross_entropy", "label_smoothed_cross_entropy", "adaptive_loss")
 
 # What a validation that generates logs.
 SCORES = ("bleu", "chrf")
-
-
-def setting(cfg, name: str, default: Any) -> Any:
-    """A setting that a task's config takes from another part of the run; *default* where there is no such part.
-
-    >>> from argparse import Namespace
-    >>> setting(Namespace(bpe="gpt2"), "bpe", None), setting(Namespace(bpe="${bpe}"), "bpe", "none")
-    ('gpt2', 'none')
-    """
-    try:
-        value = getattr(cfg, name, None)
-    except OmegaConfBaseException:  # an interpolation, of a config that stands alone
-        return default
-    stands_alone = isinstance(value, str) and value.startswith("${")
-    return default if value is None or stands_alone else value
 
 
 def check_criterion(name: Optional[str]) -> None:

@@ -1,7 +1,6 @@
 """Prompts and texts as data for ``--task prompted_generation``: tokenised, checked line by line, binarized."""
 
 import json
-import os
 import shutil
 from itertools import islice
 from pathlib import Path
@@ -12,7 +11,6 @@ import torch
 from fairseq.data import indexed_dataset
 
 from sharp_plugins import __version__
-from sharp_plugins.files.text import read_json
 from sharp_plugins.files.writing import filling, sha256, write_text
 from sharp_plugins.prompted.encoding import Encoding
 from sharp_plugins.prompted.fitting import Check, Limits, fit
@@ -21,6 +19,7 @@ from sharp_plugins.prompted.prepared import PARTS, STAMP, VERSION, Prepared, rea
 from sharp_plugins.prompted.reader import Pair, read_pairs
 from sharp_plugins.prompted.references import WITH_REFERENCES, reference_file, reference_line
 from sharp_plugins.text.decoder_directory import DICTIONARY, TOKENIZER_FILES, DecoderDirectory
+from sharp_plugins.text.stamped import check_out, holds
 
 SPLITS = ("train", "valid", "test")
 # Pairs that are tokenised at once.
@@ -51,9 +50,7 @@ def prepare(
         ValueError: a line cannot be used, named by file and line, a limit does not fit, or *out* holds something else.
     """
     out = Path(out)
-    other = next((path for path in (out, *out.parents) if path.exists() and not path.is_dir()), None)
-    if other:
-        raise ValueError(f"--out {out}: {other} is a file, and no directory")
+    check_out(out)
     if not 2 <= limits.positions <= backbone.max_positions:
         raise ValueError(f"--max-positions must be from 2 to {backbone.max_positions}, the model's, and is {limits.positions}")
     if not 1 <= limits.room < limits.positions:
@@ -69,9 +66,12 @@ def prepare(
         "backbone": {name: sha256(backbone.directory / name) for name in copied},
         "unused": sorted(backbone.unused),
     }
-    if _is_there(out, source, inputs):
+    own = {DICTIONARY, *TOKENIZER_FILES, *map(reference_file, WITH_REFERENCES)}
+    own |= {f"{split}.{part}.{ending}" for split in inputs.files for part in PARTS for ending in ("bin", "idx")}
+    if holds(out, STAMP, VERSION, source, own):
+        prepared = read_prepared(out)
         tell(f"{out}: nothing to do, all was there")
-        return read_prepared(out)
+        return prepared
     if encoding.cannot_stop:
         tell(
             f"warning: the tokenizer has no symbol of {', '.join(map(repr, encoding.cannot_stop))}: generation will not stop there"
@@ -93,30 +93,6 @@ def prepare(
         write_text(unfinished / STAMP, json.dumps(stamp, ensure_ascii=False, indent=2) + "\n")
     tell(f"{out}: written")
     return read_prepared(out)
-
-
-def _is_there(out: Path, source: Dict, inputs: Inputs) -> bool:
-    """Whether *out* holds the data of *source*.
-
-    Raises:
-        ValueError: it holds something else.
-    """
-    if not out.exists():
-        return False
-    if (out / STAMP).is_file():
-        stamp = read_json(out / STAMP)
-        if stamp.get("version") != VERSION:
-            raise ValueError(f"{out}: holds data that another version wrote; choose another --out, or remove it")
-        if stamp.get("source") == source:
-            read_prepared(out)
-            return True
-        raise ValueError(f"{out}: holds data of other files or settings; choose another --out, or remove it")
-    own = {DICTIONARY, *TOKENIZER_FILES, *map(reference_file, WITH_REFERENCES)}
-    own |= {f"{split}.{part}.{ending}" for split in inputs.files for part in PARTS for ending in ("bin", "idx")}
-    others = [name for name in os.listdir(out) if name not in own and not name.startswith(".unfinished-")]
-    if others:
-        raise ValueError(f"{out}: holds something else ({sorted(others)[0]}); choose another --out")
-    return False
 
 
 # ---------------------------------------------------------------------- one split

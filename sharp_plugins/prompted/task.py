@@ -22,8 +22,9 @@ from torch import Tensor
 
 from sharp_plugins.generation.flags import GenerationFlags, build_generator
 from sharp_plugins.models.decoder import DecoderModel
+from sharp_plugins.models.run_settings import setting
 from sharp_plugins.prompted.checkpoints import STATE, check_shape, check_vocabulary, paths_of_weights, read_checked
-from sharp_plugins.prompted.checks import check_bpe, check_criterion, check_validation, setting
+from sharp_plugins.prompted.checks import check_bpe, check_criterion, check_validation
 from sharp_plugins.prompted.config import PromptedGenerationConfig
 from sharp_plugins.prompted.dataset import PromptedDataset, Rows, prompts_alone
 from sharp_plugins.prompted.lines import Lines, PromptDictionary, encode_lines

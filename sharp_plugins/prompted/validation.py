@@ -22,7 +22,7 @@ from torch import Tensor
 from sharp_plugins.files.text import parse_json
 from sharp_plugins.generation.flags import REFUSED, GenerationFlags, settings_of
 from sharp_plugins.generation.generator import Generator
-from sharp_plugins.prompted.checks import setting
+from sharp_plugins.models.run_settings import setting
 from sharp_plugins.prompted.lines import Lines
 from sharp_plugins.prompted.summed_scores import SIZES, scores, statistics
 from sharp_plugins.prompted.validation_data import ValidationDataset
