@@ -9,7 +9,7 @@ import toy
 from sharp_plugins.convert.conversion import convert
 
 TEXTS = [f"the cat sat on the mat, and the dog runs {word} times" for word in ("one", "two", "three", "four", "five", "six", "ten")]
-TEXTS += ["the dog", "a cat", "the mat sat on the dog while the cat was running on"]
+TEXTS += ["the dog", "a cat on the mat", "the mat sat on the dog while the cat was running on"]
 
 
 def write_backbone(directory: Path, kind: str = "bert") -> Path:
@@ -44,5 +44,6 @@ def trainer(backbone: Path, *more, criterion="contrastive", kind="bert"):
 
 
 def sample(trainer, count: int = 4):
+    """Of the last texts, which differ in length."""
     dataset = trainer.task.dataset("train")
-    return dataset.collater([dataset[number] for number in range(count)])
+    return dataset.collater([dataset[number] for number in range(len(dataset) - count, len(dataset))])

@@ -15,7 +15,7 @@ import math
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Dict, NamedTuple, Optional
+from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import torch
 from fairseq.criterions import FairseqCriterion, register_criterion
@@ -37,6 +37,13 @@ from sharp_plugins.criterions.regularized import check_flag, symmetric_kl
 class ContrastiveConfig(FairseqDataclass):
     contrastive_temperature: float = field(
         default=0.04, metadata={"help": "τ, what cosines are divided by (default: Mirror-BERT's code)"}
+    )
+    length_groups: int = field(
+        default=8,
+        metadata={
+            "help": "encode texts of like length together, in so many groups, each padded to its own longest; the padding changes "
+            "nothing, and costs time. 1: all together; always 1 with --pooling mean-padded, which counts padding in (default: ours)"
+        },
     )
     encode_rows: int = field(
         default=0,
@@ -88,6 +95,8 @@ class Contrastive(FairseqCriterion):
         check_flag("--contrastive-temperature", cfg.contrastive_temperature, above=0)
         if cfg.encode_rows < 0:
             raise ValueError(f"--encode-rows must be 0 or larger, and is {cfg.encode_rows}")
+        if cfg.length_groups < 1:
+            raise ValueError(f"--length-groups must be 1 or larger, and is {cfg.length_groups}")
         if not hasattr(task, "pooling"):
             raise ValueError(
                 f"--criterion {type(self).__name__} compares the vectors of pairs, which --task "
@@ -132,7 +141,7 @@ class Contrastive(FairseqCriterion):
         Args:
             noise: (2N, T, D) fp32, added to the words' embeddings.
         """
-        own = self.vectors(model, sample["net_input"]["src_tokens"], noise)
+        own = self.vectors(model, sample, noise)
         pairs, groups = Vectors.of(own), sample["groups"] if self.cfg.skip_duplicates else None
         every, start, workers = pairs, 0, distributed_utils.get_data_parallel_group()
         if not self.cfg.own_negatives and model.training and count_of(workers) > 1:
@@ -144,20 +153,39 @@ class Contrastive(FairseqCriterion):
         with torch.autocast(own.device.type, enabled=False):
             return log_probabilities(pairs, every, self.cfg.contrastive_temperature, start, groups), start
 
-    def vectors(self, model, tokens: Tensor, noise: Optional[Tensor] = None) -> Tensor:
-        """(2N, D) vectors in fp32 of the texts *tokens* (2N, T)."""
+    def vectors(self, model, sample, noise: Optional[Tensor] = None) -> Tensor:
+        """(2N, D) vectors in fp32 of the texts of *sample* (2N, T)."""
 
         def encode(tokens: Tensor, noise: Optional[Tensor]) -> Tensor:
             with perturbed(model, noise) if noise is not None else nullcontext():
                 return sentence_vectors(model, tokens, self.pad, self.pooling)
 
-        rows = self.cfg.encode_rows or len(tokens)
-        if len(tokens) <= rows:
+        tokens, order = sample["net_input"]["src_tokens"], sample["by_length"]
+        parts = self.parts(sample["lengths"], tokens.size(1))
+        if len(parts) == 1:
             return encode(tokens, noise)
-        # In the backward pass masks are drawn again from the same state, and the noise is given: it sees what this pass sees.
-        run = partial(checkpoint, encode, use_reentrant=False) if torch.is_grad_enabled() else encode
-        noises = [None] * math.ceil(len(tokens) / rows) if noise is None else noise.split(rows)
-        return torch.cat([run(*chunk) for chunk in zip(tokens.split(rows), noises)])
+        # With --encode-rows masks are drawn again from the same state in the backward pass, and the noise is given: it sees what
+        # this pass sees.
+        again = self.cfg.encode_rows and torch.is_grad_enabled()
+        run = partial(checkpoint, encode, use_reentrant=False) if again else encode
+        vectors, first = [], 0
+        for rows, width in parts:
+            place = order[first : first + rows]
+            vectors.append(run(tokens[place, :width], None if noise is None else noise[place, :width]))
+            first += rows
+        return torch.cat(vectors)[order.argsort()]
+
+    def parts(self, lengths: Sequence[int], width: int) -> List[Tuple[int, int]]:
+        """What is encoded at a time: how many texts, and to how many symbols they are padded.
+
+        Args:
+            lengths: of all texts, the shortest first.
+            width: of the longest.
+        """
+        rows = math.ceil(len(lengths) / (1 if self.pooling == "mean-padded" else self.cfg.length_groups))
+        rows = min(rows, self.cfg.encode_rows or rows)
+        parts = [lengths[first : first + rows] for first in range(0, len(lengths), rows)]
+        return [(len(part), width if self.pooling == "mean-padded" else part[-1]) for part in parts]
 
     # ---- logs
 

@@ -108,10 +108,14 @@ class PairsOfViews(FairseqDataset):
         if not samples:
             return {}
         tokens = self.rows([sample["first"] for sample in samples] + [sample["second"] for sample in samples])
+        # The lengths are numbers of the host: the criterion cuts rows to them, and shall not wait for a device.
+        lengths, by_length = tokens.ne(self.dictionary.pad()).sum(1).sort(stable=True)
         return {
             "id": torch.tensor([sample["id"] for sample in samples]),
             "nsentences": len(samples),
-            "ntokens": int(tokens.ne(self.dictionary.pad()).sum()),
+            "ntokens": int(lengths.sum()),
+            "lengths": lengths.tolist(),
+            "by_length": by_length,
             "groups": torch.tensor([self.groups[sample["id"]] for sample in samples]),
             "net_input": {"src_tokens": tokens},
         }

@@ -16,6 +16,7 @@ from typing import Callable, Dict, Optional, Sequence, Tuple
 
 from fairseq.dataclass.constants import ChoiceEnum
 from fairseq.optim import register_optimizer
+from omegaconf import II
 from torch import Tensor
 from torch.nn import Parameter
 
@@ -60,6 +61,14 @@ class SAMConfig(BaseOptimizerConfig):
     sam_interval: int = field(
         default=1, metadata={"help": "climb at every k-th update only and make plain updates in between (default: every update)"}
     )
+    sam_start: float = field(
+        default=0,
+        metadata={
+            "help": "make plain updates before this one, and climb from it on: a number of updates, or below 1 a share of "
+            "--max-update, as 0.75 for the last quarter (default: from the beginning)"
+        },
+    )
+    max_update: float = II("optimization.max_update")
 
 
 @register_optimizer("sam", dataclass=SAMConfig)
@@ -100,10 +109,22 @@ class SAM(WrappingOptimizer):
                 raise ValueError(f"{name} must be a finite number that is 0 or larger, and is {value}")
         if cfg.sam_interval < 1:
             raise ValueError(f"--sam-interval must be 1 (every update) or larger, and is {cfg.sam_interval}")
+        start = cfg.sam_start
+        if not (math.isfinite(start) and start >= 0 and (start < 1 or start == int(start))):
+            raise ValueError(f"--sam-start must be a share of the run below 1 or a whole number of updates, and is {start}")
+        if 0 < start < 1 and not (math.isfinite(cfg.max_update or 0) and (cfg.max_update or 0) > 0):
+            raise ValueError(
+                f"--sam-start {start} is a share of the run, whose length is not known: give --max-update, or --sam-start as a "
+                "number of updates"
+            )
 
     def is_due(self, num_updates: int) -> bool:
-        """Whether the update after *num_updates* ones climbs. It depends on nothing else, so resuming keeps the rhythm."""
-        return num_updates % self.cfg.sam_interval == 0
+        """Whether the update after *num_updates* ones climbs. It depends on the config alone beside, so resuming keeps the
+        rhythm; a share of the run moves where a resumed run has another --max-update."""
+        start = self.cfg.sam_start
+        if 0 < start < 1:
+            start = math.ceil(round(start * self.cfg.max_update, 6))  # 0.7 of 10 is 7, and not 8 for 7.000000000000001
+        return num_updates >= start and num_updates % self.cfg.sam_interval == 0
 
     @property
     def is_global(self) -> bool:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from sharp_plugins.contrastive.info_nce import Vectors, log_probabilities, pair_losses
-from sharp_plugins.contrastive.pooling import sentence_vectors
+from sharp_plugins.contrastive.pooling import inner_encoder, sentence_vectors
 from sharp_plugins.contrastive.workers import gathered
 from sharp_plugins.criterions.perturbed_embeddings import perturbed
 
@@ -49,12 +49,14 @@ def test_the_loss_is_that_of_the_vectors(backbone):
 
 
 @pytest.mark.parametrize("criterion", ["contrastive", "r3f_contrastive"])
-@pytest.mark.parametrize("pooling", ["mean", "mean-padded"])
-def test_encoding_by_chunks_changes_neither_loss_nor_gradient(backbone, criterion, pooling):
-    """Noise and dropout aside, which chunks draw in another order: both are off here."""
+@pytest.mark.parametrize("pooling", ["cls", "mean", "mean-padded"])
+@pytest.mark.parametrize("parts", ["--encode-rows 3", "--length-groups 3", "--length-groups 2 --encode-rows 3", ""])
+def test_encoding_by_parts_changes_neither_loss_nor_gradient(backbone, criterion, pooling, parts):
+    """Dropout aside, which parts draw in another order: it is off here."""
     flags = ["--pooling", pooling, "--dropout", "0", "--attention-dropout", "0"]
     flags += ["--r3f-eps", "0.5"] if criterion == "r3f_contrastive" else []
-    whole, chunks = (pairs.trainer(backbone, *flags, *more, criterion=criterion) for more in ((), ("--encode-rows", "3")))
+    both = (["--length-groups", "1"], parts.split())
+    whole, chunks = (pairs.trainer(backbone, *flags, *more, criterion=criterion) for more in both)
     sample = pairs.sample(whole)
     loss, gradients, _ = loss_and_gradients(whole, sample)
     by_chunks, gradients_by_chunks, _ = loss_and_gradients(chunks, sample)
@@ -62,6 +64,24 @@ def test_encoding_by_chunks_changes_neither_loss_nor_gradient(backbone, criterio
     assert gradients.keys() == gradients_by_chunks.keys()
     for name, gradient in gradients.items():
         torch.testing.assert_close(gradients_by_chunks[name], gradient, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("pooling, groups", [("mean", 1), ("mean", 2), ("mean", 4), ("mean", 99), ("mean-padded", 4)])
+def test_texts_of_like_length_are_encoded_together(backbone, pooling, groups):
+    trainer = pairs.trainer(backbone, "--pooling", pooling, "--length-groups", str(groups))
+    sample, seen = pairs.sample(trainer), []
+    tokens = sample["net_input"]["src_tokens"]
+    hook = lambda module, inputs, named: seen.append(inputs[0] if inputs else named["src_tokens"])  # noqa: E731
+    inner_encoder(trainer.get_model()).register_forward_pre_hook(hook, with_kwargs=True)
+    loss_and_gradients(trainer, sample)
+    lengths = sorted(tokens.ne(1).sum(1).tolist())
+    assert len(set(lengths)) > 1
+    if pooling == "mean-padded" or groups == 1:
+        expected = [(8, tokens.size(1))]
+    else:
+        rows = -(-8 // groups)
+        expected = [(rows, lengths[last]) for last in range(rows - 1, 8, rows)]
+    assert [tuple(rows.shape) for rows in seen] == expected
 
 
 def test_chunks_see_the_same_dropout_in_both_directions(backbone):
@@ -79,6 +99,22 @@ def test_chunks_see_the_same_dropout_in_both_directions(backbone):
         with torch.no_grad():
             weight -= sign * 1e-3 * direction
     assert ((moved[0] - moved[1]) / 2e-3).item() == pytest.approx(gradients[name].norm().item(), rel=0.02)
+
+
+@pytest.mark.parametrize("criterion", ["contrastive", "r3f_contrastive"])
+def test_a_step_of_delta_sam_is_the_same_by_parts(backbone, criterion):
+    """All its passes, those for the weights of the pairs too, encode by parts; dropout is off, as parts draw it in another order."""
+    dsam = "--optimizer dsam --base-optimizer sgd --sam-rho 0.5 --dsam-beta 1 --dropout 0 --attention-dropout 0".split()
+    after = []
+    for parts in (["--length-groups", "1"], ["--length-groups", "3"], ["--encode-rows", "3"]):
+        trainer = pairs.trainer(backbone, *dsam, *parts, criterion=criterion)
+        before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+        trainer.train_step([pairs.sample(trainer)])
+        after.append({name: p.detach() - before[name] for name, p in trainer.model.named_parameters()})
+    assert max(change.abs().max() for change in after[0].values()) > 1e-3
+    for other in after[1:]:
+        for name, change in after[0].items():
+            torch.testing.assert_close(other[name], change, rtol=1e-3, atol=1e-5)
 
 
 def test_r3f_adds_the_divergence_of_the_rows(backbone):

@@ -8,15 +8,21 @@ from fairseq import checkpoint_utils
 
 from sharp_plugins.contrastive.dataset import rows_of
 from sharp_plugins.contrastive.pooling import POOLINGS, sentence_vectors
+from sharp_plugins.convert.conversion import convert
 from sharp_plugins.text.tokenizer import Tokenizer
 
 
-@pytest.fixture(scope="module", params=["bert", "roberta"])
+@pytest.fixture(scope="module", params=["bert", "roberta", "all-MiniLM-L6-v2"])
 def both(request, tmp_path_factory):
     """A converted encoder, fairseq's model of it, and transformers' model and tokenizer of the published files."""
     transformers = pytest.importorskip("transformers")
     directory = tmp_path_factory.mktemp(request.param)
-    backbone = pairs.write_backbone(directory, request.param)
+    if request.param == "all-MiniLM-L6-v2":
+        (directory / "published").symlink_to(request.getfixturevalue("minilm_directory"))
+        convert(directory / "published", directory / "converted")
+        backbone = directory / "converted"
+    else:
+        backbone = pairs.write_backbone(directory, request.param)
     (model,), _, task = checkpoint_utils.load_model_ensemble_and_task([str(backbone / "model.pt")], {"data": str(backbone)})
     theirs = transformers.AutoModel.from_pretrained(directory / "published", add_pooling_layer=False).eval()
     return backbone, model.eval(), task.source_dictionary, theirs

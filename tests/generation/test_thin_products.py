@@ -20,6 +20,27 @@ def test_a_product_is_that_of_a_linear_layer(rows, bias, outputs, monkeypatch):
     torch.testing.assert_close(found, F.linear(x, weight, bias))
 
 
+@pytest.mark.parametrize("bias", [False, True], ids=["", "bias"])
+@pytest.mark.parametrize("rows", [1, 2, 64, 65])
+def test_a_product_in_bf16_is_the_rounded_one_of_fp32(rows, bias):
+    x, weight = torch.randn(rows, 1, 70).bfloat16(), torch.randn(131, 70).bfloat16()
+    bias = torch.randn(131).bfloat16() if bias else None
+    found = thin_products.thin_product(x, weight, bias)
+    assert found.shape == (rows, 1, 131) and found.dtype == torch.bfloat16
+    exact = F.linear(x.double(), weight.double(), bias if bias is None else bias.double())
+    torch.testing.assert_close(found.double(), exact, rtol=2**-7, atol=0.1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("is_there", [True, False])
+def test_half_precision_is_left_to_torch_where_the_processor_has_none(dtype, is_there, monkeypatch):
+    monkeypatch.setattr(thin_products, "has_bf16", lambda: is_there)
+    layer = torch.nn.Linear(4, 3).to(dtype)
+    with thin_products.thin_products(layer):
+        served = "forward" in vars(layer)
+    assert served == (dtype == torch.float32 or (dtype == torch.bfloat16 and is_there))
+
+
 @pytest.mark.parametrize(
     "rows, out, dtype, form",
     [
@@ -30,13 +51,17 @@ def test_a_product_is_that_of_a_linear_layer(rows, bias, outputs, monkeypatch):
         (48, 1024, torch.float32, "columns"),
         (49, 1024, torch.float32, "linear"),
         (8, 512, torch.float32, "linear"),
-        (8, 1024, torch.bfloat16, "linear"),
+        (1, 1024, torch.bfloat16, "vector"),
+        (2, 512, torch.bfloat16, "columns"),
+        (64, 1024, torch.bfloat16, "columns"),
+        (65, 1024, torch.bfloat16, "linear"),
+        (8, 1024, torch.float16, "linear"),
     ],
     ids=str,
 )
 def test_the_form_depends_on_the_number_of_rows(rows, out, dtype, form, monkeypatch):
     calls = []
-    for where, name, of in ((torch, "bmm", "blocks"), (torch, "mm", "columns"), (F, "linear", "linear")):
+    for where, name, of in ((torch, "bmm", "blocks"), (torch, "mm", "columns"), (torch, "mv", "vector"), (F, "linear", "linear")):
         function = getattr(where, name)
         monkeypatch.setattr(where, name, lambda *given, _f=function, _of=of: calls.append(_of) or _f(*given))
     thin_products.thin_product(torch.zeros(rows, 512, dtype=dtype), torch.zeros(out, 512, dtype=dtype))

@@ -27,6 +27,32 @@ def test_interval_makes_plain_updates_in_between(translation_data):
 
 
 @pytest.mark.parametrize("method", ["sam", "dsam"])
+@pytest.mark.parametrize(
+    "flags, expected",
+    [
+        (["--sam-start", "3"], [3, 4, 5, 6]),
+        (["--sam-start", "0.7", "--max-update", "7"], [5, 6]),
+        (["--sam-start", "0.7", "--max-update", "10"], []),
+        (["--sam-start", "3", "--sam-interval", "2"], [4, 6]),
+    ],
+)
+def test_updates_before_the_start_are_the_base_optimizers(translation_data, method, flags, expected):
+    """Bit for bit, as their data, masks and learning rates are the same."""
+    sharp = toy.build_trainer(translation_data, "--optimizer", method, *SGD, "--sam-rho", "0.2", *flags)
+    plain = toy.build_trainer(translation_data, "--optimizer", "sgd", *SGD[2:], *flags[2:4] * ("--max-update" in flags))
+    climbed = []
+    for update in range(7):
+        samples = toy.batches(sharp, [4])
+        with metrics.aggregate() as log:
+            sharp.train_step(samples)
+        plain.train_step(samples)
+        climbed += [update] * ("sam_gap" in log)
+        same = all(torch.equal(ours, theirs) for ours, theirs in zip(sharp.model.parameters(), plain.model.parameters()))
+        assert same == (not climbed)
+    assert climbed == expected
+
+
+@pytest.mark.parametrize("method", ["sam", "dsam"])
 @pytest.mark.parametrize("interval, expected", [(1, [2, 5]), (2, [2, 4]), (4, [0, 4])])
 def test_the_radius_is_measured_at_the_updates_that_are_logged(translation_data, method, interval, expected):
     """fairseq logs after updates 3 and 6. Where it logs a plain update, the ascent before it is measured."""
