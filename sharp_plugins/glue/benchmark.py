@@ -1,26 +1,31 @@
 """GLUE as the engine of runs sees it, see `sharp_plugins.runs.benchmark`.
 
 OUT/data/TASK             the tasks' data, see `sharp_plugins.glue.binarize`
+OUT/data/TASK-samples     those of parts of the training set, one for each seed, number of rows and share of wrong labels
 OUT/TASK/METHOD/seedN     one run each; with --submission the test sets' predictions in submission/
 """
 
+from itertools import product
 from pathlib import Path
-from typing import Dict, Sequence
+from typing import Dict, Optional, Sequence, Tuple
 
-from sharp_plugins.glue.arguments import add_data_arguments
+from sharp_plugins.glue.arguments import add_data_arguments, add_sample_arguments, check_sample
 from sharp_plugins.glue.download import download
 from sharp_plugins.glue.reader import is_stand_in
-from sharp_plugins.glue.tasks import LABELS, TASKS, Task
+from sharp_plugins.glue.sample import Sample
+from sharp_plugins.glue.tasks import LABELS, REPORTED, TASKS, Task
 from sharp_plugins.runs.benchmark import SCORES, Benchmark
 from sharp_plugins.runs.checkpoints import BEST
 from sharp_plugins.runs.configs import NEEDED, Settings
-from sharp_plugins.runs.record import Measure, Result
+from sharp_plugins.runs.prepared import Prepared
+from sharp_plugins.runs.record import Measure, Record, Result
 from sharp_plugins.runs.settings_files import read_settings
 from sharp_plugins.runs.stages import Stage, train
 from sharp_plugins.runs.store import Run, name_of
 
 CONFIGS = Path(__file__).parent / "configs"
 SUBMISSION = "submission"
+ROWS, NOISE = "train-rows", "label-noise"  # axes
 GLUE_NEEDS = (*NEEDED, "dataset.batch_size", "optimization.max_update", "checkpoint.best_checkpoint_metric")
 
 
@@ -34,6 +39,7 @@ class Glue(Benchmark):
     name, title, tasks = "glue", "GLUE, development sets", tuple(TASKS)
     own = ("dataset.valid_subset",)
     costs = (("dsam", "sam"),)  # the δ-SAM paper's Table 4
+    has_selection_rows = False
 
     # ---- the command line
 
@@ -43,30 +49,63 @@ class Glue(Benchmark):
         parser.add_argument("--configs", type=Path, default=CONFIGS, metavar="DIR", help=words)
         words = "write the test sets' predictions as gluebenchmark.com takes them, into each run's directory"
         parser.add_argument("--submission", action="store_true", help=words)
+        add_sample_arguments(parser)
 
     def begin(self, args) -> None:
         from sharp_plugins.text.encoder_directory import load_backbone  # here and below, so that --help imports no fairseq
 
-        self.args, self.backbone, self.prepared = args, load_backbone(args.backbone), {}
+        check_sample(args)
+        self.has_selection_rows = args.selection_rows > 0
+        self.args, self.backbone = args, load_backbone(args.backbone)
+        self._prepared: Dict[Tuple[str, Optional[Sample]], Prepared] = {}
         self._settings = {task: read_settings(args.configs / self.backbone.family, task, GLUE_NEEDS) for task in args.tasks}
         if args.download:
             for task in args.tasks:
                 download(TASKS[task], args.data)
+
+    def axes(self):
+        given = {ROWS: self.args.train_rows, NOISE: self.args.label_noise}
+        return {name: values for name, values in given.items() if values}
 
     # ---- data
 
     def made_of(self, task) -> Dict:
         from sharp_plugins.glue.binarize import source_of
 
-        shared = {"backbone": self.backbone.checksums}
+        args = self.args
+        chosen_by = [args.selection_rows, args.selection_noise, args.data_seed]
+        # None in the runs of calls without these flags.
+        shared = {"backbone": self.backbone.checksums, "drawn rows": None if chosen_by == [0, False, None] else chosen_by}
         return shared if task is None else {**shared, "data": source_of(*self._how(TASKS[task]))}
 
     def prepare(self, task: str) -> str:
+        axes, said = self.axes(), []
+        for values in product(*axes.values()):
+            for seed in self.args.seeds:
+                record = Record(self.name, task, "base", seed, dict(zip(axes, values)))
+                said.append(self.prepared(record).in_words)
+        return "\n".join(dict.fromkeys(said))
+
+    def prepared(self, record: Record) -> Prepared:
+        """The data of a run, which are made where they are not there yet."""
         from sharp_plugins.glue.binarize import prepare
 
-        data, backbone, of, *how = self._how(TASKS[task])
-        self.prepared[task] = prepare(data, backbone, of, self.args.out / "data" / task, *how)
-        return self.prepared[task].in_words
+        task, sample = record.task, self.sample(record)
+        if (task, sample) not in self._prepared:
+            data, backbone, of, *how = self._how(TASKS[task])
+            place = self.args.out / "data" / task
+            if sample is not None:
+                place = place.with_name(f"{task}-samples") / f"rows{sample.rows or '-all'}-noise{sample.noise:g}-seed{sample.seed}"
+            self._prepared[task, sample] = prepare(data, backbone, of, place, *how, sample)
+        return self._prepared[task, sample]
+
+    def sample(self, record: Record) -> Optional[Sample]:
+        """The part of the training set that a run has; None for all of it, as it is."""
+        rows, noise, args = int(record.axes.get(ROWS, 0)), float(record.axes.get(NOISE, 0)), self.args
+        if not (rows or noise or args.selection_rows):
+            return None
+        seed = record.seed if args.data_seed is None else args.data_seed
+        return Sample(seed, rows, noise, args.selection_rows, args.selection_noise)
 
     def _how(self, task: Task) -> Sequence:
         return self.args.data, self.backbone, task, self.args.max_positions, self.args.skip_malformed
@@ -88,18 +127,19 @@ class Glue(Benchmark):
         config["task"].pop("separator_token", None)
         if backbone.separator_token is not None:
             config["task"]["separator_token"] = backbone.separator_token
-        self._fit_to_stand_in(config, run.record.task)
+        self._fit_to_sample(config, run.record)
 
-    def _fit_to_stand_in(self, config: Dict, task: str) -> None:
+    def _fit_to_sample(self, config: Dict, record: Record) -> None:
         """As many passes over a sample of the training set as the settings make over the published one (ours)."""
-        if "train" in self.prepared[task].stand_ins:
-            share = self.prepared[task].rows["train"] / TASKS[task].splits["train"].rows
+        prepared = self.prepared(record)
+        if "train" in prepared.stand_ins or self.sample(record) is not None:
+            share = prepared.rows["train"] / TASKS[record.task].splits["train"].rows
             for part, name in (("optimization", "max_update"), ("lr_scheduler", "warmup_updates")):
                 if name in config.get(part, {}):
                     config[part][name] = max(1, round(config[part][name] * share))
 
     def place(self, config: Dict, run: Run) -> None:
-        prepared, home = self.prepared[run.record.task], self.backbone.directory.resolve()
+        prepared, home = self.prepared(run.record), self.backbone.directory.resolve()
         config["task"]["data"] = str(prepared.directory.resolve())
         config["bpe"] = {"_name": "sharp_tokenizer", "bpe_tokenizer": str(home)}  # for text in fairseq's hub
         config["dataset"]["valid_subset"] = ",".join(split for split in prepared.rows if split.startswith("valid"))
@@ -107,7 +147,7 @@ class Glue(Benchmark):
 
     def check(self, runs: Sequence[Run]) -> None:
         for run in runs if self.args.submission else ():
-            if not any(split.startswith("test") for split in self.prepared[run.record.task].rows):
+            if not any(split.startswith("test") for split in self.prepared(run.record).rows):
                 raise ValueError(f"--submission: there is no test set of {run.record.task} in --data")
             if run.is_finished and not (run.directory / SUBMISSION).is_dir():
                 raise ValueError(
@@ -124,36 +164,47 @@ class Glue(Benchmark):
         return [train(run), Stage("evaluate", evaluate, SCORES, title="scoring the best epoch")]
 
     def notes(self, run: Run) -> Dict:
-        return {"files": dict(self.prepared[run.record.task].files)}
+        return {"files": dict(self.prepared(run.record).files)}
 
     # ---- tables
 
     def measures(self, task: str) -> Sequence[Measure]:
         """The paper's own first."""
         names = sorted(TASKS[task].metrics, key=lambda name: name != TASKS[task].selected)
-        measures = [Measure("valid", name, LABELS[name]) for name in names]
-        mismatched = [Measure("valid1", name, f"{LABELS[name]}, mismatched") for name in names]
+        dev, dev1 = REPORTED.values() if self.has_selection_rows else REPORTED
+        measures = [Measure(dev, name, LABELS[name]) for name in names]
+        mismatched = [Measure(dev1, name, f"{LABELS[name]}, mismatched") for name in names]
         return measures + mismatched if "valid1" in TASKS[task].splits else measures
+
+    def selection(self, task: str) -> Measure:
+        return Measure("valid", TASKS[task].selected, LABELS[TASKS[task].selected])
 
     def about(self, results: Sequence[Result]) -> str:
         runs = f"{self.args.out}/TASK/METHOD/seedN/run.yaml"
         which = "Values are of the epoch with the best value of the task's first metric; of equal ones the last."
+        if self.has_selection_rows:
+            wrong = " (some of their labels are wrong, too)" if self.args.selection_noise else ""
+            which = (
+                f"The epoch is chosen on {self.args.selection_rows} other rows of the training set{wrong}, and of equal ones the "
+            )
+            which += "last; values are of the development set, which chooses nothing."
         return f"Backbone: {self.args.backbone.name}. Runs and settings: {runs}. {which}"
 
     def remarks(self, results: Sequence[Result]) -> Sequence[str]:
         """Which files are not the published ones."""
-        standing = set()
+        standing, reported = set(), {new: split for split, new in REPORTED.items()}
         for result in results:
-            task = TASKS[result.record.task]
-            for split, name in _files(result).items():
-                if is_stand_in(name, task, split):
+            task, files = TASKS[result.record.task], _files(result)
+            for split, name in files.items():
+                is_drawn = split == "valid" and "dev" in files  # rows of the training set's file
+                if is_stand_in(name, task, "train" if is_drawn else reported.get(split, split)):
                     standing.add(f"{task.name}'s {split} set is {name}")
         return [f"Not the published sets: {'; '.join(sorted(standing))}."] if standing else []
 
 
 def _files(result: Result) -> Dict[str, str]:
     """Names of files by split, as `Glue.notes` keeps them; the result may be from elsewhere."""
-    files, splits = result.notes.get("files"), TASKS[result.record.task].splits
+    files, splits = result.notes.get("files"), {*TASKS[result.record.task].splits, *REPORTED.values()}
     if not isinstance(files, dict) or not all(split in splits and isinstance(name, str) for split, name in files.items()):
         raise ValueError(
             f"{name_of(result.record)}: not a run's result: its files are no names by split; delete it to run it again"

@@ -6,18 +6,26 @@
     OUT/index/{test,test1}.txt                            the rows' numbers in the test files
     OUT/prepared.json                                     what all this was made of
 
+    OUT/sample.json                                       which rows of the training file they are, and which labels are wrong
+
+The last is there where a part of the training set was asked for, see `sharp_plugins.glue.sample`. Where rows of it choose the epoch
+they are fairseq's "valid", and the development set is "dev".
+
 A pair that is too long loses words from the end of whichever sentence is longer, one at a time, as in BERT's own code.
 """
 
+import json
 import shutil
 from pathlib import Path
-from typing import Dict, Sequence
+from typing import Dict, NamedTuple, Optional, Sequence
 
 from fairseq.data import Dictionary
 
 from sharp_plugins.files.writing import sha256, write_text
+from sharp_plugins.glue import sample as sampling
 from sharp_plugins.glue.reader import Row, find_files, is_stand_in, read
-from sharp_plugins.glue.tasks import MOST, TASKS, Task
+from sharp_plugins.glue.sample import Sample
+from sharp_plugins.glue.tasks import MOST, REPORTED, TASKS, Task
 from sharp_plugins.runs import prepared
 from sharp_plugins.runs.prepared import Prepared, make_once
 from sharp_plugins.text.binarized import indices_of, save, shorten
@@ -26,11 +34,19 @@ from sharp_plugins.text.encoder_directory import Backbone
 # Changed with what is written, so that data of an earlier version are made anew.
 FORMAT = 2
 # What may be in the directory beside the stamp.
-OWN = ("input0", "input1", "label", "index")
-SPLITS = {name: task.splits.keys() for name, task in TASKS.items()}
+OWN = ("input0", "input1", "label", "index", "sample.json")
+SPLITS = {name: {*task.splits, *REPORTED.values()} for name, task in TASKS.items()}
 
 
-def prepare(data, backbone: Backbone, task: Task, out, max_positions: int = 512, skip_malformed: bool = False) -> Prepared:
+def prepare(
+    data,
+    backbone: Backbone,
+    task: Task,
+    out,
+    max_positions: int = 512,
+    skip_malformed: bool = False,
+    sample: Optional[Sample] = None,
+) -> Prepared:
     """Write *task*'s data for *backbone* into the directory *out*, which appears when all of it is there.
 
     Where *out* already holds the data of the same files and settings, nothing is done.
@@ -39,15 +55,18 @@ def prepare(data, backbone: Backbone, task: Task, out, max_positions: int = 512,
         data: directory with GLUE's files.
         max_positions: longest input, with special symbols; longer ones are shortened.
         skip_malformed: leave out rows that cannot be read.
+        sample: the part of the training set that is taken; all of it by default.
 
     Raises:
         FileNotFoundError: a file is not there.
-        ValueError: a file cannot be read, *max_positions* does not fit, or *out* holds something else.
+        ValueError: a file cannot be read, *max_positions* or *sample* does not fit, or *out* holds something else.
     """
     source, paths = source_of(data, backbone, task, max_positions, skip_malformed), find_files(data, task)
+    if sample is not None:
+        source["sample"] = {**sample._asdict(), "version": sampling.VERSION}
 
     def write(directory: Path) -> Dict:
-        return _write(directory, paths, backbone, task, max_positions, skip_malformed)
+        return _write(directory, paths, backbone, task, max_positions, skip_malformed, sample)
 
     return make_once(Path(out), source, write, OWN, SPLITS)
 
@@ -86,7 +105,17 @@ def read_prepared(directory) -> Prepared:
     return prepared.read_prepared(directory, SPLITS, FORMAT, "python -m sharp_plugins.glue prepare")
 
 
-def _write(directory: Path, paths, backbone: Backbone, task: Task, max_positions: int, skip_malformed: bool) -> Dict:
+class _Part(NamedTuple):
+    """The rows of one of fairseq's splits, and the file's split that they are of."""
+
+    rows: Sequence[Row]
+    path: Path
+    of: str
+
+
+def _write(
+    directory: Path, paths, backbone: Backbone, task: Task, max_positions: int, skip_malformed: bool, sample: Optional[Sample]
+) -> Dict:
     """Write everything but the stamp; returns what it says."""
     facts: Dict = {"rows": {}, "files": {}, "stand_ins": [], "shortened": {}, "warnings": []}
     sides = [f"input{n}" for n in range(len(task.sentences))]
@@ -100,9 +129,15 @@ def _write(directory: Path, paths, backbone: Backbone, task: Task, max_positions
     if task.classes:
         labels.save(str(directory / "label" / "dict.txt"))
 
-    room = max_positions - backbone.special_symbols(len(sides))
+    parts: Dict[str, _Part] = {}
     for split, path in paths.items():
         rows, warnings = read(path, task, split, skip_malformed)
+        parts[split] = _Part(rows, path, split)
+        facts["warnings"] += warnings
+    if sample is not None:
+        parts = _sampled(parts, task, sample, directory / "sample.json")
+    room = max_positions - backbone.special_symbols(len(sides))
+    for split, (rows, path, of) in parts.items():
         texts = [[row.sentences[n] for row in rows] for n in range(len(sides))]
         tokens = [indices_of(side, backbone.tokenizer, backbone.dictionary) for side in texts]
         facts["shortened"][split] = sum(shorten(inputs, room) for inputs in zip(*tokens))
@@ -112,9 +147,23 @@ def _write(directory: Path, paths, backbone: Backbone, task: Task, max_positions
         if split.startswith("test"):
             write_text(directory / "index" / f"{split}.txt", "".join(f"{row.index}\n" for row in rows))
         facts["rows"][split], facts["files"][split] = len(rows), path.name
-        facts["warnings"] += warnings
-        facts["stand_ins"] += [split] if is_stand_in(path, task, split) else []
+        facts["stand_ins"] += [split] if is_stand_in(path, task, of) else []
     return facts
+
+
+def _sampled(parts: Dict[str, _Part], task: Task, sample: Sample, file: Path) -> Dict[str, _Part]:
+    """The sets of a sample; *file* is told which rows they are."""
+    rows, path, _ = parts["train"]
+    drawn = sampling.draw([row.label for row in rows], task.classes, sample)
+    write_text(file, json.dumps(drawn._asdict(), indent=1) + "\n")
+    relabelled = [row._replace(label=drawn.wrong.get(number, row.label)) for number, row in enumerate(rows)]
+    found = {"train": _Part([relabelled[number] for number in drawn.train], path, "train")}
+    if drawn.selection:
+        found["valid"] = _Part([relabelled[number] for number in drawn.selection], path, "train")
+    for split, part in parts.items():
+        if split != "train":
+            found[REPORTED.get(split, split) if drawn.selection else split] = part
+    return found
 
 
 def _save_labels(path: Path, rows: Sequence[Row], task: Task, labels: Dictionary) -> None:

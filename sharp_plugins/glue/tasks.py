@@ -125,6 +125,9 @@ TASKS = {
 # Without these a task cannot be trained.
 REQUIRED = ("train", "valid")
 
+# What the development sets are called where rows of the training set take their place and choose the epoch.
+REPORTED = {"valid": "dev", "valid1": "dev1"}
+
 
 def find_task(name: str) -> Task:
     """The task of that name.

@@ -57,7 +57,7 @@ def start(bert, data, tmp_path, monkeypatch):
             perform(run, stage, *rest)
         else:
             metric = benchmark.TASKS[run.record.task].selected
-            (run.directory / stage.makes).write_text(json.dumps({"valid": {metric: start.value(run)}}))
+            (run.directory / stage.makes).write_text(json.dumps(start.scores(run) or {"valid": {metric: start.value(run)}}))
             stages._mark(run, {**stages._marks(run), stage.name: list(stage.command)})
 
     def start(*flags, backbone=bert, data=data, out="out"):
@@ -67,6 +67,7 @@ def start(bert, data, tmp_path, monkeypatch):
 
     monkeypatch.setattr(stages, "perform", stand_in)
     start.done, start.before, start.value = done, lambda run, stage: None, lambda run: 50.0
+    start.scores = lambda run: None
     return start
 
 
@@ -94,6 +95,13 @@ def fail(run, stage):
         ("--max-positions 999", "--max-positions must be"),
         ("--set lr=3", "--set lr=3: should be part.name=value"),
         ("--configs /nowhere", "RTE.yaml: not there"),
+        ("--train-rows 20 0", "--train-rows 0: give a number of rows"),
+        ("--train-rows 20 20", "--train-rows: a value is given more than once"),
+        ("--train-rows 65", "--train-rows 65: the training set has 64 rows"),
+        ("--label-noise 1", "--label-noise 1.0: give a share"),
+        ("--selection-rows -1", "--selection-rows -1: give a number of rows"),
+        ("--selection-noise --selection-rows 9", "--selection-noise makes labels wrong of the rows"),
+        ("--data-seed 3", "--data-seed draws a part of the training set"),
     ],
 )
 def test_what_does_not_fit_is_told_before_training(start, capsys, flags, words):
@@ -446,3 +454,40 @@ def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been_killed(bert, data, 
     ours, theirs = (json.loads((out / "RTE" / "dsam" / "seed1" / "result.json").read_text()) for out in (killed, whole))
     for key in ("metrics", "notes", "best_update", "updates"):
         assert ours[key] == theirs[key]
+
+
+# ---------------------------------------------------------------------- parts of the training set
+
+
+def test_each_size_noise_and_seed_is_a_run_on_rows_of_its_own(start, tmp_path):
+    configs = {}
+    start.before = lambda run, stage: configs.update({run.name: run.config})
+    sampled = "--train-rows 20 32 --label-noise 0 0.25 --tasks RTE --methods base sam --seeds 1 2".split()
+    assert start(*sampled) == 0 and len(trained(start)) == 16
+    data = tmp_path / "out" / "data" / "RTE-samples"
+    drawn = {place.name: json.loads((place / "sample.json").read_text()) for place in data.iterdir()}
+    assert len(drawn) == 8 and len({json.dumps(one) for one in drawn.values()}) == 8
+    config = configs["RTE sam train-rows=32 label-noise=0.25 seed 2"]
+    assert config["task"]["data"] == str((data / "rows32-noise0.25-seed2").resolve())
+    # As many passes as the settings make over the published 2,490 rows.
+    assert config["optimization"]["max_update"] == round(2036 * 32 / 2490)
+    rows = cells((tmp_path / "out" / "table.md").read_text(), "## All runs")
+    assert len(rows) == 1 + 8 and {"train-rows", "label-noise"} <= set(rows[0])
+    assert start(*sampled) == 0 and trained(start) == []
+
+
+def test_rows_of_the_training_set_choose_and_the_development_set_is_reported(start, tmp_path, capsys):
+    start.value = lambda run: 40.0
+    flags = "--tasks RTE --methods base --seeds 1 --train-rows 20 --selection-rows 16".split()
+    start.scores = lambda run: {"valid": {"accuracy": 40.0}, "dev": {"accuracy": 60.0}}
+    assert start(*flags) == 0
+    text = (tmp_path / "out" / "table.md").read_text()
+    assert "chosen on 16 other rows of the training set" in text and "60.0" in text and "40.0" not in text
+    assert start(*flags[:-2], "--selection-rows", "8") == 1
+    assert "differs in the drawn rows" in capsys.readouterr().err
+    assert start(*flags[:-2]) == 1  # without: the development set would choose
+
+
+def test_one_data_seed_draws_the_rows_of_all_runs(start, tmp_path):
+    assert start(*"--tasks RTE --methods base --seeds 1 2 --train-rows 20 --data-seed 9".split()) == 0
+    assert [place.name for place in (tmp_path / "out" / "data" / "RTE-samples").iterdir()] == ["rows20-noise0-seed9"]
