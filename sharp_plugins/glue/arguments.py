@@ -46,8 +46,6 @@ def check_sample(args) -> None:
     if args.data_seed is not None and args.data_seed < 0:
         raise ValueError(f"--data-seed {args.data_seed}: give a number from 0")
     if args.selection_noise and not (args.selection_rows and args.label_noise):
-        raise ValueError(
-            "--selection-noise makes labels wrong of the rows that --selection-rows draws, by --label-noise: give both"
-        )
+        raise ValueError("--selection-noise makes labels of the rows of --selection-rows wrong, by --label-noise: give both")
     if args.data_seed is not None and not (args.train_rows or args.label_noise or args.selection_rows):
         raise ValueError("--data-seed draws a part of the training set: give --train-rows, --label-noise or --selection-rows")

@@ -103,7 +103,7 @@ def test_chunks_see_the_same_dropout_in_both_directions(backbone):
 
 @pytest.mark.parametrize("criterion", ["contrastive", "r3f_contrastive"])
 def test_a_step_of_delta_sam_is_the_same_by_parts(backbone, criterion):
-    """All its passes, those for the weights of the pairs too, encode by parts; dropout is off, as parts draw it in another order."""
+    """All its passes, those for the pairs' weights too, encode by parts; dropout is off, as parts draw it in another order."""
     dsam = "--optimizer dsam --base-optimizer sgd --sam-rho 0.5 --dsam-beta 1 --dropout 0 --attention-dropout 0".split()
     after = []
     for parts in (["--length-groups", "1"], ["--length-groups", "3"], ["--encode-rows", "3"]):

@@ -100,7 +100,7 @@ def fail(run, stage):
         ("--train-rows 65", "--train-rows 65: the training set has 64 rows"),
         ("--label-noise 1", "--label-noise 1.0: give a share"),
         ("--selection-rows -1", "--selection-rows -1: give a number of rows"),
-        ("--selection-noise --selection-rows 9", "--selection-noise makes labels wrong of the rows"),
+        ("--selection-noise --selection-rows 9", "--selection-noise makes labels of the rows"),
         ("--data-seed 3", "--data-seed draws a part of the training set"),
     ],
 )
