@@ -1,0 +1,69 @@
+"""The command ``python -m sharp_plugins.runs sharpness``: how flat the loss is around a checkpoint."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from sharp_plugins.command_line import run_command
+
+PROGRAM = "python -m sharp_plugins.runs"
+
+
+def run_sharpness(args) -> None:
+    from sharp_plugins.runs import sharpness  # here, so that --help imports no fairseq
+    from sharp_plugins.runs.landscape import Landscape
+
+    choices = sharpness.Choices(args.radii, args.shares, args.draws, args.hessian_steps, args.seed)
+    choices.check()
+    if args.plot:
+        import matplotlib  # noqa: F401  # before anything is measured
+
+    def tell(line: str) -> None:
+        print(line, flush=True)
+
+    try:
+        land = Landscape(args.checkpoint, args.data, args.split, args.rows, args.device, args.batch_size)
+        found = sharpness.measure(land, choices, tell)
+        if args.plot:
+            found["curves"] = sharpness.curves(land, 2 * max(args.radii), args.seed)
+            sharpness.draw(found["curves"], args.plot, f"{args.checkpoint.name}, {args.split}")
+            tell(f"{args.plot}: written")
+    except RuntimeError as error:  # torch's, for a GPU's memory
+        raise ValueError(f"{args.checkpoint}: cannot be measured: {error}") from error
+    if args.json:
+        sharpness.write(found, choices, args.json)
+
+
+def main(argv=None) -> int:
+    """What can be told of a trained checkpoint, whatever benchmark it is of."""
+    parser = argparse.ArgumentParser(prog=PROGRAM, description=main.__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="sharpness")
+    words = "Print the loss of a checkpoint's own criterion (nats) and its accuracy: at its weights, up the gradient, after random "
+    words += "perturbations and with rounded weights; the Hessian's largest eigenvalue; a classifier's calibration error. In fp32, "
+    words += "without dropout, over the weights that were trained."
+    command = commands.add_parser("sharpness", help="how flat the loss is around a checkpoint", description=words)
+    command.set_defaults(run=run_sharpness)
+    command.add_argument("checkpoint", metavar="CHECKPOINT.pt", type=Path)
+    command.add_argument("--data", metavar="DIR", type=Path, help="the task's data (default: those of the training)")
+    command.add_argument("--split", default="valid", help="one of fairseq's (default: %(default)s)")
+    command.add_argument("--rows", type=int, default=0, metavar="N", help="rows of it, evenly spread (default: all)")
+    command.add_argument("--batch-size", type=int, default=32, metavar="N", help="rows at a time (default: %(default)s)")
+    # As `sharp_plugins.runs.sharpness.Choices` has them, which imports torch.
+    words = "of the ascent (default: 0.01 0.02 0.05 0.1 0.2)"
+    command.add_argument("--radii", type=float, nargs="+", default=[0.01, 0.02, 0.05, 0.1, 0.2], metavar="ρ", help=words)
+    words = "norms of random perturbations, as shares of each tensor's own norm (default: 0.01 0.02 0.05 0.1)"
+    command.add_argument("--shares", type=float, nargs="+", default=[0.01, 0.02, 0.05, 0.1], metavar="S", help=words)
+    command.add_argument("--draws", type=int, default=3, metavar="N", help="of each random perturbation (default: %(default)s)")
+    words = "products with the Hessian at most, each two gradients; 0: none (default: %(default)s)"
+    command.add_argument("--hessian-steps", type=int, default=20, metavar="N", help=words)
+    command.add_argument("--seed", type=int, default=1, metavar="N", help="of what is drawn (default: %(default)s)")
+    command.add_argument("--device", help="cpu or cuda (default: cuda where there is a GPU)")
+    command.add_argument("--json", metavar="FILE", type=Path, help="write all numbers into a file too")
+    words = "draw the loss along the gradient and across it, twice the largest of --radii to both sides (.png, .pdf or .svg)"
+    command.add_argument("--plot", metavar="FILE", type=Path, help=words)
+    args = parser.parse_args(argv)
+    return run_command(lambda: args.run(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

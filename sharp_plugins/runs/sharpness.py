@@ -1,0 +1,172 @@
+"""``python -m sharp_plugins.runs sharpness CHECKPOINT``: how flat the loss is around a checkpoint, and how robust its predictions.
+
+rise of the ascent     L(w + ρ ∇L/‖∇L‖) − L(w), which SAM minimises (Foret et al. 2021, Eq. 1 and 2)
+random perturbations   L(w + ε), where ε has a share of each tensor's own norm
+curvature              the largest eigenvalue of the Hessian, see `sharp_plugins.core.sharpness`
+rounding               the matrices in integers of 8 and 4 bits
+calibration            the expected calibration error, of classifiers
+"""
+
+import json
+import statistics
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Sequence
+
+from sharp_plugins.core.sharpness import calibration_error, norm, random_direction, rounded, top_eigenvalue
+from sharp_plugins.files.writing import write_text
+from sharp_plugins.runs.landscape import Landscape, Point
+
+RADII = (0.01, 0.02, 0.05, 0.1, 0.2)  # of the ascent; the papers search among the first four
+SHARES = (0.01, 0.02, 0.05, 0.1)
+BITS = (8, 4)
+# How far the two gradients of a difference are from w; the weights' norm is around 100.
+STEP = 0.01
+POINTS = 21  # of a curve
+
+
+@dataclass
+class Choices:
+    """What is measured.
+
+    Attributes:
+        radii: ρ of ascents.
+        shares: norms of random perturbations, as shares of each tensor's own.
+        draws: random perturbations for each share.
+        hessian_steps: products with the Hessian at most; 0: it is left out.
+        seed: of all that is drawn.
+    """
+
+    radii: Sequence[float] = RADII
+    shares: Sequence[float] = SHARES
+    draws: int = 3
+    hessian_steps: int = 20
+    seed: int = 1
+
+    def check(self) -> None:
+        """Raise ValueError, naming the flag, where one is out of range."""
+        for flag, values in (("--radii", self.radii), ("--shares", self.shares)):
+            if not all(0 < value < float("inf") for value in values):
+                raise ValueError(f"{flag}: give numbers above 0, and not {' '.join(map(str, values))}")
+        if self.draws < 1 or self.hessian_steps < 0:
+            raise ValueError(f"--draws must be 1 or larger and --hessian-steps 0 or larger: {self.draws}, {self.hessian_steps}")
+
+
+def measure(land: Landscape, choices: Choices, tell: Callable[[str], None] = print) -> Dict[str, Any]:
+    """All of it, in JSON's types; losses in nats, accuracies in percent.
+
+    Args:
+        tell: is given a line for each thing that was measured.
+
+    Example::
+
+        measure(Landscape("checkpoint_best.pt"), Choices(radii=[0.05]))["ascent"]["0.05"]["rise"]
+    """
+    choices.check()
+    here = land.point()
+    found: Dict[str, Any] = {"rows": len(land.rows), **_shown(here), "weights": sum(w.numel() for w in land.weights)}
+    found["norm"] = norm(land.weights)
+    tell(f"{len(land.rows)} rows: {_words(here)}")
+
+    gradient = land.gradient()
+    found["gradient_norm"] = size = norm(gradient)
+    found["ascent"] = {}
+    for radius in choices.radii if size else ():
+        with land.moved(gradient, radius / size):
+            there = land.point()
+        found["ascent"][f"{radius:g}"] = {"rise": there.loss - here.loss, **_shown(there)}
+        tell(f"up the gradient by {radius:g}: loss +{there.loss - here.loss:.4f}")
+
+    found["random"] = {}
+    for share in choices.shares:
+        points = []
+        for draw in range(choices.draws):
+            with land.moved(random_direction(land.weights, choices.seed + draw, relative=True), share):
+                points.append(land.point())
+        rises = [point.loss - here.loss for point in points]
+        found["random"][f"{share:g}"] = {"rise": statistics.fmean(rises), "rises": rises, **_mean(points)}
+        tell(f"random, {100 * share:g} % of each tensor's norm: loss {statistics.fmean(rises):+.4f}")
+
+    if choices.hessian_steps:
+        product = lambda v: land.product(v, STEP)  # noqa: E731
+        found["hessian"] = top_eigenvalue(product, land.weights, choices.hessian_steps, seed=choices.seed)._asdict()
+        tell(
+            "largest eigenvalue of the Hessian: {value:.3f} (residual {residual:.3f}, {steps} products)".format(**found["hessian"])
+        )
+
+    found["rounded"] = {}
+    matrices = [weight for weight in land.model.parameters() if weight.dim() > 1]
+    for bits in BITS:
+        with land.replaced([rounded(weight, bits) for weight in matrices], matrices):
+            there = land.point()
+        found["rounded"][str(bits)] = _shown(there)
+        tell(f"matrices in {bits} bits: {_words(there)}")
+
+    sure = land.probabilities()
+    if sure is not None:
+        found["calibration_error"] = 100 * calibration_error(*sure)
+        tell(f"expected calibration error: {found['calibration_error']:.2f} %")
+    return found
+
+
+def curves(land: Landscape, reach: float, seed: int = 1) -> Dict[str, List[float]]:
+    """The loss along the gradient and along a random direction at a right angle to it, *reach* to both sides.
+
+    Returns:
+        "distance", "along" and "across", `POINTS` numbers each.
+    """
+    gradient, across = land.gradient(), random_direction(land.weights, seed)
+    size = norm(gradient)
+    along = [part / size for part in gradient]
+    share = float(sum((a * b).sum() for a, b in zip(along, across)))
+    across = [b - share * a for a, b in zip(along, across)]
+    length = norm(across)
+    distances = [reach * (2 * place / (POINTS - 1) - 1) for place in range(POINTS)]
+    found: Dict[str, List[float]] = {"distance": distances, "along": [], "across": []}
+    for name, direction, scale in (("along", along, 1.0), ("across", across, 1 / length)):
+        for distance in distances:
+            with land.moved(direction, distance * scale):
+                found[name].append(land.point().loss)
+    return found
+
+
+def draw(found: Dict[str, List[float]], path: Path, title: str) -> None:
+    """The picture of `curves`.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")  # no display is needed
+    from matplotlib import pyplot
+
+    from sharp_plugins.files.writing import replacing
+
+    figure, axis = pyplot.subplots(figsize=(5, 3.4))
+    axis.plot(found["distance"], found["along"], label="along the gradient")
+    axis.plot(found["distance"], found["across"], label="across, a random direction")
+    axis.set(xlabel="distance from the weights", ylabel="loss, nats", title=title)
+    axis.grid(alpha=0.3)
+    axis.legend()
+    figure.tight_layout()
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=150, format=Path(path).suffix.lstrip(".") or "png")
+    pyplot.close(figure)
+
+
+def write(found: Dict[str, Any], choices: Choices, path: Path) -> None:
+    write_text(path, json.dumps({**found, "choices": asdict(choices)}, indent=2) + "\n")
+
+
+def _shown(point: Point) -> Dict[str, float]:
+    return {"loss": point.loss, **({} if point.accuracy is None else {"accuracy": point.accuracy})}
+
+
+def _mean(points: Sequence[Point]) -> Dict[str, float]:
+    right = [point.accuracy for point in points if point.accuracy is not None]
+    return {"loss": statistics.fmean(point.loss for point in points), **({"accuracy": statistics.fmean(right)} if right else {})}
+
+
+def _words(point: Point) -> str:
+    return f"loss {point.loss:.4f}" + ("" if point.accuracy is None else f", accuracy {point.accuracy:.2f}")

@@ -1,0 +1,144 @@
+"""``python -m sharp_plugins.runs sharpness``, against plain loops over the model of the training."""
+
+import json
+
+import pytest
+import torch
+import torch.nn.functional as F
+import toy
+from test_evaluate import HEAD, outputs, train_a_little
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from sharp_plugins.core.sharpness import norm, random_direction
+from sharp_plugins.runs.__main__ import main
+from sharp_plugins.runs.landscape import Landscape
+from sharp_plugins.runs.sharpness import Choices, measure
+
+
+@pytest.fixture(scope="module")
+def trained(bert, tmp_path_factory):
+    return train_a_little(tmp_path_factory.mktemp("trained"), bert, "RTE")
+
+
+def loss_of(trainer, rows):
+    """The loss with its graph, of each row by itself."""
+    dataset, model = trainer.task.load_dataset("valid"), trainer.get_model().eval()
+    samples = [dataset.collater([dataset[row]]) for row in rows]
+    logits = [model(**one["net_input"], features_only=True, classification_head_name=HEAD)[0] for one in samples]
+    return F.cross_entropy(torch.cat(logits), torch.cat([one["target"].view(-1) for one in samples]))
+
+
+def test_the_numbers_are_those_of_plain_loops(trained):
+    path, prepared, trainer = trained
+    land = Landscape(path, batch=7, rows=20)
+    before = {name: value.clone() for name, value in land.model.state_dict().items()}
+    found = measure(land, Choices(radii=[0.05, 0.5], shares=[0.1], draws=2, hessian_steps=0), tell=lambda line: None)
+    assert all(torch.equal(before[name], value) for name, value in land.model.state_dict().items())
+
+    logits, targets = (part[land.rows] for part in outputs(trainer, "valid"))
+    assert found["loss"] == pytest.approx(F.cross_entropy(logits, targets).item(), rel=1e-4)
+    assert found["accuracy"] == pytest.approx(100 * (logits.argmax(1) == targets).double().mean().item())
+    assert found["rows"] == len(targets) == 20
+
+    model = trainer.get_model()
+    weights = [p for p in model.parameters() if p.requires_grad]
+    gradient = torch.autograd.grad(loss_of(trainer, land.rows), weights, allow_unused=True)
+    size = torch.cat([part.flatten() for part in gradient if part is not None]).norm()
+    assert found["gradient_norm"] == pytest.approx(size.item(), rel=1e-3)
+    for radius in (0.05, 0.5):
+        with torch.no_grad():
+            for weight, part in zip(weights, gradient):
+                weight += 0 if part is None else radius * part / size
+            rise = loss_of(trainer, land.rows).item() - found["loss"]
+            for weight, part in zip(weights, gradient):
+                weight -= 0 if part is None else radius * part / size
+        assert found["ascent"][f"{radius:g}"]["rise"] == pytest.approx(rise, rel=0.01, abs=1e-4)
+
+
+def test_a_product_with_the_hessian_is_that_of_differentiating_twice(trained):
+    path, _, trainer = trained
+    land = Landscape(path, rows=10)
+    names = [name for name, p in land.model.named_parameters() if p.requires_grad]
+    weights = [dict(trainer.get_model().named_parameters())[name] for name in names]
+    v = random_direction(land.weights, seed=3)
+    with sdpa_kernel(SDPBackend.MATH):  # which has a second derivative
+        first = torch.autograd.grad(loss_of(trainer, land.rows), weights, create_graph=True, allow_unused=True)
+        slope = sum((part * direction).sum() for part, direction in zip(first, v) if part is not None)
+        expected = torch.autograd.grad(slope, weights, allow_unused=True)
+    found = land.product(v, 0.003)
+    expected = torch.cat([(torch.zeros_like(a) if b is None else b).flatten() for a, b in zip(found, expected)])
+    found = torch.cat([part.flatten() for part in found])
+    assert expected.norm() > 0 and (found - expected).norm() < 0.02 * expected.norm()
+
+
+def test_lora_is_moved_alone(bert, tmp_path):
+    path, *_ = train_a_little(tmp_path, bert, "RTE", lora=True)
+    land = Landscape(path)
+    trained = {name for name, p in land.model.named_parameters() if p.requires_grad}
+    assert sum(weight.numel() for weight in land.weights) < sum(p.numel() for p in land.model.parameters()) / 3
+    assert any("lora_A" in name for name in trained) and not any("embed_tokens" in name for name in trained)
+    with land.moved(land.gradient(), 1.0):
+        changed = land.point()
+    assert changed != land.point()
+
+
+def test_an_error_within_brings_the_weights_back(trained):
+    land = Landscape(trained[0], rows=4)
+    before = [weight.detach().clone() for weight in land.weights]
+    with pytest.raises(KeyError), land.moved(before, 0.5):
+        raise KeyError
+    assert all(map(torch.equal, before, land.weights)) and len(land.rows) == 4 and norm(before) > 1
+
+
+def test_scores_have_a_loss_alone(bert, tmp_path):
+    path, *_ = train_a_little(tmp_path, bert, "STS-B")
+    found = measure(Landscape(path, rows=9), Choices(radii=[0.1], shares=[0.1], hessian_steps=0), tell=lambda line: None)
+    assert "accuracy" not in found and "calibration_error" not in found and "hessian" not in found
+    assert set(found["rounded"]) == {"8", "4"} and found["rounded"]["8"]["loss"] == pytest.approx(found["loss"], rel=0.2)
+
+
+def test_a_model_that_translates(translation_data, tmp_path):
+    trainer = toy.build_trainer(translation_data, "--optimizer", "sgd", "--lr", "0.1")
+    trainer.consolidate_optimizer()
+    trainer.save_checkpoint(str(tmp_path / "model.pt"), {"train_iterator": {"epoch": 1}, "val_loss": None})
+    found = measure(Landscape(tmp_path / "model.pt", rows=5), Choices([0.1], [0.1], 1, 2), tell=lambda line: None)
+    assert found["ascent"]["0.1"]["rise"] > 0 and found["hessian"]["steps"] >= 2 and found["rows"] == 5
+
+
+def test_the_command_writes_numbers_and_a_picture(trained, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    line = [trained[0], "--rows", 12, "--radii", 0.1, "--shares", 0.05, "--draws", 1, "--hessian-steps", 2]
+    files = ["--json", tmp_path / "flat.json", "--plot", tmp_path / "flat.png"]
+    assert main(["sharpness", *map(str, [*line, *files])]) == 0
+    found = json.loads((tmp_path / "flat.json").read_text())
+    assert found["choices"]["radii"] == [0.1] and found["rows"] == 12
+    curves = found["curves"]
+    middle = len(curves["distance"]) // 2
+    assert curves["distance"][0] == -0.2 and curves["distance"][middle] == 0
+    assert curves["along"][middle] == curves["across"][middle] == pytest.approx(found["loss"])
+    assert curves["along"][-1] > curves["along"][middle] and (tmp_path / "flat.png").stat().st_size > 5000
+    shown = capsys.readouterr().out
+    assert "up the gradient by 0.1: loss +" in shown and "expected calibration error" in shown
+
+
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        ("--split nowhere", "--split nowhere: there is none"),
+        ("--radii 0.1 -1", "--radii: give numbers above 0"),
+        ("--shares nan", "--shares: give numbers above 0"),
+        ("--draws 0", "--draws must be 1 or larger"),
+        ("--rows -1", "--rows must be 0"),
+        ("--data /nowhere", "cannot be loaded on /nowhere"),
+        ("--device quantum", "--device quantum"),
+    ],
+)
+def test_what_does_not_fit_is_named(trained, capsys, flags, words):
+    assert main(["sharpness", str(trained[0]), *flags.split()]) == 1
+    shown = capsys.readouterr().err
+    assert words in shown and "Traceback" not in shown
+
+
+def test_a_checkpoint_that_is_not_there(tmp_path, capsys):
+    assert main(["sharpness", str(tmp_path / "no.pt")]) == 1
+    assert "no.pt: not there" in capsys.readouterr().err
