@@ -19,6 +19,8 @@ def run_prepare(args) -> None:
     from sharp_plugins.glue.reader import find_files
     from sharp_plugins.text.encoder_directory import load_backbone  # here and below, so that --help imports no fairseq
 
+    if not 0 <= args.typos <= 1:
+        raise ValueError(f"--typos {args.typos}: give a share of the words, from 0 to 1")
     tasks, backbone = [find_task(name) for name in args.tasks], load_backbone(args.backbone)
     for task in tasks:  # before any is written
         if args.download:
@@ -26,7 +28,7 @@ def run_prepare(args) -> None:
         find_files(args.data, task)
     for task in tasks:
         how = args.max_positions, args.skip_malformed
-        print(prepare(args.data, backbone, task, args.out / task.name, *how).in_words, flush=True)
+        print(prepare(args.data, backbone, task, args.out / task.name, *how, typos=args.typos).in_words, flush=True)
 
 
 def run_evaluate(args) -> str:
@@ -67,6 +69,8 @@ def main(argv=None) -> int:
     command.add_argument("--tasks", nargs="+", default=list(TASKS), metavar="TASK", help=words)
     add_data_arguments(command)
     command.add_argument("--out", metavar="OUT", type=Path, required=True, help="each task's go to OUT/TASK")
+    words = "give this share of the words a typing error, in all sets but the training set, to evaluate on (default: none)"
+    command.add_argument("--typos", metavar="P", type=float, default=0.0, help=words)
 
     words = "Print GLUE's metrics of a fine-tuned checkpoint, on every set that has labels but the training set."
     command = commands.add_parser("evaluate", help="metrics and predictions of a checkpoint", description=words)

@@ -19,6 +19,7 @@ import shutil
 from pathlib import Path
 from typing import Dict, NamedTuple, Optional, Sequence
 
+import numpy
 from fairseq.data import Dictionary
 
 from sharp_plugins.files.writing import sha256, write_text
@@ -26,6 +27,7 @@ from sharp_plugins.glue import sample as sampling
 from sharp_plugins.glue.reader import Row, find_files, is_stand_in, read
 from sharp_plugins.glue.sample import Sample
 from sharp_plugins.glue.tasks import MOST, REPORTED, TASKS, Task
+from sharp_plugins.glue.typos import with_typos
 from sharp_plugins.runs import prepared
 from sharp_plugins.runs.prepared import Prepared, make_once
 from sharp_plugins.text.binarized import indices_of, save, shorten
@@ -33,6 +35,8 @@ from sharp_plugins.text.encoder_directory import Backbone
 
 # Changed with what is written, so that data of an earlier version are made anew.
 FORMAT = 2
+# The same typos for every model that is compared.
+TYPOS_SEED = 1
 # What may be in the directory beside the stamp.
 OWN = ("input0", "input1", "label", "index", "sample.json")
 SPLITS = {name: {*task.splits, *REPORTED.values()} for name, task in TASKS.items()}
@@ -46,6 +50,7 @@ def prepare(
     max_positions: int = 512,
     skip_malformed: bool = False,
     sample: Optional[Sample] = None,
+    typos: float = 0.0,
 ) -> Prepared:
     """Write *task*'s data for *backbone* into the directory *out*, which appears when all of it is there.
 
@@ -56,6 +61,7 @@ def prepare(
         max_positions: longest input, with special symbols; longer ones are shortened.
         skip_malformed: leave out rows that cannot be read.
         sample: the part of the training set that is taken; all of it by default.
+        typos: the share of the words of all other sets that get one, see `sharp_plugins.glue.typos`.
 
     Raises:
         FileNotFoundError: a file is not there.
@@ -64,9 +70,11 @@ def prepare(
     source, paths = source_of(data, backbone, task, max_positions, skip_malformed), find_files(data, task)
     if sample is not None:
         source["sample"] = {**sample._asdict(), "version": sampling.VERSION}
+    if typos:
+        source["typos"] = typos
 
     def write(directory: Path) -> Dict:
-        return _write(directory, paths, backbone, task, max_positions, skip_malformed, sample)
+        return _write(directory, paths, backbone, task, max_positions, skip_malformed, sample, typos)
 
     return make_once(Path(out), source, write, OWN, SPLITS)
 
@@ -114,7 +122,14 @@ class _Part(NamedTuple):
 
 
 def _write(
-    directory: Path, paths, backbone: Backbone, task: Task, max_positions: int, skip_malformed: bool, sample: Optional[Sample]
+    directory: Path,
+    paths,
+    backbone: Backbone,
+    task: Task,
+    max_positions: int,
+    skip_malformed: bool,
+    sample: Optional[Sample],
+    typos: float,
 ) -> Dict:
     """Write everything but the stamp; returns what it says."""
     facts: Dict = {"rows": {}, "files": {}, "stand_ins": [], "shortened": {}, "warnings": []}
@@ -132,6 +147,9 @@ def _write(
     parts: Dict[str, _Part] = {}
     for split, path in paths.items():
         rows, warnings = read(path, task, split, skip_malformed)
+        if typos and split != "train":
+            random = numpy.random.default_rng(TYPOS_SEED)
+            rows = [row._replace(sentences=tuple(with_typos(text, typos, random) for text in row.sentences)) for row in rows]
         parts[split] = _Part(rows, path, split)
         facts["warnings"] += warnings
     if sample is not None:

@@ -1,0 +1,71 @@
+"""Typing errors in the sets that are evaluated on."""
+
+import re
+
+import glue_files
+import numpy
+import pytest
+from test_binarize import read_back
+
+from sharp_plugins.glue.__main__ import main
+from sharp_plugins.glue.binarize import prepare
+from sharp_plugins.glue.tasks import TASKS
+from sharp_plugins.glue.typos import typo, with_typos
+from sharp_plugins.text.encoder_directory import load_backbone
+
+TEXT = "Although the weather wasn't good, 17 children played outside; nobody complained about it."
+
+
+def edits(one, other):
+    """Damerau-Levenshtein's distance with adjacent swaps, by its recurrence."""
+    table = numpy.zeros((len(one) + 1, len(other) + 1), dtype=int)
+    table[:, 0], table[0] = range(len(one) + 1), range(len(other) + 1)
+    for i, a in enumerate(one, 1):
+        for j, b in enumerate(other, 1):
+            table[i, j] = min(table[i - 1, j] + 1, table[i, j - 1] + 1, table[i - 1, j - 1] + (a != b))
+            if i > 1 and j > 1 and a == other[j - 2] and one[i - 2] == b:
+                table[i, j] = min(table[i, j], table[i - 2, j - 2] + 1)
+    return table[-1, -1]
+
+
+@pytest.mark.parametrize("word", ["long", "aaaa", "Weather", "Éléonore", "abba"])
+def test_a_typo_is_one_edit_inside_the_word(word):
+    random, found = numpy.random.default_rng(0), set()
+    for _ in range(200):
+        changed = typo(word, random)
+        assert changed[0] == word[0] and changed[-1] == word[-1] and edits(word, changed) == 1
+        found.add(len(changed) - len(word))
+    assert found == {-1, 0, 1}
+
+
+def test_a_share_of_the_long_words_has_one():
+    random = numpy.random.default_rng(0)
+    assert with_typos(TEXT, 0.0, random) == TEXT
+    changed = with_typos(TEXT, 1.0, random)
+    words, others = re.findall(r"[^\W\d_]+|\d+|[^\w\s]", TEXT), re.findall(r"[^\W\d_]+|\d+|[^\w\s]", changed)
+    assert len(words) == len(others)
+    assert [a != b for a, b in zip(words, others)] == [len(word) >= 4 for word in words]
+    some = [with_typos("typical", 0.3, random) != "typical" for _ in range(1000)]
+    assert 250 < sum(some) < 350
+
+
+def test_all_sets_but_the_training_set_have_them(bert, tmp_path):
+    glue_files.write_task(tmp_path / "data", "RTE", counts=(20, 20, 20))
+    backbone = load_backbone(bert)
+    text = (tmp_path / "data" / "RTE" / "dev.tsv").read_text()
+    (tmp_path / "data" / "RTE" / "dev.tsv").write_text(text.replace("the", "running"))
+    clean, typos = (
+        prepare(tmp_path / "data", backbone, TASKS["RTE"], tmp_path / name, 64, typos=share)
+        for name, share in (("clean", 0.0), ("typos", 1.0))
+    )
+    assert read_back(clean, backbone, "train") == read_back(typos, backbone, "train")
+    (before, labels), (after, same) = (read_back(prepared, backbone, "valid") for prepared in (clean, typos))
+    assert labels == same and before != after
+    again = prepare(tmp_path / "data", backbone, TASKS["RTE"], tmp_path / "again", 64, typos=1.0)
+    assert read_back(again, backbone, "valid") == (after, same)
+
+
+def test_a_share_that_is_none_is_refused(bert, tmp_path, capsys):
+    line = ["prepare", "--data", tmp_path, "--backbone", bert, "--out", tmp_path / "out", "--typos", "1.5"]
+    assert main([str(part) for part in line]) == 1
+    assert "--typos 1.5: give a share" in capsys.readouterr().err
