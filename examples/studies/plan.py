@@ -1,0 +1,87 @@
+"""The studies: which runs they are made of, and the search that every method gets.
+
+A cell is a task with a number of training rows and a share of wrong labels. In each cell
+
+    1. pilot seeds search, on rows of the training set that are not trained on: ρ of SAM and δ-SAM in `RHOS`, then δ-SAM's β in
+       `BETAS` at its best ρ; of LoRA the learning rate, then BAR's α₀ in `ALPHAS`
+    2. fresh seeds train each method with what was chosen, and are scored on the development set, which has chosen nothing
+"""
+
+from typing import Dict, List, NamedTuple, Tuple
+
+RHOS = "optimizer.sam_rho=0.005,0.01,0.02,0.05,0.1"
+BETAS = "optimizer.dsam_beta=1,3,10"
+ALPHAS = "optimizer.bar_alpha=0.2,0.5,1"
+LEARNING_RATES = "optimization.lr=2e-4,5e-4,1e-3,2e-3"
+# A method -> its searches, one after the other.
+SEARCHES: Dict[str, Tuple[str, ...]] = {
+    "base": (),
+    "sam": (RHOS,),
+    "dsam": (RHOS, BETAS),
+    "lora": (LEARNING_RATES,),
+    "lora-sam": (RHOS,),
+    "lora-obar": (ALPHAS,),
+    "lora-nbar": (ALPHAS,),
+}
+PILOT_SEEDS = (101, 102)
+SEEDS = tuple(range(1, 9))
+SELECTION_ROWS = 500
+EPOCHS = 4
+BATCH = 32  # of the settings
+
+
+class Cell(NamedTuple):
+    """Where methods are compared.
+
+    Attributes:
+        rows: of the training set.
+        noise: the share of them whose label is wrong.
+        noisy_selection: whether the rows that choose the epoch have wrong labels, too.
+    """
+
+    task: str
+    rows: int
+    noise: float = 0.0
+    noisy_selection: bool = False
+
+    @property
+    def name(self) -> str:
+        noise = f"-noise{self.noise:g}" if self.noise else ""
+        return f"{self.task}-{self.rows}{noise}" + ("-noisy-selection" if self.noisy_selection else "")
+
+    @property
+    def flags(self) -> List[str]:
+        """Of ``python -m sharp_plugins.glue run``."""
+        updates = EPOCHS * -(-self.rows // BATCH)
+        flags = ["--tasks", self.task, "--train-rows", str(self.rows), "--selection-rows", str(SELECTION_ROWS)]
+        flags += ["--label-noise", f"{self.noise:g}"] if self.noise else []
+        flags += ["--selection-noise"] if self.noisy_selection else []
+        warmup = max(1, round(0.06 * updates))  # the settings' share
+        return [*flags, "--set", f"optimization.max_update={updates}", "--set", f"lr_scheduler.warmup_updates={warmup}"]
+
+
+class Study(NamedTuple):
+    """Cells, and what is compared in them; the first method is the baseline."""
+
+    title: str
+    cells: Tuple[Cell, ...]
+    methods: Tuple[str, ...]
+
+
+STUDIES = {
+    "few": Study(
+        "Few examples",
+        tuple(Cell(task, rows) for rows in (300, 1000) for task in ("SST-2", "MRPC", "CoLA")),
+        ("base", "sam", "dsam"),
+    ),
+    "few-lora": Study(
+        "Few examples, LoRA",
+        tuple(Cell(task, 1000) for task in ("SST-2", "MRPC", "CoLA")),
+        ("lora", "lora-sam", "lora-obar", "lora-nbar"),
+    ),
+    "noise": Study(
+        "Wrong labels",
+        tuple(Cell(task, 1000, noise, noisy) for task in ("SST-2", "MRPC") for noise in (0.2, 0.4) for noisy in (False, True)),
+        ("base", "sam", "dsam"),
+    ),
+}

@@ -1,0 +1,170 @@
+"""The tables, the figure and the numbers of a study, of all runs that are finished.
+
+    python examples/studies/report.py few --out runs/studies --to examples/studies
+
+writes few.csv (each fresh run), few.md (means, gains over the baseline with intervals and tests, what was chosen) and few.png.
+"""
+
+import argparse
+import csv
+import sys
+from pathlib import Path
+from typing import Dict, List, NamedTuple, Optional, Sequence
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parents[1])]
+
+from plan import PILOT_SEEDS, SEARCHES, SELECTION_ROWS, STUDIES, Cell, Study
+from study import place, selected
+
+from sharp_plugins.files.writing import replacing, write_text
+from sharp_plugins.files.yaml import read_yaml
+from sharp_plugins.glue.tasks import LABELS, TASKS
+from sharp_plugins.runs.record import Result
+from sharp_plugins.runs.statistics import Comparison, compare, correct, least_p, summarize
+from sharp_plugins.runs.store import load_results
+
+COLUMNS = ("task", "rows", "noise", "noisy_selection", "method", "settings", "seed", "metric", "value", "selection", "minutes")
+
+
+class Line(NamedTuple):
+    """A method in a cell.
+
+    Attributes:
+        chosen: by the pilots, as --set has them.
+        results: by seed.
+    """
+
+    cell: Cell
+    method: str
+    chosen: List[str]
+    results: Dict[int, Result]
+
+    @property
+    def values(self) -> Dict[int, float]:
+        return {seed: selected(result, "dev") for seed, result in self.results.items()}
+
+
+def collect(study: Study, out: Path) -> List[Line]:
+    """Cells by methods, as far as there are finished runs."""
+    lines = []
+    for cell in study.cells:
+        for method in study.methods:
+            results = load_results(place(out, cell, method, "final"), "glue")
+            if results:
+                own = {result.record.seed: result for result in results}
+                lines.append(Line(cell, method, settings_of(place(out, cell, method, "final"), method), own))
+    return lines
+
+
+def settings_of(final: Path, method: str) -> List[str]:
+    """What the pilots chose, as a run's own config has it."""
+    names = [search.split("=")[0] for search in (*SEARCHES["lora"] * method.startswith("lora-"), *SEARCHES[method])]
+    config = read_yaml(next(final.glob("*/*/**/run.yaml")))
+
+    def value(name: str):
+        part, key = name.split(".")
+        found = config[part][key]
+        return found[0] if isinstance(found, list) else found
+
+    return [f"{name}={value(name):g}" for name in names]
+
+
+def comparisons(lines: Sequence[Line], study: Study) -> List[Optional[Comparison]]:
+    """Of each line with its cell's baseline, corrected for all of the study (Holm)."""
+    baseline = {line.cell: line.values for line in lines if line.method == study.methods[0]}
+    is_other = [line.method != study.methods[0] and line.cell in baseline for line in lines]
+    return correct([compare(line.values, baseline[line.cell]) if other else None for line, other in zip(lines, is_other)])
+
+
+def table(lines: Sequence[Line], found: Sequence[Optional[Comparison]], study: Study) -> str:
+    head = ["task", "rows", "method", "seeds", "mean ± std", f"gain over {study.methods[0]} (95 % interval)", "better in"]
+    head += ["p", "p, corrected", "chosen", "minutes"]
+    rows = [head, ["---"] * len(head)]
+    for line, comparison in zip(lines, found):
+        of, cell = summarize(list(line.values.values())), line.cell
+        noise = f", {100 * cell.noise:g} % wrong" if cell.noise else ""
+        noise += ", also where the epoch is chosen" if cell.noisy_selection else ""
+        minutes = sum(result.minutes for result in line.results.values()) / len(line.results)
+        cells = [f"{cell.task}, {LABELS[TASKS[cell.task].selected]}", f"{cell.rows}{noise}", line.method, str(of.runs)]
+        cells.append(f"{of.mean:.2f}" + ("" if of.std is None else f" ± {of.std:.2f}"))
+        if comparison is None:
+            cells += [""] * 4
+        else:
+            low_high = "" if comparison.interval is None else " ({:+.2f} to {:+.2f})".format(*comparison.interval)
+            cells += [f"{comparison.difference:+.2f}{low_high}", f"{comparison.better} of {comparison.pairs}"]
+            cells += ["" if p is None else f"{p:.3f}" for p in (comparison.p, comparison.corrected)]
+        chosen = ", ".join(setting.split(".", 1)[1].replace("_", " ") for setting in line.chosen)
+        rows.append([*cells, chosen, f"{minutes:.1f}"])
+    most = max((comparison.pairs for comparison in found if comparison), default=0)
+    note = (
+        f"Values are of the development set, in percent, at the epoch that {SELECTION_ROWS} other rows of the training set choose. "
+    )
+    note += f"The searches are of seeds {' and '.join(map(str, PILOT_SEEDS))}, which are not among these. p is of the paired "
+    note += "sign-flip test" + (f", at least {least_p(most):.3g} of {most} seeds" if most else "")
+    note += "; Holm's correction is for all rows of the table."
+    return "\n".join([note, "", *("| " + " | ".join(row) + " |" for row in rows)])
+
+
+def write_runs(lines: Sequence[Line], path: Path) -> None:
+    with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        for line in lines:
+            cell, metric = line.cell, TASKS[line.cell.task].selected
+            for seed, result in sorted(line.results.items()):
+                where = [cell.task, cell.rows, f"{cell.noise:g}", int(cell.noisy_selection), line.method, " ".join(line.chosen)]
+                scores = [f"{selected(result, split):.4f}" for split in ("dev", "valid")]
+                writer.writerow([*where, seed, metric, *scores, f"{result.minutes:.2f}"])
+
+
+def draw(lines: Sequence[Line], found: Sequence[Optional[Comparison]], study: Study, path: Path) -> None:
+    """The gain over the baseline with its interval, by cell and method."""
+    import matplotlib
+
+    matplotlib.use("Agg")  # no display is needed
+    from matplotlib import pyplot
+
+    cells, methods = list(dict.fromkeys(line.cell for line in lines)), study.methods[1:]
+    figure, axis = pyplot.subplots(figsize=(6.5, 1.0 + 0.22 * len(cells) * (1 + len(methods))))
+    for number, method in enumerate(methods):
+        own = [(line.cell, one) for line, one in zip(lines, found) if line.method == method and one is not None]
+        heights = [cells.index(cell) + (number + 0.5) / len(methods) * 0.7 - 0.35 for cell, _ in own]
+        gains = [one.difference for _, one in own]
+        errors = [0 if one.interval is None else one.interval[1] - one.difference for _, one in own]
+        axis.errorbar(gains, heights, xerr=errors, fmt="o", capsize=3, label=method)
+    axis.axvline(0, color="black", linewidth=0.8)
+    axis.set_yticks(range(len(cells)), [cell.name for cell in cells])
+    axis.invert_yaxis()
+    axis.set(xlabel=f"gain over {study.methods[0]}, points, with its 95 % interval", title=study.title)
+    axis.grid(axis="x", alpha=0.3)
+    axis.legend()
+    figure.tight_layout()
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=150, format="png")
+    pyplot.close(figure)
+
+
+def main(argv: Sequence[str] = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("study", choices=STUDIES)
+    parser.add_argument("--out", type=Path, default=Path("runs/studies"), metavar="OUT", help="of study.py (default: %(default)s)")
+    parser.add_argument("--to", type=Path, default=HERE, metavar="DIR", help="where the files go (default: beside this script)")
+    args = parser.parse_args(argv)
+    study = STUDIES[args.study]
+    lines = collect(study, args.out)
+    if not lines:
+        print(f"error: --out {args.out}: no finished run of {args.study}; study.py trains them", file=sys.stderr)
+        return 1
+    found = comparisons(lines, study)
+    args.to.mkdir(parents=True, exist_ok=True)
+    write_runs(lines, args.to / f"{args.study}.csv")
+    text = table(lines, found, study)
+    write_text(args.to / f"{args.study}.md", f"## {study.title}\n\n{text}\n")
+    draw(lines, found, study, args.to / f"{args.study}.png")
+    print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+"""When do the methods help? Run a study: search with pilot seeds, then train with fresh ones.
+
+    python examples/studies/study.py few --backbone backbones/minilm --data GLUE --out runs/studies --cpu --jobs 2
+
+The studies and the search are in plan.py. Called again it goes on where it stopped; Ctrl-C and a time limit lose no finished
+run. `report.py` writes the tables and the figure, also of what is there so far.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Dict, List, Sequence
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parents[1])]
+os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE.parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+from plan import PILOT_SEEDS, SEARCHES, SEEDS, STUDIES, Cell, Study
+
+from sharp_plugins.glue.tasks import TASKS
+from sharp_plugins.runs.record import Result
+from sharp_plugins.runs.store import load_results
+
+
+def main(argv: Sequence[str] = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("study", choices=STUDIES)
+    parser.add_argument("--backbone", required=True, metavar="DIR", help="what `python -m sharp_plugins.convert` wrote of MiniLM")
+    parser.add_argument("--data", required=True, metavar="DIR", help="directory with GLUE's files")
+    parser.add_argument("--out", type=Path, default=Path("runs/studies"), metavar="OUT", help="default: %(default)s")
+    parser.add_argument("--cells", nargs="+", metavar="NAME", help="only these, such as SST-2-300 (default: all)")
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS), metavar="N", help="fresh ones (default: 1 to 8)")
+    parser.add_argument("--jobs", default="1", metavar="N", help="runs side by side (default: 1)")
+    parser.add_argument("--cpu", action="store_true", help="train on the CPU (default: where there is no GPU)")
+    args = parser.parse_args(argv)
+    if set(args.seeds) & set(PILOT_SEEDS):
+        parser.error(f"--seeds: {', '.join(map(str, PILOT_SEEDS))} are the pilot seeds, which choose and are not used again")
+    study = STUDIES[args.study]
+    names = [cell.name for cell in study.cells]
+    unknown = sorted(set(args.cells or ()) - set(names))
+    if unknown:
+        parser.error(f"--cells {' '.join(unknown)}: there are {', '.join(names)}")
+    for cell in study.cells:
+        if not args.cells or cell.name in args.cells:
+            run_cell(args, study, cell)
+    return 0
+
+
+def run_cell(args, study: Study, cell: Cell) -> None:
+    """Search and train in one cell. Each search has a directory of its own, and so has what it found."""
+    chosen: Dict[str, List[str]] = {}
+    for method in study.methods:
+        # LoRA's methods have the learning rate that was chosen for LoRA.
+        settings = list(chosen["lora"]) if method.startswith("lora-") else []
+        for number, search in enumerate(SEARCHES[method], 1):
+            pilot = place(args.out, cell, method, f"pilot{number}")
+            call(args, cell, pilot, method, PILOT_SEEDS, settings, ["--sweep", search])
+            settings.append(best(pilot, search))
+            print(f"{cell.name}, {method}: {settings[-1]} is chosen", flush=True)
+        chosen[method] = settings
+        call(args, cell, place(args.out, cell, method, "final"), method, args.seeds, settings)
+
+
+def place(out: Path, cell: Cell, method: str, what: str) -> Path:
+    return out / cell.name / method / what
+
+
+def call(args, cell: Cell, out: Path, method: str, seeds: Sequence[int], settings: Sequence[str], more: Sequence[str] = ()) -> None:
+    line = [sys.executable, "-m", "sharp_plugins.glue", "run", "--backbone", args.backbone, "--data", args.data, "--out", str(out)]
+    line += ["--methods", method, "--seeds", *map(str, seeds), "--jobs", args.jobs, *cell.flags, *more]
+    line += [word for setting in settings for word in ("--set", setting)]
+    line += ["--cpu"] if args.cpu else []
+    done = subprocess.run(line)
+    if done.returncode:
+        sys.exit(f"error: ended with {done.returncode}: {' '.join(line)}")
+
+
+def best(pilot: Path, search: str) -> str:
+    """The value with the best mean over the pilot seeds on the rows that choose; of equal ones the first, as --sweep has it."""
+    name, values = search.split("=")
+    results = load_results(pilot, "glue")
+
+    def mean(value: str) -> float:
+        own = [result for result in results if float(result.record.axes[name]) == float(value)]
+        if sorted(result.record.seed for result in own) != sorted(PILOT_SEEDS):
+            sys.exit(f"error: {pilot}: not all runs with {name}={value} are finished")
+        return sum(selected(result, "valid") for result in own) / len(own)
+
+    return f"{name}={max(values.split(','), key=mean)}"
+
+
+def selected(result: Result, split: str) -> float:
+    """The task's main metric in percent: on "valid", which chooses, or "dev", which is reported."""
+    return result.metrics[split][TASKS[result.record.task].selected]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

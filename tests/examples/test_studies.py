@@ -1,0 +1,155 @@
+"""The studies of examples/studies with an engine that makes up its scores: what is searched, what is trained, and the tables."""
+
+import csv
+import importlib
+import json
+import statistics
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import yaml
+from scipy import stats
+
+from sharp_plugins.runs.record import Record, Result
+from sharp_plugins.runs.store import RECORD, RESULT, directory_of
+
+STUDIES = Path(__file__).resolve().parents[2] / "examples" / "studies"
+RHO, BETA = "optimizer.sam_rho", "optimizer.dsam_beta"
+
+
+@pytest.fixture
+def scripts(monkeypatch):
+    """The scripts by name, and the calls of the engine."""
+    monkeypatch.syspath_prepend(str(STUDIES))
+    found = SimpleNamespace(**{name: importlib.import_module(name) for name in ("plan", "study", "report")}, calls=[])
+    found.score = lambda method, settings, seed: 70.0
+
+    def engine(line):
+        found.calls.append(line)
+        words = {flag: [] for flag in ("--set", "--sweep", "--seeds", "--methods", "--out", "--tasks", "--train-rows")}
+        flag = None
+        for word in line:
+            if word.startswith("--"):
+                flag = word
+            elif flag in words:
+                words[flag].append(word)
+        fixed = dict(setting.split("=") for setting in words["--set"])
+        name, _, values = (words["--sweep"] or ["=one"])[0].partition("=")
+        for value in values.split(","):
+            for seed in map(int, words["--seeds"]):
+                settings = {**fixed, **({name: value} if name else {})}
+                axes = {"train-rows": int(words["--train-rows"][0]), **({name: float(value)} if name else {})}
+                record = Record("glue", words["--tasks"][0], words["--methods"][0], seed, axes)
+                save(Path(words["--out"][0]), record, settings, found.score(record.method, settings, seed))
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(found.study.subprocess, "run", engine)
+    return found
+
+
+def save(out, record, settings, score):
+    directory = directory_of(out, record)
+    directory.mkdir(parents=True, exist_ok=True)
+    metric = {"CoLA": "mcc"}.get(record.task, "accuracy")
+    metrics = {"valid": {metric: score + 1}, "dev": {metric: score}}
+    result = Result(record, metrics, 0.5, 40, 20, None, [], {})
+    (directory / RECORD).write_text(json.dumps(record._asdict()))
+    (directory / RESULT).write_text(json.dumps({**result._asdict(), "record": record._asdict(), "checkpoints": "deleted"}))
+    config = {}
+    for name, value in settings.items():
+        part, key = name.split(".")
+        config.setdefault(part, {})[key] = float(value)
+    (directory / "run.yaml").write_text(yaml.safe_dump(config))
+
+
+def flags(line, flag):
+    return [line[place + 1] for place, word in enumerate(line[:-1]) if word == flag]
+
+
+def run(scripts, tmp_path, name, *more):
+    line = [name, "--backbone", "B", "--data", "D", "--out", str(tmp_path), *more]
+    return scripts.study.main(line)
+
+
+def test_pilots_choose_and_fresh_seeds_are_trained_with_what_they_chose(scripts, tmp_path):
+    best = {"sam": {RHO: "0.02"}, "dsam": {RHO: "0.05", BETA: "10"}}
+
+    def score(method, settings, seed):
+        return 60.0 + sum(settings.get(name) == value for name, value in best.get(method, {}).items())
+
+    scripts.score = score
+    assert run(scripts, tmp_path, "few", "--cells", "SST-2-300", "--seeds", "1", "2", "3") == 0
+    steps = [
+        (flags(line, "--methods"), flags(line, "--sweep"), [one for one in flags(line, "--set") if "sam" in one])
+        for line in scripts.calls
+    ]
+    rhos, betas = scripts.plan.RHOS, scripts.plan.BETAS
+    assert steps == [
+        (["base"], [], []),
+        (["sam"], [rhos], []),
+        (["sam"], [], [f"{RHO}=0.02"]),
+        (["dsam"], [rhos], []),
+        (["dsam"], [betas], [f"{RHO}=0.05"]),
+        (["dsam"], [], [f"{RHO}=0.05", f"{BETA}=10"]),
+    ]
+    seeds = [line[line.index("--seeds") + 1 : line.index("--jobs")] for line in scripts.calls]
+    assert seeds == [["1", "2", "3"], ["101", "102"], ["1", "2", "3"], ["101", "102"], ["101", "102"], ["1", "2", "3"]]
+    # 4 epochs of 300 rows by 32, and 500 other rows choose.
+    assert all("optimization.max_update=40" in line and flags(line, "--selection-rows") == ["500"] for line in scripts.calls)
+
+
+def test_loras_methods_have_the_learning_rate_that_was_chosen_for_lora(scripts, tmp_path):
+    scripts.score = lambda method, settings, seed: 60.0 + (settings.get("optimization.lr") == "5e-4")
+    assert run(scripts, tmp_path, "few-lora", "--cells", "CoLA-1000", "--seeds", "1") == 0
+    assert all("optimization.lr=5e-4" in line for line in scripts.calls[1:])
+    assert [flags(line, "--methods")[0] for line in scripts.calls] == [
+        "lora",
+        "lora",
+        *["lora-sam"] * 2,
+        *["lora-obar"] * 2,
+        *["lora-nbar"] * 2,
+    ]
+
+
+def test_the_tables_are_of_the_fresh_seeds(scripts, tmp_path, capsys):
+    gains = {1: 1.0, 2: 2.5, 3: -0.5, 4: 1.5}
+
+    def score(method, settings, seed):
+        return 60.0 + seed + (gains.get(seed, 9) if method == "sam" else 0.0)
+
+    scripts.score = score
+    assert run(scripts, tmp_path / "out", "few", "--cells", "SST-2-300", "MRPC-300", "--seeds", "1", "2", "3", "4") == 0
+    capsys.readouterr()
+    assert scripts.report.main(["few", "--out", str(tmp_path / "out"), "--to", str(tmp_path / "to")]) == 0
+    text = capsys.readouterr().out
+    low, high = stats.t.interval(0.95, 3, loc=statistics.fmean(gains.values()), scale=stats.sem(list(gains.values())))
+    [line] = [line for line in text.splitlines() if "SST-2" in line and "| sam |" in line]
+    assert (
+        f"+{statistics.fmean(gains.values()):.2f} ({low:+.2f} to {high:+.2f})" in line
+        and "3 of 4" in line
+        and "sam rho=0.005" in line
+    )
+    with open(tmp_path / "to" / "few.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 * 3 * 4 and {row["seed"] for row in rows} == {"1", "2", "3", "4"}
+    assert float(rows[0]["selection"]) == float(rows[0]["value"]) + 1
+    assert (tmp_path / "to" / "few.png").stat().st_size > 5000
+    assert (tmp_path / "to" / "few.md").read_text().startswith("## Few examples")
+
+
+def test_pilot_seeds_are_not_used_again(scripts, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        run(scripts, tmp_path, "few", "--seeds", "1", "101")
+    assert "the pilot seeds, which choose" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        run(scripts, tmp_path, "few", "--cells", "RTE-5")
+    assert "--cells RTE-5: there are SST-2-300" in capsys.readouterr().err and not scripts.calls
+    assert scripts.report.main(["few", "--out", str(tmp_path)]) == 1
+    assert "no finished run of few" in capsys.readouterr().err
+
+
+def test_a_run_that_failed_ends_the_study(scripts, tmp_path, monkeypatch):
+    monkeypatch.setattr(scripts.study.subprocess, "run", lambda line: SimpleNamespace(returncode=1))
+    with pytest.raises(SystemExit, match="ended with 1: .*--methods base"):
+        run(scripts, tmp_path, "few")
