@@ -1,0 +1,107 @@
+"""How long an update of each method takes on real data: of runs that the engine has made, such as WebNLG's.
+
+    python -m sharp_plugins.webnlg run --backbone OUT --data DATA --out runs/w --methods lora lora-sam ft ...   # GLUE too
+    python examples/benchmarks/run_steps.py runs/w/data-to-text/*/seed1 --rounds 6
+
+Each directory's run.yaml makes a fairseq trainer; all take the same batches in turns, in one process. The weights are those of the
+start. The first directory is what the others are compared with; a run that was only begun will do.
+"""
+
+import argparse
+import itertools
+import statistics
+import sys
+from pathlib import Path
+from typing import Dict, List
+
+sys.path[:0] = [str(Path(__file__).resolve().parent)]
+
+import machine
+
+machine.quiet()
+
+import measure
+import torch
+from fairseq import tasks
+from fairseq.dataclass.initialize import add_defaults, hydra_init
+from fairseq.trainer import Trainer
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+
+import sharp_plugins
+
+
+def arguments(given=None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="directories of runs, with run.yaml")
+    parser.add_argument("--rounds", type=int, default=6, help="batches, and turns of every method (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: torch's choice)")
+    parser.add_argument("--out", default="", help="append the tables to this file")
+    args = parser.parse_args(given)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    missing = [str(run) for run in args.runs if not (run / "run.yaml").is_file()]
+    if missing:
+        parser.error(f"no run.yaml in {', '.join(missing)}")
+    return args
+
+
+def trainer_of(run: Path) -> Trainer:
+    """As fairseq-hydra-train makes it, with new weights in the place of the backbone's."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(run.resolve()), version_base="1.1"):
+        cfg = compose("run")
+    add_defaults(cfg)
+    cfg = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True, enum_to_str=True))
+    cfg.common.tensorboard_logdir = None
+    task = tasks.setup_task(cfg.task)
+    trainer = Trainer(cfg, task, task.build_model(cfg.model), task.build_criterion(cfg.criterion))
+    task.load_dataset(cfg.dataset.train_subset)
+    return trainer
+
+
+def samples_of(trainer: Trainer, count: int) -> List[Dict]:
+    """The first batches of the first epoch."""
+    batches = trainer.get_train_iterator(epoch=1).next_epoch_itr(shuffle=True)
+    return list(itertools.islice(batches, count))
+
+
+def in_turns(trainers: Dict[str, Trainer], samples: List[Dict]) -> Dict[str, List[float]]:
+    """Seconds of each update of each method; entry i of all lists is of the same batch."""
+    names, seconds = list(trainers), {name: [] for name in trainers}
+    for trainer in trainers.values():  # memory is taken, kernels are chosen
+        trainer.begin_epoch(1)
+        trainer.train_step([samples[0]])
+    for turn, sample in enumerate(samples):
+        for index in measure.order(len(names), turn):
+            step = measure.stepper(trainers[names[index]], sample)
+            start = measure.CLOCKS["wall"]()
+            step()
+            seconds[names[index]].append(measure.CLOCKS["wall"]() - start)
+    return seconds
+
+
+def table(seconds: Dict[str, List[float]]) -> str:
+    first = next(iter(seconds.values()))
+    rows = []
+    for name, values in seconds.items():
+        ratio = machine.quartiles([own / other for own, other in zip(values, first)])
+        rows.append((name, f"{statistics.median(values):.2f}", ratio if values is not first else "1"))
+    return machine.table(("method", "median s", f"of {next(iter(seconds))}: median (quartiles)"), rows)
+
+
+def main(given=None) -> None:
+    args = arguments(given)
+    sharp_plugins.register()
+    hydra_init("run")
+    trainers = {(run.parent if run.name.startswith("seed") else run).name: trainer_of(run) for run in args.runs}
+    samples = samples_of(next(iter(trainers.values())), args.rounds)
+    tokens = statistics.fmean(float(sample["ntokens"]) for sample in samples)
+    device = "cuda" if next(iter(trainers.values())).cuda else "cpu"
+    title = f"Updates of {len(trainers)} methods, {tokens:.0f} target tokens each"
+    machine.report(title, table(in_turns(trainers, samples)), device, args.out)
+
+
+if __name__ == "__main__":
+    main()
