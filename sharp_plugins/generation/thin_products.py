@@ -10,7 +10,8 @@ and MKL seems to copy W into an order of its own first, which takes longer than 
 (fp32, one and two cores of a Xeon with AVX-512, widths 576 to 4096. For 1 to 3 rows and for many it does not matter.)
 
 In bf16, where the processor has it, torch gives oneDNN the product. There a product of the matrix with one vector takes 0.6 to 0.9
-times as long, and for 2 to 64 rows W xᵀ takes 0.4 to 0.9 times as long (two cores of a Xeon with AMX).
+times as long, and for 2 to 64 rows W xᵀ takes 0.4 to 0.9 times as long. A matrix as large as an output layer's is faster with
+eight equal rows than with one: 2.2 ms in place of 3.6 for 49152 x 576 (two cores of a Xeon with AMX).
 
 In all forms a number is the same sum, added up in another order.
 """
@@ -29,6 +30,7 @@ BY_BLOCKS = range(4, 13)  # rows for which it is the fastest
 BY_COLUMNS = range(13, 49)
 BY_COLUMNS_IN_BF16 = range(2, 65)
 BLOCK = 32  # outputs
+LARGE, AS_ROWS = 1 << 23, 8  # numbers of a weight that multiplies one vector in bf16 as so many equal rows
 SMALL = 1 << 19  # numbers of a weight for which blocks are not worth the calls
 
 
@@ -40,6 +42,8 @@ def thin_product(x: Tensor, weight: Tensor, bias: Optional[Tensor] = None) -> Te
             columns = x.reshape(rows, -1).t()
             out = torch.mm(weight, columns) if bias is None else torch.addmm(bias[:, None], weight, columns)
             return out.t().view(*x.shape[:-1], -1)
+        if x.dtype == torch.bfloat16 and rows == 1 and weight.numel() >= LARGE:
+            return thin_product(x.reshape(1, -1).expand(AS_ROWS, -1), weight, bias)[:1].view(*x.shape[:-1], -1)
         if x.dtype == torch.bfloat16 and rows == 1:
             out = torch.mv(weight, x.flatten()) if bias is None else torch.addmv(bias, weight, x.flatten())
             return out.view(*x.shape[:-1], -1)

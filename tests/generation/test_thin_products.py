@@ -21,8 +21,9 @@ def test_a_product_is_that_of_a_linear_layer(rows, bias, outputs, monkeypatch):
 
 
 @pytest.mark.parametrize("bias", [False, True], ids=["", "bias"])
-@pytest.mark.parametrize("rows", [1, 2, 64, 65])
-def test_a_product_in_bf16_is_the_rounded_one_of_fp32(rows, bias):
+@pytest.mark.parametrize("rows, large", [(1, 1 << 23), (1, 0), (2, 0), (64, 0), (65, 0)])
+def test_a_product_in_bf16_is_the_rounded_one_of_fp32(rows, large, bias, monkeypatch):
+    monkeypatch.setattr(thin_products, "LARGE", large)
     x, weight = torch.randn(rows, 1, 70).bfloat16(), torch.randn(131, 70).bfloat16()
     bias = torch.randn(131).bfloat16() if bias else None
     found = thin_products.thin_product(x, weight, bias)
@@ -52,6 +53,7 @@ def test_half_precision_is_left_to_torch_where_the_processor_has_none(dtype, is_
         (49, 1024, torch.float32, "linear"),
         (8, 512, torch.float32, "linear"),
         (1, 1024, torch.bfloat16, "vector"),
+        (1, 1 << 14, torch.bfloat16, "columns"),
         (2, 512, torch.bfloat16, "columns"),
         (64, 1024, torch.bfloat16, "columns"),
         (65, 1024, torch.bfloat16, "linear"),
