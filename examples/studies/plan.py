@@ -1,8 +1,8 @@
-"""The studies: which runs they are made of, and the search that every method gets.
+"""The studies: which runs they are made of, and what is searched for each method.
 
 A cell is a task with a number of training rows and a share of wrong labels. In each cell
 
-    1. pilot seeds search, on rows of the training set that are not trained on: ρ of SAM and δ-SAM in `RHOS`, then δ-SAM's β in
+    1. pilot seeds search, on rows of the training set that they do not train on: ρ of SAM and δ-SAM in `RHOS`, then δ-SAM's β in
        `BETAS` at its best ρ; of LoRA the learning rate, then BAR's α₀ in `ALPHAS`
     2. fresh seeds train each method with what was chosen, and are scored on the development set, which has chosen nothing
 """
@@ -27,7 +27,7 @@ PILOT_SEEDS = (101, 102)
 SEEDS = tuple(range(1, 9))
 SELECTION_ROWS = 500
 EPOCHS = 4
-BATCH = 32  # of the settings
+BATCH = {"SST-2": 32, "MRPC": 16, "CoLA": 16}  # of the settings for MiniLM
 
 
 class Cell(NamedTuple):
@@ -52,7 +52,7 @@ class Cell(NamedTuple):
     @property
     def flags(self) -> List[str]:
         """Of ``python -m sharp_plugins.glue run``."""
-        updates = EPOCHS * -(-self.rows // BATCH)
+        updates = EPOCHS * -(-self.rows // BATCH[self.task])
         flags = ["--tasks", self.task, "--train-rows", str(self.rows), "--selection-rows", str(SELECTION_ROWS)]
         flags += ["--label-noise", f"{self.noise:g}"] if self.noise else []
         flags += ["--selection-noise"] if self.noisy_selection else []

@@ -118,8 +118,9 @@ class Cloze(FairseqTask):
             )
         if not from_checkpoint:
             self.check_lengths(model)
-            if choice == "frozen" and wrapper_of(cfg) is None:
-                freeze_head(model)
+        if choice == "frozen" and wrapper_of(cfg) is None:  # of a checkpoint too, so that it tells which weights were trained
+            freeze_head(model)
+        if not from_checkpoint:
             counts = count(model)
             logger.info(
                 f"--train-lm-head {choice}: {counts.trained:,} of {counts.total:,} weights train, {counts.head:,} of them in the "

@@ -39,10 +39,11 @@ class ContrastiveConfig(FairseqDataclass):
         default=0.04, metadata={"help": "τ, what cosines are divided by (default: Mirror-BERT's code)"}
     )
     length_groups: int = field(
-        default=8,
+        default=0,
         metadata={
             "help": "encode texts of like length together, in so many groups, each padded to its own longest; the padding changes "
-            "nothing, and costs time. 1: all together; always 1 with --pooling mean-padded, which counts padding in (default: ours)"
+            "nothing, and costs time. 1: all together; always 1 with --pooling mean-padded, which counts padding in (default: 8 on "
+            "a CPU, measured; else 1)"
         },
     )
     encode_rows: int = field(
@@ -95,8 +96,8 @@ class Contrastive(FairseqCriterion):
         check_flag("--contrastive-temperature", cfg.contrastive_temperature, above=0)
         if cfg.encode_rows < 0:
             raise ValueError(f"--encode-rows must be 0 or larger, and is {cfg.encode_rows}")
-        if cfg.length_groups < 1:
-            raise ValueError(f"--length-groups must be 1 or larger, and is {cfg.length_groups}")
+        if cfg.length_groups < 0:
+            raise ValueError(f"--length-groups must be 0 (chosen by the device) or larger, and is {cfg.length_groups}")
         if not hasattr(task, "pooling"):
             raise ValueError(
                 f"--criterion {type(self).__name__} compares the vectors of pairs, which --task "
@@ -161,12 +162,13 @@ class Contrastive(FairseqCriterion):
                 return sentence_vectors(model, tokens, self.pad, self.pooling)
 
         tokens, order = sample["net_input"]["src_tokens"], sample["by_length"]
-        parts = self.parts(sample["lengths"], tokens.size(1))
+        groups = self.cfg.length_groups or (8 if tokens.device.type == "cpu" else 1)
+        parts = self.parts(sample["lengths"], tokens.size(1), groups)
         if len(parts) == 1:
             return encode(tokens, noise)
         # With --encode-rows masks are drawn again from the same state in the backward pass, and the noise is given: it sees what
         # this pass sees.
-        again = self.cfg.encode_rows and torch.is_grad_enabled()
+        again = 0 < self.cfg.encode_rows < len(tokens) and torch.is_grad_enabled()
         run = partial(checkpoint, encode, use_reentrant=False) if again else encode
         vectors, first = [], 0
         for rows, width in parts:
@@ -175,14 +177,15 @@ class Contrastive(FairseqCriterion):
             first += rows
         return torch.cat(vectors)[order.argsort()]
 
-    def parts(self, lengths: Sequence[int], width: int) -> List[Tuple[int, int]]:
+    def parts(self, lengths: Sequence[int], width: int, groups: int) -> List[Tuple[int, int]]:
         """What is encoded at a time: how many texts, and to how many symbols they are padded.
 
         Args:
             lengths: of all texts, the shortest first.
             width: of the longest.
+            groups: of like length.
         """
-        rows = math.ceil(len(lengths) / (1 if self.pooling == "mean-padded" else self.cfg.length_groups))
+        rows = math.ceil(len(lengths) / (1 if self.pooling == "mean-padded" else groups))
         rows = min(rows, self.cfg.encode_rows or rows)
         parts = [lengths[first : first + rows] for first in range(0, len(lengths), rows)]
         return [(len(part), width if self.pooling == "mean-padded" else part[-1]) for part in parts]

@@ -65,7 +65,7 @@ def norm(tensors: Tensors) -> float:
     return float(torch.stack(torch._foreach_norm([tensor.float() for tensor in tensors])).norm())
 
 
-def top_eigenvalue(product: Product, like: Tensors, steps: int = 20, tolerance: float = 0.01, seed: int = 1) -> Eigenvalue:
+def top_eigenvalue(product: Product, like: Tensors, steps: int = 20, tolerance: float = 1e-3, seed: int = 1) -> Eigenvalue:
     """The largest eigenvalue of a symmetric matrix, by power iteration (Yao et al. 2020, "PyHessian").
 
     Power iteration finds the eigenvalue of the largest magnitude. Where that is negative, it goes on with the matrix moved up by
@@ -74,7 +74,7 @@ def top_eigenvalue(product: Product, like: Tensors, steps: int = 20, tolerance: 
     Args:
         product: v to H v.
         like: tensors of v's shapes.
-        steps: products at most, in each of the two.
+        steps: products at most, and once more so many where λ is negative at first.
         tolerance: it stops where λ changes by less than this share.
 
     Returns:

@@ -104,7 +104,7 @@ def _is_served(layer: nn.Linear) -> bool:
 @functools.cache
 def has_bf16() -> bool:
     """Whether oneDNN multiplies in bf16 here. Elsewhere torch's own products do, which were not measured."""
-    return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def _forward(layer: nn.Linear) -> Callable[[Tensor], Tensor]:

@@ -69,7 +69,7 @@ def main(argv=None) -> int:
     command.add_argument("--tasks", nargs="+", default=list(TASKS), metavar="TASK", help=words)
     add_data_arguments(command)
     command.add_argument("--out", metavar="OUT", type=Path, required=True, help="each task's go to OUT/TASK")
-    words = "give this share of the words a typing error, in all sets but the training set, to evaluate on (default: none)"
+    words = "give this share of the words of four letters or more a typing error, in all sets but the training set (default: none)"
     command.add_argument("--typos", metavar="P", type=float, default=0.0, help=words)
 
     words = "Print GLUE's metrics of a fine-tuned checkpoint, on every set that has labels but the training set."

@@ -6,13 +6,14 @@ OUT/TASK/METHOD/seedN     one run each; with --submission the test sets' predict
 """
 
 from itertools import product
+from math import ceil
 from pathlib import Path
 from typing import Dict, Optional, Sequence, Tuple
 
 from sharp_plugins.glue.arguments import add_data_arguments, add_sample_arguments, check_sample
 from sharp_plugins.glue.download import download
 from sharp_plugins.glue.reader import is_stand_in
-from sharp_plugins.glue.sample import Sample
+from sharp_plugins.glue.sample import VERSION, Sample
 from sharp_plugins.glue.tasks import LABELS, REPORTED, TASKS, Task
 from sharp_plugins.runs.benchmark import SCORES, Benchmark
 from sharp_plugins.runs.checkpoints import BEST
@@ -26,6 +27,7 @@ from sharp_plugins.runs.store import Run, name_of
 CONFIGS = Path(__file__).parent / "configs"
 SUBMISSION = "submission"
 ROWS, NOISE = "train-rows", "label-noise"  # axes
+DRAWN = "drawn rows (--selection-rows, --selection-noise, --data-seed)"
 GLUE_NEEDS = (*NEEDED, "dataset.batch_size", "optimization.max_update", "checkpoint.best_checkpoint_metric")
 
 
@@ -64,7 +66,9 @@ class Glue(Benchmark):
                 download(TASKS[task], args.data)
 
     def axes(self):
-        given = {ROWS: self.args.train_rows, NOISE: self.args.label_noise}
+        rows, noise = self.args.train_rows, self.args.label_noise
+        # So that --train-rows 300 and --train-rows 300 --label-noise 0 are one run.
+        given = {ROWS: rows, NOISE: noise or [0.0]} if rows else {NOISE: noise}
         return {name: values for name, values in given.items() if values}
 
     # ---- data
@@ -75,8 +79,11 @@ class Glue(Benchmark):
         args = self.args
         chosen_by = [args.selection_rows, args.selection_noise, args.data_seed]
         # None in the runs of calls without these flags.
-        shared = {"backbone": self.backbone.checksums, "drawn rows": None if chosen_by == [0, False, None] else chosen_by}
+        shared = {"backbone": self.backbone.checksums, DRAWN: None if chosen_by == [0, False, None] else chosen_by}
         return shared if task is None else {**shared, "data": source_of(*self._how(TASKS[task]))}
+
+    def made_of_run(self, record: Record) -> Dict:
+        return {} if self.sample(record) is None else {"sampler": VERSION}
 
     def prepare(self, task: str) -> str:
         axes, said = self.axes(), []
@@ -133,7 +140,8 @@ class Glue(Benchmark):
         """As many passes over a sample of the training set as the settings make over the published one (ours)."""
         prepared = self.prepared(record)
         if "train" in prepared.stand_ins or self.sample(record) is not None:
-            share = prepared.rows["train"] / TASKS[record.task].splits["train"].rows
+            batch = config.get("dataset", {}).get("batch_size") or 1
+            share = ceil(prepared.rows["train"] / batch) / ceil(TASKS[record.task].splits["train"].rows / batch)
             for part, name in (("optimization", "max_update"), ("lr_scheduler", "warmup_updates")):
                 if name in config.get(part, {}):
                     config[part][name] = max(1, round(config[part][name] * share))
@@ -177,7 +185,8 @@ class Glue(Benchmark):
         return measures + mismatched if "valid1" in TASKS[task].splits else measures
 
     def selection(self, task: str) -> Measure:
-        return Measure("valid", TASKS[task].selected, LABELS[TASKS[task].selected])
+        drawn = "other rows of the training set" if self.has_selection_rows else ""
+        return Measure("valid", TASKS[task].selected, LABELS[TASKS[task].selected], chosen_on=drawn)
 
     def about(self, results: Sequence[Result]) -> str:
         runs = f"{self.args.out}/TASK/METHOD/seedN/run.yaml"
@@ -187,7 +196,10 @@ class Glue(Benchmark):
             which = (
                 f"The epoch is chosen on {self.args.selection_rows} other rows of the training set{wrong}, and of equal ones the "
             )
-            which += "last; values are of the development set, which chooses nothing."
+            which += (
+                "last; values are of the development set, which chooses nothing. The tables of equal updates and of equal time "
+            )
+            which += "are of those rows."
         return f"Backbone: {self.args.backbone.name}. Runs and settings: {runs}. {which}"
 
     def remarks(self, results: Sequence[Result]) -> Sequence[str]:

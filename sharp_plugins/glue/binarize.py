@@ -72,6 +72,10 @@ def prepare(
         source["sample"] = {**sample._asdict(), "version": sampling.VERSION}
     if typos:
         source["typos"] = typos
+    before = prepared.read_stamp(Path(out), SPLITS)
+    if before and before["source"].get("typos", 0) != typos:
+        has = "with typing errors" if before["source"].get("typos") else "without typing errors"
+        raise ValueError(f"{out}: holds the sets {has}, which would be replaced (--typos); choose another --out")
 
     def write(directory: Path) -> Dict:
         return _write(directory, paths, backbone, task, max_positions, skip_malformed, sample, typos)
@@ -179,8 +183,8 @@ def _sampled(parts: Dict[str, _Part], task: Task, sample: Sample, file: Path) ->
     if drawn.selection:
         found["valid"] = _Part([relabelled[number] for number in drawn.selection], path, "train")
     for split, part in parts.items():
-        if split != "train":
-            found[REPORTED.get(split, split) if drawn.selection else split] = part
+        if split in REPORTED:  # not the test sets, which are large, and would be written for each sample
+            found[REPORTED[split] if drawn.selection else split] = part
     return found
 
 

@@ -18,12 +18,17 @@ def run_sharpness(args) -> None:
     if args.plot:
         import matplotlib  # noqa: F401  # before anything is measured
 
+        if args.plot.suffix not in (".png", ".pdf", ".svg"):
+            raise ValueError(f"--plot {args.plot}: the name should end in .png, .pdf or .svg")
+
     def tell(line: str) -> None:
         print(line, flush=True)
 
     try:
         land = Landscape(args.checkpoint, args.data, args.split, args.rows, args.device, args.batch_size)
         found = sharpness.measure(land, choices, tell)
+        if args.json:
+            sharpness.write(found, choices, args.json)
         if args.plot:
             found["curves"] = sharpness.curves(land, 2 * max(args.radii), args.seed)
             sharpness.draw(found["curves"], args.plot, f"{args.checkpoint.name}, {args.split}")
@@ -54,7 +59,8 @@ def main(argv=None) -> int:
     words = "norms of random perturbations, as shares of each tensor's own norm (default: 0.01 0.02 0.05 0.1)"
     command.add_argument("--shares", type=float, nargs="+", default=[0.01, 0.02, 0.05, 0.1], metavar="S", help=words)
     command.add_argument("--draws", type=int, default=3, metavar="N", help="of each random perturbation (default: %(default)s)")
-    words = "products with the Hessian at most, each two gradients; 0: none (default: %(default)s)"
+    words = "products with the Hessian at most, each two gradients; twice as many where the first eigenvalue is negative; 0: none "
+    words += "(default: %(default)s)"
     command.add_argument("--hessian-steps", type=int, default=20, metavar="N", help=words)
     command.add_argument("--seed", type=int, default=1, metavar="N", help="of what is drawn (default: %(default)s)")
     command.add_argument("--device", help="cpu or cuda (default: cuda where there is a GPU)")

@@ -8,7 +8,7 @@ validations and not the final measurement, and no run is made for it.
 from statistics import fmean
 from typing import Callable, Dict, List, NamedTuple, Optional
 
-from sharp_plugins.runs.coordinates import Coordinates, is_part
+from sharp_plugins.runs.coordinates import Coordinates, is_comparable
 from sharp_plugins.runs.lines import Group, Grouped
 from sharp_plugins.runs.record import Measure, Result, Validation
 from sharp_plugins.runs.statistics import Summary, summarize
@@ -64,7 +64,7 @@ def equal_budgets(grouped: Grouped, unit: str, measure: Callable[[str], Measure]
 def _widest(grouped: Grouped, task: str) -> List[Coordinates]:
     """Coordinates that are not a part of others: a method without an axis is shown beside the others at each of its values."""
     every = grouped.axes_of(task)
-    return [axes for axes in every if not any(axes != other and is_part(axes, other) for other in every)]
+    return [axes for axes in every if not any(axes != other and is_comparable(axes, other) for other in every)]
 
 
 def _validated(runs: Group, measure: Measure) -> Dict[int, Result]:

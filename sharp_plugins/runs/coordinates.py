@@ -22,6 +22,16 @@ def is_part(part: Coordinates, whole: Coordinates) -> bool:
     return set(part) <= set(whole)
 
 
+def is_comparable(part: Coordinates, whole: Coordinates) -> bool:
+    """Whether *part* is in *whole*, and lacks settings alone, which have a dot in their names: other axes are of the data.
+
+    >>> whole = (("examples", 16), ("optimizer.sam_rho", 0.1))
+    >>> is_comparable(whole[:1], whole), is_comparable(whole[1:], whole)
+    (True, False)
+    """
+    return is_part(part, whole) and all("." in name for name, _ in set(whole) - set(part))
+
+
 def in_order(found: Iterable[Coordinates]) -> List[Coordinates]:
     """Each key once: those without an axis first, then its numbers as they ascend, then other values as they were found.
 

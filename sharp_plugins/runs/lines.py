@@ -3,7 +3,7 @@
 from statistics import fmean
 from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
-from sharp_plugins.runs.coordinates import Coordinates, coordinates, in_order, is_part
+from sharp_plugins.runs.coordinates import Coordinates, coordinates, in_order, is_comparable
 from sharp_plugins.runs.record import Measure, Result
 from sharp_plugins.runs.selection import Search, coordinates_of_sweep
 from sharp_plugins.runs.statistics import Comparison, Summary, compare, correct, summarize
@@ -47,8 +47,11 @@ class Grouped(NamedTuple):
         return in_order(axes for name, axes, _ in self.runs if name == task)
 
     def beside(self, task: str, axes: Coordinates, method: str) -> Optional[Group]:
-        """A method's runs that are compared with those at *axes*: of the same coordinates, as far as the method has them."""
-        fitting = [own for name, own, other in self.runs if (name, other) == (task, method) and is_part(own, axes)]
+        """A method's runs that are compared with those at *axes*: of the same coordinates, as far as the method has them.
+
+        It may lack settings that it has no use for, such as base a radius. The benchmark's own axes, whose names have no dot, tell
+        which data a run has, and must be the same."""
+        fitting = [own for name, own, other in self.runs if (name, other) == (task, method) and is_comparable(own, axes)]
         return self.runs[task, max(fitting, key=len), method] if fitting else None
 
 

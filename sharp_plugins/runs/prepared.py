@@ -45,6 +45,8 @@ class Prepared(NamedTuple):
             notes = [f"shortened {self.shortened[split]}"] if self.shortened[split] else []
             notes += ["not the published file"] if split in self.stand_ins else []
             lines.append(f"{split}: {rows} rows of {self.files[split]}" + "".join(f", {note}" for note in notes))
+        if self.source.get("typos"):
+            lines.append(f"{100 * self.source['typos']:g} % of the words of four letters or more have a typing error, but in train")
         done = "nothing to do, all was there" if self.done_before else "written"
         return "\n".join([*lines, f"{self.directory}: {done}"])
 
@@ -76,9 +78,9 @@ def make_once(out: Path, source: Dict, write: Callable[[Path], Dict], own: Colle
     ...     [make_once(Path(directory, "data"), *how).done_before for _ in range(2)]
     [False, True]
     """
-    _read_stamp(out, splits)  # which refuses what is something else
+    read_stamp(out, splits)  # which refuses what is something else
     made = data.make_once(out, source, own, write, lambda stamp: _is_stamp(stamp, splits))
-    return Prepared(out, **_read_stamp(out, splits), done_before=not made)
+    return Prepared(out, **read_stamp(out, splits), done_before=not made)
 
 
 def read_prepared(directory, splits: Splits, version: int, command: str) -> Prepared:
@@ -93,7 +95,7 @@ def read_prepared(directory, splits: Splits, version: int, command: str) -> Prep
         FileNotFoundError: the directory is not there, or not made so.
         ValueError: it is of another version.
     """
-    stamp = _read_stamp(Path(directory), splits)
+    stamp = read_stamp(Path(directory), splits)
     if not stamp:
         raise FileNotFoundError(f"{directory}: not there, or not written by `{command}`")
     if stamp["source"].get("format") != version:
@@ -101,7 +103,7 @@ def read_prepared(directory, splits: Splits, version: int, command: str) -> Prep
     return Prepared(Path(directory), **stamp)
 
 
-def _read_stamp(directory: Path, splits: Splits) -> Dict:
+def read_stamp(directory: Path, splits: Splits) -> Dict:
     """Empty where there is none, or another's.
 
     Raises:

@@ -68,6 +68,7 @@ class Measure(NamedTuple):
         split, name: where it stands in `Result.metrics`.
         heading: what the table calls it, such as "accuracy, mismatched".
         higher_is_better: False for a loss or TER.
+        chosen_on: what the set is, where a sweep chooses by it and it is no development set.
 
     >>> result = Result(Record("glue", "RTE", "sam", 1, {}), {"valid": {"accuracy": 71.5}}, 1.0, 10, None, None, [], {})
     >>> Measure("valid", "accuracy", "accuracy").of(result), Measure("test", "accuracy", "accuracy").of(result)
@@ -78,6 +79,7 @@ class Measure(NamedTuple):
     name: str
     heading: str
     higher_is_better: bool = True
+    chosen_on: str = ""
 
     def of(self, result: Result) -> Optional[float]:
         """The number in a result; None where the run was not measured so."""

@@ -94,6 +94,8 @@ def about_search(search: Search, measures: Measures) -> str:
 
 
 def _where(task: str, by: Measure, measures: Measures) -> str:
+    if by.chosen_on:
+        return f"By {by.heading}, chosen on {by.chosen_on}, which are not reported."
     development = by.split.startswith("valid")
     name = "development set" if development else f"set `{by.split}`"
     if by.split in {measure.split for measure in measures(task)}:

@@ -81,7 +81,7 @@ def test_an_ascent_of_each_workers_own_is_refused_where_their_texts_are_compared
         (["--span-length", "-1"], "--span-length must be 0 or larger"),
         (["--contrastive-temperature", "0"], "--contrastive-temperature must be"),
         (["--encode-rows", "-1"], "--encode-rows must be 0 or larger"),
-        (["--length-groups", "0"], "--length-groups must be 1 or larger"),
+        (["--length-groups", "-1"], "--length-groups must be 0"),
     ],
 )
 def test_a_flag_that_does_not_fit_is_named(backbone, flags, words):

@@ -14,7 +14,8 @@ from scipy import stats
 from sharp_plugins.runs.record import Record, Result
 from sharp_plugins.runs.store import RECORD, RESULT, directory_of
 
-STUDIES = Path(__file__).resolve().parents[2] / "examples" / "studies"
+ROOT = Path(__file__).resolve().parents[2]
+STUDIES = ROOT / "examples" / "studies"
 RHO, BETA = "optimizer.sam_rho", "optimizer.dsam_beta"
 
 
@@ -97,6 +98,14 @@ def test_pilots_choose_and_fresh_seeds_are_trained_with_what_they_chose(scripts,
     assert seeds == [["1", "2", "3"], ["101", "102"], ["1", "2", "3"], ["101", "102"], ["101", "102"], ["1", "2", "3"]]
     # 4 epochs of 300 rows by 32, and 500 other rows choose.
     assert all("optimization.max_update=40" in line and flags(line, "--selection-rows") == ["500"] for line in scripts.calls)
+
+
+@pytest.mark.parametrize("task", ["SST-2", "MRPC", "CoLA"])
+def test_a_cell_is_four_passes_over_its_rows(scripts, task):
+    settings = yaml.safe_load((ROOT / "sharp_plugins" / "glue" / "configs" / "minilm" / f"{task}.yaml").read_text())
+    batch = settings["dataset"]["batch_size"]
+    for rows in (300, 1000):
+        assert f"optimization.max_update={4 * -(-rows // batch)}" in scripts.plan.Cell(task, rows).flags
 
 
 def test_loras_methods_have_the_learning_rate_that_was_chosen_for_lora(scripts, tmp_path):

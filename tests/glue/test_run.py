@@ -101,6 +101,7 @@ def fail(run, stage):
         ("--label-noise 1", "--label-noise 1.0: give a share"),
         ("--selection-rows -1", "--selection-rows -1: give a number of rows"),
         ("--selection-noise --selection-rows 9", "--selection-noise makes labels of the rows"),
+        ("--submission --train-rows 9", "--submission is of models of the whole training set"),
         ("--data-seed 3", "--data-seed draws a part of the training set"),
     ],
 )
@@ -474,6 +475,8 @@ def test_each_size_noise_and_seed_is_a_run_on_rows_of_its_own(start, tmp_path):
     rows = cells((tmp_path / "out" / "table.md").read_text(), "## All runs")
     assert len(rows) == 1 + 8 and {"train-rows", "label-noise"} <= set(rows[0])
     assert start(*sampled) == 0 and trained(start) == []
+    # Without noise is the same run as with a noise of 0.
+    assert start(*"--train-rows 20 --tasks RTE --methods base sam --seeds 1 2".split()) == 0 and trained(start) == []
 
 
 def test_rows_of_the_training_set_choose_and_the_development_set_is_reported(start, tmp_path, capsys):
@@ -484,7 +487,7 @@ def test_rows_of_the_training_set_choose_and_the_development_set_is_reported(sta
     text = (tmp_path / "out" / "table.md").read_text()
     assert "chosen on 16 other rows of the training set" in text and "60.0" in text and "40.0" not in text
     assert start(*flags[:-2], "--selection-rows", "8") == 1
-    assert "differs in the drawn rows" in capsys.readouterr().err
+    assert "differs in the drawn rows (--selection-rows" in capsys.readouterr().err
     assert start(*flags[:-2]) == 1  # without: the development set would choose
 
 

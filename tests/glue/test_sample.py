@@ -104,7 +104,7 @@ def test_the_stock_task_reads_the_rows_that_were_drawn(bert, tmp_path, task, cho
     assert len(drawn["train"]) == 12 and len(drawn["wrong"]) == round(12 * noise) and len(drawn["selection"]) == choosing
     dev = "dev" if choosing else "valid"
     assert read_back(prepared, backbone, dev) == read_back(whole, backbone, "valid")
-    assert prepared.rows.keys() == {"train", "valid", "test", dev}
+    assert prepared.rows.keys() == {"train", "valid", dev}
     assert len(fairseq_task(prepared, backbone).load_dataset("valid")) == prepared.rows["valid"] == (choosing or 8)
 
 

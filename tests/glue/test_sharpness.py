@@ -131,6 +131,7 @@ def test_the_command_writes_numbers_and_a_picture(trained, tmp_path, capsys):
         ("--rows -1", "--rows must be 0"),
         ("--data /nowhere", "cannot be loaded on /nowhere"),
         ("--device quantum", "--device quantum"),
+        ("--plot flat.foo", "--plot flat.foo: the name should end in .png"),
     ],
 )
 def test_what_does_not_fit_is_named(trained, capsys, flags, words):

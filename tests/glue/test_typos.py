@@ -65,6 +65,19 @@ def test_all_sets_but_the_training_set_have_them(bert, tmp_path):
     assert read_back(again, backbone, "valid") == (after, same)
 
 
+def test_clean_sets_are_not_replaced_by_those_with_typos(bert, tmp_path):
+    glue_files.write_task(tmp_path / "data", "RTE", counts=(20, 20, 20))
+    how = tmp_path / "data", load_backbone(bert), TASKS["RTE"], tmp_path / "out", 64
+    prepare(*how)
+    with pytest.raises(ValueError, match="holds the sets without typing errors.*--typos"):
+        prepare(*how, typos=0.5)
+    assert prepare(*how).done_before
+    made = prepare(*how[:3], tmp_path / "typos", 64, typos=0.5)
+    assert "50 % of the words of four letters or more have a typing error" in made.in_words
+    with pytest.raises(ValueError, match="holds the sets with typing errors"):
+        prepare(*how[:3], tmp_path / "typos", 64)
+
+
 def test_a_share_that_is_none_is_refused(bert, tmp_path, capsys):
     line = ["prepare", "--data", tmp_path, "--backbone", bert, "--out", tmp_path / "out", "--typos", "1.5"]
     assert main([str(part) for part in line]) == 1

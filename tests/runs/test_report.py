@@ -260,6 +260,9 @@ def test_where_the_value_was_chosen_is_said(report):
     text = report(made, chosen=choose(made, names, lambda task: by), measures=lambda task: [test])
     assert "By accuracy, chosen on the set `selection`, which is not reported." in text and "too good" not in text
     assert [row[4] for row in cells(text, "## All runs")[1:]] == ["35.00", "36.50", "40.50"]
+    drawn = by._replace(split="valid", chosen_on="other rows of the training set")
+    text = report(made, chosen=choose(made, names, lambda task: drawn), measures=lambda task: [test])
+    assert "By accuracy, chosen on other rows of the training set, which are not reported." in text and "development" not in text
     text = report(made, chosen=choose(made, names, lambda task: test), measures=lambda task: [test])
     assert "chosen on the set `test` that is reported.**" in text and "as the papers do" not in text
     fewer = [one for one in made if (one.record.method, one.record.axes.get(names[0])) != ("dsam", 0.05)]
@@ -298,7 +301,7 @@ def test_further_axes_are_columns(report):
 def test_a_baseline_without_an_axis_stands_beside_each_value(report):
     made = [result("RTE", "base", 1, 2.0, validations=validations((100, 2.0, 60)), accuracy=60.0)]
     for rho, value in ((0.05, 63.0), (0.01, 61.0)):
-        made.append(result("RTE", "sam", 1, 3.0, {"rho": rho}, validations((100, 2.0, value)), accuracy=value))
+        made.append(result("RTE", "sam", 1, 3.0, {"optimizer.rho": rho}, validations((100, 2.0, value)), accuracy=value))
     text = report(made)
     assert [(row[1], row[5]) for row in cells(text, "## Differences to base")[1:]] == [("0.01", "+1.00"), ("0.05", "+3.00")]
     assert [row[4] for row in cells(text, "## What a run costs")[1:3]] == ["", "50.00"]
@@ -308,9 +311,20 @@ def test_a_baseline_without_an_axis_stands_beside_each_value(report):
 
 def test_methods_without_an_axis_are_compared_once_at_each_value(report):
     made = [result("RTE", method, 1, validations=validations((100, 1.0, 60)), accuracy=60.0) for method in ("base", "dsam")]
-    made.append(result("RTE", "sam", 1, 3.0, {"rho": 0.05}, validations((100, 1.0, 61)), accuracy=61.0))
+    made.append(result("RTE", "sam", 1, 3.0, {"optimizer.rho": 0.05}, validations((100, 1.0, 61)), accuracy=61.0))
     table = [(row[1], row[3]) for row in cells(report(made), "## With the same number of updates")[1:]]
     assert table == [("0.05", "base"), ("0.05", "sam"), ("0.05", "dsam")]
+
+
+def test_methods_on_other_data_are_not_compared(report):
+    """An axis without a dot tells which data a run has: base on the whole set is no baseline of sam on 300 rows."""
+    made = [result("RTE", "base", 1, validations=validations((100, 1.0, 60)), accuracy=60.0)]
+    made.append(result("RTE", "sam", 1, 3.0, {"train-rows": 300}, validations((100, 1.0, 31)), accuracy=31.0))
+    text = report(made)
+    assert "31.00" in text and "-29.00" not in text and "−29.00" not in text
+    assert "## With the same number of updates" not in text
+    made.append(result("RTE", "base", 1, 3.0, {"train-rows": 300}, validations((100, 1.0, 30)), accuracy=30.0))
+    assert [(row[1], row[5]) for row in cells(report(made), "## Differences to base")[1:]] == [("300", "+1.00")]
 
 
 def test_nothing_is_lost_or_left_half(report, results, tmp_path, monkeypatch):
