@@ -13,7 +13,7 @@ LEVELS = [
     ["core", "files", "command_line", "user_dir"],
     ["networks", "text"],
     ["criterions", "models", "generation"],
-    ["prompted", "cloze", "contrastive"],
+    ["prompted", "cloze", "contrastive", "sharpness"],
     ["optim", "convert"],
     ["host", "lora"],
     ["runs"],

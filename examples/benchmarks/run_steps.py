@@ -23,10 +23,9 @@ machine.quiet()
 import measure
 import torch
 from fairseq import tasks
-from fairseq.dataclass.initialize import add_defaults, hydra_init
+from fairseq.dataclass.configs import FairseqConfig
+from fairseq.dataclass.initialize import add_defaults
 from fairseq.trainer import Trainer
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 import sharp_plugins
@@ -49,9 +48,8 @@ def arguments(given=None) -> argparse.Namespace:
 
 def trainer_of(run: Path) -> Trainer:
     """As fairseq-hydra-train makes it, with new weights in the place of the backbone's."""
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(run.resolve()), version_base="1.1"):
-        cfg = compose("run")
+    cfg = OmegaConf.merge(OmegaConf.structured(FairseqConfig), OmegaConf.load(run / "run.yaml"))
+    OmegaConf.set_struct(cfg, False)
     add_defaults(cfg)
     cfg = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True, enum_to_str=True))
     cfg.common.tensorboard_logdir = None
@@ -94,7 +92,6 @@ def table(seconds: Dict[str, List[float]]) -> str:
 def main(given=None) -> None:
     args = arguments(given)
     sharp_plugins.register()
-    hydra_init("run")
     trainers = {(run.parent if run.name.startswith("seed") else run).name: trainer_of(run) for run in args.runs}
     samples = samples_of(next(iter(trainers.values())), args.rounds)
     tokens = statistics.fmean(float(sample["ntokens"]) for sample in samples)

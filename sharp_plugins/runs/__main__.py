@@ -10,8 +10,8 @@ PROGRAM = "python -m sharp_plugins.runs"
 
 
 def run_sharpness(args) -> None:
-    from sharp_plugins.runs import sharpness  # here, so that --help imports no fairseq
-    from sharp_plugins.runs.landscape import Landscape
+    from sharp_plugins.sharpness import report as sharpness  # here, so that --help imports no fairseq
+    from sharp_plugins.sharpness.landscape import Landscape
 
     choices = sharpness.Choices(args.radii, args.shares, args.draws, args.hessian_steps, args.seed)
     choices.check()
@@ -53,7 +53,7 @@ def main(argv=None) -> int:
     command.add_argument("--split", default="valid", help="one of fairseq's (default: %(default)s)")
     command.add_argument("--rows", type=int, default=0, metavar="N", help="rows of it, evenly spread (default: all)")
     command.add_argument("--batch-size", type=int, default=32, metavar="N", help="rows at a time (default: %(default)s)")
-    # As `sharp_plugins.runs.sharpness.Choices` has them, which imports torch.
+    # As `sharp_plugins.sharpness.report.Choices` has them, which imports torch.
     words = "of the ascent (default: 0.01 0.02 0.05 0.1 0.2)"
     command.add_argument("--radii", type=float, nargs="+", default=[0.01, 0.02, 0.05, 0.1, 0.2], metavar="ρ", help=words)
     words = "norms of random perturbations, as shares of each tensor's own norm (default: 0.01 0.02 0.05 0.1)"

@@ -290,7 +290,7 @@ def test_unmerged_updates_count_in_thin_products_too(count, monkeypatch):
 
 
 def test_layers_that_thin_products_do_not_serve_stay_as_they_are():
-    layers = torch.nn.ModuleList([torch.nn.Linear(2, 2, dtype=torch.bfloat16), torch.nn.Linear(2, 2, device="meta")])
+    layers = torch.nn.ModuleList([torch.nn.Linear(2, 2, dtype=torch.float16), torch.nn.Linear(2, 2, device="meta")])
     layers.append(torch.nn.Linear(2, 2))
     with thin_products(layers):
         assert ["forward" in vars(layer) for layer in layers] == [False, False, True]

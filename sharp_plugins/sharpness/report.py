@@ -15,7 +15,7 @@ from typing import Any, Callable, Dict, List, Sequence
 
 from sharp_plugins.core.sharpness import calibration_error, norm, random_direction, rounded, top_eigenvalue
 from sharp_plugins.files.writing import write_text
-from sharp_plugins.runs.landscape import Landscape, Point
+from sharp_plugins.sharpness.landscape import Landscape, Point
 
 RADII = (0.01, 0.02, 0.05, 0.1, 0.2)  # of the ascent; the papers search among the first four
 SHARES = (0.01, 0.02, 0.05, 0.1)
