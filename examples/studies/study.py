@@ -19,9 +19,11 @@ os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE.parents[1]), *filter(None, 
 
 from plan import PILOT_SEEDS, SEARCHES, SEEDS, STUDIES, Cell, Study
 
-from sharp_plugins.glue.tasks import TASKS
-from sharp_plugins.runs.record import Result
+from sharp_plugins.glue.tasks import LABELS, TASKS
+from sharp_plugins.runs.record import Measure, Result
+from sharp_plugins.runs.selection import choose
 from sharp_plugins.runs.store import load_results
+from sharp_plugins.runs.sweep import read_sweeps
 
 
 def main(argv: Sequence[str] = None) -> int:
@@ -78,17 +80,16 @@ def call(args, cell: Cell, out: Path, method: str, seeds: Sequence[int], setting
 
 
 def best(pilot: Path, search: str) -> str:
-    """The value with the best mean over the pilot seeds on the rows that choose; of equal ones the first, as --sweep has it."""
-    name, values = search.split("=")
+    """What --sweep chooses: the value with the best mean over the pilot seeds on the rows that choose."""
+    name, texts = search.split("=")
     results = load_results(pilot, "glue")
-
-    def mean(value: str) -> float:
-        own = [result for result in results if float(result.record.axes[name]) == float(value)]
-        if sorted(result.record.seed for result in own) != sorted(PILOT_SEEDS):
-            sys.exit(f"error: {pilot}: not all runs with {name}={value} are finished")
-        return sum(selected(result, "valid") for result in own) / len(own)
-
-    return f"{name}={max(values.split(','), key=mean)}"
+    if len(results) != len(PILOT_SEEDS) * len(texts.split(",")):
+        sys.exit(f"error: {pilot}: not all runs of the search are finished")
+    found = choose(
+        results, read_sweeps([search], ()), lambda task: Measure("valid", TASKS[task].selected, LABELS[TASKS[task].selected])
+    )
+    [chosen] = [dict(one.value)[name] for one in found.candidates if one.chosen]
+    return f"{name}={next(text for text in texts.split(',') if float(text) == chosen)}"
 
 
 def selected(result: Result, split: str) -> float:

@@ -12,6 +12,7 @@ from typing import Callable, List, NamedTuple, Sequence
 import torch
 from torch import Tensor
 
+from sharp_plugins.core.balancedness import squared_norms
 from sharp_plugins.core.noise import fill_normal_
 
 Tensors = Sequence[Tensor]
@@ -62,7 +63,7 @@ def norm(tensors: Tensors) -> float:
         >>> norm([torch.tensor([3.0]), torch.tensor([[4.0]])])
         5.0
     """
-    return float(torch.stack(torch._foreach_norm([tensor.float() for tensor in tensors])).norm())
+    return float(squared_norms(tensors).sum().sqrt())
 
 
 def top_eigenvalue(product: Product, like: Tensors, steps: int = 20, tolerance: float = 1e-3, seed: int = 1) -> Eigenvalue:
@@ -106,7 +107,7 @@ def _power_iteration(product: Product, like: Tensors, steps: int, tolerance: flo
     for step in range(1, steps + 1):
         u, before = product(v), value
         value = float(torch.stack([(a * b).sum() for a, b in zip(u, v)]).sum())
-        residual = norm(torch._foreach_sub(u, [part * value for part in v]))
+        residual = norm(torch._foreach_sub(u, list(v), alpha=value))
         size = norm(u)
         if size == 0 or (step > 1 and abs(value - before) <= tolerance * abs(value)):
             break

@@ -27,8 +27,7 @@ from torch import Tensor, nn
 from sharp_plugins.networks.low_rank import LoRALinear, is_plain
 
 BY_BLOCKS = range(4, 13)  # rows for which it is the fastest
-BY_COLUMNS = range(13, 49)
-BY_COLUMNS_IN_BF16 = range(2, 65)
+BY_COLUMNS = {torch.float32: range(13, 49), torch.bfloat16: range(2, 65)}
 BLOCK = 32  # outputs
 LARGE, AS_ROWS = 1 << 23, 8  # numbers of a weight that multiplies one vector in bf16 as so many equal rows
 SMALL = 1 << 19  # numbers of a weight for which blocks are not worth the calls
@@ -38,7 +37,7 @@ def thin_product(x: Tensor, weight: Tensor, bias: Optional[Tensor] = None) -> Te
     """`torch.nn.functional.linear`, (..., in) to (..., out); the memory of the result may be (out, ...)."""
     rows = x.numel() // x.size(-1)
     if x.device.type == "cpu":
-        if rows in {torch.float32: BY_COLUMNS, torch.bfloat16: BY_COLUMNS_IN_BF16}.get(x.dtype, ()):
+        if rows in BY_COLUMNS.get(x.dtype, ()):
             columns = x.reshape(rows, -1).t()
             out = torch.mm(weight, columns) if bias is None else torch.addmm(bias[:, None], weight, columns)
             return out.t().view(*x.shape[:-1], -1)

@@ -45,11 +45,12 @@ def check_sample(args) -> None:
     check("--selection-rows", [args.selection_rows], lambda rows: rows >= 0, "give a number of rows, 0 or more")
     if args.data_seed is not None and args.data_seed < 0:
         raise ValueError(f"--data-seed {args.data_seed}: give a number from 0")
-    if args.submission and (args.train_rows or args.label_noise or args.selection_rows):
+    is_part = args.train_rows or args.label_noise or args.selection_rows
+    if args.submission and is_part:
         raise ValueError(
             "--submission is of models of the whole training set: leave --train-rows, --label-noise, --selection-rows out"
         )
     if args.selection_noise and not (args.selection_rows and args.label_noise):
         raise ValueError("--selection-noise makes labels of the rows of --selection-rows wrong, by --label-noise: give both")
-    if args.data_seed is not None and not (args.train_rows or args.label_noise or args.selection_rows):
+    if args.data_seed is not None and not is_part:
         raise ValueError("--data-seed draws a part of the training set: give --train-rows, --label-noise or --selection-rows")

@@ -140,7 +140,7 @@ class Glue(Benchmark):
         """As many passes over a sample of the training set as the settings make over the published one (ours)."""
         prepared = self.prepared(record)
         if "train" in prepared.stand_ins or self.sample(record) is not None:
-            batch = config.get("dataset", {}).get("batch_size") or 1
+            batch = config["dataset"]["batch_size"]
             share = ceil(prepared.rows["train"] / batch) / ceil(TASKS[record.task].splits["train"].rows / batch)
             for part, name in (("optimization", "max_update"), ("lr_scheduler", "warmup_updates")):
                 if name in config.get(part, {}):

@@ -148,6 +148,9 @@ def _write(
     if task.classes:
         labels.save(str(directory / "label" / "dict.txt"))
 
+    if typos:
+        said = f"{100 * typos:g} % of the words of four letters or more have a typing error, in all sets but the training set"
+        facts["warnings"].append(said)
     parts: Dict[str, _Part] = {}
     for split, path in paths.items():
         rows, warnings = read(path, task, split, skip_malformed)

@@ -5,15 +5,16 @@ import sys
 from pathlib import Path
 
 from sharp_plugins.command_line import run_command
+from sharp_plugins.sharpness.choices import Choices
 
 PROGRAM = "python -m sharp_plugins.runs"
 
 
 def run_sharpness(args) -> None:
-    from sharp_plugins.sharpness import report as sharpness  # here, so that --help imports no fairseq
+    from sharp_plugins.sharpness import report  # here, so that --help imports no fairseq
     from sharp_plugins.sharpness.landscape import Landscape
 
-    choices = sharpness.Choices(args.radii, args.shares, args.draws, args.hessian_steps, args.seed)
+    choices = Choices(args.radii, args.shares, args.draws, args.hessian_steps, args.seed)
     choices.check()
     if args.plot:
         import matplotlib  # noqa: F401  # before anything is measured
@@ -26,17 +27,17 @@ def run_sharpness(args) -> None:
 
     try:
         land = Landscape(args.checkpoint, args.data, args.split, args.rows, args.device, args.batch_size)
-        found = sharpness.measure(land, choices, tell)
+        found = report.measure(land, choices, tell)
         if args.json:
-            sharpness.write(found, choices, args.json)
+            report.write(found, choices, args.json)
         if args.plot:
-            found["curves"] = sharpness.curves(land, 2 * max(args.radii), args.seed)
-            sharpness.draw(found["curves"], args.plot, f"{args.checkpoint.name}, {args.split}")
+            found["curves"] = report.curves(land, 2 * max(args.radii), args.seed)
+            if args.json:
+                report.write(found, choices, args.json)
+            report.draw(found["curves"], args.plot, f"{args.checkpoint.name}, {args.split}")
             tell(f"{args.plot}: written")
     except RuntimeError as error:  # torch's, for a GPU's memory
         raise ValueError(f"{args.checkpoint}: cannot be measured: {error}") from error
-    if args.json:
-        sharpness.write(found, choices, args.json)
 
 
 def main(argv=None) -> int:
@@ -53,16 +54,18 @@ def main(argv=None) -> int:
     command.add_argument("--split", default="valid", help="one of fairseq's (default: %(default)s)")
     command.add_argument("--rows", type=int, default=0, metavar="N", help="rows of it, evenly spread (default: all)")
     command.add_argument("--batch-size", type=int, default=32, metavar="N", help="rows at a time (default: %(default)s)")
-    # As `sharp_plugins.sharpness.report.Choices` has them, which imports torch.
-    words = "of the ascent (default: 0.01 0.02 0.05 0.1 0.2)"
-    command.add_argument("--radii", type=float, nargs="+", default=[0.01, 0.02, 0.05, 0.1, 0.2], metavar="ρ", help=words)
-    words = "norms of random perturbations, as shares of each tensor's own norm (default: 0.01 0.02 0.05 0.1)"
-    command.add_argument("--shares", type=float, nargs="+", default=[0.01, 0.02, 0.05, 0.1], metavar="S", help=words)
-    command.add_argument("--draws", type=int, default=3, metavar="N", help="of each random perturbation (default: %(default)s)")
+    own = Choices()
+    words = f"of the ascent (default: {' '.join(map(str, own.radii))})"
+    command.add_argument("--radii", type=float, nargs="+", default=list(own.radii), metavar="ρ", help=words)
+    words = f"norms of random perturbations, as shares of each tensor's own norm (default: {' '.join(map(str, own.shares))})"
+    command.add_argument("--shares", type=float, nargs="+", default=list(own.shares), metavar="S", help=words)
+    command.add_argument(
+        "--draws", type=int, default=own.draws, metavar="N", help="of each random perturbation (default: %(default)s)"
+    )
     words = "products with the Hessian at most, each two gradients; twice as many where the first eigenvalue is negative; 0: none "
     words += "(default: %(default)s)"
-    command.add_argument("--hessian-steps", type=int, default=20, metavar="N", help=words)
-    command.add_argument("--seed", type=int, default=1, metavar="N", help="of what is drawn (default: %(default)s)")
+    command.add_argument("--hessian-steps", type=int, default=own.hessian_steps, metavar="N", help=words)
+    command.add_argument("--seed", type=int, default=own.seed, metavar="N", help="of what is drawn (default: %(default)s)")
     command.add_argument("--device", help="cpu or cuda (default: cuda where there is a GPU)")
     command.add_argument("--json", metavar="FILE", type=Path, help="write all numbers into a file too")
     words = "draw the loss along the gradient and across it, twice the largest of --radii to both sides (.png, .pdf or .svg)"

@@ -45,8 +45,6 @@ class Prepared(NamedTuple):
             notes = [f"shortened {self.shortened[split]}"] if self.shortened[split] else []
             notes += ["not the published file"] if split in self.stand_ins else []
             lines.append(f"{split}: {rows} rows of {self.files[split]}" + "".join(f", {note}" for note in notes))
-        if self.source.get("typos"):
-            lines.append(f"{100 * self.source['typos']:g} % of the words of four letters or more have a typing error, but in train")
         done = "nothing to do, all was there" if self.done_before else "written"
         return "\n".join([*lines, f"{self.directory}: {done}"])
 

@@ -15,6 +15,7 @@ from sharp_plugins.models.decoder import DecoderModel
 from sharp_plugins.models.decoder_check import INSIDE, check_decoder
 from sharp_plugins.models.encoder_sizes import check_encoder
 from sharp_plugins.models.loading import load_model, read_state
+from sharp_plugins.text.parts import evenly
 
 BATCH = 32
 
@@ -69,11 +70,10 @@ class Landscape:
             dataset = task.dataset(split)
         except (OSError, KeyError, AssertionError) as error:  # which of them depends on the task
             raise ValueError(f"--split {split}: there is none in {data}: {error}") from error
-        self.rows = _spread(len(dataset), rows)
+        self.rows = evenly(range(len(dataset)), rows or None)
         self.samples = list(self._batches(dataset, batch))
         # What was trained; LoRA's factors alone, for example.
         self.weights = [weight for weight in self.model.parameters() if weight.requires_grad]
-        self._watch_head()
 
     def _batches(self, dataset, size: int) -> Iterator[Dict]:
         ordered = sorted(self.rows, key=dataset.num_tokens, reverse=True)  # so that little is padded
@@ -110,7 +110,9 @@ class Landscape:
     @contextmanager
     def moved(self, direction: Sequence[Tensor], distance: float) -> Iterator[None]:
         """Within, the weights are w + distance · direction; then they are w again, bit for bit."""
-        with self.replaced([weight + distance * part for weight, part in zip(self.weights, direction)], self.weights):
+        with torch.no_grad():
+            there = torch._foreach_add(self.weights, list(direction), alpha=distance)
+        with self.replaced(there, self.weights):
             yield
 
     @contextmanager
@@ -118,7 +120,7 @@ class Landscape:
     def replaced(self, values: Sequence[Tensor], weights: Sequence[Tensor]) -> Iterator[None]:
         """Within, *weights* have other *values*."""
         kept = [weight.detach().clone() for weight in weights]
-        torch._foreach_copy_(list(weights), [value.detach() for value in values])
+        torch._foreach_copy_(list(weights), list(values))
         try:
             with torch.enable_grad():
                 yield
@@ -135,24 +137,21 @@ class Landscape:
 
     # ---- probabilities of a classifier
 
-    def _watch_head(self) -> None:
-        name = getattr(self.loaded.cfg.criterion, "classification_head_name", None)
-        heads = getattr(self.model, "classification_heads", {})
-        is_classifier = name in heads and not getattr(self.loaded.cfg.criterion, "regression_target", False)
-        self.head = heads[name] if is_classifier else None
-
     @torch.no_grad()
     def probabilities(self) -> Optional[Tuple[Tensor, Tensor]]:
         """(rows, classes) probabilities and (rows,) targets; None where the checkpoint is no classifier with a head."""
-        if self.head is None:
+        cfg, heads = self.loaded.cfg.criterion, getattr(self.model, "classification_heads", {})
+        name = getattr(cfg, "classification_head_name", None)
+        if name not in heads or getattr(cfg, "regression_target", False):
             return None
         outputs: List[Tensor] = []
-        watch = self.head.register_forward_hook(lambda module, inputs, output: outputs.append(output.float()))
+        watch = heads[name].register_forward_hook(lambda module, inputs, output: outputs.append(output.float()))
         try:
-            targets = [sample["target"].view(-1) for sample in self.samples if self.criterion(self.model, sample)]
+            for sample in self.samples:
+                self.criterion(self.model, sample)
         finally:
             watch.remove()
-        return torch.cat(outputs).softmax(1), torch.cat(targets)
+        return torch.cat(outputs).softmax(1), torch.cat([sample["target"].view(-1) for sample in self.samples])
 
 
 def _check_sizes(path: Path, settings: Dict, weights: Dict[str, Tensor]) -> None:
@@ -164,12 +163,3 @@ def _check_sizes(path: Path, settings: Dict, weights: Dict[str, Tensor]) -> None
         check_decoder(path, settings, weights)
     elif isinstance(model, type) and issubclass(model, RobertaModel):
         check_encoder(path, settings, weights)
-
-
-def _spread(count: int, wanted: int) -> List[int]:
-    """*wanted* of *count* rows, evenly spread; all where there are not more.
-
-    >>> _spread(10, 3), _spread(2, 3)
-    ([0, 3, 6], [0, 1])
-    """
-    return list(range(count)) if not 0 < wanted < count else [place * count // wanted for place in range(wanted)]

@@ -9,47 +9,19 @@ calibration            the expected calibration error, of classifiers
 
 import json
 import statistics
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Sequence
 
 from sharp_plugins.core.sharpness import calibration_error, norm, random_direction, rounded, top_eigenvalue
-from sharp_plugins.files.writing import write_text
+from sharp_plugins.files.writing import replacing, write_text
+from sharp_plugins.sharpness.choices import Choices
 from sharp_plugins.sharpness.landscape import Landscape, Point
 
-RADII = (0.01, 0.02, 0.05, 0.1, 0.2)  # of the ascent; the papers search among the first four
-SHARES = (0.01, 0.02, 0.05, 0.1)
 BITS = (8, 4)
 # How far the two gradients of a difference are from w; the weights' norm is around 100.
 STEP = 0.01
 POINTS = 21  # of a curve
-
-
-@dataclass
-class Choices:
-    """What is measured.
-
-    Attributes:
-        radii: ρ of ascents.
-        shares: norms of random perturbations, as shares of each tensor's own.
-        draws: random perturbations for each share.
-        hessian_steps: products with the Hessian at most, twice as many where the first λ is negative; 0: it is left out.
-        seed: of all that is drawn.
-    """
-
-    radii: Sequence[float] = RADII
-    shares: Sequence[float] = SHARES
-    draws: int = 3
-    hessian_steps: int = 20
-    seed: int = 1
-
-    def check(self) -> None:
-        """Raise ValueError, naming the flag, where one is out of range."""
-        for flag, values in (("--radii", self.radii), ("--shares", self.shares)):
-            if not all(0 < value < float("inf") for value in values):
-                raise ValueError(f"{flag}: give numbers above 0, and not {' '.join(map(str, values))}")
-        if self.draws < 1 or self.hessian_steps < 0:
-            raise ValueError(f"--draws must be 1 or larger and --hessian-steps 0 or larger: {self.draws}, {self.hessian_steps}")
 
 
 def measure(land: Landscape, choices: Choices, tell: Callable[[str], None] = print) -> Dict[str, Any]:
@@ -88,11 +60,10 @@ def measure(land: Landscape, choices: Choices, tell: Callable[[str], None] = pri
         tell(f"random, {100 * share:g} % of each tensor's norm: loss {statistics.fmean(rises):+.4f}")
 
     if choices.hessian_steps:
-        product = lambda v: land.product(v, STEP)  # noqa: E731
-        found["hessian"] = top_eigenvalue(product, land.weights, choices.hessian_steps, seed=choices.seed)._asdict()
-        tell(
-            "largest eigenvalue of the Hessian: {value:.3f} (residual {residual:.3f}, {steps} products)".format(**found["hessian"])
-        )
+        steps, seed = choices.hessian_steps, choices.seed
+        top = top_eigenvalue(lambda v: land.product(v, STEP), land.weights, steps, seed=seed)
+        found["hessian"] = top._asdict()
+        tell(f"largest eigenvalue of the Hessian: {top.value:.3f} (residual {top.residual:.3f}, {top.steps} products)")
 
     found["rounded"] = {}
     matrices = [weight for weight in land.model.parameters() if weight.dim() > 1]
@@ -141,8 +112,6 @@ def draw(found: Dict[str, List[float]], path: Path, title: str) -> None:
     matplotlib.use("Agg")  # no display is needed
     from matplotlib import pyplot
 
-    from sharp_plugins.files.writing import replacing
-
     figure, axis = pyplot.subplots(figsize=(5, 3.4))
     axis.plot(found["distance"], found["along"], label="along the gradient")
     axis.plot(found["distance"], found["across"], label="across, a random direction")
@@ -151,7 +120,7 @@ def draw(found: Dict[str, List[float]], path: Path, title: str) -> None:
     axis.legend()
     figure.tight_layout()
     with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=150, format=Path(path).suffix.lstrip(".") or "png")
+        figure.savefig(temporary, dpi=150, format=path.suffix.lstrip("."))
     pyplot.close(figure)
 
 

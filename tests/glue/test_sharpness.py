@@ -11,8 +11,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sharp_plugins.core.sharpness import norm, random_direction
 from sharp_plugins.runs.__main__ import main
+from sharp_plugins.sharpness.choices import Choices
 from sharp_plugins.sharpness.landscape import Landscape
-from sharp_plugins.sharpness.report import Choices, measure
+from sharp_plugins.sharpness.report import measure
 
 
 @pytest.fixture(scope="module")
