@@ -94,9 +94,19 @@ def batches(trainer: Trainer, sizes):
     samples, start = [], 0
     for size in sizes:
         samples.append(dataset.collater([dataset[i] for i in range(start, start + size)]))
+        check_that_it_can_be_pinned(samples[-1])
         start += size
     trainer.reset_dummy_batch(samples[0])
     return samples
+
+
+def check_that_it_can_be_pinned(sample) -> None:
+    """On a GPU torch's loader copies each tensor of a batch into one with the same strides, and refuses one that overlaps itself."""
+    if isinstance(sample, torch.Tensor):
+        torch.empty_strided(sample.size(), sample.stride(), dtype=sample.dtype).copy_(sample)
+    elif isinstance(sample, (dict, list, tuple)):
+        for part in sample.values() if isinstance(sample, dict) else sample:
+            check_that_it_can_be_pinned(part)
 
 
 def weights(trainer: Trainer):

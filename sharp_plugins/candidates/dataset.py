@@ -96,7 +96,7 @@ class CandidatesDataset(FairseqDataset):
             right[number, example["answers"]] = True
         sample = sample_of(prompts, texts, self.pad, count_prompt=False, only_scored=self.only_scored)
         target, rows = pad_right(targets, self.pad), torch.tensor(rows)
-        columns = torch.arange(target.size(1)).expand_as(target)
+        columns = torch.arange(target.size(1)).repeat(len(target), 1)  # a view of one row could not be pinned for a GPU
         if not self.only_scored:  # beyond a candidate: any place, as nothing counts
             lengths = sample["net_input"]["src_lengths"][rows, None]
             columns = (sample["prompt_lengths"][rows, None] - 1 + columns).minimum(lengths - 1)

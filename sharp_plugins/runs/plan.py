@@ -34,11 +34,16 @@ class Planner:
 
     def run(self, record: Record) -> Run:
         """The run of a record, in the directory where it is, or will be."""
+        run, need = self.sketch(record), self.need_of(record)
+        made_of = {**self.made_of[record.task], **self.benchmark.made_of_run(record)}
+        return run._replace(made_of=made_of, needs=None if need is None else self.run(need))
+
+    def sketch(self, record: Record) -> Run:
+        """The run of a record without what it is made of: its data need not be there."""
         need = self.need_of(record)
         directory = self.there.get(key(record), (directory_of(self.args.out, record), record))[0]
         method = find_method(record.method, self.benchmark.extra_methods)
-        made_of = {**self.made_of[record.task], **self.benchmark.made_of_run(record)}
-        run = Run(record, method, Path(directory), {}, made_of, None if need is None else self.run(need))
+        run = Run(record, method, Path(directory), {}, {}, None if need is None else self.sketch(need))
         return run._replace(config=self.config(run, [*self.args.changes, *changes_of(record.axes)]))
 
     def need_of(self, record: Record) -> Optional[Record]:
@@ -54,7 +59,7 @@ class Planner:
         if about not in self._uses:
             earlier = [other.axes[name] for _, other in self.there.values() if name in other.axes]
             values = list(dict.fromkeys([record.axes[name], *self.sweeps.get(name, ()), *earlier]))
-            plain = self.run(record._replace(axes=own_axes(record)))
+            plain = self.sketch(record._replace(axes=own_axes(record)))
 
             def config_of(changes):
                 return self.config(plain, [*self.args.changes, *changes])
@@ -85,7 +90,7 @@ class Planner:
         for method in dict.fromkeys([*methods, *kinds]):
             # The first call with `axes` alone: a kind may have needs that its method here has not.
             record = Record(self.benchmark.name, task, method.name, self.args.seeds[0], axes)
-            config = self.run(record).config
+            config = self.sketch(record).config  # of a kind that is not asked for there may be no data
             if method.name in asked or has_criterion(config):
                 check_config(config, f"{task} {method.name}")
 

@@ -31,6 +31,7 @@ def test_batches(data):
     task.load_dataset("test")
     dataset = task.dataset("test")
     sample = dataset.collater([dataset[1], dataset[0]])
+    toy.check_that_it_can_be_pinned(sample)
     # "xxxxxz"-like rows: <s>, letters, ĠIt Ġwas <mask> . </s>; the shorter one is padded with 1
     tokens, masked = sample["net_input"]["src_tokens"], sample["net_input"]["masked_tokens"]
     assert tokens.shape == (2, 13) and tokens[1, -1] == 1 and sample["net_input"]["src_lengths"].tolist() == [13, 12]

@@ -20,6 +20,7 @@ def test_a_pair_is_a_text_and_its_second_view(backbone):
     trainer = pairs.trainer(backbone, "--pooling", "mean-padded")
     dictionary, dataset = trainer.task.source_dictionary, trainer.task.dataset("train")
     sample = dataset.collater([dataset[0], dataset[7]])
+    toy.check_that_it_can_be_pinned(sample)
     first, short, second, short_again = sample["net_input"]["src_tokens"]
     assert first.shape == (20,)  # padded to --max-length
     assert first[0] == dictionary.bos() and first[-1] == dictionary.eos()  # cut

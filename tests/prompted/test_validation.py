@@ -150,6 +150,7 @@ def test_each_prompt_is_brought_once_over_all_ranks(ranks, limits):
         data.share_out(Iterator(batches, rank, ranks), **limits)
         own = batches[rank::ranks][: limits.get("max_steps")]
         found = [data.collater([data[row] for row in batch]) for batch in own]
+        toy.check_that_it_can_be_pinned(found)
         brought += [generation["net_input"] for sample in found if (generation := sample.get("generation"))]
         if rank:  # a step without a batch of its own is given the first one
             assert "generation" not in data.collater([data[row] for row in batches[0]])
