@@ -14,6 +14,9 @@ from sharp_plugins.networks.decoder_settings import DecoderSettings
 pytestmark = needs_gpu("the generator looks at what is done only every few steps there")
 PAD, EOS, SYMBOLS = 1, 2, 53
 LENGTHS = (3, 14, 1, 8)
+# The weights are large, so that outputs differ: rounding in fp32 then moves a CPU's own scores by up to 4e-4 from those of fp64.
+# An H100's were up to 1.5e-3 from a CPU's, and from its own with other kernels, in one place of some forty.
+ROUNDING = 5e-3
 
 
 class Model(torch.nn.Module):
@@ -76,7 +79,7 @@ def test_outputs_are_those_of_a_cpu(name, way):
     for one, other in zip(ours, theirs):
         assert [h["tokens"].tolist() for h in one] == [h["tokens"].tolist() for h in other]
         for a, b in zip(one, other):
-            assert torch.allclose(a["positional_scores"], b["positional_scores"], atol=1e-3)
+            assert torch.allclose(a["positional_scores"], b["positional_scores"], atol=ROUNDING)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -86,7 +89,7 @@ def test_guesses_that_are_asked_for_change_nothing(name):
         rows = slice(place, place + 1)
         [[plain]], [[found]] = (generate(model, "cuda", rows, beam=1, lookup_tokens=guesses) for guesses in (None, 5))
         assert found["tokens"].tolist() == plain["tokens"].tolist()
-        assert torch.allclose(found["positional_scores"], plain["positional_scores"], atol=1e-3)
+        assert torch.allclose(found["positional_scores"], plain["positional_scores"], atol=ROUNDING)
 
 
 @pytest.mark.parametrize("rows", [slice(None), slice(1, 2)], ids=["padded", "one"])
