@@ -400,7 +400,9 @@ def test_zero_shot_needs_a_test_set_alone(start, decoder, files, tmp_path, capsy
     data = shutil.copytree(files, tmp_path / "test sets", ignore=shutil.ignore_patterns("train*"))
     flags = "--tasks COPA SQuAD --seeds 13 --methods".split()
     assert start(*flags, "zero-shot", backbone=decoder, data=[data]) == 0
-    assert {name.split(",")[0] for name in names(start)} == {f"{task} zero-shot examples=1000 seed 13" for task in ("COPA", "SQuAD")}
+    assert {name.split(",")[0] for name in names(start)} == {
+        f"{task} zero-shot examples=1000 seed 13" for task in ("COPA", "SQuAD")
+    }
     assert start(*flags, "zero-shot", "lora", backbone=decoder, data=[data], out="trained") == 1
     assert "no train file of COPA" in capsys.readouterr().err
 

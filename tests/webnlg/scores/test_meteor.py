@@ -1,13 +1,16 @@
-"""METEOR's program is called as the challenge and LoRA call it. A stand-in takes java's place: the real jar was not to be had."""
+"""METEOR's program is called as the challenge and LoRA call it. A stand-in takes java's place, but where the real jar is named."""
 
 import os
 import stat
+from pathlib import Path
 
 import pytest
 
-from sharp_plugins.webnlg.corpus import Entry
+from sharp_plugins.webnlg.corpus import Entry, find_split, read_split
 from sharp_plugins.webnlg.scores.evaluation import systems
+from sharp_plugins.webnlg.scores.hypotheses import read_hypotheses
 from sharp_plugins.webnlg.scores.meteor import MeteorError, meteor_scores
+from sharp_plugins.webnlg.seen import tell_seen
 
 ENTRIES = [
     Entry("1", "Food", True, (("a", "b", "c"),), ("It's a BLT.", "A BLT!")),
@@ -89,3 +92,20 @@ def test_what_is_not_there(meteor, tmp_path, monkeypatch):
     meteor.jar.unlink()
     with pytest.raises(MeteorError, match="--meteor-jar .*meteor-1.5.jar: no such file"):
         meteor()
+
+
+# What the challenge's own evaluation prints for it, of all inputs, of seen categories and of unseen ones
+# (github.com/abevieiramota/challenge-webnlg, evaluation/webnlg2017/webnlg-automatic-evaluation-v2/eval/meteor-GKB_Unimelb-*-cat.txt).
+MELBOURNE = {"all": 37.63962007897742, "seen": 41.464200677574886, "unseen": 33.22133982986484}
+
+
+def test_the_real_program_gives_the_challenges_own_numbers(data_beside):
+    """SHARP_TEST_METEOR names meteor-1.5.jar, with data/paraphrase-en.gz beside it; PyPI's pycocoevalcap has both. Takes a minute."""
+    jar = os.environ.get("SHARP_TEST_METEOR")
+    if not jar:
+        pytest.skip("SHARP_TEST_METEOR names no meteor-1.5.jar")
+    place = data_beside / "webnlg2017"
+    entries, _ = tell_seen(read_split(find_split(place, "test")), None, list)
+    of_all = systems(read_hypotheses(place / "submissions" / "melbourne.txt", entries), entries)
+    found = meteor_scores({"challenge2017": of_all["challenge2017"]}, entries, Path(jar))
+    assert found["challenge2017"] == pytest.approx(MELBOURNE, rel=1e-12)

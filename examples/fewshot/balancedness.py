@@ -1,0 +1,81 @@
+"""Balancedness over the updates of few-shot runs, from their logs: Figure 3 of the BAR paper, of any backbone and task.
+
+    python examples/fewshot/balancedness.py runs/fewshot/COPA --out figure.png
+
+A curve is 2|B| = |‖B‖² − ‖A‖²| of LoRA's layers that are logged, on average over these layers and over a method's runs.
+"""
+
+import argparse
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import Dict, List
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parents[1])]
+
+from sharp_plugins.runs.processes import parse
+
+NAME = "balancedness_"
+
+
+def curve(log: Path) -> Dict[int, float]:
+    """Update -> mean over the layers that a training log tells of."""
+    found = {}
+    with open(log, errors="replace") as file:
+        for entry in filter(None, map(parse, file)):
+            values = [float(value) for name, value in entry.items() if name.startswith(NAME)]
+            if values:
+                found[int(entry["num_updates"])] = sum(values) / len(values)
+    return found
+
+
+def curves(task: Path) -> Dict[str, Dict[int, float]]:
+    """Method -> update -> mean over its runs, of the updates that all of them tell of; TASK/METHOD/.../seedN/train.log."""
+    logs: Dict[str, List[Dict[int, float]]] = defaultdict(list)
+    for log in sorted(task.glob("*/**/train.log")):
+        logs[log.relative_to(task).parts[0]].append(curve(log))
+    means = {}
+    for method, runs in logs.items():
+        updates = sorted(set.intersection(*map(set, runs)))
+        if updates:
+            means[method] = {update: sum(run[update] for run in runs) / len(runs) for update in updates}
+    return means
+
+
+def draw(found: Dict[str, Dict[int, float]], path: Path, title: str) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")  # no display is needed
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(5.5, 3.6))
+    for method, points in found.items():
+        # Where two methods are alike the later one's dashes let the other be seen.
+        axes.plot(list(points), list(points.values()), "--" if method.endswith("nbar") else "-", label=method)
+    axes.set(xlabel="update", ylabel="2|B|, mean of the logged layers", title=title)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+
+
+def main(given=None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("task", type=Path, help="directory of a task's runs, OUT/TASK")
+    parser.add_argument("--out", type=Path, default=Path("balancedness.png"), help="the picture (default: %(default)s)")
+    args = parser.parse_args(given)
+    found = curves(args.task)
+    if not found:
+        print(f"error: {args.task}: no run of a method with LoRA has logged balancedness", file=sys.stderr)
+        return 1
+    for method, points in found.items():
+        first, *_, last = points
+        print(f"{method}: {points[first]:.3f} at update {first}, {points[last]:.3f} at update {last}")
+    draw(found, args.out, args.task.name)
+    print(f"{args.out}: written")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
