@@ -101,7 +101,7 @@ def batches(trainer: Trainer, sizes):
 
 
 def check_that_it_can_be_pinned(sample) -> None:
-    """On a GPU torch's loader copies each tensor of a batch into one with the same strides, and refuses one that overlaps itself."""
+    """On a GPU torch's loader copies each tensor of a batch into one with its strides, and refuses one that overlaps itself."""
     if isinstance(sample, torch.Tensor):
         torch.empty_strided(sample.size(), sample.stride(), dtype=sample.dtype).copy_(sample)
     elif isinstance(sample, (dict, list, tuple)):

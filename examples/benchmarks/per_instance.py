@@ -37,6 +37,8 @@ from sharp_plugins.core.guardedness import instance_weights
 
 # () -> (N,) losses of the instances at the parameters' present values, with a graph.
 Losses = Callable[[], Tensor]
+# i -> () the loss of one of them alone, the same.
+Loss = Callable[[int], Tensor]
 Vector = List[Tensor]  # one tensor for each parameter
 
 
@@ -89,24 +91,23 @@ class Moved:
 # ---------------------------------------------------------------------- the three updates
 
 
-def per_instance(losses: Losses, params: Sequence[Tensor], rho: float) -> Tuple[Vector, Tensor]:
-    """Eq. 2, in 2N passes.
+def per_instance(loss: Loss, count: int, params: Sequence[Tensor], rho: float) -> Tuple[Vector, Tensor, Tensor]:
+    """Eq. 2 of *count* instances, in two passes of each.
 
     Returns:
-        the update (1/N) Σ_i ∇l_i(w + ε_i), and the (N,) rises l_i(w + ε_i) - l_i(w).
+        the update (1/N) Σ_i ∇l_i(w + ε_i), the (N,) rises l_i(w + ε_i) - l_i(w), and the (N,) norms ‖∇l_i(w)‖₂.
     """
-    count = losses().numel()
     total = [torch.zeros_like(p) for p in params]
-    rises = torch.zeros(count)
+    rises, norms = torch.zeros(count), torch.zeros(count)
     for i in range(count):
-        clean = losses()[i]
-        epsilon = to_radius(gradient(clean, params), rho)
-        with Moved(params, epsilon):
-            perturbed = losses()[i]
-            for t, g in zip(total, gradient(perturbed, params)):
-                t += g / count
+        clean = loss(i)
+        own = gradient(clean, params)
+        norms[i] = dot(own, own) ** 0.5
+        with Moved(params, to_radius(own, rho)):
+            perturbed = loss(i)
+            torch._foreach_add_(total, gradient(perturbed, params), alpha=1 / count)
         rises[i] = (perturbed - clean).item()
-    return total, rises
+    return total, rises, norms
 
 
 def shared(losses: Losses, params: Sequence[Tensor], rho: float, weights: Tensor) -> Tuple[Vector, Tensor]:
@@ -137,9 +138,9 @@ def random_changes(losses: Losses, params: Sequence[Tensor], rho: float, generat
 def compare(losses: Losses, params, rho: float, betas: Sequence[float], draws: int, seed: int) -> Dict[str, Dict[str, float]]:
     """What the docstring above describes, for one batch: {method: {column: value}}; δ-SAM's are means over *draws* of ε̂."""
     plain = gradient(losses().mean(), params)
-    reference, own_rises = per_instance(losses, params, rho)
+    count = losses().numel()
+    reference, own_rises, _ = per_instance(lambda i: losses()[i], count, params, rho)
     beyond = minus(reference, plain)
-    count = own_rises.numel()
 
     def look(weights: Tensor) -> Dict[str, float]:
         update, rises = shared(losses, params, rho, weights)

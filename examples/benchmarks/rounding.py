@@ -30,8 +30,8 @@ from torch import Tensor, nn
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
+import glue_rows
 import machine
-import rte
 from encoder import load_minilm, load_tokenizer
 
 from sharp_plugins.core.perturbation import ROUNDINGS, Perturbation
@@ -49,17 +49,17 @@ class Climb(NamedTuple):
     radius: float  # norm of the realised perturbation, in units of ρ
 
 
-def loss_of(model: nn.Module, batch: rte.Batch) -> Tensor:
+def loss_of(model: nn.Module, batch: glue_rows.Batch) -> Tensor:
     """Mean loss in evaluation mode, 0-dimensional."""
     return F.cross_entropy(model(batch.tokens, batch.types, batch.real).float(), batch.target)
 
 
-def gradient(model: nn.Module, batch: rte.Batch) -> List[Tensor]:
+def gradient(model: nn.Module, batch: glue_rows.Batch) -> List[Tensor]:
     return list(torch.autograd.grad(loss_of(model, batch), list(model.parameters())))
 
 
 @torch.no_grad()
-def loss_at(model: nn.Module, weights: List[Tensor], batch: rte.Batch) -> float:
+def loss_at(model: nn.Module, weights: List[Tensor], batch: glue_rows.Batch) -> float:
     """Mean loss of *model*, in its own arithmetic, with other *weights*."""
     home = [p.data for p in model.parameters()]
     for p, w in zip(model.parameters(), weights):
@@ -86,7 +86,7 @@ def climb(weights, grads, rho: float, dtype, masters=None, rounding: str = "near
 
 
 def climbs(
-    model: nn.Module, batch: rte.Batch, rho: float, seed: int, precisions: List[str], half_arithmetic: bool = False
+    model: nn.Module, batch: glue_rows.Batch, rho: float, seed: int, precisions: List[str], half_arithmetic: bool = False
 ) -> Iterator[Tuple[Tuple[str, str, str], Climb]]:
     """((situation, precision, rounding), what came of it) for one batch."""
     published = [p.data.clone() for p in model.parameters()]
@@ -115,7 +115,7 @@ def climbs(
                     yield key, Climb(rise / fp32_rise, ascent.projection.item(), ascent.radius.item() / rho)
 
 
-def autocast_climbs(model: nn.Module, batch: rte.Batch, rho: float, precisions: List[str]):
+def autocast_climbs(model: nn.Module, batch: glue_rows.Batch, rho: float, precisions: List[str]):
     """As `climbs`, for autocast: the weights stay fp32, so their projection is 1 and the loss alone shows the rounding."""
     published = [p.data.clone() for p in model.parameters()]
     exact, ascent = climb(published, gradient(model, batch), rho, torch.float32)
@@ -154,10 +154,10 @@ def main(given=None) -> Dict:
     parser.add_argument("--out", default="", help="append the table to this file")
     args = parser.parse_args(given)
     torch.set_num_threads(args.threads)
-    tokenizer, pairs = load_tokenizer(args.longest), rte.read(args.data)
+    tokenizer, pairs = load_tokenizer(args.longest), glue_rows.read(args.data, "RTE")
     found: Dict[Tuple, List[Climb]] = {}
     for number in range(args.batches):
-        batch = rte.encode(tokenizer, pairs[number * args.pairs : (number + 1) * args.pairs])
+        batch = glue_rows.encode(tokenizer, pairs[number * args.pairs : (number + 1) * args.pairs])
         model = load_minilm(seed=number).eval()
         for rho in args.rho:
             results = list(climbs(model, batch, rho, number, args.precision, args.arithmetic == "half"))

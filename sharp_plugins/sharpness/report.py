@@ -83,12 +83,14 @@ def measure(land: Landscape, choices: Choices, tell: Callable[[str], None] = pri
 def curves(land: Landscape, reach: float, seed: int = 1) -> Dict[str, List[float]]:
     """The loss along the gradient and along a random direction at a right angle to it, *reach* to both sides.
 
+    Where the gradient is 0 there is nothing to go along: "along" is the loss at the weights.
+
     Returns:
         "distance", "along" and "across", `POINTS` numbers each.
     """
     gradient, across = land.gradient(), random_direction(land.weights, seed)
     size = norm(gradient)
-    along = [part / size for part in gradient]
+    along = [part / size for part in gradient] if size else gradient
     share = float(sum((a * b).sum() for a, b in zip(along, across)))
     across = [b - share * a for a, b in zip(along, across)]
     length = norm(across)

@@ -55,7 +55,8 @@ def test_per_instance_reference_is_the_closed_form_on_quadratics(script):
     curvatures, centres = torch.rand(5, 3, dtype=torch.double) + 0.1, torch.randn(5, 3, dtype=torch.double)
     w, rho = torch.nn.Parameter(torch.randn(3, dtype=torch.double)), 0.3
     before = w.detach().clone()
-    update, rises = per_instance.per_instance(quadratics(curvatures, centres, w), [w], rho)
+    losses = quadratics(curvatures, centres, w)
+    update, rises, found_norms = per_instance.per_instance(lambda i: losses()[i], 5, [w], rho)
 
     gradients = curvatures * (before - centres)
     norms = gradients.norm(dim=1, keepdim=True)
@@ -64,6 +65,7 @@ def test_per_instance_reference_is_the_closed_form_on_quadratics(script):
     torch.testing.assert_close(update[0], (gradients + curvatures * epsilon).mean(0))
     expected = rho * norms.squeeze(1) + 0.5 * (curvatures * epsilon**2).sum(1)
     torch.testing.assert_close(rises, expected.float())
+    torch.testing.assert_close(found_norms, norms.squeeze(1).float())
     assert torch.equal(w, before)
 
 
@@ -85,6 +87,43 @@ def test_per_instance_script(script, tmp_path):
     assert {name for _, name in found} == {"plain gradient", "SAM", "δ-SAM, β = 3", "δ-SAM, β = 10"}
     assert all(-1 <= one["cos"] <= 1 + 1e-6 for values in found.values() for one in values)
     assert out.read_text().startswith("### Per-instance perturbation")
+
+
+def test_the_first_order_change_is_that_of_a_small_step(script):
+    ours, encoder, glue_rows = (script(name) for name in ("per_instance_minilm", "encoder", "glue_rows"))
+    torch.manual_seed(0)
+    model = encoder.Classifier(encoder.SIZES["tiny"]).double().eval()
+    tokens = torch.randint(1, 100, (4, 5))
+    batch = glue_rows.Batch(tokens, torch.zeros_like(tokens), tokens > 0, torch.tensor([0, 1, 1, 0]))
+    found = ours.forward_mode(model, batch, 0.3, torch.Generator().manual_seed(5))
+    generator = torch.Generator().manual_seed(5)
+    noise = [torch.empty_like(p).normal_(generator=generator) for p in model.parameters()]
+    size = sum((part**2).sum() for part in noise) ** 0.5
+    before = ours.losses_of(model, batch)
+    with torch.no_grad():
+        for p, part in zip(model.parameters(), noise):
+            p.add_(part, alpha=1e-6 / size)
+    torch.testing.assert_close(found, (ours.losses_of(model, batch) - before).detach() * 0.3 / 1e-6, rtol=1e-3, atol=1e-7)
+
+
+def test_inverse_weights_and_agreement_of_ranks(script):
+    from scipy.stats import spearmanr
+
+    ours = script("per_instance_minilm")
+    given = ours.inverse(torch.tensor([1.0, -3.0]))  # mean |a| 2: 1/3 and 1/5
+    torch.testing.assert_close(given, torch.tensor([0.625, 0.375]))
+    a, b = torch.rand(9, generator=torch.Generator().manual_seed(1)), torch.rand(9, generator=torch.Generator().manual_seed(2))
+    assert ours.ranks_agree(a, b) == pytest.approx(spearmanr(a.numpy(), b.numpy()).statistic)
+
+
+@needs_minilm
+def test_per_instance_of_real_batches(script, glue, tmp_path):
+    line = "--tasks RTE --seeds 1 --batches 1 --draws 1 --batch 2 --at 0 1 --beta 3 --longest 8".split()
+    out = tmp_path / "table.md"
+    found, explained = script("per_instance_minilm").main(["--data", str(glue), *line, "--out", str(out)])
+    assert {update for _, update, _ in found} == {0, 1} and len(found) == 2 * 10 and len(explained) == 2
+    assert all(-1 <= one["cos"] <= 1 + 1e-5 for values in found.values() for one in values)
+    assert "agreement, two masks" in out.read_text()
 
 
 # ---------------------------------------------------------------------- the encoder

@@ -1,6 +1,7 @@
 """``python -m sharp_plugins.runs sharpness``, against plain loops over the model of the training."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from sharp_plugins.core.sharpness import norm, random_direction
 from sharp_plugins.runs.__main__ import main
 from sharp_plugins.sharpness.choices import Choices
 from sharp_plugins.sharpness.landscape import Landscape
-from sharp_plugins.sharpness.report import measure
+from sharp_plugins.sharpness.report import curves, measure
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +71,14 @@ def test_a_product_with_the_hessian_is_that_of_differentiating_twice(trained):
     expected = torch.cat([(torch.zeros_like(a) if b is None else b).flatten() for a, b in zip(found, expected)])
     found = torch.cat([part.flatten() for part in found])
     assert expected.norm() > 0 and (found - expected).norm() < 0.02 * expected.norm()
+
+
+def test_curves_where_the_gradient_is_zero(trained, monkeypatch):
+    land = Landscape(trained[0], rows=6)
+    monkeypatch.setattr(land, "gradient", lambda: [torch.zeros_like(weight) for weight in land.weights])
+    found, here = curves(land, reach=0.5), land.point().loss
+    assert found["along"] == [here] * len(found["distance"])
+    assert found["across"][len(found["across"]) // 2] == pytest.approx(here) and all(map(math.isfinite, found["across"]))
 
 
 def test_lora_is_moved_alone(bert, tmp_path):

@@ -95,12 +95,12 @@ def test_what_is_not_there(meteor, tmp_path, monkeypatch):
 
 
 # What the challenge's own evaluation prints for it, of all inputs, of seen categories and of unseen ones
-# (github.com/abevieiramota/challenge-webnlg, evaluation/webnlg2017/webnlg-automatic-evaluation-v2/eval/meteor-GKB_Unimelb-*-cat.txt).
+# (github.com/abevieiramota/challenge-webnlg, webnlg-automatic-evaluation-v2/eval/meteor-GKB_Unimelb-*-cat.txt).
 MELBOURNE = {"all": 37.63962007897742, "seen": 41.464200677574886, "unseen": 33.22133982986484}
 
 
 def test_the_real_program_gives_the_challenges_own_numbers(data_beside):
-    """SHARP_TEST_METEOR names meteor-1.5.jar, with data/paraphrase-en.gz beside it; PyPI's pycocoevalcap has both. Takes a minute."""
+    """SHARP_TEST_METEOR names meteor-1.5.jar, with data/paraphrase-en.gz beside it; PyPI's pycocoevalcap has both."""
     jar = os.environ.get("SHARP_TEST_METEOR")
     if not jar:
         pytest.skip("SHARP_TEST_METEOR names no meteor-1.5.jar")
