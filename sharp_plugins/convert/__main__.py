@@ -40,6 +40,8 @@ def what_is_next(converted: "Converted", out: Path) -> str:
     ]
     if not converted.has_lm_head:
         lines.append("language-model head: untrained, as the files hold none; --task masked_lm alone uses it")
+    if converted.redrawn:
+        lines.append(f"new random weights: the last {converted.redrawn} of its layers")
     if converted.left_out:
         lines.append(f"left out: {some(converted.left_out)}")
     flags = ["--user-dir", "sharp_plugins", "--task", "sentence_prediction", "--criterion", "sentence_prediction"]
@@ -116,6 +118,11 @@ def parse_convert(arguments) -> argparse.Namespace:
         "large models. Training and generation choose their own precision, whatever the file has"
     )
     parser.add_argument("--dtype", choices=DTYPES, help=words)
+    words = (
+        "give the last N layers of an encoder new random weights, the same each time: for fine-tuning on few examples, and to undo a "
+        "part of what a published model was trained for (default: 0)"
+    )
+    parser.add_argument("--redraw-layers", type=int, default=0, metavar="N", help=words)
     return parser.parse_args(arguments)
 
 
@@ -146,10 +153,12 @@ def run_convert(args) -> str:
     from sharp_plugins.convert.decoder_conversion import convert_decoder, is_decoder
 
     if is_decoder(args.source):
+        if args.redraw_layers:
+            raise ValueError(f"--redraw-layers {args.redraw_layers}: only an encoder's layers are drawn anew; leave it out")
         return what_is_next_for_a_decoder(convert_decoder(args.source, args.out, args.dtype or "fp32"), args.out)
     if args.dtype:
         raise ValueError(f"--dtype {args.dtype}: only decoders are written in another format than fp32; leave it out")
-    return what_is_next(convert(args.source, args.out), args.out)
+    return what_is_next(convert(args.source, args.out, args.redraw_layers), args.out)
 
 
 def main(argv=None) -> int:

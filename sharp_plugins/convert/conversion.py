@@ -36,16 +36,22 @@ class Converted(NamedTuple):
     has_lm_head: bool  # whether the language-model head is the published one
     left_out: List[str]  # names of published weights without a place in fairseq's model
     pairs: PairFormat  # how the published tokenizer puts two sentences together
+    redrawn: int  # how many of the last layers have new random weights
 
 
-def convert(directory, out) -> Converted:
+def convert(directory, out, redrawn: int = 0) -> Converted:
     """Convert the checkpoint in *directory* and write ``model.pt`` and the files of `Tokenizer.save` into *out*.
 
     Each file appears under its name when it is complete, and ``model.pt`` last.
 
+    Args:
+        redrawn: how many of the last layers get new random weights in the place of the published ones, the same each time, as
+            Zhang et al. 2021 ("Revisiting Few-sample BERT Fine-tuning", section 5) do before fine-tuning.
+
     Raises:
         FileNotFoundError: a file of the checkpoint is not there.
-        ValueError: a file cannot be read, the architecture is another one, or the parts do not fit together.
+        ValueError: a file cannot be read, the architecture is another one, the parts do not fit together, or there are not
+            so many layers.
         ImportError: tokenizers or safetensors is not installed.
     """
     directory, out = Path(directory), Path(out)
@@ -61,7 +67,7 @@ def convert(directory, out) -> Converted:
         settings.model["token_types"] = 1
     flags = architecture_flags(settings)
     cfg = build_config(flags, settings)
-    state = complete_state(directory, published, cfg, tokenizer)
+    state = complete_state(directory, published, cfg, tokenizer, redrawn)
     has_lm_head = "encoder.lm_head.bias" in published
 
     with filling(out, last="model.pt") as unfinished:
@@ -76,6 +82,7 @@ def convert(directory, out) -> Converted:
         has_lm_head=has_lm_head,
         left_out=left_out,
         pairs=pairs,
+        redrawn=redrawn,
     )
 
 
@@ -138,14 +145,18 @@ def training_config(line: List[str]):
         return convert_namespace_to_omegaconf(args)
 
 
-def complete_state(directory: Path, published: Dict[str, Tensor], cfg, tokenizer: Tokenizer) -> Dict[str, Tensor]:
+def complete_state(directory: Path, published: Dict[str, Tensor], cfg, tokenizer: Tokenizer, redrawn: int = 0) -> Dict[str, Tensor]:
     """The state of the fairseq model of *cfg* with the *published* weights, and with BERT's pooler beside them.
 
-    A language-model head that was not published is as a new model's; only masked-language-model training uses it.
+    A language-model head that was not published is as a new model's; only masked-language-model training uses it. So are the
+    last *redrawn* layers.
 
     Raises:
-        ValueError: a weight is missing or has another shape.
+        ValueError: a weight is missing or has another shape, or there are not so many layers.
     """
+    layers = cfg.model.encoder_layers
+    if not 0 <= redrawn <= layers:
+        raise ValueError(f"--redraw-layers {redrawn}: {directory} has {layers} layers; give at most so many")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = models.build_model(cfg.model, SimpleNamespace(source_dictionary=tokenizer.dictionary()))
@@ -159,7 +170,8 @@ def complete_state(directory: Path, published: Dict[str, Tensor], cfg, tokenizer
                 f"{directory}: the weight for {name} has shape {tuple(published[name].shape)}, and by config.json it "
                 f"should have {tuple(value.shape)}"
             )
-    return {**state, **published}
+    of_new = tuple(f"encoder.sentence_encoder.layers.{layer}." for layer in range(layers - redrawn, layers))
+    return {**state, **{name: value for name, value in published.items() if not name.startswith(of_new)}}
 
 
 def checkpoint(cfg, state: Dict[str, Tensor]) -> Dict:

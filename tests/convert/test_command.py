@@ -273,3 +273,23 @@ def test_an_output_that_is_a_file(tmp_path, capsys):
     (tmp_path / "out").write_text("mine")
     assert main([str(directory), str(tmp_path / "out")]) == 1
     assert "out" in capsys.readouterr().err and (tmp_path / "out").read_text() == "mine"
+
+
+def test_the_last_layers_are_drawn_anew(tmp_path, capsys):
+    published.write_bert(tmp_path / "published")
+    states = {}
+    for name, flags in (("whole", []), ("new", ["--redraw-layers", "1"]), ("again", ["--redraw-layers", "1"])):
+        assert main([str(tmp_path / "published"), str(tmp_path / name), *flags]) == 0
+        states[name] = torch.load(tmp_path / name / "model.pt", weights_only=True)["model"]
+        assert ("new random weights: the last 1 of its layers" in capsys.readouterr().out) == bool(flags)
+    whole, new = states["whole"], states["new"]
+    toy.assert_same(new, states["again"])
+    layers = [int(name.split("layers.")[1].split(".")[0]) for name in whole if "sentence_encoder.layers." in name]
+    own = f"sentence_encoder.layers.{max(layers)}."
+    assert max(layers) > 0 and all(torch.equal(new[name], whole[name]) for name in whole if own not in name)
+    weight = new[f"encoder.{own}fc1.weight"]
+    assert not torch.equal(weight, whole[f"encoder.{own}fc1.weight"]) and 0.015 < weight.std() < 0.025  # BERT's 0.02
+    assert torch.equal(new[f"encoder.{own}final_layer_norm.weight"], torch.ones(weight.size(1)))
+    assert main([str(tmp_path / "published"), str(tmp_path / "other"), "--redraw-layers", "9"]) == 1
+    assert f"--redraw-layers 9: {tmp_path}/published has {max(layers) + 1} layers" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
