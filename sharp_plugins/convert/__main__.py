@@ -119,8 +119,8 @@ def parse_convert(arguments) -> argparse.Namespace:
     )
     parser.add_argument("--dtype", choices=DTYPES, help=words)
     words = (
-        "give the last N layers of an encoder new random weights, the same each time: for fine-tuning on few examples, and to undo a "
-        "part of what a published model was trained for (default: 0)"
+        "give the last N layers of an encoder new random weights, the same each time: for fine-tuning on few examples, and to undo "
+        "a part of what a published model was trained for (default: 0)"
     )
     parser.add_argument("--redraw-layers", type=int, default=0, metavar="N", help=words)
     return parser.parse_args(arguments)
