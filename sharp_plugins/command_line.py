@@ -1,13 +1,33 @@
 """What the commands ``python -m sharp_plugins.glue``, ``.lora`` and ``.convert`` have in common."""
 
+import argparse
 import logging
 import os
 import sys
 import warnings
+from pathlib import Path
 from typing import Callable, Optional
 
 # What a user can mend; others are defects, and are shown with their traceback.
 MENDABLE = (ValueError, OSError, ImportError)
+
+
+def output_file(text: str) -> Path:
+    """The ``type`` of a flag that names a file to write: one that cannot be written is refused before any work.
+
+    >>> output_file("scores/of/today.json").name
+    'today.json'
+
+    Raises:
+        argparse.ArgumentTypeError: it is a directory, or below a file.
+    """
+    path = Path(text)
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{path}: it is a directory, and a file is wanted")
+    above = [place for place in path.absolute().parents if place.is_file()]
+    if above:
+        raise argparse.ArgumentTypeError(f"{path}: {above[0]} is a file, and no directory")
+    return path
 
 
 def be_quiet() -> None:

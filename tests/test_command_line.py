@@ -1,8 +1,11 @@
 """The exit statuses and lines of the commands."""
 
+import argparse
+import importlib
+
 import pytest
 
-from sharp_plugins.command_line import run_command
+from sharp_plugins.command_line import output_file, run_command
 
 
 def test_what_is_done_is_printed(capsys):
@@ -22,3 +25,34 @@ def test_what_a_user_can_mend_is_one_line(capsys, error):
 def test_a_defect_is_shown_whole():
     with pytest.raises(ZeroDivisionError):
         run_command(lambda: str(1 / 0))
+
+
+def test_a_file_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    for path, words in ((tmp_path, "it is a directory"), (tmp_path / "file" / "a" / "b.json", "file is a file, and no directory")):
+        with pytest.raises(argparse.ArgumentTypeError, match=words):
+            output_file(str(path))
+    assert output_file(str(tmp_path / "new" / "a.json")) == tmp_path / "new" / "a.json"
+
+
+@pytest.mark.parametrize(
+    "module, line",
+    [
+        ("glue", "evaluate model.pt DATA --json"),
+        ("sts", "evaluate model.pt --data DATA --json"),
+        ("cloze", "evaluate model.pt DATA --json"),
+        ("cloze", "evaluate model.pt DATA --predictions"),
+        ("candidates", "evaluate model.pt DATA --json"),
+        ("candidates", "answers file --data DATA --json"),
+        ("fewshot", "zero-shot BACKBONE SAMPLE --json"),
+        ("webnlg", "score file --data DATA --json"),
+        ("runs", "sharpness model.pt --json"),
+        ("runs", "sharpness model.pt --plot"),
+    ],
+)
+def test_every_command_looks_at_its_output_first(module, line, tmp_path, capsys):
+    main = importlib.import_module(f"sharp_plugins.{module}.__main__").main
+    with pytest.raises(SystemExit):
+        main([*line.split(), str(tmp_path)])
+    flag = line.split()[-1]
+    assert f"argument {flag}: {tmp_path}: it is a directory, and a file is wanted" in capsys.readouterr().err

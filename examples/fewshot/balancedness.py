@@ -70,7 +70,7 @@ def main(given=None) -> int:
         print(f"error: {args.task}: no run of a method with LoRA has logged balancedness", file=sys.stderr)
         return 1
     for method, points in found.items():
-        first, *_, last = points
+        first, last = min(points), max(points)
         print(f"{method}: {points[first]:.3f} at update {first}, {points[last]:.3f} at update {last}")
     draw(found, args.out, args.task.name)
     print(f"{args.out}: written")

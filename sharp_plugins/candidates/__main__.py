@@ -5,7 +5,7 @@ import json
 import sys
 from pathlib import Path
 
-from sharp_plugins.command_line import run_command
+from sharp_plugins.command_line import output_file, run_command
 from sharp_plugins.files.writing import write_text
 
 PROGRAM = "python -m sharp_plugins.candidates"
@@ -91,8 +91,8 @@ def main(argv=None) -> int:
     command.add_argument("data", metavar="DATA", type=Path, help="directory that `prepare` wrote")
     words = "splits of the data (default: all but train)"
     command.add_argument("--splits", nargs="+", metavar="SPLIT", help=words)
-    command.add_argument("--json", metavar="FILE", type=Path, help='write {"SPLIT": {"accuracy", "loss", "examples"}} into a file')
-    command.add_argument("--predictions", metavar="FILE", type=Path, help="write each example's choice and scores as JSON lines")
+    command.add_argument("--json", metavar="FILE", type=output_file, help='write {"SPLIT": {"accuracy", "loss", "examples"}} there')
+    command.add_argument("--predictions", metavar="FILE", type=output_file, help="write choices and scores as JSON lines")
     command.add_argument("--batch-size", metavar="N", type=int, default=16, help="prompts that are read at once (default: 16)")
     command.add_argument("--device", help="cpu or cuda (default: cuda where there is a GPU)")
 
@@ -102,7 +102,7 @@ def main(argv=None) -> int:
     command.add_argument("generated", metavar="GENERATED", type=Path, help="the output of fairseq-generate")
     words = "directory that `python -m sharp_plugins.prompted prepare` wrote, with a test set"
     command.add_argument("--data", metavar="DATA", type=Path, required=True, help=words)
-    command.add_argument("--json", metavar="FILE", type=Path, help='write {"test": {"f1", "em", "questions"}} into a file')
+    command.add_argument("--json", metavar="FILE", type=output_file, help='write {"test": {"f1", "em", "questions"}} into a file')
 
     args = parser.parse_args(argv)
     return run_command(lambda: args.run(args))

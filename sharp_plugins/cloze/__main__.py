@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from sharp_plugins.cloze.layout import find_layout, named_layouts
-from sharp_plugins.command_line import run_command
+from sharp_plugins.command_line import output_file, run_command
 from sharp_plugins.files.writing import write_text
 
 SPLITS = ("train", "valid", "test")
@@ -86,9 +86,9 @@ def main(argv=None) -> int:
     command.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a trained one, or a backbone's model.pt (zero-shot)")
     command.add_argument("data", type=Path, metavar="DATA", help="directory that prepare wrote")
     command.add_argument("--splits", nargs="+", metavar="SPLIT", help="what to score (default: all but train)")
-    command.add_argument("--json", type=Path, metavar="FILE", help='write {"SPLIT": {"accuracy", "loss", "examples"}} into a file')
+    command.add_argument("--json", type=output_file, metavar="FILE", help='write {"SPLIT": {"accuracy", "loss", "examples"}} there')
     words = "write JSON lines: of each row the label, the prediction and the logits of all classes"
-    command.add_argument("--predictions", type=Path, metavar="FILE", help=words)
+    command.add_argument("--predictions", type=output_file, metavar="FILE", help=words)
     command.add_argument("--batch-size", type=int, default=64, metavar="N", help="rows at once (default: 64)")
     command.add_argument("--device", help="cpu or cuda (default: cuda where there is a GPU)")
     args = parser.parse_args(argv)

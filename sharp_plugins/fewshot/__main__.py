@@ -5,7 +5,7 @@ import json
 import sys
 from pathlib import Path
 
-from sharp_plugins.command_line import MENDABLE, be_quiet, run_command
+from sharp_plugins.command_line import MENDABLE, be_quiet, output_file, run_command
 from sharp_plugins.fewshot.arguments import add_data_arguments, source_of
 from sharp_plugins.fewshot.benchmark import FewShot
 from sharp_plugins.fewshot.sampling import SEEDS
@@ -77,7 +77,7 @@ def main(argv=None) -> int:
     command = commands.add_parser("zero-shot", help="score a backbone", description=words, allow_abbrev=False)
     command.add_argument("backbone", type=Path, metavar="BACKBONE", help="directory that `python -m sharp_plugins.convert` wrote")
     command.add_argument("sample", type=Path, metavar="SAMPLE", help="directory that prepare wrote, of one sample")
-    command.add_argument("--json", type=Path, metavar="FILE", help="write the scores, not rounded, into a file too")
+    command.add_argument("--json", type=output_file, metavar="FILE", help="write the scores, not rounded, into a file too")
     command.add_argument("--device", help="cpu or cuda (default: cuda where there is a GPU)")
     command.set_defaults(work=lambda args: run_command(lambda: zero_shot(args)))
 

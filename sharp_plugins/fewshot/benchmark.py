@@ -23,8 +23,9 @@ from sharp_plugins.runs.configs import Settings
 from sharp_plugins.runs.data import STAMP
 from sharp_plugins.runs.methods import CRITERIONS, Method, find_method
 from sharp_plugins.runs.record import Measure, Record, Result
-from sharp_plugins.runs.stages import Stage, train
+from sharp_plugins.runs.stages import TRAIN_LOG, Stage, train
 from sharp_plugins.runs.store import Run, load_results, stored
+from sharp_plugins.runs.training_log import read_trained_weights
 
 ZERO_SHOT = "zero-shot"
 # fairseq's task and criterion, by how a task is trained.
@@ -178,6 +179,13 @@ class FewShot(Benchmark):
         home = self.args.backbone.resolve()
         config["task"]["data"] = str(self._data_of(run.record) / DATA)
         config["checkpoint"]["finetune_from_model"] = str(home / "model.pt")
+        of = self.source.tasks[run.record.task]
+        metric = config["checkpoint"].get("best_checkpoint_metric")
+        if metric == "accuracy" and of.kind != CLOZE and of.training != CANDIDATES:
+            raise ValueError(
+                f"--set checkpoint.best_checkpoint_metric={metric}: {run.record.task} trains texts, and tells no accuracy while it "
+                "trains; loss is told"
+            )
         if run.record.method == ZERO_SHOT:
             # It is one run, whatever --set and --sweep say of training.
             own = {part: of for part, of in self.family.run.items() if part not in ("common", "checkpoint", "task")}
@@ -218,9 +226,13 @@ class FewShot(Benchmark):
         return scores
 
     def notes(self, run: Run) -> Dict:
-        notes = {"settings": self.family.source.stem, "head": run.config["task"].get("train_lm_head")}
-        remarks = read_json(self._data_of(run.record) / STAMP)["remarks"]
-        return {**notes, "remarks": remarks, "metric": self.source.tasks[run.record.task].metric}
+        notes = {"settings": self.family.source.stem, "metric": self.source.tasks[run.record.task].metric}
+        notes["remarks"] = read_json(self._data_of(run.record) / STAMP)["remarks"]
+        if run.record.method == ZERO_SHOT:
+            return notes
+        notes["head"] = run.config["task"].get("train_lm_head")
+        notes["chosen_by"] = run.config["checkpoint"].get("best_checkpoint_metric")
+        return {**notes, "trained_weights": read_trained_weights(run.directory / TRAIN_LOG)}
 
     # ---- tables
 
@@ -243,8 +255,10 @@ class FewShot(Benchmark):
 
     def about(self, results: Sequence[Result]) -> str:
         out = self.args.out
-        which = "Values are of the test set, at the checkpoint with the best "
-        which += "accuracy on the development set" if self.source.kind == CLOZE else "loss on the development set"
+        default = "accuracy" if self.source.kind == CLOZE else "loss"  # of results without the note
+        chosen = {result.notes.get("chosen_by") or default for result in results if result.record.method != ZERO_SHOT}
+        which = f"Values are of the test set, at the checkpoint with the best {' or '.join(sorted(chosen or {default}))} "
+        which += "on the development set"
         return f"Backbone: {self.args.backbone.resolve().name}. Runs and settings: {out}/TASK/METHOD/.../seedN/run.yaml. {which}."
 
     def remarks(self, results: Sequence[Result]) -> Sequence[str]:
@@ -257,4 +271,10 @@ class FewShot(Benchmark):
                 "frozen": "frozen",
             }
             lines.append(f"The masked-language-model head: {'; '.join(words.get(head, head) for head in sorted(heads))}.")
+        weights = {
+            (result.record.method, result.notes["trained_weights"]) for result in results if result.notes.get("trained_weights")
+        }
+        if weights:
+            each = "; ".join(f"{method} {count:,}" for method, count in sorted(weights))
+            lines.append(f"Weights that train: {each}.")
         return [*lines, *dict.fromkeys(f"{one}." for result in results for one in result.notes.get("remarks", ()))]

@@ -204,8 +204,8 @@ class Sampler:
         count = len(rows["train"])
         odd = [f"it has {count} rows to train on, and --examples is {size}"] if count < size else []
         odd = self._few(rows, size) if self.task.kind == CLOZE else odd
-        odd += [f"the development set has no row of {label}" for label in self._without(rows["valid"])]
-        return [f"{name}: {words} ({path})" for words in odd]
+        unseen = [f"the development set has no row of {label}" for label in self._without(rows["valid"])]
+        return [*(f"{name}: {words} ({path})" for words in odd), *(f"{name}: {words} ({files['valid']})" for words in unseen)]
 
     def _few(self, rows: Dict[str, List[Row]], size: int) -> List[str]:
         counts = {label: sum(row.label == label for row in rows["train"]) for label in self.task.labels}

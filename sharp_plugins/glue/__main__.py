@@ -5,7 +5,7 @@ import json
 import sys
 from pathlib import Path
 
-from sharp_plugins.command_line import run_command
+from sharp_plugins.command_line import output_file, run_command
 from sharp_plugins.files.writing import write_text
 from sharp_plugins.glue.arguments import add_data_arguments
 from sharp_plugins.glue.tasks import TASKS, find_task
@@ -79,7 +79,7 @@ def main(argv=None) -> int:
     command.add_argument("prepared", metavar="DATA", type=Path, help="directory that `prepare` wrote")
     words = "write the test sets' predictions as gluebenchmark.com takes them"
     command.add_argument("--submission", metavar="DIR", type=Path, help=words)
-    command.add_argument("--json", metavar="FILE", type=Path, help="write the metrics, not rounded, into a file too")
+    command.add_argument("--json", metavar="FILE", type=output_file, help="write the metrics, not rounded, into a file too")
     command.add_argument("--device", help="cpu or cuda (default: cuda where there is a GPU)")
 
     args = parser.parse_args(argv)

@@ -31,11 +31,13 @@ def read_state(path) -> Dict:
     """What is in a checkpoint, read safely and without its tensors yet.
 
     Raises:
-        FileNotFoundError: it is not there.
+        FileNotFoundError, IsADirectoryError: it is not there, or is a directory.
         OSError: it cannot be read now, for want of memory, say.
         ValueError: it is cut off, or cannot be read safely.
     """
     path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path}: it is a directory, and a checkpoint is wanted, such as a model.pt in it")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: not there")
     return read_torch(path, mmap=True)

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from sharp_plugins.command_line import run_command
+from sharp_plugins.command_line import output_file, run_command
 from sharp_plugins.sharpness.choices import Choices
 
 PROGRAM = "python -m sharp_plugins.runs"
@@ -67,9 +67,9 @@ def main(argv=None) -> int:
     command.add_argument("--hessian-steps", type=int, default=own.hessian_steps, metavar="N", help=words)
     command.add_argument("--seed", type=int, default=own.seed, metavar="N", help="of what is drawn (default: %(default)s)")
     command.add_argument("--device", help="cpu or cuda (default: cuda where there is a GPU)")
-    command.add_argument("--json", metavar="FILE", type=Path, help="write all numbers into a file too")
+    command.add_argument("--json", metavar="FILE", type=output_file, help="write all numbers into a file too")
     words = "draw the loss along the gradient and across it, twice the largest of --radii to both sides (.png, .pdf or .svg)"
-    command.add_argument("--plot", metavar="FILE", type=Path, help=words)
+    command.add_argument("--plot", metavar="FILE", type=output_file, help=words)
     args = parser.parse_args(argv)
     return run_command(lambda: args.run(args))
 

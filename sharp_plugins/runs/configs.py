@@ -14,6 +14,8 @@ from sharp_plugins.runs.methods import Method, has_use
 
 # Settings that tell where things are: they differ from machine to machine, and two runs that differ in them alone are the same.
 PLACES = ("common.user_dir", "task.data", "checkpoint.save_dir", "checkpoint.finetune_from_model", "bpe._name", "bpe.bpe_tokenizer")
+# fairseq's names of what chooses a run's best checkpoint.
+METRIC, MAXIMISE = "best_checkpoint_metric", "maximize_best_checkpoint_metric"
 # Settings that each run makes itself, and that --set leaves alone.
 OWN = (*PLACES, "common.seed", "model._name", "optimizer._name", "criterion._name")
 # Settings without which there is no run.
@@ -130,7 +132,31 @@ def configure(
     result["model"] = {**result["model"], **_arch(method.network, result["model"]["_name"])}
     if cpu:
         result.setdefault("common", {}).update(cpu=True, fp16=False)
-    return change_settings(result, rest)
+    return _with_direction(change_settings(result, rest), changes)
+
+
+def _with_direction(config: Dict, changes: Sequence[str]) -> Dict:
+    """Let a checkpoint metric that ``--set`` names be maximised or minimised as it should be, unless ``--set`` says that too.
+
+    >>> _with_direction({"checkpoint": {}}, ["checkpoint.best_checkpoint_metric=accuracy"])
+    {'checkpoint': {}}
+    >>> _with_direction({"checkpoint": {METRIC: "loss", MAXIMISE: True}}, ["checkpoint.best_checkpoint_metric=loss"])
+    {'checkpoint': {'best_checkpoint_metric': 'loss', 'maximize_best_checkpoint_metric': False}}
+    """
+    named = {change.partition("=")[0] for change in changes}
+    metric = config.get("checkpoint", {}).get(METRIC)
+    if metric is None or f"checkpoint.{METRIC}" not in named or f"checkpoint.{MAXIMISE}" in named:
+        return config
+    return {**config, "checkpoint": {**config["checkpoint"], MAXIMISE: not is_lower_better(metric)}}
+
+
+def is_lower_better(metric: str) -> bool:
+    """Of those that fairseq's and the plugin's criterions log.
+
+    >>> is_lower_better("nll_loss"), is_lower_better("accuracy")
+    (True, False)
+    """
+    return metric.endswith("loss") or metric in ("ppl", "ter")
 
 
 def _arch(network: Optional[str], arch: str) -> Dict:

@@ -5,7 +5,7 @@ import json
 import sys
 from pathlib import Path
 
-from sharp_plugins.command_line import run_command
+from sharp_plugins.command_line import output_file, run_command
 from sharp_plugins.files.writing import write_text
 from sharp_plugins.sts.sets import DEV, SETS, read_set
 
@@ -60,7 +60,7 @@ def main(argv=None) -> int:
     command.add_argument("--subsets", action="store_true", help=words)
     words = "directory of the converted encoder (default: the checkpoint's own, or the one in its config)"
     command.add_argument("--tokenizer", metavar="DIR", type=Path, help=words)
-    command.add_argument("--json", metavar="FILE", type=Path, help="write the numbers, not rounded, into a file too")
+    command.add_argument("--json", metavar="FILE", type=output_file, help="write the numbers, not rounded, into a file too")
     command.add_argument("--device", help="cpu or cuda (default: cuda where there is a GPU)")
 
     args = parser.parse_args(argv)

@@ -48,7 +48,8 @@ def read_corpus(directory, language: str = ENGLISH) -> Dict[str, List[Entry]]:
     """
     directory = Path(directory)
     if not directory.is_dir():
-        raise CorpusError(f"{directory}: no such directory")
+        wanted = "a file, and a directory with train, dev and test is wanted" if directory.is_file() else "no such directory"
+        raise CorpusError(f"{directory}: {wanted}")
     # Look for all three before reading any, so that a missing test file does not show only after a long read.
     paths = {split: find_split(directory, split) for split in SPLITS}
     return {split: read_split(path, language) for split, path in paths.items()}

@@ -8,6 +8,7 @@ OUT/prepared.json                 what all this was made of
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Set
 
@@ -146,6 +147,23 @@ def checksums(parts: Mapping[str, Sequence[Entry]]) -> Dict[str, str]:
     return found
 
 
+def of_the_corpus(words: str, new: Path, chosen: Mapping[str, Sequence[Entry]]) -> str:
+    """What the preparation of prompts says of its files and flags, in this command's words: entries of the corpus, and settings.
+
+    >>> entry = Entry("Id7", "Food", None, (("Bacon", "partOf", "BLT"),), ("It has bacon.",))
+    >>> of_the_corpus("new/text/dev.jsonl:1: too long; --too-long skip or cut", Path("new"), {"dev": [entry]})
+    "--data: dev, entry 'Id7': too long; too_long: skip or cut (in the settings: --configs)"
+    """
+
+    def where(match) -> str:
+        split, line = match[1], match[2]
+        return f"--data: {split}" + (f", entry {chosen[split][int(line) - 1].id!r}" if line else "")
+
+    named = re.sub(rf"{re.escape(str(new / 'text'))}/(\w+)\.jsonl(?::(\d+))?", where, words)
+    found = named.replace("--too-long ", "too_long: ").replace("--room", "room").replace("--max-positions", "max_positions")
+    return found if found == named else f"{found} (in the settings: --configs)"
+
+
 def prepare_prompts(
     parts: Mapping[str, Sequence[Entry]], how: Prompts, backbone: Path, out: Path, tell: Callable[[str], None] = print
 ) -> Data:
@@ -164,16 +182,24 @@ def prepare_prompts(
     source.update(backbone=vocabulary, positions=found.max_positions)
 
     def make(new: Path) -> None:
-        files = {}
-        for split, entries in choose_texts(dict(parts), how.texts).items():
+        files, chosen = {}, choose_texts(dict(parts), how.texts)
+        for split, entries in chosen.items():
             path = new / "text" / f"{split}.jsonl"
             write_text(path, "".join(line + "\n" for line in prompt_lines(entries, how.linearise)))
             files["valid" if split == "dev" else split] = [path]
         write_text(new / "inputs" / "test.jsonl", "".join(line_of(entry) + "\n" for entry in parts["test"]))
         limits = Limits(how.max_positions or found.max_positions, how.room, how.too_long)
-        prepare(
-            Inputs(files), found, find_format(how.format), new / "bin", limits, lambda line: tell(line.replace(str(new), str(out)))
-        )
+        try:
+            prepare(
+                Inputs(files),
+                found,
+                find_format(how.format),
+                new / "bin",
+                limits,
+                lambda line: tell(line.replace(str(new), str(out))),
+            )
+        except ValueError as error:
+            raise ValueError(of_the_corpus(str(error), new, chosen)) from error
 
     if not make_once(out, source, OWN, make):
         tell(f"{out}: all data were there")

@@ -103,6 +103,7 @@ def test_what_cannot_be_evaluated(data, backbone, checkpoints, translation_data,
         return capsys.readouterr().err
 
     assert "nowhere.pt: not there" in refused(tmp_path / "nowhere.pt", data)
+    assert f"{tmp_path}: it is a directory, and a checkpoint is wanted" in refused(tmp_path, data)
     assert "candidates prepare` writes such a directory" in refused(backbone / "model.pt", tmp_path)
     assert "--splits more: " in refused(backbone / "model.pt", data, "--splits", "more")
     assert "--batch-size must be 1 or larger, and is 0" in refused(backbone / "model.pt", data, "--batch-size", "0")

@@ -48,6 +48,23 @@ def test_the_loss_is_that_of_the_vectors(backbone):
     torch.testing.assert_close(trainer.get_criterion().eval()(model, sample)[0], expected)
 
 
+@pytest.mark.parametrize("flag", [[], ["--skip-duplicates"]])
+def test_a_text_that_is_twice_in_the_batch(backbone, tmp_path, flag):
+    texts = [*pairs.TEXTS[-3:], pairs.TEXTS[-1]]
+    (tmp_path / "twice.txt").write_text("".join(text + "\n" for text in texts))
+    trainer = pairs.trainer(
+        backbone, "--pooling", "cls", "--contrastive-temperature", "0.1", "--text", tmp_path / "twice.txt", *flag
+    )
+    sample, model = pairs.sample(trainer), trainer.get_model().eval()
+    own = F.normalize(model(sample["net_input"]["src_tokens"], features_only=True)[0][:, 0], dim=1)
+    scores = (own @ own.T / 0.1).fill_diagonal_(-torch.inf)
+    if flag:  # the third and the fourth text are one: their four vectors are no negatives of each other
+        for row, column in ((2, 3), (2, 7), (3, 6), (6, 7)):
+            scores[row, column] = scores[column, row] = -torch.inf
+    expected = F.cross_entropy(scores, torch.arange(8).roll(4), reduction="sum") / 2
+    torch.testing.assert_close(trainer.get_criterion().eval()(model, sample)[0], expected)
+
+
 @pytest.mark.parametrize("criterion", ["contrastive", "r3f_contrastive"])
 @pytest.mark.parametrize("pooling", ["cls", "mean", "mean-padded"])
 @pytest.mark.parametrize("parts", ["--encode-rows 3", "--length-groups 3", "--length-groups 2 --encode-rows 3", ""])

@@ -1,6 +1,8 @@
 """The guide to few-shot tasks: its commands are those of its script, their flags and names are there, and its first run begins."""
 
 import argparse
+import importlib
+import json
 import re
 import shlex
 from pathlib import Path
@@ -85,6 +87,30 @@ def test_all_tasks_and_settings_are_told():
     assert {*named_tasks("cloze"), *named_tasks("decoder")} <= told
     for family in ("roberta", "opt", "llama"):
         assert all(f"`{name}`" in TEXT for name in named(family))
+
+
+def test_the_picture_of_balancedness(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("matplotlib")
+    monkeypatch.syspath_prepend(str(GUIDE))
+    script = importlib.import_module("balancedness")
+    for method, seed, values in (("lora", 1, (2.0, 3.0)), ("lora", 2, (4.0, 5.0)), ("lora-nbar", 1, (1.0,)), ("base", 1, ())):
+        run = tmp_path / "COPA" / method / "examples=8" / f"seed{seed}"
+        run.mkdir(parents=True)
+        lines = [
+            json.dumps(
+                {"epoch": 1, "num_updates": str(10 * n), "balancedness_a": str(value - 0.5), "balancedness_b": str(value + 0.5)}
+            )
+            for n, value in enumerate(values, start=1)
+        ]
+        (run / "train.log").write_text("\n".join(["begins", '{"epoch": 1, "num_updates": "5"}', *lines]) + "\n")
+    assert script.main([str(tmp_path / "COPA"), "--out", str(tmp_path / "figure.png")]) == 0
+    shown = capsys.readouterr().out
+    assert (
+        "lora: 3.000 at update 10, 4.000 at update 20\n" in shown and "lora-nbar: 1.000 at update 10, 1.000 at update 10\n" in shown
+    )
+    assert "base" not in shown and (tmp_path / "figure.png").stat().st_size > 1000
+    assert script.main([str(tmp_path / "COPA" / "base"), "--out", str(tmp_path / "none.png")]) == 1
+    assert "no run of a method with LoRA" in capsys.readouterr().err
 
 
 def rows_of(table: str):

@@ -136,7 +136,7 @@ def test_squad(data_beside):
     assert line["texts"] == ["Saint Bernadette Soubirous"]
 
 
-def test_every_task_has_its_test_here():
+def test_the_tasks_are_those_of_the_papers():
     assert named_tasks("cloze") == ["SST-2", "SST-5", "SNLI", "MNLI", "RTE", "TREC"]
     assert named_tasks("decoder") == ["SST-2", "CB", "RTE", "COPA", "ReCoRD", "SQuAD"]
 

@@ -191,6 +191,28 @@ def test_k_and_seeds_are_axes_of_data_and_training(start, encoder, tmp_path, cap
     assert names(start) == ["SST-2 lora k=4 seed 21, train", "SST-2 lora k=4 seed 21, evaluate"]
 
 
+def test_what_chose_the_checkpoint_and_what_trained_is_told(start, encoder, tmp_path):
+    def log(run, stage):
+        if stage.trains:
+            told = "num. shared model params: 2,000 (num. trained: 1,234)\nnum. expert model params: 0 (num. trained: 0)\n"
+            (run.directory / "train.log").write_text(told)
+
+    start.before = log
+    flags = "--tasks SST-2 --methods zero-shot lora --seeds 13 --k 4 --set checkpoint.best_checkpoint_metric=loss".split()
+    assert start(*flags, *SMALL, backbone=encoder) == 0
+    made = config(tmp_path / "out/SST-2/lora/k=4/seed13")["checkpoint"]
+    assert made["best_checkpoint_metric"] == "loss" and made["maximize_best_checkpoint_metric"] is False
+    table = (tmp_path / "out/table.md").read_text()
+    assert "at the checkpoint with the best loss on the development set" in table
+    assert "Weights that train: lora 1,234." in table and "it trains, with an output layer of its own" in table
+
+
+def test_a_table_of_zero_shot_says_nothing_of_training(start, encoder, tmp_path):
+    assert start(*"--tasks SST-2 --methods zero-shot --seeds 13 --k 4".split(), backbone=encoder) == 0
+    table = (tmp_path / "out/table.md").read_text()
+    assert "| zero-shot |" in table and "language-model head" not in table and "Weights that train" not in table
+
+
 def test_samples_that_are_not_the_published_ones_are_named(start, encoder, tmp_path, capsys):
     labels = ["entailment", "neutral", "contradiction", "-"]
     lines = [{"sentence1": f"It is {i}.", "sentence2": "It is.", "gold_label": labels[i % 4]} for i in range(48)]
@@ -369,18 +391,36 @@ def test_a_written_task_of_ones_own_stays_in_the_table(start, decoder, tmp_path)
     assert "quiz, F1" in table and "20.0" in table
 
 
-def test_opt_prompts_begin_with_s(decoder, tmp_path, files):
-    """MeZO's code sets OPT's start to <s>; the model's own is </s>."""
-    from sharp_plugins.fewshot.arguments import STARTS
+def test_texts_tell_no_accuracy_while_they_are_trained(start, decoder, capsys):
+    flags = "--tasks COPA --methods lora --seeds 13 --set checkpoint.best_checkpoint_metric=accuracy".split()
+    assert start(*flags, backbone=decoder) == 1
+    assert "best_checkpoint_metric=accuracy: COPA trains texts" in capsys.readouterr().err and start.done == []
 
-    assert STARTS == {"opt": "<s>"}
-    line = ["prepare", "--backbone", decoder, "--data", files, "--tasks", "SST-2", "--examples", 8, "--seeds", 13]
+
+def test_opt_prompts_begin_with_s(tmp_path, files):
+    """MeZO's code sets OPT's start to <s>; the model's own is </s>."""
+    pytest.importorskip("transformers")
+    import published_decoders
+
+    from sharp_plugins.candidates.prepared import load_parts, read_candidates
+    from sharp_plugins.convert.decoder_conversion import convert_decoder
+
+    convert_decoder(published_decoders.write(tmp_path / "opt", "opt", max_position_embeddings=256), tmp_path / "decoder")
+    line = ["prepare", "--backbone", tmp_path / "decoder", "--data", files, "--tasks", "SST-2", "--examples", 8, "--seeds", 13]
     task = read_yaml(ROOT / "sharp_plugins/fewshot/tasks/decoder/SST-2.yaml")
     (tmp_path / "small.yaml").write_text(yaml.safe_dump({**task, "rows": {"valid": 4}}))
     line[line.index("SST-2")] = tmp_path / "small.yaml"
-    assert main([*map(str, line), "--start", "none", "--out", str(tmp_path / "out")]) == 0
-    made = json.loads((tmp_path / "out/small/examples8-seed13/prepared.json").read_text())
-    assert made["source"]["start"] == "none" and made["rows"] == {"train": 8, "valid": 4, "test": 12}
+    first = {}
+    for flags in ([], ["--start", "none"], ["--start", "</s>"]):
+        out = tmp_path / "-".join(["out", *flags])
+        assert main([*map(str, line), *flags, "--out", str(out)]) == 0
+        made = json.loads((out / "small/examples8-seed13/prepared.json").read_text())
+        assert made["rows"] == {"train": 8, "valid": 4, "test": 12}
+        prepared = read_candidates(out / "small/examples8-seed13/data")
+        dictionary = prepared.dictionary()
+        sequences = load_parts(prepared, "train", dictionary)[0]
+        first[tuple(flags)] = {dictionary[int(sequences[row][0])] for row in range(len(sequences))}
+    assert first[()] == {"<s>"} and first["--start", "</s>"] == {"</s>"} and not first["--start", "none"] & {"<s>", "</s>"}
 
 
 # ---------------------------------------------------------------------- whole runs

@@ -82,6 +82,7 @@ def test_trec_has_too_few_abbreviations(places):
     first, second = sample.warnings
     assert "class 2 or ABBR has 86 rows to train on, and --k is 512" in first
     assert "the development set has no row of class 2 or ABBR" in second
+    assert first.endswith("512-13/train.tsv)") and second.endswith("512-13/dev.tsv)")
 
 
 def test_what_the_decoders_sample_is(places):

@@ -26,6 +26,24 @@ def config_of(name, *changes):
     return configure(SETTINGS, find_method(name), changes)
 
 
+@pytest.mark.parametrize(
+    "metric, maximised", [("loss", False), ("nll_loss", False), ("ppl", False), ("accuracy", True), ("mcc", True)]
+)
+@pytest.mark.parametrize("before", [None, True, False])
+def test_a_metric_of_the_best_checkpoint_brings_its_direction(metric, maximised, before):
+    """As --set names it: the settings may say the direction of another one."""
+    own = {} if before is None else {"maximize_best_checkpoint_metric": before}
+    settings = Settings({**made_up.DSAM, "checkpoint": {**made_up.DSAM.get("checkpoint", {}), **own}})
+    change = f"checkpoint.best_checkpoint_metric={metric}"
+
+    def direction(*changes):
+        return configure(settings, find_method("base"), changes)["checkpoint"].get("maximize_best_checkpoint_metric")
+
+    assert direction(change) is maximised and direction() is before
+    told = f"checkpoint.maximize_best_checkpoint_metric={not maximised}"
+    assert direction(change, told) is not maximised
+
+
 def test_a_network_changes_any_part_of_the_tasks_settings():
     before, overlay = deepcopy(made_up.DSAM), deepcopy(LORA)
     plain, lora, prefix = map(config_of, ("base", "lora", "prefix"))

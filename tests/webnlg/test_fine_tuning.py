@@ -149,7 +149,10 @@ def test_a_prompt_that_is_too_long_is_named(call, tmp_path, corpus, capsys):
     rows[6]["triples"] *= 9
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert call(f"--data {tmp_path}") == 1 and call.done == []
-    assert "text/train.jsonl:7: " in capsys.readouterr().err and not (call.out / "data").exists()
+    shown = capsys.readouterr().err
+    assert f"error: --data: train, entry {rows[6]['id']!r}: " in shown and ".unfinished" not in shown
+    assert "--too-long" not in shown and shown.rstrip().endswith("(in the settings: --configs)")
+    assert not (call.out / "data").exists()
 
 
 def test_results_of_different_runs_do_not_mix(call, capsys):

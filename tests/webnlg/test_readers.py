@@ -156,6 +156,10 @@ def test_json_holds_what_xml_holds(tmp_path):
         ({"entries": [{"1": {**RECORD, "modifiedtripleset": [{"subject": "a"}]}}]}, "entry 1: triple 1 has no property"),
         ({"entries": [{"1": {**RECORD, "lexicalisations": {}}}]}, "entry 1: field 'lexicalisations' should be"),
         ({"entries": [{"1": {**RECORD, "lexicalisations": [{"lex": 3}]}}]}, "entry 1: text 1 is empty"),
+        (
+            {"entries": [{"1": {**RECORD, "lexicalisations": [{"lex": "x", "lang": "en"}, {"lex": "x", "lang": ["en"]}]}}]},
+            "entry 1: text 2: its language should be a word",
+        ),
     ],
 )
 def test_malformed_json_is_named(tmp_path, value, words):

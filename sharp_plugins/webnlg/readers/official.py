@@ -47,6 +47,9 @@ def entry_of(id: str, category, triples: Sequence[Triple], texts: Sequence[Text]
             raise CorpusError(f"{where}: triple {number} should have a subject, a property and an object, got {triple!r}")
     if not texts:
         raise CorpusError(f"{where}: it has no text; of a test set take the file with references")
+    for number, text in enumerate(texts, start=1):
+        if not (text.language is None or isinstance(text.language, str)):
+            raise CorpusError(f"{where}: text {number}: its language should be a word such as {language!r}, got {text.language!r}")
     taken = [text for text in texts if text.language == language or (language == ENGLISH and text.language in UNMARKED)]
     if not taken:
         others = ", ".join(sorted({text.language or "without a language" for text in texts}))

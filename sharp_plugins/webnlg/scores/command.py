@@ -4,17 +4,19 @@ import json
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence
+from typing import Dict, List, Optional, Sequence, Tuple
 
+from sharp_plugins.command_line import output_file
 from sharp_plugins.files.writing import write_text
 from sharp_plugins.webnlg.corpus import SPLITS, files_of, find_split, read_split
 from sharp_plugins.webnlg.entry import CorpusError, Entry
 from sharp_plugins.webnlg.scores.evaluation import not_composed, scores_of, systems
-from sharp_plugins.webnlg.scores.hypotheses import FORMS, read_hypotheses
+from sharp_plugins.webnlg.scores.hypotheses import FORMS, HypothesesError, read_hypotheses
 from sharp_plugins.webnlg.scores.meteor import find_java, meteor_scores
 from sharp_plugins.webnlg.scores.printed import breakdown_tables, scores_table, significance_tables
 from sharp_plugins.webnlg.scores.significance import TESTS, check_numbers, compare
 from sharp_plugins.webnlg.seen import RULES, tell_seen
+from sharp_plugins.webnlg.texts import group_by_input
 
 DESCRIPTION = (
     "Score a system's texts with BLEU, chrF++ and TER in three ways: sacrebleu's, the WebNLG challenge's of 2017, and LoRA's."
@@ -25,14 +27,15 @@ def add_score_arguments(parser) -> None:
     """The command's flags."""
     words = "the texts: what fairseq-generate printed, one line for each input, or JSON lines"
     parser.add_argument("hypotheses", type=Path, metavar="HYPOTHESES", help=words)
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="the corpus")
+    words = "the corpus: a directory, or the file of the split itself"
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help=words)
     parser.add_argument("--split", default="test", metavar="SPLIT", help="which part of it (default: test)")
     words = (
         "tell seen categories by the list of the 2017 challenge, or by what is in DIR's training set (default: as the data say; "
     )
     words += "where they do not, by the training set if it is there, else by the list)"
     parser.add_argument("--seen", choices=RULES, help=words)
-    parser.add_argument("--json", type=Path, metavar="OUT", help="write the scores, not rounded, into a file too")
+    parser.add_argument("--json", type=output_file, metavar="OUT", help="write the scores, not rounded, into a file too")
     parser.add_argument("--format", choices=FORMS, default="", help="of the texts (default: told by their content)")
     parser.add_argument("--breakdown", action="store_true", help="print the scores of each category and number of triples too")
     words = "other systems' texts: are the differences to them significant?"
@@ -60,8 +63,8 @@ def run_score(args) -> str:
         raise ValueError("--meteor-paraphrases: there is no --meteor-jar that it belongs to")
     paths = [args.hypotheses, *args.against]
     check_places(args)
-    entries, rule = tell_seen(read_split(find_split(args.data, args.split)), args.seen, lambda: read_training(args.data))
-    texts = {str(path): read_hypotheses(path, entries, args.format) for path in paths}
+    entries, rule = tell_seen(read_split(split_of(args.data, args.split)), args.seen, lambda: read_training(args.data))
+    texts, entries = read_texts(paths, entries, args.format)
     for path, number in uncomposed(texts, entries).items():
         words = (
             f"warning: {path}: input {number}, and maybe others, is not in Unicode's composed form (NFC), so that its é, say, can"
@@ -84,6 +87,37 @@ def run_score(args) -> str:
     return "\n".join(shown).rstrip("\n")
 
 
+def read_texts(paths: Sequence[Path], entries: List[Entry], form: str) -> Tuple[Dict[str, List[str]], List[Entry]]:
+    """Texts by path, one for each entry; or, as LoRA's code writes them, one for each input, where an input has several entries.
+
+    Returns:
+        the texts, and what each is of.
+
+    Raises:
+        HypothesesError: the texts are not so many, or cannot be read.
+    """
+    try:
+        return {str(path): read_hypotheses(path, entries, form) for path in paths}, entries
+    except HypothesesError as error:
+        grouped = group_by_input(entries)
+        if len(grouped) == len(entries):
+            raise
+        try:
+            texts = {str(path): read_hypotheses(path, grouped, form) for path in paths}
+        except HypothesesError:
+            raise error from None
+    words = (
+        f"{len(entries)} entries are {len(grouped)} inputs; one that occurs several times is scored once, with all its references"
+    )
+    print(words, file=sys.stderr)
+    return texts, grouped
+
+
+def split_of(data: Path, split: str) -> Path:
+    """Where a split is: in the corpus *data*, or *data* itself where that is a file."""
+    return data if data.is_file() else find_split(data, split)
+
+
 def check_places(args) -> None:
     """Raise ValueError where a system would be compared with itself, or what is written is what is read."""
     given = [path.resolve() for path in (args.hypotheses, *args.against)]
@@ -95,7 +129,7 @@ def check_places(args) -> None:
     read = {*given, *(path.resolve() for path in (args.meteor_jar, args.meteor_paraphrases) if path is not None)}
     for split in dict.fromkeys((*SPLITS, args.split)):
         with suppress(CorpusError):  # a split that is not there; the one that is asked for is told when it is read
-            read.update(path.resolve() for path in files_of(find_split(args.data, split)))
+            read.update(path.resolve() for path in files_of(split_of(args.data, split)))
     if args.json.resolve() in read:
         raise ValueError(f"--json {args.json}: it is a file that is read, and would be replaced; choose another one")
 

@@ -52,6 +52,23 @@ def test_what_is_written_is_what_the_function_returns(place, capsys):
         assert row[1:] == [f"{value:.2f}" for values in written[row[0]].values() for value in values.values()]
 
 
+def test_one_text_for_an_input_with_several_entries(place, capsys):
+    (place / "grouped.txt").write_text("\n".join(TEXTS[:2]), encoding="utf-8")
+    assert score(place, "grouped.txt", "--json", "out.json") == 0
+    shown = capsys.readouterr()
+    assert "3 entries are 2 inputs" in shown.err and shown.out.startswith("test: 2 inputs, 2 seen\n")
+    (place / "alone").mkdir()
+    rows = [{**RECORDS[0], "refs": RECORDS[0]["refs"] + RECORDS[2]["refs"]}, RECORDS[1]]
+    (place / "alone" / "test.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert json.loads((place / "out.json").read_text()) == all_scores(TEXTS[:2], read_split(place / "alone" / "test.jsonl"))
+
+
+def test_the_data_may_be_the_file_of_the_split(place, capsys):
+    assert main(["score", str(place / "one.txt"), "--data", str(place / "test.jsonl"), "--json", str(place / "file.json")]) == 0
+    assert score(place, "one.txt", "--json", "out.json") == 0
+    assert (place / "file.json").read_text() == (place / "out.json").read_text()
+
+
 def test_another_split(place, capsys):
     (place / "short.txt").write_text("\n".join(TEXTS[:2]))
     assert score(place, "short.txt", "--split", "dev") == 0
