@@ -34,9 +34,11 @@ class Planner:
 
     def run(self, record: Record) -> Run:
         """The run of a record, in the directory where it is, or will be."""
-        run, need = self.sketch(record), self.need_of(record)
-        made_of = {**self.made_of[record.task], **self.benchmark.made_of_run(record)}
-        return run._replace(made_of=made_of, needs=None if need is None else self.run(need))
+        return self._with_made_of(self.sketch(record))
+
+    def _with_made_of(self, run: Run) -> Run:
+        made_of = {**self.made_of[run.record.task], **self.benchmark.made_of_run(run.record)}
+        return run._replace(made_of=made_of, needs=None if run.needs is None else self._with_made_of(run.needs))
 
     def sketch(self, record: Record) -> Run:
         """The run of a record without what it is made of: its data need not be there."""

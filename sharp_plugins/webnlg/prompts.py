@@ -189,15 +189,12 @@ def prepare_prompts(
             files["valid" if split == "dev" else split] = [path]
         write_text(new / "inputs" / "test.jsonl", "".join(line_of(entry) + "\n" for entry in parts["test"]))
         limits = Limits(how.max_positions or found.max_positions, how.room, how.too_long)
+
+        def say(line: str) -> None:
+            tell(line.replace(str(new), str(out)))
+
         try:
-            prepare(
-                Inputs(files),
-                found,
-                find_format(how.format),
-                new / "bin",
-                limits,
-                lambda line: tell(line.replace(str(new), str(out))),
-            )
+            prepare(Inputs(files), found, find_format(how.format), new / "bin", limits, say)
         except ValueError as error:
             raise ValueError(of_the_corpus(str(error), new, chosen)) from error
 
