@@ -73,6 +73,12 @@ def sentence_losses(model, criterion, samples):
     return torch.stack([criterion(model, one)[0] for sample in samples for one in single_sentences(sample, pad)])
 
 
+def inverse_weights(a):
+    """Of ``--dsam-weights inverse``."""
+    values = [1 / (abs(x) + sum(map(abs, a.tolist())) / len(a)) for x in a.tolist()]
+    return torch.tensor([value / sum(values) for value in values], dtype=a.dtype)
+
+
 def dsam_weights(a, beta):
     """Eq. 4-6 of the δ-SAM paper."""
     n = a.numel()
@@ -151,15 +157,15 @@ class DSAM(SAM):
     points: for each update ρ ε̂/‖ε̂‖₂, a tensor for each trainable parameter. It is random: whoever compares gives the other's.
     """
 
-    def __init__(self, rho, beta, **options):
+    def __init__(self, rho, beta, weigh=None, **options):
         super().__init__(rho, **options)
-        self.beta, self.points = beta, []
+        self.weigh, self.points = weigh or (lambda a: dsam_weights(a, beta)), []  # Eq. 3-6
 
     def ascent_loss(self, model, objective, samples, number):
         with torch.no_grad():
             noisy = objective.each(shifted(model, self.points[number]), samples, number)
         clean = objective.each(model, samples, number)
-        return (dsam_weights((noisy - clean).detach(), self.beta) * clean).sum()  # Eq. 3-6
+        return (self.weigh((noisy - clean).detach()) * clean).sum()
 
 
 class BAR(Base):

@@ -41,7 +41,7 @@ import per_instance
 from encoder import Classifier, load_minilm, load_tokenizer
 from per_instance import Moved, cosine, gradient, minus, random_changes, shared, to_radius
 
-from sharp_plugins.core.guardedness import instance_weights, sums, weights
+from sharp_plugins.core.guardedness import instance_weights, inverse_weights, sums, weights
 
 Values = Dict[str, float]
 SEVERAL = 4  # random directions
@@ -82,8 +82,8 @@ def ranks_agree(a: Tensor, b: Tensor) -> float:
 
 
 def inverse(a: Tensor) -> Tensor:
-    """(N,) weights ∝ 1 / (|a_j| + mean |a|), which sum to 1."""
-    found = 1 / (a.abs() + a.abs().mean()).clamp(min=1e-30)
+    """(N,) weights ∝ 1 / (|a_j| + mean |a|), which sum to 1: of ``--dsam-weights inverse``."""
+    found = inverse_weights(a, sums(a)).to(a.dtype)
     return found / found.sum()
 
 

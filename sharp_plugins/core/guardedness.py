@@ -106,6 +106,33 @@ def weights(a: Tensor, total: Sums, beta: float) -> Weights:
     return Weights(g_prime, r, entropy)
 
 
+def inverse_weights(a: Tensor, total: Sums) -> Tensor:
+    """Weights that fall as a loss changes more: ours, not the paper's.
+
+        v_j = ā' / (|a_j| + ā'),   ā' = (1/N) Σ |a_i|
+
+    An instance with a large gradient has its own perturbation in Eq. 2 as short as the others'. So to first order the one direction
+    that replaces them all lies along the sum of the *normalised* gradients, and |a_j| is a noisy measure of the norm.
+    `examples/benchmarks` measures how close the update comes to Eq. 2's.
+
+    Args:
+        a: (N_part,) changes of loss (Eq. 3), finite.
+        total: the sums over the whole batch.
+
+    Returns:
+        (N_part,) fp64, between 0 and 1, not normalised: 1 for a loss that does not change, 1/2 for one that changes as the mean.
+
+    Example::
+
+        >>> a = torch.tensor([0.0, 2.0, -4.0])
+        >>> [round(v.item(), 3) for v in inverse_weights(a, sums(a))]
+        [1.0, 0.5, 0.333]
+    """
+    mean = total.abs_a / torch.maximum(total.n, torch.ones_like(total.n))
+    v = mean / (a.double().abs() + mean)
+    return torch.where(mean == 0, torch.ones_like(v), v)
+
+
 def instance_weights(a: Tensor, beta: float, largest: Optional[Tensor] = None) -> Tensor:
     """g' of a batch that lies in one tensor: the plain way to use this module.
 

@@ -27,6 +27,7 @@ from sharp_plugins.criterions.instances import check_criterion
 from sharp_plugins.optim.sam import SAM, SAMConfig
 
 DROPOUTS = ChoiceEnum(["matched", "independent"])
+WEIGHTS = ChoiceEnum(["paper", "inverse"])
 
 
 @dataclass
@@ -43,6 +44,14 @@ class DSAMConfig(SAMConfig):
         metadata={
             "help": "whether both losses of Eq. 3 see the same dropout masks, so that their difference is the weights' "
             "doing alone, or masks of their own (default: ours; the paper does not say)"
+        },
+    )
+    dsam_weights: WEIGHTS = field(
+        default="paper",
+        metadata={
+            "help": "how the instances are weighed for the perturbation: as Eq. 4-6 of the paper, or inverse (ours, without "
+            "--dsam-beta): less where the loss changes more, which to first order is closer to a perturbation for each "
+            "instance, see examples/benchmarks (default: the paper's)"
         },
     )
 
@@ -93,12 +102,19 @@ class DSAM(SAM):
         largest = passes.max_over_scope(guardedness.largest_finite(a))
         a_finite = guardedness.replace_nonfinite(a, largest)
         total = guardedness.Sums(*passes.sum_over_scope(torch.stack(guardedness.sums(a_finite))))
-        weights = guardedness.weights(a_finite, total, self.cfg.dsam_beta)  # Eq. 4-6
-        g_prime_n = (weights.g_prime * total.n).float()
-        # g' grows with |a_j| as r >= 0, so the largest weight belongs to the largest |a_j|.
+        inverse = str(self.cfg.dsam_weights) == "inverse"
+        weights = guardedness.weights(a_finite, total, 0.0 if inverse else self.cfg.dsam_beta)  # Eq. 4-6
         n = total.n.clamp(min=1)
-        largest_g = largest / torch.where(total.abs_a == 0, torch.ones_like(n), total.abs_a)
-        weight_max = (largest_g - 1 / n) * weights.r + 1 / n
+        if inverse:
+            v = guardedness.inverse_weights(a_finite, total)
+            g_prime = v / passes.sum_over_scope(v.sum())
+            weight_max = passes.max_over_scope(guardedness.largest_finite(g_prime))
+        else:
+            g_prime = weights.g_prime
+            # g' grows with |a_j| as r >= 0, so the largest weight belongs to the largest |a_j|.
+            largest_g = largest / torch.where(total.abs_a == 0, torch.ones_like(n), total.abs_a)
+            weight_max = (largest_g - 1 / n) * weights.r + 1 / n
+        g_prime_n = (g_prime * total.n).float()
         # r has no bound, and weights of several hundred would overflow fp16 gradients that SAM's do not: the weights, which
         # are between 1 - r and N times the largest, are divided by a power of two. Only the direction counts.
         shrink = torch.maximum(weight_max * n, weights.r).clamp(min=1).log2().ceil().exp2().float()

@@ -89,6 +89,13 @@ METHODS = {
     "dsam-independent": Method(
         "dsam --sam-rho 0.5 --dsam-dropout independent", "--sam-rho 0", lambda: plain.DSAM(0.5, 3.0), DSAM, varies=True
     ),
+    "dsam-inverse": Method(
+        "dsam --sam-rho 0.5 --dsam-weights inverse",
+        "--sam-rho 0",
+        lambda: plain.DSAM(0.5, 3.0, plain.inverse_weights),
+        DSAM,
+        varies=True,
+    ),
     "bar-nbar": Method("bar --bar-alpha 2", "--bar-alpha 0", bar("nbar"), f"{BAR} balancedness_*"),
     "bar-obar": Method("bar --bar-alpha 2 --bar-variant obar", "--bar-alpha 0", bar("obar"), f"{BAR} balancedness_*", varies=True),
     "bar-lora-nbar": Method("bar --bar-alpha 2", "--bar-alpha 0", bar("nbar", plain.lora_pairs), BAR, lora=True, varies=True),

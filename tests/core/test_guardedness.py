@@ -74,6 +74,18 @@ def test_entropy_is_one_for_equal_changes_and_zero_for_a_single_one():
     assert entropy([0.1, 0.3]) == pytest.approx(expected)
 
 
+def test_inverse_weights_fall_with_the_change_of_the_loss():
+    a = torch.tensor([0.3, -0.1, 0.0, 2.0], dtype=torch.float64)
+    mean = 2.4 / 4
+    expected = torch.tensor([mean / (x + mean) for x in (0.3, 0.1, 0.0, 2.0)], dtype=torch.float64)
+    torch.testing.assert_close(guardedness.inverse_weights(a, guardedness.sums(a)), expected)
+    parts = a.split([1, 0, 3])
+    total = guardedness.Sums(*(sum(values) for values in zip(*map(guardedness.sums, parts))))
+    torch.testing.assert_close(torch.cat([guardedness.inverse_weights(part, total) for part in parts]), expected)
+    zeros = torch.zeros(3)
+    assert guardedness.inverse_weights(zeros, guardedness.sums(zeros)).tolist() == [1.0, 1.0, 1.0]
+
+
 def test_bad_arguments_are_refused():
     with pytest.raises(ValueError, match="one entry per instance"):
         instance_weights(torch.zeros(2, 2), 3.0)
