@@ -33,12 +33,13 @@ PARTS = {
     CLOZE: {"task": {"_name": "cloze"}, "criterion": {"_name": "cloze"}},
     CANDIDATES: {"task": {"_name": "candidates"}, "criterion": {"_name": "candidates"}},
     # The smoothing is 0, which is cross entropy: R-Drop and R3F are built on this criterion.
-    TEACHER_FORCING: {
+    GENERATION: {
         "task": {"_name": "prompted_generation"},
         "criterion": {"_name": "label_smoothed_cross_entropy", "label_smoothing": 0.0},
     },
 }
-PARTS[GENERATION] = PARTS[TEACHER_FORCING]
+# Chosen texts are scored without an end, and MeZO's code learns them without one.
+PARTS[TEACHER_FORCING] = {**PARTS[GENERATION], "task": {"_name": "prompted_generation", "leave_out_end": True}}
 HEADINGS = {"accuracy": "accuracy", "f1": "F1", "em": "exact match"}
 
 

@@ -21,6 +21,13 @@ class PromptedGenerationConfig(GenerationFlags):
 
     data: Optional[str] = field(default=None, metadata={"help": f"directory that `{COMMAND}` wrote"})
     count_prompt: bool = field(default=False, metadata={"help": "the loss counts the prompts too (default: the texts alone)"})
+    leave_out_end: bool = field(
+        default=False,
+        metadata={
+            "help": "the loss does not count the symbol that ends a text, for models that choose among texts and write none "
+            "(default: it is learnt)"
+        },
+    )
     tokens_per_sample: int = field(
         default=0, metadata={"help": "the most positions of a sequence (default: as many as the data's model has)"}
     )

@@ -94,6 +94,7 @@ class PromptedDataset(FairseqDataset):
     Args:
         prompts, texts: data sets of int64 tensors with "sizes", such as fairseq's indexed ones; None for prompts alone.
         shuffle: whether rows of one length come in another order in each training.
+        leave_out_end: whether the texts are without the symbol that ends them.
 
     Example::
 
@@ -104,16 +105,18 @@ class PromptedDataset(FairseqDataset):
         (tensor([[1, 7, 2]]), 3)
     """
 
-    def __init__(self, prompts, texts, pad: int, count_prompt=False, only_scored=False, shuffle=False):
+    def __init__(self, prompts, texts, pad: int, count_prompt=False, only_scored=False, shuffle=False, leave_out_end=False):
         self.prompts, self.texts, self.pad = prompts, texts, pad
+        self.text_end = -1 if leave_out_end else None
         self.count_prompt, self.only_scored, self.shuffle = count_prompt, only_scored and not count_prompt, shuffle
-        self.sizes = np.asarray(prompts.sizes) + (0 if texts is None else np.asarray(texts.sizes) - 1)
+        self.sizes = np.asarray(prompts.sizes) + (0 if texts is None else np.asarray(texts.sizes) - 1 - leave_out_end)
 
     def __len__(self) -> int:
         return len(self.prompts)
 
     def __getitem__(self, index: int) -> Dict:
-        return {"id": index, "prompt": self.prompts[index], "text": None if self.texts is None else self.texts[index]}
+        text = None if self.texts is None else self.texts[index][: self.text_end]
+        return {"id": index, "prompt": self.prompts[index], "text": text}
 
     def collater(self, rows: List[Dict]) -> Optional[Dict]:
         """A batch; empty without rows."""

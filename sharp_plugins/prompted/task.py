@@ -111,7 +111,8 @@ class PromptedGeneration(GeneratesInValidation):
         is_train = split == setting(self.cfg, "train_subset", "train")
         if not is_train:
             self.check_lengths(split)
-        settings = (*parts, self.dictionary.pad(), self.cfg.count_prompt, self.only_scored, is_train)
+        without_end = setting(self.cfg, "leave_out_end", False)
+        settings = (*parts, self.dictionary.pad(), self.cfg.count_prompt, self.only_scored, is_train, without_end)
         self.datasets[split] = data = PromptedDataset(*settings)
         if self.validation is not None and split in self.validated():
             inputs = inputs_of(place, split, data.sizes, self.room, self.cfg.eval_bleu_inputs)

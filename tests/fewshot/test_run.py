@@ -352,6 +352,8 @@ def test_each_training_of_a_decoder(start, decoder, files, tmp_path, capsys):
         "sharp_"
     )  # 8 rows, twice
     data = tmp_path / "out" / "data"
+    without_end = [made[name]["task"].get("leave_out_end", False) for name in ("SST-2", "COPA", "SQuAD")]
+    assert without_end == [False, True, False]  # SQuAD writes its answers, and must end them
     texts = [json.loads(line) for line in (data / "COPA/examples8-seed13/lines/train.jsonl").read_text().splitlines()]
     assert {one["text"] for one in texts} == {" it fell.", " I ran."} and texts[0]["prompt"].endswith(" because")
     answers = json.loads((data / "SQuAD/test/lines/test.jsonl").read_text().splitlines()[1])

@@ -30,9 +30,11 @@ def plain(prompt, text, count_prompt):
 
 @pytest.mark.parametrize("count_prompt", [False, True])
 @pytest.mark.parametrize("only_scored", [False, True])
-def test_each_row_is_read_and_counted_as_alone(count_prompt, only_scored):
+@pytest.mark.parametrize("leave_out_end", [False, True])
+def test_each_row_is_read_and_counted_as_alone(count_prompt, only_scored, leave_out_end):
     prompts, texts = rows()
-    data = PromptedDataset(prompts, texts, PAD, count_prompt, only_scored)
+    data = PromptedDataset(prompts, texts, PAD, count_prompt, only_scored, leave_out_end=leave_out_end)
+    texts = [text[:-1] if leave_out_end else text for text in texts]
     sample = data.collater([data[i] for i in (3, 0, 17, 5)])
     inputs, counted = sample["net_input"], 0
     assert ("scored" in inputs) == (only_scored and not count_prompt) and sample["nsentences"] == len(sample["target"]) == 4
