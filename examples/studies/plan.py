@@ -27,7 +27,7 @@ PILOT_SEEDS = (101, 102)
 SEEDS = tuple(range(1, 9))
 SELECTION_ROWS = 500
 EPOCHS = 4
-BATCH = {"SST-2": 32, "MRPC": 16, "CoLA": 16}  # of the settings for MiniLM
+BATCH = {"SST-2": 32, "MRPC": 16, "CoLA": 16, "MNLI": 32}  # of the settings for MiniLM
 
 
 class Cell(NamedTuple):
@@ -61,11 +61,16 @@ class Cell(NamedTuple):
 
 
 class Study(NamedTuple):
-    """Cells, and what is compared in them; the first method is the baseline."""
+    """Cells, and what is compared in them; the first method is the baseline.
+
+    Attributes:
+        keeps_checkpoints: of the fresh runs, which are measured on other data, too.
+    """
 
     title: str
     cells: Tuple[Cell, ...]
     methods: Tuple[str, ...]
+    keeps_checkpoints: bool = False
 
 
 STUDIES = {
@@ -84,4 +89,5 @@ STUDIES = {
         tuple(Cell(task, 1000, noise, noisy) for task in ("SST-2", "MRPC") for noise in (0.2, 0.4) for noisy in (False, True)),
         ("base", "sam", "dsam"),
     ),
+    "elsewhere": Study("Other data", (Cell("MNLI", 1000),), ("base", "sam", "dsam"), keeps_checkpoints=True),
 }

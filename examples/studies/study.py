@@ -62,7 +62,8 @@ def run_cell(args, study: Study, cell: Cell) -> None:
             settings.append(best(pilot, search))
             print(f"{cell.name}, {method}: {settings[-1]} is chosen", flush=True)
         chosen[method] = settings
-        call(args, cell, place(args.out, cell, method, "final"), method, args.seeds, settings)
+        keep = ["--keep-checkpoints"] if study.keeps_checkpoints else []
+        call(args, cell, place(args.out, cell, method, "final"), method, args.seeds, settings, keep)
 
 
 def place(out: Path, cell: Cell, method: str, what: str) -> Path:

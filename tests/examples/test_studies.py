@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 import yaml
 from scipy import stats
 
@@ -162,3 +163,77 @@ def test_a_run_that_failed_ends_the_study(scripts, tmp_path, monkeypatch):
     monkeypatch.setattr(scripts.study.subprocess, "run", lambda line: SimpleNamespace(returncode=1))
     with pytest.raises(SystemExit, match="ended with 1: .*--methods base"):
         run(scripts, tmp_path, "few")
+
+
+# ---------------------------------------------------------------------- what survives
+
+
+@pytest.fixture
+def survives(scripts):
+    return importlib.import_module("survives")
+
+
+def test_a_later_encoder_is_measured_under_the_first_classifier(survives):
+    def state(value):
+        names = ("encoder.sentence_encoder.a", "encoder.classification_heads.sentence_classification_head.dense")
+        return {"cfg": value, "model": {name: torch.full((2, 2), float(value)) for name in names}}
+
+    joined = survives.with_head_of(state(7), state(3))
+    assert joined["cfg"] == 3
+    assert [weight[0, 0].item() for weight in joined["model"].values()] == [7, 3]
+
+
+def test_a_backbone_has_the_trained_encoder_and_keeps_what_no_classifier_has(survives, tmp_path):
+    published, trained = tmp_path / "published", {"model": {"encoder.sentence_encoder.a": torch.ones(2), "head": torch.ones(1)}}
+    published.mkdir()
+    own = {"encoder.sentence_encoder.a": torch.zeros(2), "encoder.pooler.b": torch.zeros(3)}
+    torch.save({"args": {"arch": "x"}, "model": own}, published / "model.pt")
+    for name in ("dict.txt", "tokenizer.json"):
+        (published / name).write_text(name)
+    survives.write_backbone(tmp_path / "new", published, trained)
+    made = torch.load(tmp_path / "new" / "model.pt", weights_only=True)
+    assert made["args"] == {"arch": "x"} and {name: weight.tolist() for name, weight in made["model"].items()} == {
+        "encoder.sentence_encoder.a": [1, 1],
+        "encoder.pooler.b": [0, 0, 0],
+    }
+    assert (tmp_path / "new" / "dict.txt").read_text() == "dict.txt"
+    with pytest.raises(SystemExit, match="has no encoder.sentence_encoder.a"):
+        survives.write_backbone(tmp_path / "other", published, {"model": {}})
+
+
+def test_what_is_lost_is_compared_by_seed(survives):
+    numbers = {
+        "base": [(80, 79, 60, 70), (82, 82, 61, 75), (81, 80, 63, 70)],
+        "sam": [(81, 81, 66, 76), (82, 81, 70, 75), (84, 83, 65, 79)],
+    }
+    values = [
+        survives.Value(method, seed, dict(zip(survives.COLUMNS, map(float, row))))
+        for method, rows in numbers.items()
+        for seed, row in enumerate(rows, 1)
+    ]
+    lines = {line.split(" | ")[0].strip("| "): line.split(" | ") for line in survives.table(values, ("base", "sam")).splitlines()}
+    lost = {method: [row[0] - row[3] for row in rows] for method, rows in numbers.items()}
+    differences = [b - a for a, b in zip(lost["base"], lost["sam"])]
+    half = stats.t.ppf(0.975, 2) * statistics.stdev(differences) / 3**0.5
+    mean = statistics.mean(differences)
+    found = lines["lost: after the second task"]
+    assert found[1].startswith(f"{statistics.mean(lost['base']):.2f} ± {statistics.stdev(lost['base']):.2f}")
+    assert found[3] == f"{mean:+.2f} ({mean - half:+.2f} to {mean + half:+.2f})"
+
+
+# ---------------------------------------------------------------------- other data
+
+
+def test_models_for_other_data_keep_their_checkpoints(scripts, tmp_path):
+    for name, keeps in (("elsewhere", True), ("few", False)):
+        scripts.calls.clear()
+        assert run(scripts, tmp_path / name, name, "--seeds", "1") == 0
+        fresh = [line for line in scripts.calls if "--sweep" not in line]
+        assert fresh and all(("--keep-checkpoints" in line) == keeps for line in fresh)
+
+
+def test_rte_is_entailment_or_not(scripts):
+    elsewhere = importlib.import_module("elsewhere")
+    predicted = ["entailment", "contradiction", "neutral", "entailment"]
+    assert elsewhere.accuracy(predicted, ["entailment", "neutral", "neutral", "neutral"], "RTE") == 75
+    assert elsewhere.accuracy(predicted, ["entailment", "neutral", "neutral", "neutral"], "SNLI") == 50

@@ -1,0 +1,141 @@
+"""Do the methods help on data of another kind? The models of the study `elsewhere`, trained on MNLI, are tested on SNLI and RTE.
+
+    python examples/studies/study.py elsewhere --backbone backbones/minilm --data GLUE --out runs/studies --cpu --jobs 2
+    python examples/studies/elsewhere.py --backbone backbones/minilm --snli SNLI/test.tsv --rte GLUE/RTE/dev.tsv --out runs/studies
+
+The other sets are given MNLI's names and read as MNLI's. RTE has two classes: there neutral and contradiction are one. It writes
+elsewhere-sets.csv and elsewhere-sets.md into --to, beside what report.py writes of MNLI itself.
+"""
+
+import argparse
+import csv
+import shutil
+import sys
+from pathlib import Path
+from typing import Dict, List, NamedTuple, Sequence
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parents[1])]
+
+from plan import STUDIES
+from study import place
+
+from sharp_plugins.files.writing import replacing, unfinished_in, write_text
+from sharp_plugins.glue.reader import read
+from sharp_plugins.glue.tasks import TASKS
+from sharp_plugins.runs.checkpoints import BEST
+from sharp_plugins.runs.statistics import compare, correct, least_p, summarize
+from sharp_plugins.runs.store import directory_of, load_results
+
+STUDY = STUDIES["elsewhere"]
+ENTAILMENT, OTHER = "entailment", "not_entailment"
+
+
+class Value(NamedTuple):
+    """Accuracy of a run on one of the sets, in percent."""
+
+    set: str
+    method: str
+    seed: int
+    accuracy: float
+
+
+def prepare(path: Path, name: str, backbone: Path, out: Path):
+    """A set's file as MNLI's data, as its "valid"."""
+    from sharp_plugins.glue.binarize import prepare
+    from sharp_plugins.text.encoder_directory import load_backbone
+
+    # SNLI's rows without an agreed label ("-") are left out.
+    rows = read(path, TASKS["RTE"] if name == "RTE" else TASKS["MNLI"], "valid", skip_malformed=name == "SNLI")
+    out.mkdir(parents=True, exist_ok=True)
+    with unfinished_in(out) as unfinished:
+        (unfinished / "MNLI").mkdir()
+        lines = ["sentence1\tsentence2\tlabel"]
+        for row in rows.rows:
+            label = "neutral" if row.label == OTHER else row.label
+            lines.append("\t".join([*row.sentences, label]))
+        write_text(unfinished / "MNLI" / "dev_matched.tsv", "\n".join(lines) + "\n")
+        shutil.copy(unfinished / "MNLI" / "dev_matched.tsv", unfinished / "MNLI" / "train.tsv")  # none is trained on
+        return prepare(unfinished, load_backbone(backbone), TASKS["MNLI"], out / name)
+
+
+def accuracy(predicted: Sequence[str], right: Sequence[str], name: str) -> float:
+    """In percent; RTE's of entailment or not.
+
+    >>> accuracy(["entailment", "contradiction"], ["neutral", "neutral"], "RTE")
+    50.0
+    """
+    if name == "RTE":
+        predicted, right = ([label == ENTAILMENT for label in labels] for labels in (predicted, right))
+    return 100 * sum(a == b for a, b in zip(predicted, right)) / len(right)
+
+
+def measure(args, sets: Dict[str, Path]) -> List[Value]:
+    from sharp_plugins.glue.evaluate import Checkpoint
+
+    values = []
+    prepared = {name: prepare(path, name, args.backbone, args.out / "sets") for name, path in sets.items()}
+    for cell in STUDY.cells:
+        for method in STUDY.methods:
+            final = place(args.out, cell, method, "final")
+            for result in sorted(load_results(final, "glue"), key=lambda result: result.record.seed):
+                for name, data in prepared.items():
+                    found = Checkpoint(directory_of(final, result.record) / BEST, data, args.device).predict("valid")
+                    values.append(Value(name, method, result.record.seed, accuracy(found.values, found.targets, name)))
+                    print(f"{method}, seed {values[-1].seed}, {name}: {values[-1].accuracy:.2f}", flush=True)
+    return values
+
+
+def table(values: Sequence[Value]) -> str:
+    """Means, and paired gains over the baseline."""
+
+    def of(name: str, method: str) -> Dict[int, float]:
+        return {one.seed: one.accuracy for one in values if (one.set, one.method) == (name, method)}
+
+    baseline = STUDY.methods[0]
+    pairs = [(name, method) for name in dict.fromkeys(one.set for one in values) for method in STUDY.methods if of(name, method)]
+    found = correct([compare(of(*pair), of(pair[0], baseline)) if pair[1] != baseline else None for pair in pairs])
+    rows = [["tested on", "method", "seeds", "mean ± std", f"gain over {baseline} (95 % interval)", "p", "p, corrected"]]
+    rows.append(["---"] * len(rows[0]))
+    for (name, method), comparison in zip(pairs, found):
+        summary = summarize(list(of(name, method).values()))
+        cells = [name, method, str(summary.runs), f"{summary.mean:.2f}" + ("" if summary.std is None else f" ± {summary.std:.2f}")]
+        if comparison is None:
+            cells += [""] * 3
+        else:
+            low_high = "" if comparison.interval is None else " ({:+.2f} to {:+.2f})".format(*comparison.interval)
+            cells.append(f"{comparison.difference:+.2f}{low_high}")
+            cells += ["" if p is None else f"{p:.3f}" for p in (comparison.p, comparison.corrected)]
+        rows.append(cells)
+    seeds = len({one.seed for one in values})
+    note = f"Accuracy in percent. p is of the paired sign-flip test, at least {least_p(seeds):.3g} of {seeds} seeds."
+    return "\n".join([note, "", *("| " + " | ".join(row) + " |" for row in rows)])
+
+
+def main(argv: Sequence[str] = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--backbone", required=True, type=Path, metavar="DIR", help="the one that study.py was given")
+    parser.add_argument("--snli", type=Path, metavar="FILE", help="SNLI's test set: sentence1, sentence2, label (.tsv or .tsv.gz)")
+    parser.add_argument("--rte", type=Path, metavar="FILE", help="RTE's development set, as GLUE's")
+    parser.add_argument("--out", type=Path, default=Path("runs/studies"), metavar="OUT", help="of study.py (default: %(default)s)")
+    parser.add_argument("--to", type=Path, default=HERE, metavar="DIR", help="where the files go (default: beside this script)")
+    parser.add_argument("--device", metavar="DEVICE", help="cpu or cuda (default: cuda where there is a GPU)")
+    args = parser.parse_args(argv)
+    sets = {name: path for name, path in (("SNLI", args.snli), ("RTE", args.rte)) if path}
+    if not sets:
+        parser.error("--snli or --rte: a file is needed")
+    values = measure(args, sets)
+    if not values:
+        print(f"error: --out {args.out}: no finished run; study.py elsewhere trains them", file=sys.stderr)
+        return 1
+    args.to.mkdir(parents=True, exist_ok=True)
+    with replacing(args.to / "elsewhere-sets.csv") as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([Value._fields, *(one._replace(accuracy=f"{one.accuracy:.4f}") for one in values)])
+    text = table(values)
+    write_text(args.to / "elsewhere-sets.md", f"## {STUDY.title}\n\n{text}\n")
+    print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

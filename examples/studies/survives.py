@@ -1,0 +1,229 @@
+"""What survives of a fine-tuning? A task is learnt with Adam, or with SAM in the last quarter. Then its accuracy is measured again:
+after another task was learnt with Adam, and after the weights were rounded to 8 and 4 bits.
+
+    python examples/studies/survives.py --backbone backbones/minilm --data GLUE --out runs/studies/survives --cpu --jobs 2
+
+    1. SAM's ρ is searched with the pilot seeds of plan.py, as in all studies
+    2. fresh seeds train the first task with both methods, on the same rows
+    3. from each of their encoders the second task is trained, with Adam and the same seed
+    4. the first task is measured on its development set, before and after 3; after it with its own classifier on the encoder
+       that 3 left
+
+Called again it goes on where it stopped. It writes survives.csv and survives.md into --to.
+"""
+
+import argparse
+import csv
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parents[1])]
+
+import study
+import torch
+from plan import BATCH, PILOT_SEEDS, RHOS, Cell
+
+from sharp_plugins.files.tensors import read_torch
+from sharp_plugins.files.text import read_json
+from sharp_plugins.files.writing import filling, replacing, write_text
+from sharp_plugins.files.yaml import read_yaml
+from sharp_plugins.glue.tasks import TASKS
+from sharp_plugins.runs.checkpoints import BEST
+from sharp_plugins.runs.statistics import compare, correct, least_p, summarize
+from sharp_plugins.runs.store import directory_of, load_results
+
+HEAD = "classification_heads."
+LAST_QUARTER = "optimizer.sam_start=0.75"
+BITS = (8, 4)
+COLUMNS = ("trained", "8 bits", "4 bits", "after the second task")
+FILES = ("dict.txt", "tokenizer.json", "special_tokens_map.json")  # of a backbone, beside model.pt
+
+
+class Value(NamedTuple):
+    """What was measured of one run, in percent, by `COLUMNS`."""
+
+    method: str
+    seed: int
+    scores: Dict[str, float]
+
+
+# ---------------------------------------------------------------------- weights
+
+
+def rounded_state(state: Dict[str, Any], bits: int) -> Dict[str, Any]:
+    """The checkpoint with its matrices in integers of *bits* bits."""
+    from sharp_plugins.core.sharpness import rounded
+
+    return {**state, "model": {name: rounded(weight, bits) for name, weight in state["model"].items()}}
+
+
+def with_head_of(state: Dict[str, Any], other: Dict[str, Any]) -> Dict[str, Any]:
+    """*state*'s encoder under *other*'s classifier."""
+    model = {name: weight for name, weight in state["model"].items() if HEAD not in name}
+    return {**other, "model": {**model, **{name: weight for name, weight in other["model"].items() if HEAD in name}}}
+
+
+def write_backbone(directory: Path, published: Path, trained: Dict[str, Any]) -> None:
+    """The converted encoder in *published* with *trained*'s weights, without its classifier."""
+    with filling(directory, "model.pt") as unfinished:
+        for name in FILES:
+            if (published / name).is_file():
+                shutil.copy(published / name, unfinished / name)
+        state = read_torch(published / "model.pt")
+        # The language-model head and the pooler are no part of a classifier: they stay as they are.
+        left = [name for name in state["model"] if "sentence_encoder" in name and name not in trained["model"]]
+        if left:
+            sys.exit(f"error: the trained checkpoint has no {left[0]}")
+        model = {name: trained["model"].get(name, weight) for name, weight in state["model"].items()}
+        torch.save({**state, "model": model}, unfinished / "model.pt")
+
+
+def measure(state: Dict[str, Any], data: Path, work: Path, metric: str, device: Optional[str]) -> float:
+    """In percent, on the development set."""
+    from sharp_plugins.glue.binarize import read_prepared
+    from sharp_plugins.glue.evaluate import Checkpoint
+
+    path = work / "measured.pt"
+    torch.save({key: part for key, part in state.items() if key in ("cfg", "args", "model", "extra_state")}, path)
+    try:
+        return Checkpoint(path, read_prepared(data), device).score()["dev"][metric]
+    finally:
+        path.unlink()
+
+
+# ---------------------------------------------------------------------- runs
+
+
+def place_of(out: Path) -> Dict[int, Path]:
+    """The directories of a call's runs, by seed."""
+    return {result.record.seed: directory_of(out, result.record) for result in load_results(out, "glue")}
+
+
+def learn(args, cell: Cell, method: str) -> Path:
+    """Train the first task, and return where its runs are."""
+    settings = [LAST_QUARTER] if method == "sam" else []
+    if method == "sam":
+        pilot = study.place(args.out, cell, method, "pilot1")
+        study.call(args, cell, pilot, method, PILOT_SEEDS, settings, ["--sweep", RHOS])
+        settings.append(study.best(pilot, RHOS))
+        print(f"{cell.name}, {method}: {settings[-1]} is chosen", flush=True)
+    final = study.place(args.out, cell, method, "final")
+    study.call(args, cell, final, method, args.seeds, settings, ["--keep-checkpoints"])
+    return final
+
+
+def go_on(args, second: Cell, method: str, seed: int, trained: Path) -> Path:
+    """Train the second task from a run's encoder, and return the run's directory."""
+    home = args.out / "second" / method / f"seed{seed}"
+    backbone = home / "backbone"
+    if not (backbone / "model.pt").is_file():
+        write_backbone(backbone, Path(args.backbone), read_torch(trained / BEST))
+    own = argparse.Namespace(**{**vars(args), "backbone": str(backbone)})
+    study.call(own, second, home / "runs", "base", [seed], [], ["--keep-checkpoints"])
+    [directory] = place_of(home / "runs").values()
+    return directory
+
+
+def look(args, first: Cell, second: Cell, method: str, seed: int, trained: Path, tell: Callable[[str], None]) -> Value:
+    """All of `COLUMNS`; what was measured before is read."""
+    home = args.out / "second" / method / f"seed{seed}"
+    found = home / "scores.json"
+    after = go_on(args, second, method, seed, trained)
+    if not found.is_file():
+        metric, data = TASKS[first.task].selected, Path(read_yaml(trained / "run.yaml")["task"]["data"])
+        state = read_torch(trained / BEST)
+        states = [state, *(rounded_state(state, bits) for bits in BITS), with_head_of(read_torch(after / BEST), state)]
+        scores = {name: measure(one, data, home, metric, "cpu" if args.cpu else None) for name, one in zip(COLUMNS, states)}
+        write_text(found, json.dumps(scores, indent=1) + "\n")
+    value = Value(method, seed, read_json(found))
+    tell(f"{method}, seed {seed}: " + ", ".join(f"{name} {score:.2f}" for name, score in value.scores.items()))
+    return value
+
+
+# ---------------------------------------------------------------------- the table
+
+
+def table(values: Sequence[Value], methods: Sequence[str]) -> str:
+    """Means by method, and the paired gains over the first one, in percentage points."""
+    baseline = methods[0]
+    rows: List[List[str]] = [["", *methods, f"gain over {baseline} (95 % interval)", "p", "p, corrected"]]
+    rows.append(["---"] * len(rows[0]))
+    columns = [*COLUMNS, *(f"lost: {name}" for name in COLUMNS[1:])]
+
+    def of(method: str, column: str) -> Dict[int, float]:
+        name = column.removeprefix("lost: ")
+        own = {one.seed: one.scores for one in values if one.method == method}
+        return {
+            seed: scores[COLUMNS[0]] - scores[name] if column.startswith("lost") else scores[name] for seed, scores in own.items()
+        }
+
+    compared = correct([compare(of(methods[1], column), of(baseline, column)) for column in columns])
+    for column, comparison in zip(columns, compared):
+        cells = []
+        for method in methods:
+            summary = summarize(list(of(method, column).values()))
+            cells.append(f"{summary.mean:.2f}" + ("" if summary.std is None else f" ± {summary.std:.2f}"))
+        if comparison is None:
+            cells += [""] * 3
+        else:
+            low_high = "" if comparison.interval is None else " ({:+.2f} to {:+.2f})".format(*comparison.interval)
+            cells.append(f"{comparison.difference:+.2f}{low_high}")
+            cells += ["" if p is None else f"{p:.3f}" for p in (comparison.p, comparison.corrected)]
+        rows.append([column, *cells])
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def report(values: Sequence[Value], args, first: Cell, second: Cell, rho: str) -> str:
+    methods = ("base", "sam")
+    args.to.mkdir(parents=True, exist_ok=True)
+    with replacing(args.to / "survives.csv") as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["method", "seed", *COLUMNS])
+        writer.writerows([one.method, one.seed, *(f"{one.scores[name]:.4f}" for name in COLUMNS)] for one in values)
+    pilots, seeds = " and ".join(map(str, PILOT_SEEDS)), len(args.seeds)
+    note = (
+        f"{first.task} is learnt from {first.rows} rows, then {second.task} from {second.rows}. `sam`: SAM in the last quarter, "
+        f"{rho} (chosen with seeds {pilots}). Values are of {first.task}'s development set, in percent; `lost` is what "
+        f"is missing to `trained`. p is of the paired sign-flip test, at least {least_p(seeds):.3g} of {seeds} seeds."
+    )
+    text = f"{note}\n\n{table(values, methods)}"
+    write_text(args.to / "survives.md", f"## What survives\n\n{text}\n")
+    return text
+
+
+def main(argv: Sequence[str] = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--backbone", required=True, metavar="DIR", help="what `python -m sharp_plugins.convert` wrote of MiniLM")
+    parser.add_argument("--data", required=True, metavar="DIR", help="directory with GLUE's files")
+    parser.add_argument("--out", type=Path, default=Path("runs/studies/survives"), metavar="OUT", help="default: %(default)s")
+    parser.add_argument("--to", type=Path, default=HERE, metavar="DIR", help="where the table goes (default: beside this script)")
+    parser.add_argument("--first", default="SST-2", choices=BATCH, help="task (default: %(default)s)")
+    parser.add_argument("--second", default="MRPC", choices=BATCH, help="task (default: %(default)s)")
+    parser.add_argument("--rows", type=int, default=1000, metavar="N", help="of each task (default: %(default)s)")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3, 4, 5], metavar="N", help="fresh ones (default: 1 to 5)")
+    parser.add_argument("--jobs", default="1", metavar="N", help="runs side by side (default: 1)")
+    parser.add_argument("--cpu", action="store_true", help="train on the CPU (default: where there is no GPU)")
+    args = parser.parse_args(argv)
+    if set(args.seeds) & set(PILOT_SEEDS):
+        parser.error(f"--seeds: {', '.join(map(str, PILOT_SEEDS))} are the pilot seeds, which choose and are not used again")
+    if args.first == args.second:
+        parser.error("--second: it is the first task, too")
+    first, second = Cell(args.first, args.rows), Cell(args.second, args.rows)
+    values, rho = [], ""
+    for method in ("base", "sam"):
+        final = learn(args, first, method)
+        if method == "sam":
+            config = read_yaml(next(iter(place_of(final).values())) / "run.yaml")
+            rho = f"ρ = {config['optimizer']['sam_rho']:g}"
+        for seed, trained in sorted(place_of(final).items()):
+            values.append(look(args, first, second, method, seed, trained, lambda line: print(line, flush=True)))
+    print(report(values, args, first, second, rho))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
