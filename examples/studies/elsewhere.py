@@ -18,13 +18,14 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
 from plan import STUDIES
+from report import gain, mean_std, ps, rows_of
 from study import place
 
 from sharp_plugins.files.writing import replacing, unfinished_in, write_text
 from sharp_plugins.glue.reader import read
 from sharp_plugins.glue.tasks import TASKS
 from sharp_plugins.runs.checkpoints import BEST
-from sharp_plugins.runs.statistics import compare, correct, least_p, summarize
+from sharp_plugins.runs.statistics import compare, correct, least_p
 from sharp_plugins.runs.store import directory_of, load_results
 
 STUDY = STUDIES["elsewhere"]
@@ -96,20 +97,12 @@ def table(values: Sequence[Value]) -> str:
     pairs = [(name, method) for name in dict.fromkeys(one.set for one in values) for method in STUDY.methods if of(name, method)]
     found = correct([compare(of(*pair), of(pair[0], baseline)) if pair[1] != baseline else None for pair in pairs])
     rows = [["tested on", "method", "seeds", "mean ± std", f"gain over {baseline} (95 % interval)", "p", "p, corrected"]]
-    rows.append(["---"] * len(rows[0]))
     for (name, method), comparison in zip(pairs, found):
-        summary = summarize(list(of(name, method).values()))
-        cells = [name, method, str(summary.runs), f"{summary.mean:.2f}" + ("" if summary.std is None else f" ± {summary.std:.2f}")]
-        if comparison is None:
-            cells += [""] * 3
-        else:
-            low_high = "" if comparison.interval is None else " ({:+.2f} to {:+.2f})".format(*comparison.interval)
-            cells.append(f"{comparison.difference:+.2f}{low_high}")
-            cells += ["" if p is None else f"{p:.3f}" for p in (comparison.p, comparison.corrected)]
-        rows.append(cells)
+        own = of(name, method)
+        rows.append([name, method, str(len(own)), mean_std(list(own.values())), gain(comparison), *ps(comparison)])
     seeds = len({one.seed for one in values})
     note = f"Accuracy in percent. p is of the paired sign-flip test, at least {least_p(seeds):.3g} of {seeds} seeds."
-    return "\n".join([note, "", *("| " + " | ".join(row) + " |" for row in rows)])
+    return f"{note}\n\n{rows_of(rows)}"
 
 
 def main(argv: Sequence[str] = None) -> int:

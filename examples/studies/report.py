@@ -77,23 +77,44 @@ def comparisons(lines: Sequence[Line], study: Study) -> List[Optional[Comparison
     return correct([compare(line.values, baseline[line.cell]) if other else None for line, other in zip(lines, is_other)])
 
 
+def mean_std(values: Sequence[float]) -> str:
+    """``81.20 ± 0.53``, of one value ``81.20``."""
+    of = summarize(list(values))
+    return f"{of.mean:.2f}" + ("" if of.std is None else f" ± {of.std:.2f}")
+
+
+def gain(comparison: Optional[Comparison]) -> str:
+    """The paired difference with its interval; nothing for the baseline."""
+    if comparison is None:
+        return ""
+    low_high = "" if comparison.interval is None else " ({:+.2f} to {:+.2f})".format(*comparison.interval)
+    return f"{comparison.difference:+.2f}{low_high}"
+
+
+def ps(comparison: Optional[Comparison]) -> List[str]:
+    """p, and p corrected."""
+    both = (None, None) if comparison is None else (comparison.p, comparison.corrected)
+    return ["" if p is None else f"{p:.3f}" for p in both]
+
+
+def rows_of(rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; the first row is the head."""
+    head, *others = rows
+    return "\n".join("| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *others))
+
+
 def table(lines: Sequence[Line], found: Sequence[Optional[Comparison]], study: Study) -> str:
     head = ["task", "rows", "method", "seeds", "mean ± std", f"gain over {study.methods[0]} (95 % interval)", "better in"]
     head += ["p", "p, corrected", "chosen", "minutes"]
-    rows = [head, ["---"] * len(head)]
+    rows = [head]
     for line, comparison in zip(lines, found):
-        of, cell = summarize(list(line.values.values())), line.cell
+        cell = line.cell
         noise = f", {100 * cell.noise:g} % wrong" if cell.noise else ""
         noise += ", also where the epoch is chosen" if cell.noisy_selection else ""
         minutes = sum(result.minutes for result in line.results.values()) / len(line.results)
-        cells = [f"{cell.task}, {LABELS[TASKS[cell.task].selected]}", f"{cell.rows}{noise}", line.method, str(of.runs)]
-        cells.append(f"{of.mean:.2f}" + ("" if of.std is None else f" ± {of.std:.2f}"))
-        if comparison is None:
-            cells += [""] * 4
-        else:
-            low_high = "" if comparison.interval is None else " ({:+.2f} to {:+.2f})".format(*comparison.interval)
-            cells += [f"{comparison.difference:+.2f}{low_high}", f"{comparison.better} of {comparison.pairs}"]
-            cells += ["" if p is None else f"{p:.3f}" for p in (comparison.p, comparison.corrected)]
+        cells = [f"{cell.task}, {LABELS[TASKS[cell.task].selected]}", f"{cell.rows}{noise}", line.method, str(len(line.results))]
+        cells += [mean_std(list(line.values.values())), gain(comparison)]
+        cells += ["" if comparison is None else f"{comparison.better} of {comparison.pairs}", *ps(comparison)]
         chosen = ", ".join(setting.split(".", 1)[1].replace("_", " ") for setting in line.chosen)
         rows.append([*cells, chosen, f"{minutes:.1f}"])
     most = max((comparison.pairs for comparison in found if comparison), default=0)
@@ -103,7 +124,7 @@ def table(lines: Sequence[Line], found: Sequence[Optional[Comparison]], study: S
     note += f"The searches are of seeds {' and '.join(map(str, PILOT_SEEDS))}, which are not among these. p is of the paired "
     note += "sign-flip test" + (f", at least {least_p(most):.3g} of {most} seeds" if most else "")
     note += "; Holm's correction is for all rows of the table."
-    return "\n".join([note, "", *("| " + " | ".join(row) + " |" for row in rows)])
+    return f"{note}\n\n{rows_of(rows)}"
 
 
 def write_runs(lines: Sequence[Line], path: Path) -> None:

@@ -18,7 +18,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Dict, NamedTuple, Optional, Sequence
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1])]
@@ -26,6 +26,7 @@ sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 import study
 import torch
 from plan import BATCH, PILOT_SEEDS, RHOS, Cell
+from report import gain, mean_std, ps, rows_of
 
 from sharp_plugins.files.tensors import read_torch
 from sharp_plugins.files.text import read_json
@@ -33,7 +34,7 @@ from sharp_plugins.files.writing import filling, replacing, write_text
 from sharp_plugins.files.yaml import read_yaml
 from sharp_plugins.glue.tasks import TASKS
 from sharp_plugins.runs.checkpoints import BEST
-from sharp_plugins.runs.statistics import compare, correct, least_p, summarize
+from sharp_plugins.runs.statistics import compare, correct, least_p
 from sharp_plugins.runs.store import directory_of, load_results
 
 HEAD = "classification_heads."
@@ -88,7 +89,7 @@ def measure(state: Dict[str, Any], data: Path, work: Path, metric: str, device: 
     from sharp_plugins.glue.evaluate import Checkpoint
 
     path = work / "measured.pt"
-    torch.save({key: part for key, part in state.items() if key in ("cfg", "args", "model", "extra_state")}, path)
+    torch.save({key: part for key, part in state.items() if key != "last_optimizer_state"}, path)
     try:
         return Checkpoint(path, read_prepared(data), device).score()["dev"][metric]
     finally:
@@ -150,8 +151,7 @@ def look(args, first: Cell, second: Cell, method: str, seed: int, trained: Path,
 def table(values: Sequence[Value], methods: Sequence[str]) -> str:
     """Means by method, and the paired gains over the first one, in percentage points."""
     baseline = methods[0]
-    rows: List[List[str]] = [["", *methods, f"gain over {baseline} (95 % interval)", "p", "p, corrected"]]
-    rows.append(["---"] * len(rows[0]))
+    rows = [["", *methods, f"gain over {baseline} (95 % interval)", "p", "p, corrected"]]
     columns = [*COLUMNS, *(f"lost: {name}" for name in COLUMNS[1:])]
 
     def of(method: str, column: str) -> Dict[int, float]:
@@ -163,18 +163,9 @@ def table(values: Sequence[Value], methods: Sequence[str]) -> str:
 
     compared = correct([compare(of(methods[1], column), of(baseline, column)) for column in columns])
     for column, comparison in zip(columns, compared):
-        cells = []
-        for method in methods:
-            summary = summarize(list(of(method, column).values()))
-            cells.append(f"{summary.mean:.2f}" + ("" if summary.std is None else f" ± {summary.std:.2f}"))
-        if comparison is None:
-            cells += [""] * 3
-        else:
-            low_high = "" if comparison.interval is None else " ({:+.2f} to {:+.2f})".format(*comparison.interval)
-            cells.append(f"{comparison.difference:+.2f}{low_high}")
-            cells += ["" if p is None else f"{p:.3f}" for p in (comparison.p, comparison.corrected)]
-        rows.append([column, *cells])
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+        means = [mean_std(list(of(method, column).values())) for method in methods]
+        rows.append([column, *means, gain(comparison), *ps(comparison)])
+    return rows_of(rows)
 
 
 def report(values: Sequence[Value], args, first: Cell, second: Cell, rho: str) -> str:

@@ -10,6 +10,8 @@ The paper computes the l_j(w) of Eq. 3 in a pass of its own; taking them from th
 the same numbers for one forward less. That needs the whole batch in one graph: with gradient accumulation g' is known
 only when every micro-batch has been seen, and all but the last are then computed once more.
 
+With ``--dsam-weights inverse``, which is ours, step 3 weighs the instances by `guardedness.inverse_weights`.
+
 Source: "δ-SAM: Sharpness-Aware Minimization with Dynamic Reweighting", section 2.2 and Algorithm 1.
 """
 
