@@ -21,6 +21,7 @@ from plan import STUDIES
 from report import gain, mean_std, ps, rows_of
 from study import place
 
+from sharp_plugins.command_line import run_command
 from sharp_plugins.files.writing import replacing, unfinished_in, write_text
 from sharp_plugins.glue.reader import read
 from sharp_plugins.glue.tasks import TASKS
@@ -48,7 +49,8 @@ def prepare(path: Path, name: str, backbone: Path, out: Path):
 
     # SNLI's rows without an agreed label ("-") are left out.
     rows = read(path, TASKS["RTE"] if name == "RTE" else TASKS["MNLI"], "valid", skip_malformed=name == "SNLI")
-    out.mkdir(parents=True, exist_ok=True)
+    for warning in rows.warnings:
+        print(warning, flush=True)
     with unfinished_in(out) as unfinished:
         (unfinished / "MNLI").mkdir()
         lines = ["sentence1\tsentence2\tlabel"]
@@ -74,7 +76,9 @@ def accuracy(predicted: Sequence[str], right: Sequence[str], name: str) -> float
 def measure(args, sets: Dict[str, Path]) -> List[Value]:
     from sharp_plugins.glue.evaluate import Checkpoint
 
-    values = []
+    values: List[Value] = []
+    if not any(load_results(place(args.out, cell, method, "final"), "glue") for cell in STUDY.cells for method in STUDY.methods):
+        raise ValueError(f"--out {args.out}: no finished run; study.py elsewhere trains them")
     prepared = {name: prepare(path, name, args.backbone, args.out / "sets") for name, path in sets.items()}
     for cell in STUDY.cells:
         for method in STUDY.methods:
@@ -105,6 +109,15 @@ def table(values: Sequence[Value]) -> str:
     return f"{note}\n\n{rows_of(rows)}"
 
 
+def report(args, values: Sequence[Value]) -> str:
+    args.to.mkdir(parents=True, exist_ok=True)
+    with replacing(args.to / "elsewhere-sets.csv") as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([Value._fields, *(one._replace(accuracy=f"{one.accuracy:.4f}") for one in values)])
+    text = table(values)
+    write_text(args.to / "elsewhere-sets.md", f"## {STUDY.title}\n\n{text}\n")
+    return text
+
+
 def main(argv: Sequence[str] = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--backbone", required=True, type=Path, metavar="DIR", help="the one that study.py was given")
@@ -117,17 +130,7 @@ def main(argv: Sequence[str] = None) -> int:
     sets = {name: path for name, path in (("SNLI", args.snli), ("RTE", args.rte)) if path}
     if not sets:
         parser.error("--snli or --rte: a file is needed")
-    values = measure(args, sets)
-    if not values:
-        print(f"error: --out {args.out}: no finished run; study.py elsewhere trains them", file=sys.stderr)
-        return 1
-    args.to.mkdir(parents=True, exist_ok=True)
-    with replacing(args.to / "elsewhere-sets.csv") as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([Value._fields, *(one._replace(accuracy=f"{one.accuracy:.4f}") for one in values)])
-    text = table(values)
-    write_text(args.to / "elsewhere-sets.md", f"## {STUDY.title}\n\n{text}\n")
-    print(text)
-    return 0
+    return run_command(lambda: report(args, measure(args, sets)))
 
 
 if __name__ == "__main__":

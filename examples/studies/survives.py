@@ -5,7 +5,7 @@ after another task was learnt with Adam, and after the weights were rounded to 8
 
     1. SAM's ρ is searched with the pilot seeds of plan.py, as in all studies
     2. fresh seeds train the first task with both methods, on the same rows
-    3. from each of their encoders the second task is trained, with Adam and the same seed
+    3. from each of their encoders, of the last epoch, the second task is trained, with Adam and the same seed
     4. the first task is measured on its development set, before and after 3; after it with its own classifier on the encoder
        that 3 left
 
@@ -25,7 +25,7 @@ sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
 import study
 import torch
-from plan import BATCH, PILOT_SEEDS, RHOS, Cell
+from plan import BATCH, EPOCHS, PILOT_SEEDS, RHOS, Cell
 from report import gain, mean_std, ps, rows_of
 
 from sharp_plugins.files.tensors import read_torch
@@ -39,6 +39,8 @@ from sharp_plugins.runs.store import directory_of, load_results
 
 HEAD = "classification_heads."
 LAST_QUARTER = "optimizer.sam_start=0.75"
+# The weights of the last epoch, for both methods and in the search: SAM's first epochs are Adam's, and must not be chosen.
+LAST_EPOCH = f"dataset.validate_interval={EPOCHS}"
 BITS = (8, 4)
 COLUMNS = ("trained", "8 bits", "4 bits", "after the second task")
 FILES = ("dict.txt", "tokenizer.json", "special_tokens_map.json")  # of a backbone, beside model.pt
@@ -106,7 +108,7 @@ def place_of(out: Path) -> Dict[int, Path]:
 
 def learn(args, cell: Cell, method: str) -> Path:
     """Train the first task, and return where its runs are."""
-    settings = [LAST_QUARTER] if method == "sam" else []
+    settings = [LAST_EPOCH, LAST_QUARTER] if method == "sam" else [LAST_EPOCH]
     if method == "sam":
         pilot = study.place(args.out, cell, method, "pilot1")
         study.call(args, cell, pilot, method, PILOT_SEEDS, settings, ["--sweep", RHOS])
@@ -117,23 +119,22 @@ def learn(args, cell: Cell, method: str) -> Path:
     return final
 
 
-def go_on(args, second: Cell, method: str, seed: int, trained: Path) -> Path:
+def go_on(args, home: Path, second: Cell, seed: int, trained: Path) -> Path:
     """Train the second task from a run's encoder, and return the run's directory."""
-    home = args.out / "second" / method / f"seed{seed}"
     backbone = home / "backbone"
     if not (backbone / "model.pt").is_file():
         write_backbone(backbone, Path(args.backbone), read_torch(trained / BEST))
-    own = argparse.Namespace(**{**vars(args), "backbone": str(backbone)})
-    study.call(own, second, home / "runs", "base", [seed], [], ["--keep-checkpoints"])
+    own = argparse.Namespace(**{**vars(args), "backbone": str(backbone), "jobs": "1"})  # one run has all cores
+    study.call(own, second, home / "runs", "base", [seed], [LAST_EPOCH], ["--keep-checkpoints"])
     [directory] = place_of(home / "runs").values()
     return directory
 
 
 def look(args, first: Cell, second: Cell, method: str, seed: int, trained: Path, tell: Callable[[str], None]) -> Value:
     """All of `COLUMNS`; what was measured before is read."""
-    home = args.out / "second" / method / f"seed{seed}"
+    home = args.out / f"{first.name}+{second.name}" / method / f"seed{seed}"
     found = home / "scores.json"
-    after = go_on(args, second, method, seed, trained)
+    after = go_on(args, home, second, seed, trained)
     if not found.is_file():
         metric, data = TASKS[first.task].selected, Path(read_yaml(trained / "run.yaml")["task"]["data"])
         state = read_torch(trained / BEST)
@@ -210,8 +211,9 @@ def main(argv: Sequence[str] = None) -> int:
         if method == "sam":
             config = read_yaml(next(iter(place_of(final).values())) / "run.yaml")
             rho = f"ρ = {config['optimizer']['sam_rho']:g}"
-        for seed, trained in sorted(place_of(final).items()):
-            values.append(look(args, first, second, method, seed, trained, lambda line: print(line, flush=True)))
+        trained = place_of(final)
+        for seed in args.seeds:
+            values.append(look(args, first, second, method, seed, trained[seed], lambda line: print(line, flush=True)))
     print(report(values, args, first, second, rho))
     return 0
 

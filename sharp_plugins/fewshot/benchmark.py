@@ -169,6 +169,8 @@ class FewShot(Benchmark):
             config["optimization"].pop("max_epoch", None)  # the settings' epochs, which would end it before
         elif "optimization.max_epoch" in changed:
             config["optimization"].pop("max_update", None)  # `place` computes them
+        if config["task"]["_name"] != "prompted_generation" or not config["task"].get("leave_out_end"):
+            config["task"].pop("leave_out_end", None)  # what it is without the setting
         if self.source.kind != CLOZE:
             config["task"].pop("train_lm_head", None)
             best = self.source.tasks[run.record.task].training

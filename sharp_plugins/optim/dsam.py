@@ -52,8 +52,8 @@ class DSAMConfig(SAMConfig):
         default="paper",
         metadata={
             "help": "how the instances are weighed for the perturbation: as Eq. 4-6 of the paper, or inverse (ours, without "
-            "--dsam-beta): less where the loss changes more, which to first order is closer to a perturbation for each "
-            "instance, see examples/benchmarks (default: the paper's)"
+            "--dsam-beta): less where the loss changes more; examples/benchmarks measures both beside a perturbation for "
+            "each instance (default: the paper's)"
         },
     )
 

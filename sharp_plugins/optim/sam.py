@@ -64,8 +64,9 @@ class SAMConfig(BaseOptimizerConfig):
     sam_start: float = field(
         default=0,
         metadata={
-            "help": "make plain updates before this one, and climb from it on: a number of updates, or below 1 a share of "
-            "--max-update, as 0.75 for the last quarter (default: from the beginning)"
+            "help": "make so many plain updates first, and climb in those after them: a number of updates, or below 1 a share "
+            "of --max-update, as 0.75 for the last quarter, which moves where a resumed run has another --max-update "
+            "(default: climb from the beginning)"
         },
     )
     max_update: float = II("optimization.max_update")

@@ -70,7 +70,8 @@ def sample_of(prompts: Sequence[Tensor], texts: Sequence[Tensor], pad: int, coun
 
 
 def prompts_alone(sample: Dict, pad: int) -> Dict:
-    """A sample for generation of one of `sample_of`: the prompts as "src_tokens", the texts with their ends as "target".
+    """A sample for generation of one of `sample_of`: the prompts as "src_tokens", the texts as "target", with
+    their ends where the data have them.
 
     >>> sample = sample_of([torch.tensor([5, 6])], [torch.tensor([7, 2])], pad=1, count_prompt=False, only_scored=False)
     >>> alone = prompts_alone(sample, pad=1)

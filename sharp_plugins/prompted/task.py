@@ -1,8 +1,9 @@
 """``--task prompted_generation``: a language model learns to write a text after a prompt, and writes it.
 
 The data are those of ``python -m sharp_plugins.prompted prepare``. The loss is a stock criterion's (``cross_entropy``,
-``label_smoothed_cross_entropy`` and those built on them), over the texts and their ends alone, or with ``--count-prompt`` over the
-prompts too. Its mean is over the symbols that it counts, so that learning rates mean what they mean elsewhere.
+``label_smoothed_cross_entropy`` and those built on them), over the texts and their ends alone, with ``--count-prompt`` over the
+prompts too, and with ``--leave-out-end`` without the ends. Its mean is over the symbols that it
+counts, so that learning rates mean what they mean elsewhere.
 """
 
 import inspect

@@ -62,7 +62,7 @@ def main(argv=None) -> int:
     command.add_argument(
         "--draws", type=int, default=own.draws, metavar="N", help="of each random perturbation (default: %(default)s)"
     )
-    words = "products with the Hessian at most, each two gradients; twice as many where the first eigenvalue is negative; 0: none "
+    words = "products with the Hessian at most, each two gradients; 0: none "
     words += "(default: %(default)s)"
     command.add_argument("--hessian-steps", type=int, default=own.hessian_steps, metavar="N", help=words)
     command.add_argument("--seed", type=int, default=own.seed, metavar="N", help="of what is drawn (default: %(default)s)")

@@ -12,7 +12,7 @@ class Choices:
         radii: ρ of ascents.
         shares: norms of random perturbations, as shares of each tensor's own.
         draws: random perturbations for each share.
-        hessian_steps: products with the Hessian at most, twice as many where the first λ is negative; 0: it is left out.
+        hessian_steps: products with the Hessian at most; 0: it is left out.
         seed: of all that is drawn.
     """
 

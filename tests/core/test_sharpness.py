@@ -27,6 +27,19 @@ def test_the_largest_eigenvalue_is_found_whatever_the_smallest(eigenvalues):
     assert found.value == pytest.approx(max(eigenvalues), abs=1e-2) and found.residual < 0.1
 
 
+@pytest.mark.parametrize(
+    "few, bulk, seed", [((2.0, -10.0), 200, 1), ((10.0, -9.0), 199, 2), ((5.0, 4.0, -20.0), 1_000_000, 3), ((-1.0,), 300, 4)]
+)
+def test_the_default_products_find_it_in_a_bulk(few, bulk, seed):
+    """Of a matrix that is diagonal, with most eigenvalues around 0, as a Hessian's are; a steeper descent hides none."""
+    diagonal = torch.randn(bulk, generator=torch.Generator().manual_seed(seed)) * 0.02
+    diagonal[: len(few)] = torch.tensor(few)
+    found = top_eigenvalue(lambda v: [diagonal * v[0]], [torch.zeros(bulk)], seed=seed)
+    largest = diagonal.max().item()
+    assert found.steps <= 20 and found.value == pytest.approx(largest, abs=0.05) and found.value <= largest + 0.01
+    assert found.residual < 0.1
+
+
 def test_of_a_flat_loss_the_curvature_is_0():
     found = top_eigenvalue(lambda v: [torch.zeros_like(part) for part in v], [torch.ones(3)])
     assert found.value == 0 and found.steps == 1

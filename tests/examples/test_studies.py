@@ -58,7 +58,7 @@ def save(out, record, settings, score):
     result = Result(record, metrics, 0.5, 40, 20, None, [], {})
     (directory / RECORD).write_text(json.dumps(record._asdict()))
     (directory / RESULT).write_text(json.dumps({**result._asdict(), "record": record._asdict(), "checkpoints": "deleted"}))
-    config = {}
+    config = {"task": {"data": "DATA"}}
     for name, value in settings.items():
         part, key = name.split(".")
         config.setdefault(part, {})[key] = float(value)
@@ -221,6 +221,47 @@ def test_what_is_lost_is_compared_by_seed(survives):
     assert found[3] == f"{mean:+.2f} ({mean - half:+.2f} to {mean + half:+.2f})"
 
 
+@pytest.fixture
+def measured(survives, monkeypatch):
+    """Nothing is loaded: a checkpoint is its path, and its score the rows that its first task had."""
+    monkeypatch.setattr(survives, "read_torch", lambda path: {"model": {}, "path": str(path)})
+    monkeypatch.setattr(
+        survives, "write_backbone", lambda directory, *_: [directory.mkdir(parents=True), (directory / "model.pt").touch()]
+    )
+    found = []
+
+    def measure(state, data, work, metric, device):
+        found.append((state["path"], metric))
+        return float(next(part for part in Path(state["path"]).parts if part.startswith("train-rows=")).split("=")[1]) / 100
+
+    monkeypatch.setattr(survives, "measure", measure)
+    return found
+
+
+def test_two_tasks_with_both_methods(scripts, survives, measured, tmp_path, capsys):
+    line = ["--backbone", "B", "--data", "D", "--out", str(tmp_path / "out"), "--to", str(tmp_path / "to"), "--jobs", "2"]
+    assert survives.main([*line, "--rows", "300", "--seeds", "1", "2"]) == 0
+    pilot = next(call for call in scripts.calls if "--sweep" in call)
+    assert "optimizer.sam_start=0.75" in pilot
+    # SAM's first epochs are Adam's: the last one is measured, in all runs.
+    assert all("dataset.validate_interval=4" in call for call in scripts.calls)
+    second = [call for call in scripts.calls if "MRPC" in call]
+    assert len(second) == 4 and all(flags(call, "--jobs") == ["1"] for call in second)
+    assert len({call[call.index("--backbone") + 1] for call in second}) == 4  # each from an encoder of its own
+    assert len(measured) == 16 and {metric for _, metric in measured} == {"accuracy"}
+    with open(tmp_path / "to" / "survives.csv") as file:
+        assert [(row["method"], row["seed"], row["trained"]) for row in csv.DictReader(file)] == [
+            (method, seed, "3.0000") for method in ("base", "sam") for seed in "12"
+        ]
+    assert "at least 0.5 of 2 seeds" in (tmp_path / "to" / "survives.md").read_text()
+    # Other rows, another task or fewer seeds are other studies.
+    assert survives.main([*line, "--rows", "1000", "--seeds", "1", "2"]) == 0 and len(measured) == 32
+    assert survives.main([*line, "--rows", "1000", "--seeds", "1", "--second", "CoLA"]) == 0 and len(measured) == 40
+    with open(tmp_path / "to" / "survives.csv") as file:
+        assert [(row["seed"], row["trained"]) for row in csv.DictReader(file)] == [("1", "10.0000")] * 2
+    assert survives.main([*line, "--rows", "1000", "--seeds", "1", "2"]) == 0 and len(measured) == 40  # all was there
+
+
 # ---------------------------------------------------------------------- other data
 
 
@@ -230,6 +271,27 @@ def test_models_for_other_data_keep_their_checkpoints(scripts, tmp_path):
         assert run(scripts, tmp_path / name, name, "--seeds", "1") == 0
         fresh = [line for line in scripts.calls if "--sweep" not in line]
         assert fresh and all(("--keep-checkpoints" in line) == keeps for line in fresh)
+
+
+def test_what_is_missing_is_told_before_any_work(scripts, tmp_path, capsys):
+    elsewhere = importlib.import_module("elsewhere")
+    line = ["--backbone", "B", "--out", str(tmp_path / "out"), "--to", str(tmp_path / "to"), "--rte", str(tmp_path / "none.tsv")]
+    assert elsewhere.main(line) == 1 and "no finished run; study.py elsewhere" in capsys.readouterr().err
+    assert run(scripts, tmp_path / "out", "elsewhere", "--seeds", "1") == 0
+    capsys.readouterr()
+    assert elsewhere.main(line) == 1 and capsys.readouterr().err.startswith(f"error: {tmp_path / 'none.tsv'}: ")
+    assert not (tmp_path / "to").exists()
+
+
+def test_other_sets_are_compared_by_seed(scripts, tmp_path, monkeypatch):
+    elsewhere = importlib.import_module("elsewhere")
+    scores = {"base": (60, 62, 61), "sam": (63, 62, 64), "dsam": (60, 61, 60)}
+    values = [elsewhere.Value("RTE", method, seed, score) for method in scores for seed, score in enumerate(scores[method], 1)]
+    lines = [line.strip("| ").split(" | ") for line in elsewhere.table(values).splitlines() if line.startswith("| RTE")]
+    assert [line[3] for line in lines] == ["61.00 ± 1.00", "63.00 ± 1.00", "60.33 ± 0.58"]
+    difference = [b - a for a, b in zip(scores["base"], scores["sam"])]
+    half = stats.t.ppf(0.975, 2) * statistics.stdev(difference) / 3**0.5
+    assert lines[1][4] == f"+2.00 ({2 - half:+.2f} to {2 + half:+.2f})"
 
 
 def test_rte_is_entailment_or_not(scripts):
