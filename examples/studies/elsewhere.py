@@ -79,6 +79,9 @@ def measure(args, sets: Dict[str, Path]) -> List[Value]:
     values: List[Value] = []
     if not any(load_results(place(args.out, cell, method, "final"), "glue") for cell in STUDY.cells for method in STUDY.methods):
         raise ValueError(f"--out {args.out}: no finished run; study.py elsewhere trains them")
+    for name, path in sets.items():
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: not there; --{name.lower()} wants a file")
     prepared = {name: prepare(path, name, args.backbone, args.out / "sets") for name, path in sets.items()}
     for cell in STUDY.cells:
         for method in STUDY.methods:
