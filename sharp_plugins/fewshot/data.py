@@ -89,7 +89,7 @@ class Maker:
 
     def _warn(self, warnings: List[str], tell: Tell) -> None:
         if warnings and self.strict:
-            raise ValueError(f"--strict: {'; '.join(warnings)}; without --strict such a sample is trained on")
+            raise ValueError(f"--strict: {'; '.join(warnings)}; without --strict such samples are taken")
         for warning in warnings:
             tell(f"warning: {warning}")
 

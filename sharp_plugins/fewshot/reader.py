@@ -122,7 +122,8 @@ def _row(where: str, fields: Dict[str, Any], task: Task) -> Row:
     text = _field(where, fields, task.label, False)
     label = task.label_of(text)
     if label is None:
-        raise ValueError(f"{where}: the label is {text!r}, and should be one of {', '.join(task.labels)}")
+        spelled = ", ".join(" or ".join(spellings) for spellings in task.labels.values())
+        raise ValueError(f"{where}: the label is {text!r}, and should be one of {spelled}")
     return Row(where, values, label)
 
 
@@ -135,6 +136,10 @@ def _field(where: str, fields: Dict[str, Any], names: Sequence[str], is_list: bo
         if not (isinstance(value, list) and value and all(isinstance(one, str) and one.strip() for one in value)):
             raise ValueError(f"{where}: {name} is a list of texts, and not {str(value)[:80]!r}")
         return list(dict.fromkeys(value))
-    if type(value) not in (str, int):
-        raise ValueError(f"{where}: {name} is a text, and not {str(value)[:80]!r}")
+    if isinstance(value, bool):
+        return str(value).lower()  # as JSON spells it
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))  # 1.0, as tables with gaps are saved
+    if not isinstance(value, (str, int)):
+        raise ValueError(f"{where}: {name} is a text, a whole number, true or false, and not {str(value)[:80]!r}")
     return str(value)

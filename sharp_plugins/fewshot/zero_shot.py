@@ -40,6 +40,8 @@ def zero_shot(backbone: Path, sample: Path, device: Optional[str] = None) -> Dic
             f"{sample}: answers of {task['name']} are written, and not chosen. These two commands do it, as --methods zero-shot of "
             f"`run` does:\n{shlex.join(write)} > {GENERATED}\n{shlex.join(score)}"
         )
+    if not (backbone / "model.pt").is_file():
+        raise FileNotFoundError(f"{backbone / 'model.pt'}: not there; BACKBONE is what `python -m sharp_plugins.convert` wrote")
     model, kept = sha256(backbone / "model.pt"), sample / ZERO_SHOT
     if kept.is_file():
         before = read_json(kept)

@@ -10,7 +10,7 @@ from fairseq.dataclass.configs import FairseqConfig
 from fairseq.dataclass.initialize import add_defaults
 from fairseq.models import ARCH_CONFIG_REGISTRY, ARCH_MODEL_REGISTRY
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 import sharp_plugins
 
@@ -31,6 +31,9 @@ def check_config(config: Dict, name: str) -> None:
             if is_dataclass(known):
                 OmegaConf.merge(OmegaConf.structured(known), section)
         add_defaults(parts)
+    except ValidationError as error:
+        what = str(error).splitlines()[0]
+        raise ValueError(f"{name}: a setting cannot have this value: {what}; see --set and --configs") from None
     except OmegaConfBaseException as error:
         unknown = str(error).splitlines()[0]
     else:

@@ -98,7 +98,12 @@ class DataToText(Benchmark):
 
     def notes(self, run):
         log = run.directory / TRAIN_LOG
-        return {"trained_weights": read_trained_weights(log), "balancedness": read_ends(log, "balancedness_")}
+        signatures = read_json(run.directory / SCORES).get("signatures")
+        return {
+            "trained_weights": read_trained_weights(log),
+            "balancedness": read_ends(log, "balancedness_"),
+            "signatures": signatures,
+        }
 
     def measures(self, task):
         return self.model.measures if hasattr(self, "model") else FromScratch.measures

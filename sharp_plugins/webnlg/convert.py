@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Dict, List
 
 from sharp_plugins.files.writing import write_text
-from sharp_plugins.webnlg.corpus import SPLITS, CorpusError, files_of, find_split, read_split
+from sharp_plugins.webnlg.corpus import SPLITS, CorpusError, files_of, find_split, has_xml, read_split
 from sharp_plugins.webnlg.entry import Entry
 from sharp_plugins.webnlg.published import CORPORA
 from sharp_plugins.webnlg.readers import tofix
@@ -75,10 +75,13 @@ def convert(data: Path, out: Path, texts: str = ALL, seen: str = AS_IT_IS, langu
     if (out / tofix.NAME).is_file():
         raise ValueError(f"--out {out}: its {tofix.NAME} would mark texts of what is written; choose another directory")
     corpus = {split: read_split(path, language) for split, path in paths.items()}
-    if seen != AS_IT_IS and "test" in corpus:
-        if seen == TRAINING and "train" not in corpus:
-            raise ValueError(f"--seen {TRAINING}: {data} has no training set to go by")
-        corpus["test"] = with_seen(corpus["test"], seen, corpus.get("train", ()))
+    if seen != AS_IT_IS:
+        told = "test" if "test" in corpus or len(corpus) > 1 else next(iter(corpus))  # one file, whatever its name
+        if told not in corpus:
+            raise ValueError(f"--seen {seen}: {data} has no test set, whose categories it would tell")
+        if seen == TRAINING and "train" not in corpus or told == "train":
+            raise ValueError(f"--seen {seen}: {data} has no {'test' if told == 'train' else 'training'} set to go by")
+        corpus[told] = with_seen(corpus[told], seen, corpus.get("train", ()))
     corpus = choose_texts(corpus, texts)
     for split, entries in corpus.items():
         write_text(places[split], "".join(f"{line_of(entry)}\n" for entry in entries))
@@ -86,7 +89,7 @@ def convert(data: Path, out: Path, texts: str = ALL, seen: str = AS_IT_IS, langu
 
 
 def splits_of(data: Path) -> Dict[str, Path]:
-    """The splits that are there; of a file, the one that it is.
+    """The splits that are there; of a file, and of a directory that is full of XML files, the one that it is.
 
     Raises:
         CorpusError: there is none.
@@ -101,8 +104,10 @@ def splits_of(data: Path) -> Dict[str, Path]:
             found[split] = find_split(data, split)
         except CorpusError as error:
             first = first or error
+    if not found and has_xml(data):
+        return {data.resolve().name: data}
     if not found:
-        raise CorpusError(f"{first}; and neither dev nor test")
+        raise CorpusError(f"{first}; and neither dev nor test, and no XML file lies in {data} itself")
     return found
 
 

@@ -84,6 +84,11 @@ def find_split(directory, split: str) -> Path:
     )
 
 
+def has_xml(directory: Path) -> bool:
+    """Whether XML files lie in a directory itself, which is one split then."""
+    return any(file.parent == directory for file in xml_files(directory))
+
+
 def read_split(path, language: str = ENGLISH) -> List[Entry]:
     """Read and check a file, or the XML files below a directory. What a file holds is told by the end of its name.
 

@@ -55,10 +55,17 @@ def all_ways_tables(results: Sequence[Result]) -> str:
         shown = [one for one in measures if all(one.of(result) is not None for result in results)]
         if shown:
             rows = [[name, *_means(runs, shown)] for name, runs in by_label(results).items()]
-            parts += [f"## {title}", markdown_table(["method", *(one.heading for one in shown)], rows)]
+            parts += [f"## {title}", markdown_table(["method", *(one.heading for one in shown)], rows), _signatures(results, way)]
     rows = [[name, *_training(runs)] for name, runs in by_label(results).items()]
     parts += ["## Training", BALANCEDNESS, markdown_table(["method", *TRAINING], rows)]
-    return "\n\n".join(part.strip() for part in parts) + "\n"
+    return "\n\n".join(filter(None, (part.strip() for part in parts))) + "\n"
+
+
+def _signatures(results: Sequence[Result], way: str) -> str:
+    """How the numbers of a way to score were made, a line for each measure and form; nothing of runs that tell none."""
+    told = [run.notes.get("signatures") for run in results]
+    found = [(name, how) for one in told if isinstance(one, dict) for name, how in one.get(way, {}).items()]
+    return "\n".join(f"* {name}: `{how}`" for name, how in dict.fromkeys(found))
 
 
 def _training(runs: Sequence[Result]) -> List[Optional[str]]:

@@ -147,8 +147,8 @@ def test_a_task_of_another_kind_or_of_no_name(tmp_path):
     [
         ({"text": "a"}, "train.jsonl:1: no field label; there are text"),
         ({"word": "a", "label": 0}, "train.jsonl:1: no field text or sentence; there are word, label"),
-        ({"text": "a", "label": "2"}, "train.jsonl:1: the label is '2', and should be one of bad, good"),
-        ({"text": ["a"], "label": 0}, "train.jsonl:1: text is a text, and not \"['a']\""),
+        ({"text": "a", "label": "2"}, "train.jsonl:1: the label is '2', and should be one of bad or 0, good or 1"),
+        ({"text": ["a"], "label": 0}, "train.jsonl:1: text is a text, a whole number, true or false, and not \"['a']\""),
     ],
 )
 def test_a_row_that_is_none(tmp_path, row, words):
@@ -169,6 +169,20 @@ def test_too_few_rows_of_a_class(tmp_path):
     assert "class good or 1 has 2 rows to train on, and --k is 3" in few and "no row of class good or 1" in without
     with pytest.raises(ValueError, match="own: no row of class good or 1 to train on"):
         sampler(tmp_path, "0000").training(2, 1)
+
+
+def test_labels_may_be_true_or_saved_with_a_point(tmp_path):
+    task = read_task(written(tmp_path, {**DECODER, "labels": {"bad": ["0", "false"], "good": ["1", "true"]}}))
+    labels = [False, True, 0.0, 1.0, 0, "1"]
+    path = rows.write_lines(tmp_path / "train.jsonl", [{"text": "a", "label": label} for label in labels])
+    assert [row.label for row in read(path, task)] == ["bad", "good"] * 3
+    with pytest.raises(ValueError, match="label is a text, a whole number, true or false, and not '0.5'"):
+        read(rows.write_lines(tmp_path / "half.jsonl", [{"text": "a", "label": 0.5}]), task)
+
+
+def test_a_decoders_sample_may_lack_a_class(tmp_path):
+    sample = sampler(tmp_path, "0" * 30 + "1", {**DECODER, "rows": {"valid": 6}}).training(4, 1)
+    assert any("the 4 rows to train on, as they are drawn, have none of class good or 1" in words for words in sample.warnings)
 
 
 def test_a_decoder_keeps_its_development_set(tmp_path):

@@ -75,6 +75,7 @@ def trained(call):
         ("--set lr=3", "--set lr=3: should be part.name=value"),
         ("--set common.seed=3", "--set common.seed=3: each run has a common.seed of its own"),
         ("--set optimizer.unknown=1", "short dsam: fairseq does not know such a setting"),
+        ("--set optimizer.sam_rho=two", "short dsam: a setting cannot have this value: "),
         ("--set model.lora_rnak=1", "fairseq does not know such a setting"),
         ("--set criterion.r3f_nosie=1", "fairseq does not know such a setting"),
         ("--sweep optimizer.sam_rho=0.1", "--sweep optimizer.sam_rho=0.1: should be"),

@@ -53,6 +53,14 @@ def test_a_part_of_a_corpus_or_one_file(tmp_path, capsys):
     (data / "dart-v1.1.json").write_text(json.dumps([{"tripleset": [["a", "B", "c"]], "annotations": [{"text": "One."}]}]))
     assert convert(data / "dart-v1.1.json", tmp_path / "one") == 0
     assert read_split(tmp_path / "one" / "dart-v1.1.jsonl")[0].triples == (("a", "b", "c"),)
+    assert convert(data / "test.jsonl", tmp_path / "listed", "--seen", "published") == 0
+    assert None not in [entry.seen for entry in read_split(tmp_path / "listed" / "test.jsonl")]
+    (data / "test.jsonl").rename(data / "with_refs.jsonl")
+    assert convert(data / "with_refs.jsonl", tmp_path / "listed", "--seen", "published") == 0
+    assert None not in [entry.seen for entry in read_split(tmp_path / "listed" / "with_refs.jsonl")]
+    assert convert(data / "with_refs.jsonl", tmp_path / "no", "--seen", "training") == 1
+    assert "error: --seen training: " in capsys.readouterr().err and not (tmp_path / "no").exists()
+    (data / "with_refs.jsonl").rename(data / "test.jsonl")
     assert convert(data, tmp_path / "no", "--seen", "training") == 1
     assert "error: --seen training: " in capsys.readouterr().err and not (tmp_path / "no").exists()
 
@@ -93,3 +101,23 @@ def test_it_fetches_first_where_it_is_asked_to(tmp_path, monkeypatch):
     monkeypatch.setattr(download, "download", lambda name, data: corpus(data))
     assert convert(tmp_path / "in", tmp_path / "out", "--download", "e2e") == 0
     assert module.splits_of(tmp_path / "out").keys() == {"train", "dev", "test"}
+
+
+def test_a_directory_of_xml_files_is_one_split(data_beside, tmp_path, capsys):
+    tree = tmp_path / "triples"
+    tree.mkdir()
+    for name in ("2017_dev_1triple_Airport.xml", "2017_dev_5triples_Astronaut.xml"):
+        (tree / name).write_bytes((data_beside / "webnlg_xml" / name).read_bytes())
+    assert convert(tree, tmp_path / "out", "--seen", "published") == 0
+    entries = read_split(tmp_path / "out" / "triples.jsonl")
+    assert {entry.category for entry in entries} == {"Airport", "Astronaut"} and all(entry.seen for entry in entries)
+    (tmp_path / "texts.txt").write_text("A text.\n" * len(entries))
+    capsys.readouterr()
+    assert main(["score", str(tmp_path / "texts.txt"), "--data", str(tree)]) == 0
+    shown = capsys.readouterr().out
+    assert f"{len(entries)} inputs" in shown and "lora bleu: nrefs:" in shown
+    (tmp_path / "empty").mkdir()
+    assert convert(tmp_path / "empty", tmp_path / "no") == 1
+    assert "no XML file lies in" in capsys.readouterr().err
+    assert main(["score", str(tmp_path), "--data", str(tree)]) == 1
+    assert f"error: {tmp_path}: is a directory; HYPOTHESES" in capsys.readouterr().err

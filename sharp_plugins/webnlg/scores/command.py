@@ -8,7 +8,7 @@ from typing import Dict, List, Optional, Sequence, Tuple
 
 from sharp_plugins.command_line import output_file
 from sharp_plugins.files.writing import write_text
-from sharp_plugins.webnlg.corpus import SPLITS, files_of, find_split, read_split
+from sharp_plugins.webnlg.corpus import SPLITS, files_of, find_split, has_xml, read_split
 from sharp_plugins.webnlg.entry import CorpusError, Entry
 from sharp_plugins.webnlg.scores.evaluation import not_composed, scores_of, systems
 from sharp_plugins.webnlg.scores.hypotheses import FORMS, HypothesesError, read_hypotheses
@@ -27,7 +27,7 @@ def add_score_arguments(parser) -> None:
     """The command's flags."""
     words = "the texts: what fairseq-generate printed, one line for each input, or JSON lines"
     parser.add_argument("hypotheses", type=Path, metavar="HYPOTHESES", help=words)
-    words = "the corpus: a directory, or the file of the split itself"
+    words = "the corpus: a directory; or the split itself, a file or a directory of XML files"
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help=words)
     parser.add_argument("--split", default="test", metavar="SPLIT", help="which part of it (default: test)")
     words = (
@@ -77,6 +77,7 @@ def run_score(args) -> str:
     if args.meteor_jar is not None:
         scores["meteor"] = meteor_scores(first, entries, args.meteor_jar, args.meteor_paraphrases)
         shown[1] = scores_table(scores)
+    shown.append(told_signatures(scores["signatures"]))
     if args.breakdown:
         shown.append(breakdown_tables(scores["breakdown"]))
     if args.against:
@@ -114,8 +115,15 @@ def read_texts(paths: Sequence[Path], entries: List[Entry], form: str) -> Tuple[
 
 
 def split_of(data: Path, split: str) -> Path:
-    """Where a split is: in the corpus *data*, or *data* itself where that is a file."""
-    return data if data.is_file() else find_split(data, split)
+    """Where a split is: in the corpus *data*, or *data* itself where that is a file, or a directory that is full of XML files."""
+    if data.is_file():
+        return data
+    try:
+        return find_split(data, split)
+    except CorpusError:
+        if data.is_dir() and has_xml(data):
+            return data
+        raise
 
 
 def check_places(args) -> None:
@@ -158,3 +166,12 @@ def told_counts(split: str, counts: Dict[str, int], rule: str) -> str:
     """
     parts = ", ".join(f"{count} {'inputs' if group == 'all' else group}" for group, count in counts.items())
     return f"{split}: {parts}\nseen or unseen: {rule}\n"
+
+
+def told_signatures(signatures: Dict[str, Dict[str, str]]) -> str:
+    """How each number was made, a line each.
+
+    >>> told_signatures({"sacrebleu": {"bleu": "nrefs:3|case:mixed"}})
+    'sacrebleu bleu: nrefs:3|case:mixed\\n'
+    """
+    return "".join(f"{way} {name}: {how}\n" for way, of in signatures.items() for name, how in of.items())

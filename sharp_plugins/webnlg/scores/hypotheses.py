@@ -42,6 +42,9 @@ def read_hypotheses(path, entries: Sequence[Entry], form: str = "") -> List[str]
 
         texts = read_hypotheses("final_result.txt", read_split("test.jsonl"))
     """
+    if Path(path).is_dir() or not Path(path).exists():
+        what = "is a directory" if Path(path).is_dir() else "not there"
+        raise HypothesesError(f"{path}: {what}; HYPOTHESES, and what --against names, are files of texts")
     try:
         lines = list(text_lines(path, is_free=True))
     except TextError as error:
