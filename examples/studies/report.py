@@ -23,6 +23,7 @@ from sharp_plugins.glue.tasks import LABELS, TASKS
 from sharp_plugins.runs.record import Result
 from sharp_plugins.runs.statistics import Comparison, compare, correct, least_p, summarize
 from sharp_plugins.runs.store import load_results
+from sharp_plugins.runs.tables import mean_and_std
 
 COLUMNS = ("task", "rows", "noise", "noisy_selection", "method", "settings", "seed", "metric", "value", "selection", "minutes")
 
@@ -77,12 +78,6 @@ def comparisons(lines: Sequence[Line], study: Study) -> List[Optional[Comparison
     return correct([compare(line.values, baseline[line.cell]) if other else None for line, other in zip(lines, is_other)])
 
 
-def mean_std(values: Sequence[float]) -> str:
-    """``81.20 ± 0.53``, of one value ``81.20``."""
-    of = summarize(list(values))
-    return f"{of.mean:.2f}" + ("" if of.std is None else f" ± {of.std:.2f}")
-
-
 def gain(comparison: Optional[Comparison]) -> str:
     """The paired difference with its interval; nothing for the baseline."""
     if comparison is None:
@@ -113,7 +108,7 @@ def table(lines: Sequence[Line], found: Sequence[Optional[Comparison]], study: S
         noise += ", also where the epoch is chosen" if cell.noisy_selection else ""
         minutes = sum(result.minutes for result in line.results.values()) / len(line.results)
         cells = [f"{cell.task}, {LABELS[TASKS[cell.task].selected]}", f"{cell.rows}{noise}", line.method, str(len(line.results))]
-        cells += [mean_std(list(line.values.values())), gain(comparison)]
+        cells += [mean_and_std(summarize(list(line.values.values()))), gain(comparison)]
         cells += ["" if comparison is None else f"{comparison.better} of {comparison.pairs}", *ps(comparison)]
         chosen = ", ".join(setting.split(".", 1)[1].replace("_", " ") for setting in line.chosen)
         rows.append([*cells, chosen, f"{minutes:.1f}"])

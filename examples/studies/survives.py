@@ -26,7 +26,7 @@ sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 import study
 import torch
 from plan import BATCH, EPOCHS, PILOT_SEEDS, RHOS, Cell
-from report import gain, mean_std, ps, rows_of
+from report import gain, ps, rows_of
 
 from sharp_plugins.files.tensors import read_torch
 from sharp_plugins.files.text import read_json
@@ -34,8 +34,9 @@ from sharp_plugins.files.writing import filling, replacing, write_text
 from sharp_plugins.files.yaml import read_yaml
 from sharp_plugins.glue.tasks import TASKS
 from sharp_plugins.runs.checkpoints import BEST
-from sharp_plugins.runs.statistics import compare, correct, least_p
+from sharp_plugins.runs.statistics import compare, correct, least_p, summarize
 from sharp_plugins.runs.store import directory_of, load_results
+from sharp_plugins.runs.tables import mean_and_std
 
 HEAD = "classification_heads."
 LAST_QUARTER = "optimizer.sam_start=0.75"
@@ -164,7 +165,7 @@ def table(values: Sequence[Value], methods: Sequence[str]) -> str:
 
     compared = correct([compare(of(methods[1], column), of(baseline, column)) for column in columns])
     for column, comparison in zip(columns, compared):
-        means = [mean_std(list(of(method, column).values())) for method in methods]
+        means = [mean_and_std(summarize(list(of(method, column).values()))) for method in methods]
         rows.append([column, *means, gain(comparison), *ps(comparison)])
     return rows_of(rows)
 

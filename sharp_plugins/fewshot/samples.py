@@ -202,9 +202,11 @@ class Sampler:
         if missing and self.task.kind == CLOZE:  # k of each class are drawn: the file has none
             raise ValueError(f"{path}: {name}: no row of {' and of '.join(missing)} to train on")
         # A decoder's classes are texts, which it may choose without an example.
-        odd = [f"it has {count} rows to train on, and --examples is {size}"] if count < size else []
-        odd += [f"the {count} rows to train on, as they are drawn, have none of {label}" for label in missing]
-        odd = self._few(rows, size) if self.task.kind == CLOZE else odd
+        if self.task.kind == CLOZE:
+            odd = self._few(rows, size)
+        else:
+            odd = [f"it has {count} rows to train on, and --examples is {size}"] if count < size else []
+            odd += [f"the {count} rows to train on, as they are drawn, have none of {label}" for label in missing]
         unseen = [f"the development set has no row of {label}" for label in self._without(rows["valid"])]
         return [*(f"{name}: {words} ({path})" for words in odd), *(f"{name}: {words} ({files['valid']})" for words in unseen)]
 
