@@ -7,6 +7,7 @@ The curvature is found from products with the Hessian H alone. They are differen
 so the loss may be of any operations, those without a second derivative too (torch's fused attention).
 """
 
+import math
 from typing import Callable, List, NamedTuple, Sequence
 
 import torch
@@ -100,6 +101,8 @@ def top_eigenvalue(product: Product, like: Tensors, steps: int = 20, tolerance: 
         if older is not None:
             torch._foreach_add_(u, older, alpha=-beta)
         beta = norm(u)
+        if not math.isfinite(beta):
+            return Eigenvalue(math.nan, math.nan, len(diagonal))  # as the loss is no number
         small = torch.diag(torch.tensor(diagonal, dtype=torch.float64)) + torch.diag(torch.tensor(beside, dtype=torch.float64), -1)
         values, vectors = torch.linalg.eigh(small)  # reads what is on and below the diagonal
         value, residual = values[-1].item(), beta * vectors[-1, -1].abs().item()

@@ -1,5 +1,7 @@
 """Curvature, rounding and calibration, against plain computations."""
 
+import math
+
 import numpy
 import pytest
 import torch
@@ -43,6 +45,11 @@ def test_the_default_products_find_it_in_a_bulk(few, bulk, seed):
 def test_of_a_flat_loss_the_curvature_is_0():
     found = top_eigenvalue(lambda v: [torch.zeros_like(part) for part in v], [torch.ones(3)])
     assert found.value == 0 and found.steps == 1
+
+
+def test_of_a_loss_that_is_no_number_so_is_the_curvature():
+    found = top_eigenvalue(lambda v: [torch.full_like(part, math.nan) for part in v], [torch.ones(3)])
+    assert math.isnan(found.value) and found.steps == 1
 
 
 @pytest.mark.parametrize("bits", [2, 4, 8])
