@@ -5,10 +5,13 @@ import collections
 import io
 import os
 import zipfile
+from pathlib import Path
 
 import crafted
 import pytest
 import torch
+from fairseq.logging.meters import AverageMeter
+from omegaconf import OmegaConf
 from torch.torch_version import TorchVersion
 
 from sharp_plugins.files import safe_load
@@ -249,3 +252,22 @@ def test_what_is_no_plain_value_is_not_evaluated(text):
 def test_an_expression_is_a_string():
     with pytest.raises(TypeError, match="a string is expected"):
         evaluate(None)
+
+
+@pytest.mark.skipif(not hasattr(torch.serialization, "safe_globals"), reason="the conversion is for torch 2.6 and newer")
+def test_the_guides_conversion_of_a_trusted_file(tmp_path, monkeypatch):
+    """An old checkpoint with objects of other libraries; only what `names` tells is called."""
+    monkeypatch.chdir(tmp_path)
+    guide = (Path(safe_load.__file__).parent / "README.md").read_text(encoding="utf-8")
+    [code] = [block.split("```")[0] for block in guide.split("```python\n")[1:] if "old.pt" in block]
+    meter = AverageMeter()
+    meter.update(3.0)
+    cfg = OmegaConf.create({"model": {"_name": "x", "dropout": 0.1}, "task": {"_name": "y"}})
+    torch.save({"cfg": cfg, "model": {"w": torch.ones(2)}, "extra_state": {"loss": meter}}, "old.pt")
+    with pytest.raises(safe_load.Refused, match="README.md"):
+        safe_load.load("old.pt", map_location="cpu")
+    exec(compile(code, "the guide", "exec"), found := {})
+    assert "fairseq.logging.meters.AverageMeter" in found["names"]
+    new = safe_load.load("new.pt", map_location="cpu")
+    assert new["cfg"] == {"model": {"_name": "x", "dropout": 0.1}, "task": {"_name": "y"}} and new["model"]["w"].tolist() == [1, 1]
+    assert not any(AverageMeter in (one if isinstance(one, tuple) else (one,)) for one in torch.serialization.get_safe_globals())
