@@ -194,7 +194,7 @@ def test_an_old_checkpoint_is_converted_as_the_guide_says(translation_data, trai
     with pytest.raises(safe_load.Refused, match=r"old\.pt: cannot be read safely: .*'Files from elsewhere'"):
         WAYS["--path"](tmp_path / "old.pt", translation_data)
     guide = (Path(toy.PLUGIN) / "files" / "README.md").read_text()
-    (code,) = re.findall(r"```python\n(import torch\nfrom omegaconf.*?)```", guide, re.S)
+    (code,) = re.findall(r"```python\n(import pydoc\n.*?)```", guide, re.S)
     monkeypatch.chdir(tmp_path)
     exec(code, {})
     (model,), _, _ = WAYS["--path"](tmp_path / "new.pt", translation_data)
