@@ -40,6 +40,8 @@ def what_is_next(converted: "Converted", out: Path) -> str:
     ]
     if not converted.has_lm_head:
         lines.append("language-model head: untrained, as the files hold none; --task masked_lm alone uses it")
+    if converted.dropped:
+        lines.append(f"dropped: the last {converted.dropped} of its layers")
     if converted.redrawn:
         lines.append(f"new random weights: the last {converted.redrawn} of its layers")
     if converted.left_out:
@@ -123,6 +125,8 @@ def parse_convert(arguments) -> argparse.Namespace:
         "a part of what a published model was trained for (default: 0)"
     )
     parser.add_argument("--redraw-layers", type=int, default=0, metavar="N", help=words)
+    words = "make a smaller encoder of the first N layers, for quick experiments (default: all layers)"
+    parser.add_argument("--keep-layers", type=int, metavar="N", help=words)
     return parser.parse_args(arguments)
 
 
@@ -155,10 +159,12 @@ def run_convert(args) -> str:
     if is_decoder(args.source):
         if args.redraw_layers:
             raise ValueError(f"--redraw-layers {args.redraw_layers}: only an encoder's layers are drawn anew; leave it out")
+        if args.keep_layers is not None:
+            raise ValueError(f"--keep-layers {args.keep_layers}: only an encoder's layers are dropped; leave it out")
         return what_is_next_for_a_decoder(convert_decoder(args.source, args.out, args.dtype or "fp32"), args.out)
     if args.dtype:
         raise ValueError(f"--dtype {args.dtype}: only decoders are written in another format than fp32; leave it out")
-    return what_is_next(convert(args.source, args.out, args.redraw_layers), args.out)
+    return what_is_next(convert(args.source, args.out, args.redraw_layers, args.keep_layers), args.out)
 
 
 def main(argv=None) -> int:

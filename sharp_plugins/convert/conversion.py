@@ -4,7 +4,7 @@ import argparse
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Dict, List, NamedTuple
+from typing import Dict, List, NamedTuple, Optional, Tuple
 
 import torch
 from fairseq import models, options
@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from sharp_plugins.convert.published_settings import Settings, read_settings
-from sharp_plugins.convert.weights import TOKEN_TYPES, fairseq_weights, read_weights
+from sharp_plugins.convert.weights import INSIDE, TOKEN_TYPES, fairseq_weights, read_weights
 from sharp_plugins.files.writing import filling
 from sharp_plugins.models import bert  # noqa: F401  sharp_bert
 from sharp_plugins.text import bpe
@@ -37,9 +37,10 @@ class Converted(NamedTuple):
     left_out: List[str]  # names of published weights without a place in fairseq's model
     pairs: PairFormat  # how the published tokenizer puts two sentences together
     redrawn: int  # how many of the last layers have new random weights
+    dropped: int  # how many of the last layers were left out
 
 
-def convert(directory, out, redrawn: int = 0) -> Converted:
+def convert(directory, out, redrawn: int = 0, keep: Optional[int] = None) -> Converted:
     """Convert the checkpoint in *directory* and write ``model.pt`` and the files of `Tokenizer.save` into *out*.
 
     Each file appears under its name when it is complete, and ``model.pt`` last.
@@ -47,6 +48,7 @@ def convert(directory, out, redrawn: int = 0) -> Converted:
     Args:
         redrawn: how many of the last layers get new random weights in the place of the published ones, the same each time, as
             Zhang et al. 2021 ("Revisiting Few-sample BERT Fine-tuning", section 5) do before fine-tuning.
+        keep: how many layers, from the first, make the new model (default: all). *redrawn* counts among them.
 
     Raises:
         FileNotFoundError: a file of the checkpoint is not there.
@@ -65,6 +67,7 @@ def convert(directory, out, redrawn: int = 0) -> Converted:
         # The tokenizer marks no second sentence, and so the model has never seen another type than the first.
         published[TOKEN_TYPES] = published[TOKEN_TYPES][:1].clone()
         settings.model["token_types"] = 1
+    published, dropped = first_layers(published, settings, keep, where=directory)
     flags = architecture_flags(settings)
     cfg = build_config(flags, settings)
     state = complete_state(directory, published, cfg, tokenizer, redrawn)
@@ -83,7 +86,25 @@ def convert(directory, out, redrawn: int = 0) -> Converted:
         left_out=left_out,
         pairs=pairs,
         redrawn=redrawn,
+        dropped=dropped,
     )
+
+
+def first_layers(
+    published: Dict[str, Tensor], settings: Settings, keep: Optional[int], where: Path
+) -> Tuple[Dict[str, Tensor], int]:
+    """The *published* weights, under fairseq's names, without the layers behind the first *keep*; and how many those are.
+
+    *settings* have the new number of layers afterwards.
+    """
+    layers = settings.model["encoder_layers"]
+    if keep is None:
+        return published, 0
+    if not 1 <= keep <= layers:
+        raise ValueError(f"--keep-layers {keep}: {where} has {layers} layers; give a number from 1 to {layers}")
+    settings.model["encoder_layers"] = keep
+    dropped = tuple(f"{INSIDE}.layers.{layer}." for layer in range(keep, layers))
+    return {name: value for name, value in published.items() if not name.startswith(dropped)}, layers - keep
 
 
 def check_out(out: Path, published: Path) -> None:
@@ -170,7 +191,7 @@ def complete_state(directory: Path, published: Dict[str, Tensor], cfg, tokenizer
                 f"{directory}: the weight for {name} has shape {tuple(published[name].shape)}, and by config.json it "
                 f"should have {tuple(value.shape)}"
             )
-    of_new = tuple(f"encoder.sentence_encoder.layers.{layer}." for layer in range(layers - redrawn, layers))
+    of_new = tuple(f"{INSIDE}.layers.{layer}." for layer in range(layers - redrawn, layers))
     return {**state, **{name: value for name, value in published.items() if not name.startswith(of_new)}}
 
 

@@ -293,3 +293,25 @@ def test_the_last_layers_are_drawn_anew(tmp_path, capsys):
     assert main([str(tmp_path / "published"), str(tmp_path / "other"), "--redraw-layers", "9"]) == 1
     assert f"--redraw-layers 9: {tmp_path}/published has {max(layers) + 1} layers" in capsys.readouterr().err
     assert not (tmp_path / "other").exists()
+
+
+def test_the_first_layers_make_a_smaller_encoder(tmp_path, capsys):
+    published.write_bert(tmp_path / "published")
+    for name, flags in (("whole", []), ("small", ["--keep-layers", "1"])):
+        assert main([str(tmp_path / "published"), str(tmp_path / name), *flags]) == 0
+        printed = capsys.readouterr().out
+        assert ("dropped: the last 1 of its layers" in printed) == bool(flags)
+        assert ("--encoder-layers 1" in printed) == bool(flags)
+    whole, small = (torch.load(tmp_path / name / "model.pt", weights_only=True)["model"] for name in ("whole", "small"))
+    # The files hold no language-model head: it is new.
+    small, whole = ({name: value for name, value in state.items() if ".lm_head." not in name} for state in (small, whole))
+    toy.assert_same(small, {name: value for name, value in whole.items() if ".layers.1." not in name})
+    (model,), _, _ = checkpoint_utils.load_model_ensemble_and_task(
+        [str(tmp_path / "small" / "model.pt")], {"data": str(tmp_path / "small")}
+    )
+    assert len(model.encoder.sentence_encoder.layers) == 1
+    for n in ("0", "3"):
+        assert main([str(tmp_path / "published"), str(tmp_path / "other"), "--keep-layers", n]) == 1
+        assert f"--keep-layers {n}: {tmp_path}/published has 2 layers" in capsys.readouterr().err
+    assert main([str(tmp_path / "published"), str(tmp_path / "other"), "--keep-layers", "1", "--redraw-layers", "2"]) == 1
+    assert "--redraw-layers 2" in capsys.readouterr().err and not (tmp_path / "other").exists()

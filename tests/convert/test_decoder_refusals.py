@@ -267,6 +267,8 @@ def test_an_encoder_is_no_decoder_and_a_decoder_no_encoder(directories, tmp_path
     assert "--dtype bf16: only decoders" in capsys.readouterr().err
     assert main([str(directories / "gpt2"), str(tmp_path / "decoder"), "--redraw-layers", "1"]) == 1
     assert "--redraw-layers 1: only an encoder's" in capsys.readouterr().err and not (tmp_path / "decoder").exists()
+    assert main([str(directories / "gpt2"), str(tmp_path / "decoder"), "--keep-layers", "1"]) == 1
+    assert "--keep-layers 1: only an encoder's" in capsys.readouterr().err and not (tmp_path / "decoder").exists()
     assert main([str(tmp_path / "bert"), str(tmp_path / "encoder")]) == 0
     convert_decoder(directories / "gpt2", tmp_path / "decoder")
     with pytest.raises(FileNotFoundError, match="encoder/decoder.json: not there; .* and this seems to be an encoder"):
