@@ -64,14 +64,15 @@ def test_resuming_in_a_later_epoch_equals_never_having_stopped(translation_data,
     assert_same_training(parts, whole)
 
 
-# Large updates, so that the signal arrives before the next save; 10 are an epoch and a bit.
-KILLED = [*DSAM[:-1], "1", *"--update-freq 8 --save-interval-updates 3 --max-update 10".split()]
+# Large updates, so that the signal arrives before the next save; 10 are an epoch and a bit. δ-SAM begins at the sixth.
+KILLED = [*DSAM[:-1], "1", *"--update-freq 8 --save-interval-updates 3 --max-update 10 --sam-start 0.5".split()]
 
 
 @pytest.fixture(scope="module")
 def never_killed(translation_data, tmp_path_factory):
     save_dir = tmp_path_factory.mktemp("never_killed")
-    train(translation_data, save_dir, *KILLED)
+    found = train(translation_data, save_dir, *KILLED)
+    assert [entry["num_updates"] for entry in stats(found.text) if "sam_gap" in entry] == [6, 7, 8, 9, 10]
     return save_dir
 
 
