@@ -14,7 +14,7 @@ from typing import Dict, List, NamedTuple, Optional, Sequence
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
-from plan import PILOT_SEEDS, SEARCHES, SELECTION_ROWS, STUDIES, Cell, Study
+from plan import PILOT_SEEDS, SELECTION_ROWS, STUDIES, Cell, Study
 from study import place, selected
 
 from sharp_plugins.files.writing import replacing, write_text
@@ -54,13 +54,13 @@ def collect(study: Study, out: Path) -> List[Line]:
             results = load_results(place(out, cell, method, "final"), "glue")
             if results:
                 own = {result.record.seed: result for result in results}
-                lines.append(Line(cell, method, settings_of(place(out, cell, method, "final"), method), own))
+                lines.append(Line(cell, method, settings_of(place(out, cell, method, "final"), study.searched(method)), own))
     return lines
 
 
-def settings_of(final: Path, method: str) -> List[str]:
-    """What the pilots chose, as a run's own config has it."""
-    names = [search.split("=")[0] for search in (*SEARCHES["lora"] * method.startswith("lora-"), *SEARCHES[method])]
+def settings_of(final: Path, searches: Sequence[str]) -> List[str]:
+    """What the pilots chose in the *searches*, as a run's own config has it."""
+    names = [search.split("=")[0] for search in searches]
     config = read_yaml(next(final.glob("*/*/**/run.yaml")))
 
     def value(name: str):

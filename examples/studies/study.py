@@ -54,8 +54,7 @@ def run_cell(args, study: Study, cell: Cell) -> None:
     """Search and train in one cell. Each search has a directory of its own, and so has what it found."""
     chosen: Dict[str, List[str]] = {}
     for method in study.methods:
-        # LoRA's methods have the learning rate that was chosen for LoRA.
-        settings = list(chosen["lora"]) if method.startswith("lora-") else []
+        settings = list(chosen.get(study.methods[0], ()))
         for number, search in enumerate(SEARCHES[method], 1):
             pilot = place(args.out, cell, method, f"pilot{number}")
             call(args, cell, pilot, method, PILOT_SEEDS, settings, ["--sweep", search])

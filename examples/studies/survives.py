@@ -3,7 +3,7 @@ after another task was learnt with Adam, and after the weights were rounded to 8
 
     python examples/studies/survives.py --backbone backbones/minilm --data GLUE --out runs/studies/survives --cpu --jobs 2
 
-    1. SAM's ρ is searched with the pilot seeds of plan.py, as in all studies
+    1. the learning rate of both methods and then SAM's ρ are searched with the pilot seeds of plan.py, as in all studies
     2. fresh seeds train the first task with both methods, on the same rows
     3. from each of their encoders, of the last epoch, the second task is trained, with Adam and the same seed
     4. the first task is measured on its development set, before and after 3; after it with its own classifier on the encoder
@@ -18,14 +18,14 @@ import json
 import shutil
 import sys
 from pathlib import Path
-from typing import Any, Callable, Dict, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
 import study
 import torch
-from plan import BATCH, EPOCHS, PILOT_SEEDS, RHOS, Cell
+from plan import BATCH, EPOCHS, FULL_RATES, PILOT_SEEDS, RHOS, Cell
 from report import gain, ps, rows_of
 
 from sharp_plugins.files.tensors import read_torch
@@ -107,17 +107,15 @@ def place_of(out: Path) -> Dict[int, Path]:
     return {result.record.seed: directory_of(out, result.record) for result in load_results(out, "glue")}
 
 
-def learn(args, cell: Cell, method: str) -> Path:
-    """Train the first task, and return where its runs are."""
-    settings = [LAST_EPOCH, LAST_QUARTER] if method == "sam" else [LAST_EPOCH]
-    if method == "sam":
-        pilot = study.place(args.out, cell, method, "pilot1")
-        study.call(args, cell, pilot, method, PILOT_SEEDS, settings, ["--sweep", RHOS])
-        settings.append(study.best(pilot, RHOS))
-        print(f"{cell.name}, {method}: {settings[-1]} is chosen", flush=True)
+def learn(args, cell: Cell, method: str, settings: List[str], search: str) -> Tuple[Path, str]:
+    """Search a setting and train the first task; returns where its runs are, and what was chosen."""
+    pilot = study.place(args.out, cell, method, "pilot1")
+    study.call(args, cell, pilot, method, PILOT_SEEDS, settings, ["--sweep", search])
+    chosen = study.best(pilot, search)
+    print(f"{cell.name}, {method}: {chosen} is chosen", flush=True)
     final = study.place(args.out, cell, method, "final")
-    study.call(args, cell, final, method, args.seeds, settings, ["--keep-checkpoints"])
-    return final
+    study.call(args, cell, final, method, args.seeds, [*settings, chosen], ["--keep-checkpoints"])
+    return final, chosen
 
 
 def go_on(args, home: Path, second: Cell, seed: int, trained: Path) -> Path:
@@ -170,7 +168,7 @@ def table(values: Sequence[Value], methods: Sequence[str]) -> str:
     return rows_of(rows)
 
 
-def report(values: Sequence[Value], args, first: Cell, second: Cell, rho: str) -> str:
+def report(values: Sequence[Value], args, first: Cell, second: Cell, chosen: Sequence[str]) -> str:
     methods = ("base", "sam")
     args.to.mkdir(parents=True, exist_ok=True)
     with replacing(args.to / "survives.csv") as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
@@ -179,8 +177,8 @@ def report(values: Sequence[Value], args, first: Cell, second: Cell, rho: str) -
         writer.writerows([one.method, one.seed, *(f"{one.scores[name]:.4f}" for name in COLUMNS)] for one in values)
     pilots, seeds = " and ".join(map(str, PILOT_SEEDS)), len(args.seeds)
     note = (
-        f"{first.task} is learnt from {first.rows} rows, then {second.task} from {second.rows}. `sam`: SAM in the last quarter, "
-        f"{rho} (chosen with seeds {pilots}). Values are of {first.task}'s development set, in percent; `lost` is what "
+        f"{first.task} is learnt from {first.rows} rows, then {second.task} from {second.rows}. `sam`: SAM in the last quarter. "
+        f"Seeds {pilots} chose {' and '.join(chosen)}. Values are of {first.task}'s development set, in percent; `lost` is what "
         f"is missing to `trained`. p is of the paired sign-flip test, at least {least_p(seeds):.3g} of {seeds} seeds."
     )
     text = f"{note}\n\n{table(values, methods)}"
@@ -206,16 +204,15 @@ def main(argv: Sequence[str] = None) -> int:
     if args.first == args.second:
         parser.error("--second: it is the first task, too")
     first, second = Cell(args.first, args.rows), Cell(args.second, args.rows)
-    values, rho = [], ""
-    for method in ("base", "sam"):
-        final = learn(args, first, method)
-        if method == "sam":
-            config = read_yaml(next(iter(place_of(final).values())) / "run.yaml")
-            rho = f"ρ = {config['optimizer']['sam_rho']:g}"
+    values: List[Value] = []
+    chosen: List[str] = []  # the learning rate, and then ρ
+    for method, own, search in (("base", [LAST_EPOCH], FULL_RATES), ("sam", [LAST_EPOCH, LAST_QUARTER], RHOS)):
+        final, found = learn(args, first, method, [*own, *chosen], search)
+        chosen.append(found)
         trained = place_of(final)
         for seed in args.seeds:
             values.append(look(args, first, second, method, seed, trained[seed], lambda line: print(line, flush=True)))
-    print(report(values, args, first, second, rho))
+    print(report(values, args, first, second, chosen))
     return 0
 
 

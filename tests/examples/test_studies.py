@@ -17,7 +17,7 @@ from sharp_plugins.runs.store import RECORD, RESULT, directory_of
 
 ROOT = Path(__file__).resolve().parents[2]
 STUDIES = ROOT / "examples" / "studies"
-RHO, BETA = "optimizer.sam_rho", "optimizer.dsam_beta"
+RATE, RHO, BETA = "optimization.lr", "optimizer.sam_rho", "optimizer.dsam_beta"
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def run(scripts, tmp_path, name, *more):
 
 
 def test_pilots_choose_and_fresh_seeds_are_trained_with_what_they_chose(scripts, tmp_path):
-    best = {"sam": {RHO: "0.02"}, "dsam": {RHO: "0.05", BETA: "10"}}
+    best = {"base": {RATE: "3e-4"}, "sam": {RHO: "0.02"}, "dsam": {RHO: "0.05", BETA: "10"}}
 
     def score(method, settings, seed):
         return 60.0 + sum(settings.get(name) == value for name, value in best.get(method, {}).items())
@@ -86,8 +86,9 @@ def test_pilots_choose_and_fresh_seeds_are_trained_with_what_they_chose(scripts,
         (flags(line, "--methods"), flags(line, "--sweep"), [one for one in flags(line, "--set") if "sam" in one])
         for line in scripts.calls
     ]
-    rhos, betas = scripts.plan.RHOS, scripts.plan.BETAS
+    rates, rhos, betas = scripts.plan.FULL_RATES, scripts.plan.RHOS, scripts.plan.BETAS
     assert steps == [
+        (["base"], [rates], []),
         (["base"], [], []),
         (["sam"], [rhos], []),
         (["sam"], [], [f"{RHO}=0.02"]),
@@ -96,7 +97,10 @@ def test_pilots_choose_and_fresh_seeds_are_trained_with_what_they_chose(scripts,
         (["dsam"], [], [f"{RHO}=0.05", f"{BETA}=10"]),
     ]
     seeds = [line[line.index("--seeds") + 1 : line.index("--jobs")] for line in scripts.calls]
-    assert seeds == [["1", "2", "3"], ["101", "102"], ["1", "2", "3"], ["101", "102"], ["101", "102"], ["1", "2", "3"]]
+    pilots, fresh = ["101", "102"], ["1", "2", "3"]
+    assert seeds == [pilots, fresh, pilots, fresh, pilots, pilots, fresh]
+    # All methods have the learning rate that was chosen for the baseline.
+    assert [flags(line, "--set")[2:3] for line in scripts.calls] == [[], *[[f"{RATE}=3e-4"]] * 6]
     # 4 epochs of 300 rows by 32, and 500 other rows choose.
     assert all("optimization.max_update=40" in line and flags(line, "--selection-rows") == ["500"] for line in scripts.calls)
 
@@ -138,7 +142,7 @@ def test_the_tables_are_of_the_fresh_seeds(scripts, tmp_path, capsys):
     assert (
         f"+{statistics.fmean(gains.values()):.2f} ({low:+.2f} to {high:+.2f})" in line
         and "3 of 4" in line
-        and "sam rho=0.005" in line
+        and "lr=0.0001, sam rho=0.005" in line
     )
     with open(tmp_path / "to" / "few.csv", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -241,8 +245,9 @@ def measured(survives, monkeypatch):
 def test_two_tasks_with_both_methods(scripts, survives, measured, tmp_path, capsys):
     line = ["--backbone", "B", "--data", "D", "--out", str(tmp_path / "out"), "--to", str(tmp_path / "to"), "--jobs", "2"]
     assert survives.main([*line, "--rows", "300", "--seeds", "1", "2"]) == 0
-    pilot = next(call for call in scripts.calls if "--sweep" in call)
-    assert "optimizer.sam_start=0.75" in pilot
+    rate, rho = [call for call in scripts.calls if "--sweep" in call]
+    assert flags(rate, "--methods") == ["base"] and "optimizer.sam_start=0.75" not in rate
+    assert {"optimizer.sam_start=0.75", "optimization.lr=1e-4"} <= set(rho)
     # SAM's first epochs are Adam's: the last one is measured, in all runs.
     assert all("dataset.validate_interval=4" in call for call in scripts.calls)
     second = [call for call in scripts.calls if "MRPC" in call]
@@ -253,6 +258,9 @@ def test_two_tasks_with_both_methods(scripts, survives, measured, tmp_path, caps
         assert [(row["method"], row["seed"], row["trained"]) for row in csv.DictReader(file)] == [
             (method, seed, "3.0000") for method in ("base", "sam") for seed in "12"
         ]
+    assert (
+        "Seeds 101 and 102 chose optimization.lr=1e-4 and optimizer.sam_rho=0.005." in (tmp_path / "to" / "survives.md").read_text()
+    )
     assert "at least 0.5 of 2 seeds" in (tmp_path / "to" / "survives.md").read_text()
     # Other rows, another task or fewer seeds are other studies.
     assert survives.main([*line, "--rows", "1000", "--seeds", "1", "2"]) == 0 and len(measured) == 32
