@@ -63,6 +63,9 @@ def what_is_next_for_a_decoder(converted: "ConvertedDecoder", out: Path) -> str:
         "decoder.json",
         f"before a text on its own: {converted.start or 'nothing'}",
     ]
+    if converted.further_ends:
+        stops = shlex.quote(" ".join(converted.further_ends))
+        lines.append(f"by config.json these end a text too: fairseq-generate --stop-symbols {stops}")
     if converted.left_out:
         lines.append(f"left out: {some(converted.left_out)}")
     prepare = ["python", "-m", "sharp_plugins.prompted", "prepare", "--backbone", str(out)]

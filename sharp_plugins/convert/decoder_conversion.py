@@ -3,6 +3,7 @@
 The checkpoint is written weight by weight, each read when its turn comes: a model need not fit into memory.
 """
 
+import re
 from math import prod
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,7 +28,7 @@ from sharp_plugins.files.writing import filling
 from sharp_plugins.models import decoder  # noqa: F401  sharp_decoder
 from sharp_plugins.text import bpe
 from sharp_plugins.text.decoder_files import read_decoder_backend
-from sharp_plugins.text.decoder_tokenizer import DecoderTokenizer
+from sharp_plugins.text.decoder_tokenizer import ROLES, DecoderTokenizer
 from sharp_plugins.text.gguf_tokenizer import read_gguf_backend
 
 # Number formats of what is written.
@@ -35,6 +36,7 @@ DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, 
 PREFIX = "decoder."
 # How the names of a published directory's files end.
 OTHERS = (".safetensors", ".bin", ".json", ".txt", ".model", ".pt", ".pth")
+PART = re.compile(r"-\d{5}-of-\d{5}$")  # how the names end of a model's several GGUF files, which are refused when one is read
 
 
 class ConvertedDecoder(NamedTuple):
@@ -45,6 +47,7 @@ class ConvertedDecoder(NamedTuple):
     symbols: int  # entries of the dictionary
     unused: List[str]  # of them, those that the published model has not
     start: Optional[str]  # the symbol before a text
+    further_ends: List[str]  # symbols that may end a text, beside </s>
     positions: int  # longest sequence
     weights: int  # numbers in the model
     dtypes: List[str]  # number formats in the file
@@ -64,7 +67,7 @@ def gguf_in(source: Path) -> Optional[Path]:
     if not source.is_dir() or any((source / name).is_file() for name in WEIGHTS):
         return None
     files = sorted(source.glob("*.gguf"))
-    if len(files) > 1:
+    if len(files) > 1 and not any(PART.search(file.stem) for file in files):
         raise ValueError(f"{source}: it has {len(files)} GGUF files; name one of them, such as {files[0]}")
     return files[0] if files else None
 
@@ -103,7 +106,7 @@ def convert_decoder(source, out, dtype: str = "fp32") -> ConvertedDecoder:
     """
     source, out = Path(source), Path(out)
     check_out(out, source if source.is_dir() else source.parent)
-    settings, tokenizer, stored = _read(source)
+    settings, tokenizer, further_ends, stored = _read(source)
     found = decoder_weights(stored, settings, tokenizer.published_ids, DTYPES[dtype], source)
     unused = {"unused_symbols": " ".join(tokenizer.unused)} if tokenizer.unused else {}
     flags = decoder_flags({**settings.model, **unused}, settings.family)
@@ -121,6 +124,7 @@ def convert_decoder(source, out, dtype: str = "fp32") -> ConvertedDecoder:
         symbols=len(tokenizer.symbols),
         unused=tokenizer.unused,
         start=tokenizer.start,
+        further_ends=further_ends,
         positions=settings.model["max_target_positions"],
         weights=sum(prod(one.later.shape) for one in pending.values()),
         dtypes=sorted({str(one.later.dtype).removeprefix("torch.") for one in pending.values()}),
@@ -128,8 +132,8 @@ def convert_decoder(source, out, dtype: str = "fp32") -> ConvertedDecoder:
     )
 
 
-def _read(source: Path) -> Tuple[DecoderModelSettings, DecoderTokenizer, Dict[str, Stored]]:
-    """The settings, the tokenizer and the weights, of which none is read yet."""
+def _read(source: Path) -> Tuple[DecoderModelSettings, DecoderTokenizer, List[str], Dict[str, Stored]]:
+    """The settings, the tokenizer, the symbols beside its own that may end a text, and the weights, of which none is read yet."""
     path = gguf_in(source)
     try:
         if path is not None:
@@ -144,11 +148,19 @@ def _read(source: Path) -> Tuple[DecoderModelSettings, DecoderTokenizer, Dict[st
             backend, special, begins = read_decoder_backend(source, config)
             stored = stored_weights(source, (ANCHOR[settings.family],))
         check_rows(stored, settings, source)  # before anything is made for each row that config.json speaks of
-        return settings, DecoderTokenizer(backend, special, settings.rows, settings.family, begins), stored
+        tokenizer = DecoderTokenizer(backend, special, settings.rows, settings.family, begins)
+        return settings, tokenizer, _further_ends(tokenizer, config), stored
     except ValueError as error:
         if str(error).startswith(str(source)):
             raise
         raise ValueError(f"{source}: {error}") from error
+
+
+def _further_ends(tokenizer: DecoderTokenizer, config: Dict[str, Any]) -> List[str]:
+    """The symbols that end a text by config.json, beside the one that the tokenizer's files name."""
+    ends, symbols = config.get("eos_token_id"), dict(zip(tokenizer.published_ids, tokenizer.symbols))
+    found = [symbols[index] for index in ends if index in symbols] if isinstance(ends, list) else []
+    return [symbol for symbol in dict.fromkeys(found) if symbol != ROLES["eos_token"]]
 
 
 def build_decoder_config(flags: List[str], positions: int):

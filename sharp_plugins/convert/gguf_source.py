@@ -62,6 +62,9 @@ def gguf_config(file: GGUF) -> Dict[str, Any]:
 
 
 def _config(file: GGUF) -> Dict[str, Any]:
+    parts = Header(file.settings).get("split.count", "a whole number", 1)
+    if parts > 1:
+        raise ValueError(f"it is one of {parts} parts; join them first: llama-gguf-split --merge FIRST-PART WHOLE (of llama.cpp)")
     kind = Header(file.settings).get("general.architecture", "a text")
     if kind not in NAMES:
         raise ValueError(f"general.architecture is {kind!r}; of GGUF files {' and '.join(NAMES)} are converted")

@@ -49,7 +49,7 @@ class Generator:
         settings.check()
         self.settings, self.seed = settings, seed
         self.pad, self.eos = dictionary.pad(), dictionary.eos()
-        self.symbols_to_strip_from_output = {self.eos, *settings.stops}
+        self.symbols_to_strip_from_output = {self.eos}  # from references too: a stop such as a line break may be inside of one
         for model in models:
             self._decoder(model)
             model.eval()
@@ -86,6 +86,16 @@ class Generator:
             )
         if output < self.settings.min_len:
             raise ValueError(f"--min-len {self.settings.min_len} is more than the longest output, which has {output} tokens")
+
+    def ended_alike(self, hypotheses: List[List[Dict[str, Any]]]) -> List[List[Dict[str, Any]]]:
+        """What `generate` returned, with ``</s>`` in the place of any other symbol that ended an output. fairseq's commands do
+        not print it."""
+        for hypothesis in (each for found in hypotheses for each in found):
+            last = hypothesis["tokens"][-1:]
+            for stop in self.settings.stops:
+                last = last.masked_fill(last == stop, self.eos)
+            hypothesis["tokens"] = torch.cat([hypothesis["tokens"][:-1], last])
+        return hypotheses
 
     def generate(
         self,

@@ -13,14 +13,20 @@ CRITERIONS = ("cross_entropy", "label_smoothed_cross_entropy", "adaptive_loss")
 SCORES = ("bleu", "chrf")
 
 
-def check_criterion(name: Optional[str]) -> None:
-    """Raise ValueError where fairseq's criterion *name* wants another task's batches."""
+def check_criterion(name: Optional[str], is_adaptive: bool = True) -> None:
+    """Raise ValueError where fairseq's criterion *name* wants another task's batches, or another model.
+
+    Args:
+        is_adaptive: whether the model has an adaptive softmax.
+    """
     criterion = CRITERION_REGISTRY.get(name)
     if criterion is not None and criterion.__module__.startswith("fairseq.") and name not in CRITERIONS:
         raise ValueError(
             f"--criterion {name}: it is for other tasks than prompted_generation; choose cross_entropy, "
             "label_smoothed_cross_entropy, or one of the plugin's that are built on it"
         )
+    if name == "adaptive_loss" and not is_adaptive:
+        raise ValueError("--criterion adaptive_loss: the model has no adaptive softmax (--adaptive-softmax-cutoff)")
 
 
 def check_bpe(bpe: Any) -> None:

@@ -81,4 +81,4 @@ def fit(prompt: List[int], text: Sequence[int], limits: Limits, starts: int, beh
         cause = f"a prompt of {len(prompt)} symbols leaves less than {limits.room} of {limits.positions} positions (--room)"
     if limits.too_long == "cut":
         raise ValueError(f"{where}: {cause}, and --too-long cut would leave nothing of the prompt; --too-long skip leaves it out")
-    raise ValueError(f"{where}: {cause}; --too-long skip or cut, or a larger --max-positions")
+    raise ValueError(f"{where}: {cause}; --too-long skip or cut, or a larger --max-positions where the model has more")

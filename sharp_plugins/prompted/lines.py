@@ -1,7 +1,7 @@
 """Prompts and texts as lines: what ``fairseq-interactive`` reads, and what it and ``fairseq-generate`` print."""
 
 import re
-from typing import Callable, List, Sequence
+from typing import Callable, Collection, List, Sequence
 
 from fairseq.data import Dictionary
 from torch import Tensor
@@ -66,18 +66,24 @@ class Lines:
 
 
 def encode_lines(
-    lines: Sequence[str], encode: Callable[[str], str], dictionary: Dictionary, room: int, first: int = 1
+    lines: Sequence[str],
+    encode: Callable[[str], str],
+    dictionary: Dictionary,
+    check: Callable[[int], None],
+    unknown: Collection[int] = (),
+    first: int = 1,
 ) -> List[Tensor]:
     """Typed prompts as indices of *dictionary*, int64, by *encode*, which is `Lines.encode`.
 
     Args:
-        room: the most symbols of a prompt.
+        check: raises ValueError for a prompt of so many symbols.
+        unknown: symbols that no prompt may have.
         first: the number of the first line, for errors.
 
     Raises:
-        ValueError: a line is empty, is not UTF-8, or has too many symbols; its number and text are named.
+        ValueError: a line is empty, is not UTF-8, has too many symbols, or one of the unknown; its number and text are named.
 
-    >>> encode_lines(["<unk>"], str, Dictionary(), room=8)
+    >>> encode_lines(["<unk>"], str, Dictionary(), check=lambda length: None)
     [tensor([3])]
     """
     rows = []
@@ -90,7 +96,12 @@ def encode_lines(
         except UnicodeEncodeError:  # as Python reads such bytes of its standard input
             raise ValueError(f"{where}: it is not UTF-8") from None
         symbols = dictionary.encode_line(encode(line), append_eos=False, add_if_not_exist=False).long()
-        if len(symbols) > room:
-            raise ValueError(f"{where}: a prompt has {len(symbols)} symbols, and the model {room} positions")
+        strange = [symbol for symbol in symbols.tolist() if symbol in unknown]
+        if strange:
+            raise ValueError(f"{where}: a prompt has the symbol {dictionary[strange[0]]}, which the model does not know")
+        try:
+            check(len(symbols))
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from None
         rows.append(symbols)
     return rows

@@ -76,7 +76,9 @@ class PromptedGeneration(GeneratesInValidation):
         self.prompt_dictionary = PromptDictionary(self.dictionary)
         self.encoding = self.prepared.encoding(self.dictionary)
         self.lines_read = 0  # by fairseq-interactive, of its input
+        self.check_prompt = self.check_positions  # until the generator says what an output needs
         self.only_scored = False  # until the model says that it can
+        self.is_adaptive = True  # until the model says that its softmax is a plain one
         if setting(cfg, "eval_bleu", False):  # the task of candidates, for one, has no such flag
             flags = (cfg.eval_bleu_args or "{}", self.generation_flags())
             self.validation = Validation(*flags, self.dictionary, Lines(self.encoding), cfg.eval_bleu_print_samples)
@@ -95,6 +97,11 @@ class PromptedGeneration(GeneratesInValidation):
     def max_positions(self) -> int:
         """The most symbols that the model reads of a sequence."""
         return self.cfg.tokens_per_sample or self.prepared.max_positions
+
+    def check_positions(self, length: int) -> None:
+        """Raise ValueError where the model has less positions than a prompt's *length*."""
+        if length > self.room:
+            raise ValueError(f"a prompt has {length} symbols, and the model {self.room} positions")
 
     # ------------------------------------------------------------------ data and model
 
@@ -130,7 +137,7 @@ class PromptedGeneration(GeneratesInValidation):
         Raises:
             ValueError: it is for other tasks.
         """
-        check_criterion(getattr(cfg, "_name", None) or getattr(cfg, "criterion", None))
+        check_criterion(getattr(cfg, "_name", None) or getattr(cfg, "criterion", None), self.is_adaptive)
         return super().build_criterion(cfg, from_checkpoint)
 
     def build_model(self, cfg, from_checkpoint=False):
@@ -166,6 +173,7 @@ class PromptedGeneration(GeneratesInValidation):
         self.room = min(self.room, model.max_positions())  # a prefix takes some
         for split in validated:
             self.check_lengths(split)
+        self.is_adaptive = getattr(model.decoder, "adaptive_softmax", None) is not None
         self.only_scored = "scored" in inspect.signature(model.decoder.forward).parameters
         if self.validation is not None:
             for split in validated:
@@ -199,7 +207,9 @@ class PromptedGeneration(GeneratesInValidation):
             raise ValueError("--task prompted_generation has a generator of its own, without another model or rule beside it")
         room = min([self.max_positions(), *(model.max_positions() for model in models)])  # what is longer is no part of any batch
         longest = [int(n) for data in self.datasets.values() for n in data.prompts.sizes[data.sizes <= room]]
-        return build_generator(models, self.dictionary, args, self.generation_flags(), max(longest, default=None))
+        generator = build_generator(models, self.dictionary, args, self.generation_flags(), max(longest, default=None))
+        self.check_prompt = lambda length: generator.check_room(models, length)
+        return generator
 
     def inference_step(self, generator, models, sample, prefix_tokens=None, constraints=None):
         """The texts for a sample's prompts.
@@ -217,7 +227,7 @@ class PromptedGeneration(GeneratesInValidation):
             sample.update(prompts_alone(sample, self.dictionary.pad()))
             prefix_tokens = sample["target"][:, :size] if size else None
         with torch.no_grad():
-            return generator.generate(models, sample, prefix_tokens=prefix_tokens)
+            return generator.ended_alike(generator.generate(models, sample, prefix_tokens=prefix_tokens))
 
     def build_dataset_for_inference(self, src_tokens: List[Tensor], src_lengths: List[int], constraints=None, **unused):
         """Prompts without texts; *src_tokens* are as `get_interactive_tokens_and_lengths` gives them."""
@@ -232,7 +242,9 @@ class PromptedGeneration(GeneratesInValidation):
             ValueError: a prompt is empty, is no UTF-8, or is longer than the model; named by its line.
         """
         first, self.lines_read = self.lines_read + 1, self.lines_read + len(lines)
-        tokens = encode_lines(lines, encode_fn, self.dictionary, self.room, first)
+        unknown = {self.dictionary.unk(), self.dictionary.pad()}
+        unknown.update(map(self.dictionary.index, self.prepared.source["unused"]))
+        tokens = encode_lines(lines, encode_fn, self.dictionary, self.check_prompt, unknown, first)
         return tokens, [len(symbols) for symbols in tokens]
 
     def build_bpe(self, args):

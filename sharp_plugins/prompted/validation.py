@@ -131,9 +131,8 @@ class Validation:
         """The best output of each prompt, with its end, and as text."""
         # A new one each time, whose samples do not depend on what was generated before.
         generator = Generator([model], self.dictionary, self.settings)
-        outputs = [found[0]["tokens"] for found in generator.generate([model], batch)]
-        ends = generator.symbols_to_strip_from_output
-        return outputs, [self.lines.decode(self.dictionary.string(each, extra_symbols_to_ignore=ends)) for each in outputs]
+        outputs = [found[0]["tokens"] for found in generator.ended_alike(generator.generate([model], batch))]
+        return outputs, [self.lines.decode(self.dictionary.string(each)) for each in outputs]
 
     # ------------------------------------------------------------------ all batches
 

@@ -4,6 +4,7 @@ Read are ``tokenizer.json``, and ``vocab.json`` with ``merges.txt`` (GPT-2, OPT)
 config.json does by its id, and where it does not either, the token is the family's usual one.
 """
 
+import re
 from pathlib import Path
 from typing import Dict, List, Optional, Tuple
 
@@ -13,6 +14,7 @@ from sharp_plugins.text.published import mark_special, read_backend, token_of
 CLASSES = ("GPT2Tokenizer",)
 USUAL_END = ("<|endoftext|>", "</s>")
 SENTENCEPIECE = "tokenizer.model"
+SPELLED_AS_SPECIAL = re.compile(r"<.+>|\[.+\]")
 
 
 def read_decoder_backend(directory: Path, config: Dict, is_converted: bool = False) -> Tuple:
@@ -61,7 +63,14 @@ def special_tokens(backend, names: Dict, config: Dict) -> Dict[str, str]:
     ends = _ids(config, "eos_token_id")
     for role in ("eos_token", "bos_token", "pad_token"):
         index = next(iter(_ids(config, f"{role}_id")), None)
-        token = _named(names, role) or spelled.get(index)
+        token = _named(names, role)
+        if token is None and index in spelled:
+            token = spelled[index] if _may_be_special(backend, index, spelled[index]) else None
+            if token is None and role == "eos_token":
+                raise ValueError(
+                    f"its tokenizer is another model's: config.json says eos_token_id {index}, which is {spelled[index]!r} there, "
+                    "a plain part of texts; if it is right, name the token in tokenizer_config.json, as eos_token"
+                )
         if token in vocabulary:
             found[role] = token
     if "eos_token" not in found:
@@ -79,6 +88,11 @@ def special_tokens(backend, names: Dict, config: Dict) -> Dict[str, str]:
             f"{vocabulary[found['eos_token']]}, and config.json says eos_token_id {config['eos_token_id']}"
         )
     return found
+
+
+def _may_be_special(backend, index: int, token: str) -> bool:
+    """Whether a token that no file gives a role may have one: it was added to the vocabulary, or is spelled as such tokens are."""
+    return index in backend.get_added_tokens_decoder() or SPELLED_AS_SPECIAL.fullmatch(token) is not None
 
 
 def _ids(config: Dict, name: str) -> List[int]:

@@ -26,7 +26,8 @@ ROLES = {"eos_token": "</s>", "bos_token": "<s>", "unk_token": "<unk>", "pad_tok
 # What says that a directory holds a converted decoder, and what its other files do not say.
 FILE = "decoder.json"
 # Tables of words are often padded, for speed: to a multiple of 64 or 128 rows, and of 256 or 512 where they are split over GPUs.
-PADDING_ROWS = 511
+# Large ones may have room for tokens to come: DeepSeek's first has 102,400 rows for some 100,000 tokens.
+PADDING_ROWS, PADDING_SHARE = 511, 1 / 32
 # Between documents, in the training data of GPT-2 and of many after it.
 SEPARATOR = "<|endoftext|>"
 
@@ -63,7 +64,8 @@ class DecoderTokenizer(Tokenizer):
         self.backend, self.special_tokens, self.rows, self.family = backend, special_tokens, rows, family
         vocabulary = backend.get_vocab(with_added_tokens=True)
         highest = max(vocabulary.values())
-        if highest >= rows or rows - len(vocabulary) > PADDING_ROWS:  # before a list of so many rows is made
+        # Before a list of so many rows is made.
+        if highest >= rows or rows - len(vocabulary) > max(PADDING_ROWS, PADDING_SHARE * rows):
             raise ValueError(
                 f"its tokenizer is another model's: it has {len(vocabulary)} tokens with ids up to {highest}, and the model's "
                 f"table of words has {rows} rows"

@@ -13,7 +13,8 @@ from sharp_plugins.files.gguf_header import Header
 # tokenizer takes digits one by one before. No merge joins digits, and so this matters only for a number after two spaces and for
 # fractions such as ½; transformers reads the file by GPT-2's rule, and the ids here are the same as its.
 GPT2_RULE = ("", "default", "gpt-2", "gpt2", "smollm")
-LLAMA3_RULE = ("llama3", "llama-v3", "llama-bpe", "smaug-bpe")
+LLAMA3_NAMES = ("llama3", "llama-v3", "llama-bpe")
+LLAMA3_RULE = (*LLAMA3_NAMES, "smaug-bpe")
 LLAMA3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 # Types of tokens.
 CONTROL, OWN = 3, 4
@@ -63,7 +64,9 @@ def read_gguf_backend(settings: Dict) -> Tuple:
         raise ValueError("tokenizer.ggml.eos_token_id is not there, the number of the token that ends a text")
     if backend.model.unk_token is not None:
         special["unk_token"] = backend.model.unk_token
-    begins = header.get("add_bos_token", "true or false", kind == "llama")
+    # What llama.cpp does where the header does not say it.
+    usual = kind == "llama" or header.get("pre", "a text", "") in LLAMA3_NAMES
+    begins = header.get("add_bos_token", "true or false", usual)
     return backend, special, special.get("bos_token") if begins else None
 
 

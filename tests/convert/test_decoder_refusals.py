@@ -105,6 +105,15 @@ def other_tokenizer(of):
     return spoil
 
 
+def plain_end(directory):
+    """GPT-2's tokenizer, whose files name no token of any role, for another model's config."""
+    small.gpt2_tokenizer(directory)
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        (directory / name).unlink(missing_ok=True)
+    assert json.loads((directory / "vocab.json").read_text())["#"] == 2
+    small.change_config(directory, eos_token_id=2, bos_token_id=2, pad_token_id=1)
+
+
 def fewer_tokens(directory):
     vocabulary = json.loads((directory / "vocab.json").read_text())
     size = small.model("gpt2", vocab_size=len(vocabulary) + 512)
@@ -210,6 +219,11 @@ REFUSALS = {
     "sentencepiece alone": ("llama", sentencepiece_alone, "tokenizer.model alone is not read. .*save_pretrained"),
     "another model's tokenizer": ("gpt2", other_tokenizer(small.llama_tokenizer), "tokenizer is another model's: "),
     "a tokenizer of the same size": ("gpt2", role(eos_token="Ġthe"), "another model's: the token that ends .* 'Ġthe', number 258"),
+    "a tokenizer that names no end": (
+        "opt",
+        plain_end,
+        "another model's: config.json says eos_token_id 2, which is '#' there, a plain part of texts; if it is right, name",
+    ),
     "far fewer tokens": ("gpt2", fewer_tokens, "another model's: it has 263 tokens .* and the model's table of words has 775 rows"),
     "a text for an end": ("gpt2", config(eos_token_id="2"), "config.json: eos_token_id must be a token's number, .* and is '2'"),
     "a list of texts for an end": ("gpt2", config(eos_token_id=["2"]), r"eos_token_id must be a token's number, .* is \['2'\]"),
@@ -231,6 +245,14 @@ def test_refusals_leave_nothing_behind(directories, tmp_path, capsys, name):
     printed = capsys.readouterr()
     assert printed.err.startswith(f"error: {directory}") and not printed.out and not out.exists()
     assert re.search(message, printed.err) and len(printed.err.splitlines()) == 1, printed.err
+
+
+def test_all_ends_of_the_config_are_told(directories, tmp_path, capsys):
+    directory = shutil.copytree(directories / "gpt2", tmp_path / "published")
+    vocabulary = json.loads((directory / "vocab.json").read_text())
+    small.change_config(directory, eos_token_id=[vocabulary["<|endoftext|>"], vocabulary["Ġthe"], vocabulary["."]])
+    assert main([str(directory), str(tmp_path / "out")]) == 0
+    assert "by config.json these end a text too: fairseq-generate --stop-symbols 'Ġthe .'" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("end", [10**20, [10**20], [-5], -5])

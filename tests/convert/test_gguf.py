@@ -158,6 +158,27 @@ def test_a_directory_with_one_file(tmp_path, capsys):
     assert "it has 2 GGUF files; name one of them" in capsys.readouterr().err
 
 
+def test_a_directory_with_the_parts_of_one(tmp_path, capsys):
+    path = write(small.write(tmp_path / "published", "llama"), "llama", **{"split.count": 2})
+    (tmp_path / "files").mkdir()
+    for part in (1, 2):
+        shutil.copy(path, tmp_path / "files" / f"one-0000{part}-of-00002.gguf")
+    assert main([str(tmp_path / "files"), str(tmp_path / "out")]) == 1
+    assert "one-00001-of-00002.gguf: it is one of 2 parts; join them first" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "rule, says, start", [("llama-bpe", {}, "<s>"), ("gpt-2", {}, None), ("llama-bpe", {"add_bos_token": False}, None)]
+)
+def test_what_stands_before_a_text_where_the_header_does_not_say_it(tmp_path, rule, says, start):
+    """As llama.cpp: before Llama 3's texts its begin token."""
+    directory = small.write(tmp_path / "published", "llama", tokenizer=small.smollm2_tokenizer, eos_token_id=2)
+    more = {f"tokenizer.ggml.{name}": value for name, value in {"pre": rule, **says}.items()}
+    convert_decoder(write(directory, "llama", **more), tmp_path / "out")
+    # Without one the separator of documents stands there, which this tokenizer has.
+    assert load_tokenizer(tmp_path / "out").start == (start or "<|endoftext|>")
+
+
 def test_headers_that_say_what_is_computed_anyway(tmp_path):
     """Heads and windows as they are without these settings."""
     says = {"llama.attention.key_length": 4, "llama.attention.value_length": 4, "llama.attention.sliding_window": 96}
@@ -250,6 +271,7 @@ REFUSALS = {
         {"llama.context_length": 1 << 31},
         "max_position_embeddings must be a whole number, 1 or larger up to",
     ),
+    "one of several parts": ({"split.count": 3, "split.no": 1}, "it is one of 3 parts; join them first: llama-gguf-split --merge"),
     "another rule": ({"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "qwen2"}, "tokenizer.ggml.pre is 'qwen2'; known rules"),
 }
 

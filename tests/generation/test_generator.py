@@ -397,6 +397,20 @@ def test_the_longest_prompt_is_checked_when_the_generator_is_built():
     assert generator.seed == 7 and generator.symbols_to_strip_from_output == {EOS}
 
 
+def test_an_output_ends_alike_whatever_ended_it():
+    """What fairseq's commands strip from outputs they strip from references too, where a line break may stand inside."""
+    _, model = model_pair("gpt2")
+    generator = Generator([model], dictionary(), SearchSettings(stops=(EOS, 7), beam=1))
+    found = [[{"tokens": torch.tensor(tokens), "score": 0}] for tokens in ([7, 5, 7], [5, EOS], [5, 6], [7])]
+    assert [[one["tokens"].tolist() for one in each] for each in generator.ended_alike(found)] == [
+        [[7, 5, EOS]],
+        [[5, EOS]],
+        [[5, 6]],
+        [[EOS]],
+    ]
+    assert generator.symbols_to_strip_from_output == {EOS}
+
+
 # ---------------------------------------------------------------------- the real one
 
 

@@ -185,10 +185,29 @@ def test_prompts_that_cannot_be_continued(data):
         task.get_interactive_tokens_and_lengths(["x", "x" * 80], encode)
     with pytest.raises(ValueError, match=r"line 6 of the input, 'caf\\udce9': it is not UTF-8"):
         task.get_interactive_tokens_and_lengths([b"caf\xe9".decode("utf-8", "surrogateescape")], encode)
+    with pytest.raises(ValueError, match="line 8 of the input, 'a <pad> b': a prompt has the symbol <pad>, which the model"):
+        task.get_interactive_tokens_and_lengths(["x", "a <pad> b"], lambda line: "x <pad> x" if "<" in line else "x")
     with pytest.raises(ValueError, match="--bpe gpt2: the data have a tokenizer of their own"):
         task.build_bpe(OmegaConf.create({"_name": "gpt2"}))
     with pytest.raises(ValueError, match="--constraints"):
         task.build_dataset_for_inference([], [], constraints=torch.zeros(1))
+
+
+def test_a_prompt_without_room_for_its_output_is_named_by_its_line(data):
+    trainer = prompts.trainer(data)
+    task, model = trainer.task, trainer.get_model()
+    task.datasets.clear()
+    task.build_generator([model], GenerationConfig(max_len_b=20))
+    encode = task.build_bpe(None).encode
+    task.get_interactive_tokens_and_lengths(["x"], encode)
+    words = "line 2 of the input, 'xxx.*': --max-len-b: a prompt of 51 tokens and an output of up to 20 do not fit into the 64"
+    with pytest.raises(ValueError, match=words):
+        task.get_interactive_tokens_and_lengths(["x" * 50], encode)
+
+
+def test_a_criterion_for_an_adaptive_softmax_wants_one(data):
+    with pytest.raises(ValueError, match="--criterion adaptive_loss: the model has no adaptive softmax"):
+        prompts.trainer(data, "--ddp-backend", "legacy_ddp", criterion="adaptive_loss").get_criterion()
 
 
 class Recorder:
@@ -198,6 +217,9 @@ class Recorder:
         self.sample, self.prefix = sample, prefix_tokens
         return "texts"
 
+    def ended_alike(self, found):
+        return f"{found}, ended alike"
+
 
 @pytest.mark.parametrize("only_scored", [False, True])
 def test_a_sample_becomes_prompts_and_texts(facts, only_scored):
@@ -205,7 +227,7 @@ def test_a_sample_becomes_prompts_and_texts(facts, only_scored):
     facts.load_dataset("test")
     data, recorder = facts.dataset("test"), Recorder()
     sample = data.collater([data[i] for i in range(5)])
-    assert facts.inference_step(recorder, [], sample, prefix_tokens=sample["target"][:, :2]) == "texts"
+    assert facts.inference_step(recorder, [], sample, prefix_tokens=sample["target"][:, :2]) == "texts, ended alike"
     wanted = [pair[0] for pair in prompts.pairs(5)], [pair[1][0] for pair in prompts.pairs(5)]
     decode = facts.build_bpe(None).decode
     for place, text in enumerate(wanted[1]):

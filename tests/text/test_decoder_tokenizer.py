@@ -91,11 +91,13 @@ def test_what_stands_before_a_text(tmp_path):
 
 
 def test_roles_that_config_json_gives(tmp_path):
-    rows = small.gpt2_tokenizer(tmp_path)
-    _, special, _ = read_decoder_backend(tmp_path, {"eos_token_id": 5, "bos_token_id": 6, "pad_token_id": None})
-    vocabulary = small.byte_level([], ["<|endoftext|>"])
-    assert [vocabulary[special[role]] for role in ("eos_token", "bos_token")] == [5, 6] and "pad_token" not in special
-    assert read_decoder_backend(tmp_path, {"eos_token_id": [7, 9]})[1]["eos_token"] == list(vocabulary)[7]
+    tokens = small.byte_level(["<end>", "[PAD]"], ["<|endoftext|>"])
+    rows = small.write_vocabulary(tmp_path, tokens)
+    _, special, _ = read_decoder_backend(tmp_path, {"eos_token_id": 0, "bos_token_id": rows - 1, "pad_token_id": None})
+    assert special == {"eos_token": "<end>", "bos_token": "<|endoftext|>"}
+    found = read_decoder_backend(tmp_path, {"eos_token_id": [rows - 1, 9], "bos_token_id": 9, "pad_token_id": 1})[1]
+    # The token 9 is a plain letter, and begins no text.
+    assert found == {"eos_token": "<|endoftext|>", "pad_token": "[PAD]"}
     assert read_decoder_backend(tmp_path, {})[1] == {"eos_token": "<|endoftext|>"}
     assert read_decoder_backend(tmp_path, {"eos_token_id": 50256, "vocab_size": rows})[1] == {"eos_token": "<|endoftext|>"}
 
@@ -132,6 +134,19 @@ def test_a_tokenizer_without_an_end(tmp_path):
     small.write_vocabulary(tmp_path, small.byte_level([], []))
     with pytest.raises(ValueError, match="no token ends a text: name it in tokenizer_config.json, as eos_token"):
         read_decoder_backend(tmp_path, {})
+
+
+@pytest.mark.parametrize("tokens, rows, fits", [(263, 263 + 512, False), (20_000, 20_600, True), (20_000, 21_000, False)])
+def test_rows_without_a_token(tmp_path, tokens, rows, fits):
+    """A large table may have some for tokens to come, 3 % of it; more speak for another model's tokenizer."""
+    small.gpt2_tokenizer(tmp_path)
+    backend, special, begins = read_decoder_backend(tmp_path, {})
+    backend.add_tokens([f"more{n}" for n in range(tokens - backend.get_vocab_size())])
+    if fits:
+        assert len(DecoderTokenizer(backend, special, rows, "gpt2", begins).symbols) >= rows
+    else:
+        with pytest.raises(ValueError, match="another model's"):
+            DecoderTokenizer(backend, special, rows, "gpt2", begins)
 
 
 def test_a_converted_directory_whose_files_do_not_fit(tmp_path):
