@@ -149,9 +149,9 @@ def look(args, first: Cell, second: Cell, method: str, seed: int, trained: Path,
 
 
 def table(values: Sequence[Value], methods: Sequence[str]) -> str:
-    """Means by method, and the paired gains over the first one, in percentage points."""
+    """Means by method, and the paired differences to the first one, in percentage points."""
     baseline = methods[0]
-    rows = [["", *methods, f"gain over {baseline} (95 % interval)", "p", "p, corrected"]]
+    rows = [["", *methods, f"{methods[1]} - {baseline} (95 % interval)", "p", "p, corrected"]]
     columns = [*COLUMNS, *(f"lost: {name}" for name in COLUMNS[1:])]
 
     def of(method: str, column: str) -> Dict[int, float]:

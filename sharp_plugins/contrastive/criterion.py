@@ -104,6 +104,7 @@ class Contrastive(FairseqCriterion):
                 f"{type(task).__name__} does not have: use --task contrastive_sentences"
             )
         self.cfg, self.pad, self.pooling = cfg, task.source_dictionary.pad(), task.pooling
+        self.compares_rows = True  # `sharp_plugins.sharpness.landscape` looks at it
         self.couples_workers = None if cfg.own_negatives else "--own-negatives"  # `sharp_plugins.host.refusals` looks at it
 
     @classmethod

@@ -108,8 +108,10 @@ class PairsOfViews(FairseqDataset):
         if not samples:
             return {}
         tokens = self.rows([sample["first"] for sample in samples] + [sample["second"] for sample in samples])
-        # The lengths are numbers of the host: the criterion cuts rows to them, and shall not wait for a device.
-        lengths, by_length = tokens.ne(self.dictionary.pad()).sum(1).sort(stable=True)
+        # The lengths are numbers of the host: the criterion cuts rows to them, and shall not wait for a device. A text may spell
+        # the padding symbol, so the last other symbol counts.
+        places = torch.arange(1, tokens.size(1) + 1)
+        lengths, by_length = (tokens.ne(self.dictionary.pad()) * places).amax(1).sort(stable=True)
         return {
             "id": torch.tensor([sample["id"] for sample in samples]),
             "nsentences": len(samples),

@@ -45,6 +45,8 @@ def check_encoder(path: Path, settings: Dict, weights: Dict[str, torch.Tensor]) 
         down = next((name for name in weights if name.endswith(".adapter.down.weight")), "")
         optional["adapter_size"] = _size(weights, down, 0)
     shapes.update({name: size for name, size in optional.items() if settings.get(name) is not None})
+    if settings.get("max_positions") is None:  # the task's, with LoRA or adapters
+        del shapes["max_positions"]
     for name, size in shapes.items():
         # RoBERTa's table of positions begins after the padding index.
         if not isinstance(settings.get(name), int) or not size - 2 * (name == "max_positions") <= settings[name] <= size:

@@ -9,6 +9,7 @@ from fairseq.criterions import CRITERION_REGISTRY
 from fairseq.dataclass.configs import FairseqConfig
 from fairseq.dataclass.initialize import add_defaults
 from fairseq.models import ARCH_CONFIG_REGISTRY, ARCH_MODEL_REGISTRY
+from fairseq.optim import OPTIMIZER_REGISTRY
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
@@ -29,7 +30,9 @@ def check_config(config: Dict, name: str) -> None:
         for part, section in parts.items():
             known = getattr(FairseqConfig(), part, None)
             if is_dataclass(known):
-                OmegaConf.merge(OmegaConf.structured(known), section)
+                parts[part] = OmegaConf.merge(OmegaConf.structured(known), section)
+        for part in ("optimization", "common"):  # an optimizer may look at them
+            parts.setdefault(part, OmegaConf.structured(getattr(FairseqConfig(), part)))
         add_defaults(parts)
     except ValidationError as error:
         what = str(error).splitlines()[0]
@@ -40,6 +43,13 @@ def check_config(config: Dict, name: str) -> None:
         unknown = ", ".join(f"model.{key}" for key in sorted(config["model"].keys() - _model_settings(config["model"])))
     if unknown:
         raise ValueError(f"{name}: fairseq does not know such a setting: {unknown}; see --set and --configs")
+    optimizer = OPTIMIZER_REGISTRY.get(config["optimizer"]["_name"])
+    if hasattr(optimizer, "check"):
+        try:
+            optimizer.check(parts.optimizer)
+        except ValueError as error:
+            words = "the engine takes --a-flag as --set optimizer.a_flag= or --set optimization.a_flag="
+            raise ValueError(f"{name}: {error}; {words}") from None
     if config["criterion"]["_name"] not in CRITERION_REGISTRY:
         raise ValueError(f"{name}: --methods: there is no criterion {config['criterion']['_name']}; choose another method")
 

@@ -152,7 +152,9 @@ def holm(ps: Sequence[float]) -> List[float]:
 def correct(comparisons: Sequence[Optional[Comparison]]) -> List[Optional[Comparison]]:
     """Fill in `Comparison.corrected`, for all comparisons of a table that have a p.
 
-    The others could show nothing whatever came out, so they do not count.
+    One of a single seed, or without any difference, could show nothing whatever came out, and does not count. One with a run that
+    diverged counts, as nothing shown.
     """
-    corrected = iter(holm([one.p for one in comparisons if one is not None and one.p is not None]))
-    return [one if one is None or one.p is None else one._replace(corrected=next(corrected)) for one in comparisons]
+    counted = [one for one in comparisons if one is not None and (one.p is not None or not math.isfinite(one.difference))]
+    corrected = dict(zip(map(id, counted), holm([1.0 if one.p is None else one.p for one in counted])))
+    return [one if one is None or one.p is None else one._replace(corrected=corrected[id(one)]) for one in comparisons]

@@ -45,7 +45,7 @@ class Landscape:
     Raises:
         FileNotFoundError: the checkpoint is not there.
         OSError: it cannot be read now.
-        ValueError: it is no checkpoint that can be loaded, the split cannot, or a flag does not fit.
+        ValueError: it is no checkpoint that can be loaded, the split cannot or has no labels, or a flag does not fit.
 
     Example::
 
@@ -70,14 +70,25 @@ class Landscape:
             dataset = task.dataset(split)
         except (OSError, KeyError, AssertionError) as error:  # which of them depends on the task
             raise ValueError(f"--split {split}: there is none in {data}: {error}") from error
+        except ValueError as error:
+            words = "the checkpoint's task cannot load it; --split train may be there"
+            raise ValueError(f"--split {split}: {words}: {error}") from error
+        compares = getattr(self.criterion, "compares_rows", False)
+        if compares and batch < 2:
+            raise ValueError("--batch-size 1: the loss compares the rows of a batch; 2 or more are needed")
         self.rows = evenly(range(len(dataset)), rows or None)
-        self.samples = list(self._batches(dataset, batch))
+        self.samples = list(self._batches(dataset, batch, only_full=compares and len(self.rows) > batch))
+        try:
+            with torch.no_grad():
+                self.criterion(self.model, self.samples[0])
+        except KeyError as error:
+            raise ValueError(f"--split {split}: its rows have no {error}, such as the labels of a published test set") from error
         # What was trained; LoRA's factors alone, for example.
         self.weights = [weight for weight in self.model.parameters() if weight.requires_grad]
 
-    def _batches(self, dataset, size: int) -> Iterator[Dict]:
+    def _batches(self, dataset, size: int, only_full: bool) -> Iterator[Dict]:
         ordered = sorted(self.rows, key=dataset.num_tokens, reverse=True)  # so that little is padded
-        for start in range(0, len(ordered), size):
+        for start in range(0, len(ordered) - (len(ordered) % size if only_full else 0), size):
             sample = dataset.collater([dataset[row] for row in ordered[start : start + size]])
             yield utils.apply_to_sample(lambda tensor: tensor.to(self.loaded.device), sample)
 

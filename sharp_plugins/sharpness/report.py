@@ -8,6 +8,7 @@ calibration            the expected calibration error, of classifiers
 """
 
 import json
+import math
 import statistics
 from dataclasses import asdict
 from pathlib import Path
@@ -30,12 +31,17 @@ def measure(land: Landscape, choices: Choices, tell: Callable[[str], None] = pri
     Args:
         tell: is given a line for each thing that was measured.
 
+    Raises:
+        ValueError: the loss at the weights is no finite number.
+
     Example::
 
         measure(Landscape("checkpoint_best.pt"), Choices(radii=[0.05]))["ascent"]["0.05"]["rise"]
     """
     choices.check()
     here = land.point()
+    if not math.isfinite(here.loss):
+        raise ValueError(f"the loss at the checkpoint's weights is {here.loss}: its training diverged")
     found: Dict[str, Any] = {"rows": len(land.rows), **_shown(here), "weights": sum(w.numel() for w in land.weights)}
     found["norm"] = norm(land.weights)
     tell(f"{len(land.rows)} rows: {_words(here)}")
@@ -127,7 +133,16 @@ def draw(found: Dict[str, List[float]], path: Path, title: str) -> None:
 
 
 def write(found: Dict[str, Any], choices: Choices, path: Path) -> None:
-    write_text(path, json.dumps({**found, "choices": asdict(choices)}, indent=2) + "\n")
+    write_text(path, json.dumps(_finite({**found, "choices": asdict(choices)}), indent=2, allow_nan=False) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    """*value* with None for numbers that JSON has no name for: a loss far from the weights may be infinite."""
+    if isinstance(value, dict):
+        return {name: _finite(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _shown(point: Point) -> Dict[str, float]:

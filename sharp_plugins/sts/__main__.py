@@ -51,7 +51,8 @@ def main(argv=None) -> int:
     command.add_argument("--data", metavar="DIR", type=Path, required=True, help=words)
     words = "a sentence's vector: cls, mean, or mean-padded, over all positions of a padded row (default: as trained, or mean)"
     command.add_argument("--pooling", choices=("cls", "mean", "mean-padded"), help=words)
-    words = "the most symbols of a sentence (default: 64 with mean-padded, which pads to it as Mirror-BERT does, or else 256)"
+    words = "the most symbols of a sentence (default: 64 with cls and with mean-padded, which pads to it, as Mirror-BERT does; "
+    words += "else 256)"
     command.add_argument("--max-length", metavar="N", type=int, help=words)
     command.add_argument(
         "--sets", nargs="+", default=list(SETS), metavar="SET", help=f"of {', '.join([*SETS, DEV])} (default: the tests)"

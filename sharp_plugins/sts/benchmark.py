@@ -73,6 +73,7 @@ class SentenceSimilarity(Benchmark):
         if not path.is_file():
             raise FileNotFoundError(f"{path}: not there; --configs wants a directory with FAMILY.yaml")
         self._settings = read_yaml(path)
+        self.vectors: Dict[str, None] = {}  # what a sentence's vector is, in the order of the runs' configs
         self.r3f = self._settings.pop("r3f", {})
         check_settings(self._settings, path, (*NEEDED, "dataset.batch_size"))
 
@@ -99,6 +100,7 @@ class SentenceSimilarity(Benchmark):
     def place(self, config: Dict, run: Run) -> None:
         home = self.backbone.directory.resolve()
         config["task"].update(data=str(home), text=str(self.args.text.resolve()))
+        self.vectors[f"{config['task']['pooling']}, of at most {config['task']['max_length']} symbols in training"] = None
         config["checkpoint"]["finetune_from_model"] = str(home / "model.pt")
         if run.record.method == UNTRAINED:
             config["optimization"].update(lr=[0.0], max_update=1)
@@ -132,8 +134,7 @@ class SentenceSimilarity(Benchmark):
         return Measure("valid", DEV, "STS-B, dev")
 
     def about(self, results) -> str:
-        task = self._settings["task"]
-        vector = f"A sentence's vector: {task['pooling']}, of at most {task['max_length']} symbols in training."
+        vector = f"A sentence's vector: {'; or '.join(self.vectors)}."
         return (
             f"Backbone: {self.args.backbone.name}; {UNTRAINED} is the encoder as it is. {vector} Correlations are over all "
             "pairs of a year. The last weights are measured, and --sweep chooses on STS-B's development set."

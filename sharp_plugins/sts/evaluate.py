@@ -22,8 +22,9 @@ from sharp_plugins.runs.metrics import scores
 from sharp_plugins.sts.sets import SETS, PairSet
 
 BATCH = 64
-# Mirror-BERT's tests pad to 64 symbols, and with padding in the mean the length is a part of the model.
-PADDED_LENGTH, LENGTH = 64, 256
+# Mirror-BERT's tests cut at 64 symbols, or pad to them: with padding in the mean the length is a part of the model. Sentence
+# encoders with the mean over a sentence's own symbols are tested with 256.
+LENGTHS = {"cls": 64, "mean-padded": 64, "mean": 256}
 DEFAULT_POOLING = "mean"
 
 
@@ -61,7 +62,7 @@ class SentenceEncoder:
         directory = find_tokenizer(Path(path), state, tokenizer)
         most = config_of(state, "model").get("max_positions")
         if length is None:
-            length = PADDED_LENGTH if self.pooling == "mean-padded" else LENGTH
+            length = LENGTHS[self.pooling]
             length = min(length, most) if isinstance(most, int) else length
         if isinstance(most, int) and length > most:
             raise ValueError(f"--max-length {length}: {path} has {most} positions")
@@ -121,8 +122,15 @@ def correlations(
     Args:
         by_subset: the mean over a set's subsets, in the place of one correlation over all of its pairs.
         tell: is given a line for each set.
+
+    Raises:
+        ValueError: with *by_subset*, a subset has no two different scores, and so no correlation.
     """
     found: Dict[str, float] = {}
+    for name, (pairs, _) in sets.items() if by_subset else ():
+        for subset in dict.fromkeys(pair.subset for pair in pairs):
+            if len({pair.score for pair in pairs if pair.subset == subset}) < 2:
+                raise ValueError(f"--subsets: {name}: the pairs of {subset!r} have no two different scores, and so no correlation")
     for name, (pairs, _) in sets.items():
         vectors = encoder.vectors([pair.first for pair in pairs] + [pair.second for pair in pairs])
         cosines = F.cosine_similarity(*vectors.double().chunk(2)).tolist()

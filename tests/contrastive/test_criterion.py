@@ -101,6 +101,21 @@ def test_texts_of_like_length_are_encoded_together(backbone, pooling, groups):
     assert [tuple(rows.shape) for rows in seen] == expected
 
 
+def test_a_text_may_spell_the_padding(backbone, tmp_path):
+    """The loss is the same however texts are grouped: no text loses its end."""
+    texts = [*pairs.TEXTS[:3], "the cat [PAD] sat on the mat", "the dog [PAD]"]
+    (tmp_path / "texts.txt").write_text("".join(text + "\n" for text in texts))
+    losses = []
+    for groups in (1, 2, 4):
+        flags = ["--text", str(tmp_path / "texts.txt"), "--length-groups", str(groups), "--span-length", "0"]
+        trainer = pairs.trainer(backbone, *flags)
+        sample = pairs.sample(trainer)
+        assert sample["net_input"]["src_tokens"][2:4].eq(trainer.task.source_dictionary.pad()).any()
+        losses.append(trainer.get_criterion().eval()(trainer.get_model().eval(), sample)[0])
+    torch.testing.assert_close(losses[1], losses[0])
+    torch.testing.assert_close(losses[2], losses[0])
+
+
 def test_chunks_see_the_same_dropout_in_both_directions(backbone):
     """The gradient of chunks with dropout is that of the loss which they gave: a step down the gradient lowers just that loss."""
     trainer = pairs.trainer(backbone, "--encode-rows", "3", "--dropout", "0.3")
@@ -162,6 +177,17 @@ def test_without_noise_or_training_r3f_is_infonce(backbone):
     sample = pairs.sample(stock)
     losses = [one.get_criterion().eval()(one.get_model().eval(), sample)[0] for one in (trainer, stock)]
     torch.testing.assert_close(*losses)
+    plain = "--dropout 0 --attention-dropout 0".split()
+    trainers = [
+        pairs.trainer(backbone, *plain, *more, criterion=criterion)
+        for criterion, more in (
+            ("contrastive", []),
+            ("r3f_contrastive", ["--r3f-lambda", "0", "--r3f-eps", "0.5"]),
+            ("r3f_contrastive", ["--r3f-eps", "0.5"]),
+        )
+    ]
+    stock, without, with_r3f = (loss_and_gradients(one, sample)[0] for one in trainers)  # in training mode
+    assert without == stock < with_r3f
 
 
 # ---------------------------------------------------------------------- workers

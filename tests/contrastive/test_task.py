@@ -5,7 +5,18 @@ import pytest
 import torch
 import toy
 from fairseq import tasks
-from processes import assert_close, assert_ranks_agree, assert_same_training, last, line, start, stats, train_ranks, weights_of
+from processes import (
+    assert_close,
+    assert_ranks_agree,
+    assert_same_training,
+    last,
+    line,
+    start,
+    start_ranks,
+    stats,
+    train_ranks,
+    weights_of,
+)
 
 from sharp_plugins.contrastive.lines import read_texts
 from sharp_plugins.host import refusals
@@ -127,14 +138,57 @@ def test_an_interrupted_training_goes_on_bit_for_bit(backbone, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["sgd", "dsam --base-optimizer sgd --sam-scope global --sam-rho 0.2 --dsam-beta 1"])
-def test_two_ranks_train_as_one_with_their_batches_together(backbone, tmp_path, every_rank, method):
-    """All ten texts are in a batch: the order does not matter then."""
+@pytest.mark.parametrize(
+    "method, duplicates",
+    [("sgd", []), ("dsam --base-optimizer sgd --sam-scope global --sam-rho 0.2 --dsam-beta 1", []), ("sgd", ["--skip-duplicates"])],
+)
+def test_two_ranks_train_as_one_with_their_batches_together(backbone, tmp_path, every_rank, method, duplicates):
+    """All ten texts are in a batch: the order does not matter then. With duplicates four of them come twice, on whatever rank."""
+    texts = [*pairs.TEXTS[:6], *pairs.TEXTS[:4]] if duplicates else pairs.TEXTS
+    (tmp_path / "texts.txt").write_text("".join(text + "\n" for text in texts))
     flags = [*pairs.flags(backbone), *f"--optimizer {method} --lr 0.1 --span-length 0 --dropout 0 --attention-dropout 0".split()]
-    parts = dict(model=pairs.arch(), criterion="--criterion contrastive --contrastive-temperature 0.5".split(), user_dir=every_rank)
+    flags += ["--text", tmp_path / "texts.txt"]
+    criterion = "--criterion contrastive --contrastive-temperature 0.5".split()
+    parts = dict(model=pairs.arch(), criterion=[*criterion, *duplicates], user_dir=every_rank)
     task = ["--task", "contrastive_sentences", "--max-update", "1"]
     train_ranks(backbone, tmp_path / "two", *task, *flags, "--batch-size", "5", "--ddp-backend", "legacy_ddp", **parts)
     assert_ranks_agree(tmp_path / "two")
     arguments = line(backbone, tmp_path / "one", *task, *flags, "--batch-size", "10", **parts)
     start(arguments, tmp_path / "one" / "log").succeed()
     assert_close(weights_of(tmp_path / "two", 0), last(tmp_path / "one")["model"], relative=1e-4)
+
+
+OUT_OF_MEMORY = """
+import sharp_plugins
+from fairseq.distributed import utils
+
+sharp_plugins.register()
+from sharp_plugins.contrastive.criterion import Contrastive
+
+vectors = Contrastive.vectors
+
+
+def fail_once(self, *args):
+    if utils.get_data_parallel_rank() == 1 and self.training:
+        Contrastive.vectors = vectors
+        raise RuntimeError("CUDA out of memory. (a test's)")
+    return vectors(self, *args)
+
+
+Contrastive.vectors = fail_once
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["sgd", "dsam --base-optimizer sgd --sam-scope global"])
+def test_a_rank_without_memory_ends_the_run(backbone, tmp_path, method):
+    """The others wait for its vectors, and it would not come."""
+    (tmp_path / "fails").mkdir()
+    (tmp_path / "fails" / "__init__.py").write_text(OUT_OF_MEMORY)
+    flags = [*pairs.flags(backbone), *f"--batch-size 4 --optimizer {method} --lr 0.1 --task contrastive_sentences".split()]
+    parts = dict(model=pairs.arch(), criterion=["--criterion", "contrastive"], user_dir=tmp_path / "fails")
+    runs = start_ranks(backbone, tmp_path / "run", *flags, "--max-update", "3", "--ddp-backend", "legacy_ddp", **parts)
+    failed = runs[1].fail()
+    assert "a worker has no memory left for its batch, which the loss of the other workers needs" in failed
+    assert "--encode-rows" in failed and "or --own-negatives" in failed
+    runs[0].fail()

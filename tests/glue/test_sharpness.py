@@ -3,10 +3,12 @@
 import json
 import math
 
+import pairs
 import pytest
 import torch
 import torch.nn.functional as F
 import toy
+from fairseq.tasks.sentence_prediction import SentencePredictionTask
 from test_evaluate import HEAD, outputs, train_a_little
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -14,7 +16,7 @@ from sharp_plugins.core.sharpness import norm, random_direction
 from sharp_plugins.runs.__main__ import main
 from sharp_plugins.sharpness.choices import Choices
 from sharp_plugins.sharpness.landscape import Landscape
-from sharp_plugins.sharpness.report import curves, measure
+from sharp_plugins.sharpness.report import curves, measure, write
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +36,7 @@ def test_the_numbers_are_those_of_plain_loops(trained):
     path, prepared, trainer = trained
     land = Landscape(path, batch=7, rows=20)
     before = {name: value.clone() for name, value in land.model.state_dict().items()}
-    found = measure(land, Choices(radii=[0.05, 0.5], shares=[0.1], draws=2, hessian_steps=0), tell=lambda line: None)
+    found = measure(land, Choices(radii=[0.05, 0.5], shares=[0.1], draws=2, hessian_steps=0, seed=5), tell=lambda line: None)
     assert all(torch.equal(before[name], value) for name, value in land.model.state_dict().items())
 
     logits, targets = (part[land.rows] for part in outputs(trainer, "valid"))
@@ -55,6 +57,20 @@ def test_the_numbers_are_those_of_plain_loops(trained):
             for weight, part in zip(weights, gradient):
                 weight -= 0 if part is None else radius * part / size
         assert found["ascent"][f"{radius:g}"]["rise"] == pytest.approx(rise, rel=0.01, abs=1e-4)
+
+    # Each tensor by a tenth of its norm, in a direction of its own for each draw.
+    rises = []
+    for draw in range(2):
+        noise = random_direction(land.weights, seed=5 + draw)
+        with torch.no_grad():
+            kept = [weight.clone() for weight in weights]
+            for weight, part in zip(weights, noise):
+                weight += 0.1 * weight.norm() * part / part.norm()
+            rises.append(loss_of(trainer, land.rows).item() - found["loss"])
+            for weight, value in zip(weights, kept):
+                weight.copy_(value)
+    assert found["random"]["0.1"]["rises"] == pytest.approx(rises, rel=0.01, abs=1e-4) and rises[0] != rises[1]
+    assert found["random"]["0.1"]["rise"] == pytest.approx(sum(rises) / 2, rel=0.01, abs=1e-4)
 
 
 def test_a_product_with_the_hessian_is_that_of_differentiating_twice(trained):
@@ -148,6 +164,55 @@ def test_what_does_not_fit_is_named(trained, capsys, flags, words):
     assert main(["sharpness", str(trained[0]), *flags.split()]) == 1
     shown = capsys.readouterr().err
     assert words in shown and "Traceback" not in shown
+
+
+def test_a_loss_that_is_no_number_is_no_result(trained, tmp_path, capsys):
+    state = torch.load(trained[0], weights_only=False)
+    name = next(name for name in state["model"] if name.endswith("layers.0.fc1.weight"))
+    state["model"][name].fill_(math.nan)
+    torch.save(state, tmp_path / "nan.pt")
+    line = ["sharpness", tmp_path / "nan.pt", "--data", trained[1].directory, "--json", tmp_path / "out.json"]
+    assert main([*map(str, line)]) == 1
+    assert "the loss at the checkpoint's weights is nan: its training diverged" in capsys.readouterr().err
+    assert not (tmp_path / "out.json").exists()
+
+
+def test_infinite_losses_far_away_are_null(tmp_path):
+    write({"ascent": {"5": {"loss": math.inf}}, "rises": [1.0, math.nan]}, Choices(), tmp_path / "out.json")
+    found = json.loads((tmp_path / "out.json").read_text(), parse_constant=lambda name: pytest.fail(name))
+    assert found["ascent"]["5"]["loss"] is None and found["rises"] == [1.0, None]
+
+
+def test_rows_without_labels(trained, capsys, monkeypatch):
+    """As of a published test set."""
+    collate = SentencePredictionTask.load_dataset
+
+    def unlabelled(self, split, *args, **kwargs):
+        dataset = collate(self, split, *args, **kwargs)
+        inner = dataset
+        while not hasattr(inner, "defn"):
+            inner = inner.dataset
+        inner.defn.pop("target")
+        return dataset
+
+    monkeypatch.setattr(SentencePredictionTask, "load_dataset", unlabelled)
+    assert main(["sharpness", str(trained[0]), "--rows", "4"]) == 1
+    assert "--split valid: its rows have no 'target', such as the labels of a published test set" in capsys.readouterr().err
+
+
+def test_pairs_are_compared_in_full_batches(tmp_path, capsys):
+    backbone = pairs.write_backbone(tmp_path)
+    trainer = pairs.trainer(backbone)
+    trainer.consolidate_optimizer()
+    trainer.save_checkpoint(str(tmp_path / "model.pt"), {"train_iterator": {"epoch": 1}, "val_loss": None})
+    assert main(["sharpness", str(tmp_path / "model.pt")]) == 1
+    words = "--split valid: the checkpoint's task cannot load it; --split train may be there: --valid-text: the file of the valid"
+    assert words in capsys.readouterr().err
+    assert main(["sharpness", str(tmp_path / "model.pt"), "--split", "train", "--batch-size", "1"]) == 1
+    assert "--batch-size 1: the loss compares the rows of a batch" in capsys.readouterr().err
+    # Of ten pairs nine are a batch, and the last would have nobody to be compared with.
+    assert [len(sample["id"]) for sample in Landscape(tmp_path / "model.pt", split="train", batch=9).samples] == [9]
+    assert [len(sample["id"]) for sample in Landscape(tmp_path / "model.pt", split="train", batch=99).samples] == [10]
 
 
 def test_a_checkpoint_that_is_not_there(tmp_path, capsys):

@@ -152,3 +152,7 @@ def test_only_comparisons_with_a_p_count():
     corrected = correct([comparison(p) for p in (0.25, None, -1, 0.01)])
     assert corrected[1] is None
     assert [one.corrected for one in corrected if one] == [0.25, None, 0.02]
+    # A seed that diverged is an outcome, and makes the others no surer.
+    diverged = compare({1: math.nan, 2: 1.0, 3: 2.0}, {1: 0.0, 2: 0.0, 3: 0.0})
+    corrected = correct([comparison(p) for p in (0.25, 0.01)] + [diverged])
+    assert [one.corrected for one in corrected] == [0.5, 0.03, None]

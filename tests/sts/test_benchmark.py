@@ -30,16 +30,19 @@ SMALL = [word for setting in SETTINGS for word in ("--set", setting)]
 
 @pytest.mark.slow
 def test_methods_are_trained_evaluated_and_compared(backbone, data, tmp_path):
-    flags = ["--methods", "base", "mirror", "mirror-dsam-r3f", "--seeds", "1", *SMALL]
+    flags = ["--methods", "base", "mirror", "mirror-dsam-r3f", "--seeds", "1", *SMALL, "--set", "task.pooling=cls"]
     assert run(backbone, data, tmp_path, *flags) == 0
     table = (tmp_path / "table.md").read_text()
-    assert "average" in table and "mirror-dsam-r3f" in table and "mean-padded" in table
+    assert "average" in table and "mirror-dsam-r3f" in table
+    assert "A sentence's vector: cls, of at most 20 symbols in training." in table
     with open(tmp_path / "table.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert {row["method"] for row in rows} == {"base", "mirror", "mirror-dsam-r3f"}
     log = (tmp_path / "sentences" / "mirror-dsam-r3f" / "seed1" / "train.log").read_text()
     assert '"symm_kl"' in log and '"dsam_weight_max"' in log
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "sentences").rglob("*")}
     assert run(backbone, data, tmp_path, *flags) == 0  # nothing is done again
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "sentences").rglob("*")} == before
 
 
 @pytest.mark.parametrize(
@@ -50,6 +53,8 @@ def test_methods_are_trained_evaluated_and_compared(backbone, data, tmp_path):
         (["--methods", "lora-sam"], "--methods lora-sam: there is no such method here"),
         (["--set", "distributed_training.distributed_world_size=3"], "10 sentences are fewer than a batch"),
         (["--set", "criterion.beta=1"], "fairseq does not know such a setting"),
+        (["--methods", "mirror", "mirror-sam", "--set", "optimizer.sam_start=1.5"], "mirror-sam: --sam-start must be a share"),
+        (["--methods", "mirror-sam", "--set", "optimizer.sam_start=0.5"], "0.5 is a share of the run, whose length is not known"),
     ],
 )
 def test_what_does_not_fit_is_told_before_training(backbone, data, tmp_path, capsys, flags, words):

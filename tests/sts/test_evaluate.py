@@ -7,6 +7,7 @@ import pytest
 import scipy.stats
 import sts_files
 import torch
+import toy
 
 from sharp_plugins.sts.__main__ import main
 from sharp_plugins.sts.evaluate import SentenceEncoder, correlations
@@ -29,7 +30,7 @@ def test_the_command_writes_all_columns(backbone, tmp_path, capsys):
     assert list(found) == [*SETS, "average"]
     assert found["average"] == pytest.approx(sum(found[name] for name in SETS) / 7)
     shown = capsys.readouterr().out
-    assert "pooling cls, at most 256 symbols" in shown and f"SICK-R: {found['SICK-R']:.2f} (12 pairs)" in shown
+    assert "pooling cls, at most 64 symbols" in shown and f"SICK-R: {found['SICK-R']:.2f} (12 pairs)" in shown
 
     encoder = SentenceEncoder(backbone / "model.pt", "cls", device="cpu")
     rows = read_set(data, "STS15").pairs
@@ -45,6 +46,24 @@ def test_all_pairs_together_or_the_mean_of_subsets(backbone, tmp_path):
     by_part = correlations(encoder, parts)
     assert correlations(encoder, {"STS14": whole}, by_subset=True)["STS14"] == pytest.approx(sum(by_part.values()) / 2)
     assert correlations(encoder, {"STS14": whole})["STS14"] != pytest.approx(sum(by_part.values()) / 2)
+
+
+def test_a_subset_without_a_correlation_is_named(backbone):
+    found = PairSet([Pair("the cat", "a dog", n, "a") for n in (1.0, 2.0)] + [Pair("a cat", "a mat", 2.0, "b")] * 2, [])
+    with pytest.raises(ValueError, match="--subsets: STS14: the pairs of 'b' have no two different scores"):
+        correlations(SentenceEncoder(backbone / "model.pt", device="cpu"), {"STS14": found}, by_subset=True)
+
+
+def test_a_lora_encoder_without_positions_of_its_own(backbone, tmp_path):
+    """fairseq's LoRA and adapters leave them to the task."""
+    parts = dict(model=["--arch", "lora", "--base-arch", *pairs.arch()[1:]], criterion=["--criterion", "contrastive"])
+    flags = pairs.flags(backbone, "--batch-size", "4", *toy.SGD, "--optimizer", "sgd")
+    trainer = toy.trainer_from(toy.config(backbone, *flags, **parts, task="contrastive_sentences"))
+    trainer.consolidate_optimizer()
+    trainer.save_checkpoint(str(tmp_path / "lora.pt"), {"train_iterator": {"epoch": 1}, "val_loss": None})
+    assert getattr(torch.load(tmp_path / "lora.pt", weights_only=False)["cfg"]["model"], "max_positions", None) is None
+    encoder = SentenceEncoder(tmp_path / "lora.pt", tokenizer=backbone, device="cpu")
+    assert encoder.vectors(["the cat"]).shape == (1, 16)
 
 
 def test_the_length_is_the_padded_length_and_has_a_say(backbone):
