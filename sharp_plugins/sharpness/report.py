@@ -42,9 +42,10 @@ def measure(land: Landscape, choices: Choices, tell: Callable[[str], None] = pri
     here = land.point()
     if not math.isfinite(here.loss):
         raise ValueError(f"the loss at the checkpoint's weights is {here.loss}: its training diverged")
-    found: Dict[str, Any] = {"rows": len(land.rows), **_shown(here), "weights": sum(w.numel() for w in land.weights)}
+    rows = sum(int(sample["nsentences"]) for sample in land.samples)
+    found: Dict[str, Any] = {"rows": rows, **_shown(here), "weights": sum(w.numel() for w in land.weights)}
     found["norm"] = norm(land.weights)
-    tell(f"{len(land.rows)} rows: {_words(here)}")
+    tell(f"{rows} rows: {_words(here)}")
 
     gradient = land.gradient()
     found["gradient_norm"] = size = norm(gradient)

@@ -211,7 +211,9 @@ def test_pairs_are_compared_in_full_batches(tmp_path, capsys):
     assert main(["sharpness", str(tmp_path / "model.pt"), "--split", "train", "--batch-size", "1"]) == 1
     assert "--batch-size 1: the loss compares the rows of a batch" in capsys.readouterr().err
     # Of ten pairs nine are a batch, and the last would have nobody to be compared with.
-    assert [len(sample["id"]) for sample in Landscape(tmp_path / "model.pt", split="train", batch=9).samples] == [9]
+    nine = Landscape(tmp_path / "model.pt", split="train", batch=9)
+    assert [len(sample["id"]) for sample in nine.samples] == [9]
+    assert measure(nine, Choices([0.1], [0.1], 1, 0), tell=lambda line: None)["rows"] == 9
     assert [len(sample["id"]) for sample in Landscape(tmp_path / "model.pt", split="train", batch=99).samples] == [10]
 
 
