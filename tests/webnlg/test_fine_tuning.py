@@ -306,6 +306,7 @@ def test_settings_are_known_to_fairseq(family):
 
     def adapt(config):
         config["model"]["_name"] = "sharp_gpt2"
+        config["optimization"].setdefault("max_update", 11270)  # the data say it
 
     for network in prompts:
         for optimizer in ("", "-sam", "-dsam", *(("-obar",) if network == "lora" else ())):
