@@ -94,7 +94,7 @@ class Planner:
             record = Record(self.benchmark.name, task, method.name, self.args.seeds[0], axes)
             config = self.sketch(record).config  # of a kind that is not asked for there may be no data
             if method.name in asked or has_criterion(config):
-                check_config(config, f"{task} {method.name}")
+                check_config(config, f"{task} {method.name}", trains=method.name in asked)
 
 
 def plan(benchmark: Benchmark, args, tell: Callable[[str], None] = print) -> List[Run]:

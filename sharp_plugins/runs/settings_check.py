@@ -22,8 +22,14 @@ def has_criterion(config: Dict) -> bool:
     return config["criterion"]["_name"] in CRITERION_REGISTRY
 
 
-def check_config(config: Dict, name: str) -> None:
-    """Raise ValueError where fairseq would refuse a setting when the run starts; *name* is the run's, for the message."""
+def check_config(config: Dict, name: str, trains: bool = True) -> None:
+    """Raise ValueError where fairseq would refuse a setting when the run starts.
+
+    Args:
+        name: the run's, for the message.
+        trains: whether there will be such a run. Of others the optimizer's values are not looked at, as they may lack what a
+            run brings.
+    """
     sharp_plugins.register()  # fairseq knows the parts then
     parts = OmegaConf.create(deepcopy(config))
     try:
@@ -44,7 +50,7 @@ def check_config(config: Dict, name: str) -> None:
     if unknown:
         raise ValueError(f"{name}: fairseq does not know such a setting: {unknown}; see --set and --configs")
     optimizer = OPTIMIZER_REGISTRY.get(config["optimizer"]["_name"])
-    if hasattr(optimizer, "check"):
+    if trains and hasattr(optimizer, "check"):
         try:
             optimizer.check(parts.optimizer)
         except ValueError as error:

@@ -6,6 +6,7 @@ import pairs
 import pytest
 import sts_files
 
+from sharp_plugins.runs import schedule
 from sharp_plugins.sts.__main__ import main
 
 
@@ -43,6 +44,14 @@ def test_methods_are_trained_evaluated_and_compared(backbone, data, tmp_path):
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "sentences").rglob("*")}
     assert run(backbone, data, tmp_path, *flags) == 0  # nothing is done again
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "sentences").rglob("*")} == before
+
+
+def test_the_optimizers_of_other_methods_have_no_say(backbone, data, tmp_path, monkeypatch):
+    """No method of this call has use for the share, of a run whose length is not known."""
+    planned = []
+    monkeypatch.setattr(schedule, "side_by_side", lambda runs, *args: planned.extend(runs))
+    run(backbone, data, tmp_path, "--methods", "mirror", "--seeds", "1", *SMALL, "--set", "optimizer.sam_start=0.5")
+    assert [one.record.method for one in planned] == ["mirror"]
 
 
 @pytest.mark.parametrize(
