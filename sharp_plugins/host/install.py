@@ -1,11 +1,12 @@
 """Put the plugin into fairseq: every wrapper and repair of this folder, in one place."""
 
-from sharp_plugins.host import flags, frozen, loading, logs, mends, saving, smoothing, start_up, state, update
+from sharp_plugins.host import flags, frozen, loading, logs, memory, mends, saving, smoothing, start_up, state, update
 
 
 def install() -> None:
     """Put the plugin into fairseq. Repeated calls change nothing."""
     mends.install()
+    memory.install()
     smoothing.install()
     loading.install()
     saving.install()

@@ -17,7 +17,6 @@ from fairseq.models.ema.ema import EMA
 from fairseq.modules import dynamic_crf_layer
 from fairseq.optim import AMPOptimizer, fp16_optimizer
 from fairseq.tasks import FairseqTask
-from fairseq.trainer import Trainer
 from omegaconf import open_dict
 
 from sharp_plugins.files import safe_load
@@ -136,25 +135,6 @@ def average_tied_weights_once() -> None:
     wrap(EMA, "_step_internal", make)
 
 
-def end_where_the_others_would_wait() -> None:
-    """A worker that runs out of memory goes on without its batch, and meets the others where gradients are added. A criterion may
-    gather something of all workers before (its ``couples_workers``): there the others wait for it, and for ever. The run ends."""
-
-    def make(log_oom):
-        def log_and_end(self, error):
-            log_oom(self, error)
-            flag = getattr(self.get_criterion(), "couples_workers", None)
-            if flag and self.get_model().training and self.data_parallel_world_size > 1:
-                raise RuntimeError(
-                    "a worker has no memory left for its batch, which the loss of the other workers needs: take a smaller "
-                    f"--batch-size, what the criterion offers to save memory (such as --encode-rows), or {flag}"
-                ) from error
-
-        return log_and_end
-
-    wrap(Trainer, "_log_oom", make)
-
-
 def unscale_gradients_once_with_amp() -> None:
     """``--amp`` divides the gradients by the loss scale twice. torch's GradScaler remembers for each optimizer object that it has
     unscaled that object's gradients. fairseq hands it two objects for the same parameters: the torch optimizer in
@@ -264,7 +244,6 @@ def install() -> None:
     keep_the_last_batch()
     keep_numpy_out_of_checkpoints()
     average_tied_weights_once()
-    end_where_the_others_would_wait()
     unscale_gradients_once_with_amp()
     clip_on_the_cpu_beside_a_gpu()
     flatten_where_the_weights_are()
