@@ -6,7 +6,7 @@ is another number, and is given on request.
 
 from pathlib import Path
 from statistics import fmean
-from typing import Callable, Dict, List, Optional, Sequence
+from typing import Dict, List, Optional, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -71,30 +71,29 @@ class SentenceEncoder:
             ContrastiveSentencesConfig(data=str(directory), pooling=self.pooling, max_length=length, seed=1)
         )
         self.loaded = load_model(path, state, directory, check_encoder, device, self.task)
+        # A third of the test sets' sentences stand in more than one pair or set.
+        self.known: Dict[str, Tensor] = {}
 
     @torch.no_grad()
-    def vectors(self, sentences: Sequence[str], tell: Callable[[int], None] = lambda done: None) -> Tensor:
-        """(B, D) vectors in fp32, on the CPU; equal sentences are encoded once.
-
-        Args:
-            tell: is given the number of sentences that are done, after each batch.
+    def vectors(self, sentences: Sequence[str]) -> Tensor:
+        """(B, D) vectors in fp32, on the CPU. A sentence is encoded once, and kept for later calls.
 
         Raises:
             ValueError: one is NaN or infinite.
         """
-        distinct = sorted(dict.fromkeys(sentences), key=len, reverse=True)  # so that little is padded
-        dictionary, found = self.task.source_dictionary, []
-        for start in range(0, len(distinct), BATCH):
-            texts = distinct[start : start + BATCH]
+        new = sorted(
+            {text: None for text in sentences if text not in self.known}, key=len, reverse=True
+        )  # so that little is padded
+        dictionary = self.task.source_dictionary
+        for start in range(0, len(new), BATCH):
+            texts = new[start : start + BATCH]
             tokens = rows_of(texts, self.task.tokenizer, dictionary, self.length, self.pooling == "mean-padded")
             tokens = tokens.to(self.loaded.device)
-            found.append(sentence_vectors(self.loaded.model, tokens, dictionary.pad(), self.pooling).cpu())
-            tell(start + len(texts))
-        together = torch.cat(found)
-        if not together.isfinite().all():
-            raise ValueError("a sentence's vector is no finite numbers; the training diverged")
-        number = {text: row for row, text in enumerate(distinct)}
-        return together[[number[text] for text in sentences]]
+            found = sentence_vectors(self.loaded.model, tokens, dictionary.pad(), self.pooling).cpu()
+            if not found.isfinite().all():
+                raise ValueError("a sentence's vector is no finite numbers; the training diverged")
+            self.known.update(zip(texts, found))
+        return torch.stack([self.known[text] for text in sentences])
 
 
 def find_tokenizer(path: Path, state: Dict, given: Optional[Path]) -> Path:

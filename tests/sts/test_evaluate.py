@@ -9,6 +9,7 @@ import sts_files
 import torch
 import toy
 
+from sharp_plugins.sts import evaluate as evaluation
 from sharp_plugins.sts.__main__ import main
 from sharp_plugins.sts.evaluate import SentenceEncoder, correlations
 from sharp_plugins.sts.sets import SETS, Pair, PairSet, read_set
@@ -80,7 +81,20 @@ def test_equal_sentences_have_one_vector_whatever_stands_beside(backbone):
     encoder = SentenceEncoder(backbone / "model.pt", device="cpu")
     found = encoder.vectors(["a dog", "the cat sat on the mat and the dog runs", "a dog"])
     assert torch.equal(found[0], found[2])
-    torch.testing.assert_close(found[:1], encoder.vectors(["a dog"]), rtol=1e-5, atol=1e-5)
+    alone = SentenceEncoder(backbone / "model.pt", device="cpu").vectors(["a dog"])
+    torch.testing.assert_close(found[:1], alone, rtol=1e-5, atol=1e-5)
+
+
+def test_a_sentence_of_several_sets_is_encoded_once(backbone, monkeypatch):
+    encoded = []
+    encode = evaluation.sentence_vectors
+    monkeypatch.setattr(
+        evaluation, "sentence_vectors", lambda model, tokens, *how: encoded.append(len(tokens)) or encode(model, tokens, *how)
+    )
+    encoder = SentenceEncoder(backbone / "model.pt", device="cpu")
+    first = encoder.vectors(["a dog", "the cat sat", "a dog"])
+    again = encoder.vectors(["the cat sat", "a dog runs"])
+    assert sum(encoded) == 3 and torch.equal(first[1], again[0])
 
 
 def test_what_does_not_fit_is_told(backbone, tmp_path, capsys):
