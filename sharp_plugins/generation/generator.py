@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sharp_plugins.generation.beam_cache import BeamCache
-from sharp_plugins.generation.lookup import guesses_of, search_with_lookup
+from sharp_plugins.generation.lookup import Seen, guesses_of, search_with_lookup
 from sharp_plugins.generation.outputs import Hypothesis, Outputs
 from sharp_plugins.generation.sampling import GreedySearch, Sampling
 from sharp_plugins.generation.search import BeamSearch
@@ -55,6 +55,7 @@ class Generator:
             model.eval()
         self.vocabulary = len(dictionary)
         self.read: Counter = Counter()  # how often a prompt was sampled from so far
+        self.earlier = Seen(())  # outputs, where guesses are looked up
 
     @staticmethod
     def _decoder(model: Any) -> Any:
@@ -140,7 +141,7 @@ class Generator:
             guesses = guesses_of(self.settings, [self._decoder(model) for model in models], len(limits))
             if guesses:
                 search = self.search(self.settings, limits, forced, names, prompts.device)
-                found = [search_with_lookup(self._decoder(models[0]), prompts, search, limits[0], guesses)]
+                found = [search_with_lookup(self._decoder(models[0]), prompts, search, limits[0], guesses, self.earlier)]
             else:
                 found = _Run(self, models, prompts, lengths, host_lengths, limits, forced, names).run()
         # Tensors of the inference mode could not be changed, and fairseq's commands change them.

@@ -1,11 +1,12 @@
-"""Greedy search that guesses ahead, and looks its guesses up in what the model has read already (`search_with_lookup`).
+"""Greedy search that guesses ahead, and looks its guesses up in what the model has read and written already (`search_with_lookup`).
 
 To read one token takes as long as to read the model's weights, and several tokens take little longer. So symbols that may follow
 are guessed and read in one pass with the last one. Those are kept that greedy search would have chosen, up to the first that it
 would not (Stern et al. 2018, "Blockwise parallel decoding", arXiv 1811.03115, section 3; Leviathan et al. 2023, arXiv 2211.17192).
 
 A guess costs nothing: after symbols that came before, it is what followed them then (A. Saxena 2023, "Prompt lookup decoding";
-transformers' ``prompt_lookup_num_tokens``). Texts about given facts copy names from them.
+transformers' ``prompt_lookup_num_tokens``). Texts about given facts copy names from them, and turns of phrase come again from one
+output to the next.
 
 The output is greedy search's, since `GreedySearch` itself chooses each symbol, with all its rules. Numbers are added up in another
 order than one token at a time, as they are in a batch, and so scores may differ in their last digits.
@@ -24,6 +25,7 @@ from sharp_plugins.networks.kv_cache import KVCache
 LONGEST_RUN = 3  # symbols that are looked up
 AFTER_ONE = 2  # guesses after a single symbol that came before: it is often there by chance
 ON_A_PROCESSOR = 7  # guesses where the settings leave it open
+MOST_EARLIER = 50_000  # symbols of earlier outputs, which take some 30 MB
 
 
 class Seen:
@@ -37,6 +39,8 @@ class Seen:
         >>> seen.add(4)
         >>> seen.ahead(3)
         []
+        >>> seen.ahead(3, [Seen([3, 6, 4, 2, 1])])  # what followed 6 4 in another text
+        [2, 1]
     """
 
     def __init__(self, symbols: Sequence[int]):
@@ -50,12 +54,19 @@ class Seen:
             self.after.setdefault(run, len(self.symbols))
         self.symbols.append(symbol)
 
-    def ahead(self, most: int) -> List[int]:
-        """What may follow: what followed the longest run at the end that came before; *most* symbols, or none."""
-        for run in self._last_runs():
-            if run in self.after:
-                start = self.after[run]
-                return self.symbols[start : start + (min(most, AFTER_ONE) if len(run) == 1 else most)]
+    def ahead(self, most: int, others: Sequence["Seen"] = ()) -> List[int]:
+        """What may follow: *most* symbols, or fewer, or none.
+
+        It is what followed the run at the end where that came before, in this text or else in the *others*. Runs of two and more
+        are looked up everywhere before a single symbol is.
+        """
+        runs = self._last_runs()
+        for group, number in ((runs[:-1], most), (runs[-1:], min(most, AFTER_ONE))):
+            for text in (self, *others):
+                for run in group:
+                    if run in text.after:
+                        start = text.after[run]
+                        return text.symbols[start : start + number]
         return []
 
     def _last_runs(self) -> List[Tuple[int, ...]]:
@@ -77,7 +88,9 @@ def guesses_of(settings: SearchSettings, decoders: Sequence[Any], sentences: int
     return ON_A_PROCESSOR if weight.device.type == "cpu" and weight.dtype == torch.float32 else 0
 
 
-def search_with_lookup(decoder: Any, prompt: Tensor, search: GreedySearch, limit: int, guesses: int) -> List[Hypothesis]:
+def search_with_lookup(
+    decoder: Any, prompt: Tensor, search: GreedySearch, limit: int, guesses: int, earlier: Optional[Seen] = None
+) -> List[Hypothesis]:
     """The hypotheses of one sentence.
 
     Args:
@@ -86,6 +99,7 @@ def search_with_lookup(decoder: Any, prompt: Tensor, search: GreedySearch, limit
         search: of this sentence, before its first step.
         limit: the longest output.
         guesses: at a time, at most.
+        earlier: outputs from before, where guesses are looked up too. This one is added to them.
 
     Example::
 
@@ -101,18 +115,23 @@ def search_with_lookup(decoder: Any, prompt: Tensor, search: GreedySearch, limit
     prefix = getattr(decoder, "prefix", None)
     cache = KVCache(() if prefix is None else prefix.keys_and_values())
     seen, guessed = Seen(prompt[0].tolist()), []
+    others = () if earlier is None else (earlier,)
     features = decoder.features(prompt, cache)[0, -1:]
     while True:
         scores = decoder.output_layer(features).float()  # (1 + guesses, symbols)
         for place, following in enumerate(scores):
             token = _step(search, following)
             if token is None:
-                return search.hypotheses([0])[0]
+                found = search.hypotheses([0])[0]
+                if earlier is not None and len(earlier.symbols) < MOST_EARLIER:
+                    for symbol in found[0].tokens.tolist():
+                        earlier.add(symbol)
+                return found
             seen.add(token)
             if guessed[place : place + 1] != [token]:
                 break
         cache.forget(len(guessed) - place)
-        guessed = _before_a_stop(seen.ahead(min(guesses, limit - search.length - 1)), search.settings.stops)
+        guessed = _before_a_stop(seen.ahead(min(guesses, limit - search.length - 1), others), search.settings.stops)
         features = decoder.features(torch.tensor([[token, *guessed]], device=prompt.device), cache)[0]
 
 

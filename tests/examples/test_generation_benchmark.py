@@ -42,7 +42,9 @@ def test_guesses_are_measured_where_both_make_them(script, capsys):
 
 def test_other_methods_make_no_guesses(script, monkeypatch):
     world, seen = script.world_of(script.arguments([*QUICK, "--methods", "ours", "ours-lookup"])), []
-    monkeypatch.setattr(script, "ours_on", lambda *given: seen.append(given[-1]))
+    monkeypatch.setattr(
+        script, "ours_on", lambda model, world, prompts, generator, device: seen.append(generator.settings.lookup_tokens)
+    )
     for method in ("ours", "ours-lookup"):
         script.run_of(method, world, world.prompts[:1], 1, "cpu")()
     assert seen == [0, script.GUESSES]
@@ -50,13 +52,15 @@ def test_other_methods_make_no_guesses(script, monkeypatch):
 
 def test_fewer_batches_are_of_all_lengths(script, monkeypatch):
     args = script.arguments([*QUICK, "--rounds", "3"])
-    world, seen = script.world_of(args), []
+    world, seen, generators = script.world_of(args), [], []
 
-    def note(method, world, prompts, beam, device):
+    def note(method, world, prompts, beam, device, generator=None):
         seen.append([len(prompt) for prompt in prompts])
+        generators.append(generator)
         return lambda: [[1]] * len(prompts)
 
     monkeypatch.setattr(script, "run_of", note)
     lengths = [len(prompt) for prompt in world.prompts]
     script.measure_case(world, ["ours"], 1, 1, args)
     assert seen[1:] == [[length] for length in (lengths[0], lengths[2], lengths[4])]  # the first one is not timed
+    assert generators[0] is None and len(set(map(id, generators[1:]))) == 1  # and leaves no output to look guesses up in

@@ -79,7 +79,7 @@ def test_guesses_that_are_all_alike(right, monkeypatch):
     plain, _ = generate(model, row, 0, min_len=33, max_len_b=33)
     output = plain["tokens"].tolist()
 
-    def ahead(seen, most):
+    def ahead(seen, most, others):
         following = output[len(seen.symbols) - 9 :][:most]
         return following if right else [symbol + 1 if symbol < 40 else symbol - 1 for symbol in following]
 
@@ -96,7 +96,7 @@ def test_a_guess_that_is_wrong_at_one_place(place, monkeypatch):
     plain, _ = generate(model, prompts(9), 0, min_len=20, max_len_b=20)
     output = plain["tokens"].tolist()
 
-    def ahead(seen, most):
+    def ahead(seen, most, others):
         following = output[len(seen.symbols) - 9 :][:most]
         return [*following[:place], *[4 if symbol != 4 else 5 for symbol in following[place:]]]
 
@@ -107,9 +107,35 @@ def test_a_guess_that_is_wrong_at_one_place(place, monkeypatch):
 
 def test_a_stop_is_not_guessed(monkeypatch):
     _, model = model_pair("gpt2")
-    monkeypatch.setattr(Seen, "ahead", lambda seen, most: [8, 9, EOS, 10])
+    monkeypatch.setattr(Seen, "ahead", lambda seen, most, others: [8, 9, EOS, 10])
     _, widths = generate(model, prompts(9), 7, stops=(30, EOS), min_len=20, max_len_b=20)
     assert set(widths[1:]) == {3}
+
+
+def test_what_was_written_before_takes_fewer_passes():
+    _, model = model_pair("gpt2")
+    other, widths = prompts(9, seed=3), []
+    model.decoder.layers[0].register_forward_pre_hook(lambda layer, given: widths.append(given[0].size(1)))
+    generator = Generator([model], dictionary(), settings(lookup_tokens=7, no_repeat_ngram=1))
+    outputs, passes = [], []
+    for row in (other, prompts(9), other):
+        outputs += generator.generate([model], batch(row))[0]
+        passes.append(len(widths) - sum(passes))
+    assert passes[2] < 0.5 * passes[0]  # it wrote the same before, and each symbol once
+    alone, _ = generate(model, other, 0, no_repeat_ngram=1)
+    assert_same(outputs[2], alone)
+    assert [output["tokens"].tolist() for output in outputs] == [
+        generate(model, row, 0, no_repeat_ngram=1)[0]["tokens"].tolist() for row in (other, prompts(9), other)
+    ]
+
+
+def test_the_memory_of_earlier_outputs_is_bounded(monkeypatch):
+    _, model = model_pair("gpt2")
+    monkeypatch.setattr(lookup, "MOST_EARLIER", 50)
+    generator = Generator([model], dictionary(), settings(lookup_tokens=7, min_len=40))
+    for seed in range(4):
+        generator.generate([model], batch(prompts(9, seed=seed)))
+    assert len(generator.earlier.symbols) == 80
 
 
 def test_behind_a_prefix_with_loras_updates_and_a_given_beginning():
@@ -133,6 +159,15 @@ def test_the_longest_run_that_came_before_says_what_follows():
     assert Seen([5, 6, 7, 8, 1, 5]).ahead(4) == [6, 7]  # after a single symbol
     assert Seen([3, 3]).ahead(4) == [3]  # there are no more
     assert Seen([5, 6, 7]).ahead(4) == Seen([]).ahead(4) == []
+
+
+def test_earlier_outputs_say_what_follows_where_the_text_does_not():
+    earlier = Seen([3, 5, 6, 2, 8, 6, 9, 9])
+    assert Seen([5, 6]).ahead(4, [earlier]) == [2, 8, 6, 9]
+    assert Seen([5, 6, 7, 1, 5, 6]).ahead(2, [earlier]) == [7, 1]  # its own text comes first
+    assert Seen([6, 7, 1, 5, 6]).ahead(2, [earlier]) == [2, 8]  # but not with a single symbol
+    assert Seen([6, 7, 1, 6]).ahead(4, [earlier]) == [7, 1] and Seen([1, 6]).ahead(4, [earlier]) == [2, 8]
+    assert Seen([1, 4]).ahead(4, [earlier]) == []
 
 
 def decoder(dtype=torch.float32, device="cpu"):
