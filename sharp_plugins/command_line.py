@@ -30,6 +30,22 @@ def output_file(text: str) -> Path:
     return path
 
 
+def output_directory(text: str) -> Path:
+    """The ``type`` of a flag that names a directory to write to: a file, or what is below one, is refused before any work.
+
+    >>> output_directory("runs/today").name
+    'today'
+
+    Raises:
+        argparse.ArgumentTypeError: it is a file, or below one.
+    """
+    path = Path(text)
+    files = [place for place in (path, *path.absolute().parents) if place.is_file()]
+    if files:
+        raise argparse.ArgumentTypeError(f"{path}: {files[0]} is a file, and no directory")
+    return path
+
+
 def be_quiet() -> None:
     """Keep other libraries' log lines and warnings from the terminal; LOGLEVEL=INFO, as fairseq has it, shows the log lines.
 
@@ -46,14 +62,25 @@ def run_command(work: Callable[[], Optional[str]]) -> int:
     """Print what *work* returns, if anything; what a user can mend is told in one line, without a traceback.
 
     Returns:
-        the command's exit status: 0, or 1 after an error.
+        the command's exit status: 0; 1 after an error; 141 where what reads the output stops early.
     """
     be_quiet()
     try:
         text = work()
+    except BrokenPipeError:  # what reads the output has had enough, as `| head` has
+        return _closed()
     except MENDABLE as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     if text is not None:
-        print(text)
+        try:
+            print(text, flush=True)
+        except BrokenPipeError:
+            return _closed()
     return 0
+
+
+def _closed() -> int:
+    """The exit status of a program whose output nobody reads any longer; Python would complain as it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 141

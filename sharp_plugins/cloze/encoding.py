@@ -77,6 +77,8 @@ class Encoding:
         else:
             symbols = self.tokenizer.encode(f" {word}")
             found = self._indices(symbols)
+        if found and found[0] in self._special:
+            raise ValueError(f"words: {word!r} of class {name} is a special symbol, and no word")
         if len(found) != 1 or found[0] == self.dictionary.unk():
             tokens = ", ".join(map(repr, symbols)) or "none"
             raise ValueError(f"words: {word!r} of class {name} must be one token of the vocabulary, and is {len(found)}: {tokens}")

@@ -5,15 +5,14 @@ import json
 import sys
 from pathlib import Path
 
-from sharp_plugins.command_line import MENDABLE, be_quiet, output_file, run_command
-from sharp_plugins.fewshot.arguments import add_data_arguments, source_of
+from sharp_plugins.command_line import MENDABLE, be_quiet, output_directory, output_file, run_command
+from sharp_plugins.fewshot.arguments import TASKS, add_data_arguments, source_of
 from sharp_plugins.fewshot.benchmark import FewShot
 from sharp_plugins.fewshot.sampling import SEEDS
 from sharp_plugins.files.writing import write_text
 from sharp_plugins.runs.command import add_run_arguments, execute
 
 PROGRAM = "python -m sharp_plugins.fewshot"
-TASKS = "names of tasks that come with the plugin, or YAML files (default: all of the backbone's kind)"
 
 
 def run(args) -> int:
@@ -66,7 +65,7 @@ def main(argv=None) -> int:
     command.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS), metavar="N", help=words)
     command.add_argument(
         "--out",
-        type=Path,
+        type=output_directory,
         required=True,
         metavar="OUT",
         help="samples go to OUT/TASK/kK-seedN, of decoders to OUT/TASK/examplesN-seedN",

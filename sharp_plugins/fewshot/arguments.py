@@ -9,6 +9,7 @@ from sharp_plugins.fewshot.task import CLOZE, DECODER, Task
 from sharp_plugins.fewshot.task_files import find_task, named_tasks
 from sharp_plugins.files.writing import sha256
 
+TASKS = "names of tasks that come with the plugin, or YAML files (default: all of the backbone's kind)"
 # The symbol before a prompt, by family, where it is not the model's own: MeZO's code sets OPT's to <s>.
 STARTS = {"opt": "<s>"}
 
@@ -87,7 +88,8 @@ def source_of(args) -> Source:
     if getattr(args, other) is not None or (kind == CLOZE and args.start is not None):
         flag = f"--{other}" if getattr(args, other) is not None else "--start"
         model = "an encoder" if kind == CLOZE else "a decoder"
-        raise ValueError(f"{flag}: --backbone is {model}, for which {flag} says nothing; take it out" + f" or use --{axis}")
+        instead = f" or use --{axis}" * (flag != "--start")
+        raise ValueError(f"{flag}: --backbone is {model}, for which {flag} says nothing; take it out{instead}")
     sizes = _default_sizes(kind, tasks) if sizes is None else list(dict.fromkeys(sizes))
     for size in sizes:
         if size < 1:

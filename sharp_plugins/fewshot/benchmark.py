@@ -9,7 +9,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence
 
-from sharp_plugins.fewshot.arguments import Source, add_data_arguments, source_of
+from sharp_plugins.fewshot.arguments import TASKS, Source, add_data_arguments, source_of
 from sharp_plugins.fewshot.data import DATA, settings_of
 from sharp_plugins.fewshot.family import read_family
 from sharp_plugins.fewshot.sampling import SEEDS
@@ -52,9 +52,11 @@ class FewShot(Benchmark):
 
     name, title = "fewshot", "Few-shot tasks, test sets"
     tasks = tuple(dict.fromkeys(task for kind in KINDS for task in named_tasks(kind)))
+    tasks_help = TASKS
     default_methods, default_seeds = (ZERO_SHOT, "lora", "lora-sam", "lora-obar", "lora-nbar"), SEEDS
     extra_methods = {ZERO_SHOT: Method(ZERO_SHOT)}
     kinds = ("dsam", "lora-obar", *CRITERIONS)
+    settings_flag = "--settings"
     own = ("dataset.train_subset", "dataset.valid_subset")
     baseline = "lora"
     costs = (("lora-sam", "lora"), ("lora-nbar", "lora"))  # BAR's Table 2
@@ -183,11 +185,16 @@ class FewShot(Benchmark):
         config["task"]["data"] = str(self._data_of(run.record) / DATA)
         config["checkpoint"]["finetune_from_model"] = str(home / "model.pt")
         of = self.source.tasks[run.record.task]
-        metric = config["checkpoint"].get("best_checkpoint_metric")
+        metric = config["checkpoint"].get("best_checkpoint_metric", "loss")
         if metric == "accuracy" and of.kind != CLOZE and of.training != CANDIDATES:
             raise ValueError(
                 f"--set checkpoint.best_checkpoint_metric={metric}: {run.record.task} trains texts, and tells no accuracy while it "
                 "trains; loss is told"
+            )
+        if metric not in ("loss", "accuracy"):
+            raise ValueError(
+                f"--set checkpoint.best_checkpoint_metric={metric}: {run.record.task} does not tell it while it trains; choose loss"
+                + " or accuracy" * (of.kind == CLOZE or of.training == CANDIDATES)
             )
         if run.record.method == ZERO_SHOT:
             # It is one run, whatever --set and --sweep say of training.
@@ -196,20 +203,20 @@ class FewShot(Benchmark):
             return
         # fairseq saves at the last update, and not at an epoch's end where it is told to save at updates alone.
         given, epochs = config["optimization"].get("max_update"), config["optimization"].get("max_epoch")
-        if epochs or not given:
+        if epochs or given is None:
             updates = self._updates(config, run)
-            config["optimization"]["max_update"] = min(given or updates, updates)
+            config["optimization"]["max_update"] = updates if given is None else min(given, updates)
 
     def _updates(self, config: Dict, run: Run) -> int:
         """Of all epochs: the learning rate and BAR's α fall to 0 at the last one."""
         epochs, batch = config["optimization"].get("max_epoch"), config["dataset"].get("batch_size")
-        if not epochs or not batch:
+        if not epochs or batch is None:
             raise ValueError("--set optimization.max_update is needed where max_epoch or dataset.batch_size is not set")
         stamp = self._data_of(run.record) / STAMP
         # Without data there is nothing to train: the config is only looked at.
         rows = read_json(stamp)["rows"]["train"] if stamp.is_file() else 1
         every = (config["optimization"].get("update_freq") or [1])[-1]
-        return epochs * math.ceil(math.ceil(rows / batch) / every)
+        return epochs * math.ceil(math.ceil(rows / max(batch, 1)) / every)
 
     # ---- stages and results
 

@@ -180,7 +180,8 @@ class Maker:
 def settings_of(task: Task) -> Dict:
     """What decides how a task's data are drawn and put into prompts, beside the files."""
     layout = task.layout and task.layout.as_dict()  # and not the name of a file, which may change
-    return {"format": FORMAT, "sampling": sampling.VERSION, "task": {**asdict(task), "layout": layout}}
+    deciding = {name: value for name, value in asdict(task).items() if name not in ("about", "stand_ins")}  # which are for people
+    return {"format": FORMAT, "sampling": sampling.VERSION, "task": {**deciding, "layout": layout}}
 
 
 def write_lines(directory: Path, name: str, lines: List[Dict]) -> Path:

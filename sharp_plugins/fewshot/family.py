@@ -105,6 +105,8 @@ def read_family(family: str, name: str = "", flag: str = "--settings") -> Family
     """
     name = name or DEFAULTS[FAMILIES[family]]
     path = Path(name) if name.endswith((".yaml", ".yml")) else DIRECTORY / FAMILIES[family] / f"{name}.yaml"
+    if path == Path(name) and not path.is_file():
+        raise ValueError(f"{flag} {name}: there is no such file")
     if not path.is_file():
         raise ValueError(f"{flag} {name}: there are no such settings; choose from {', '.join(named(family))}, or name a YAML file")
     content = read_yaml(path)

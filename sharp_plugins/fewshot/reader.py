@@ -1,8 +1,11 @@
 """The rows of a task's files: tables, JSON lines, and SQuAD's and ReCoRD's own forms; each row with its file and line.
 
-A table's texts lose their outer white space, as some published ones end in a space. Files whose names end in .gz are read too.
+Texts are kept as they are. Many of SST-2's end in a space, which is a token of the published prompts; a task's templates strip
+where those do. Files whose names end in .gz are read too.
 """
 
+import csv
+import io
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence
 
@@ -10,7 +13,7 @@ from sharp_plugins.fewshot.task import Task
 from sharp_plugins.files.rows import read_rows
 from sharp_plugins.files.text import byte_lines, decode, parse_json, text_lines
 
-ENDINGS = (".tsv", ".tsv.gz", ".jsonl", ".jsonl.gz", ".json", ".json.gz")
+ENDINGS = (".tsv", ".tsv.gz", ".csv", ".csv.gz", ".jsonl", ".jsonl.gz", ".json", ".json.gz")
 
 
 class Row(NamedTuple):
@@ -42,18 +45,30 @@ def read(path: Path, task: Task) -> List[Row]:
             names file and line.
     """
     read_form = {"rows": _rows, "squad": _squad, "record": _record}[task.form]
-    rows = [_row(where, fields, task) for where, fields in read_form(Path(path)) if not _is_skipped(where, fields, task)]
+    skipped, rows = 0, []
+    for where, fields in read_form(Path(path), task):
+        if _is_skipped(where, fields, task):
+            skipped += 1
+        else:
+            rows.append(_row(where, fields, task))
     if not rows:
-        raise ValueError(f"{path}: it has no rows")
+        raise ValueError(
+            f"{path}: " + (f"all {skipped} rows have a label of skip: {', '.join(task.skip)}" if skipped else "it has no rows")
+        )
     return rows
 
 
 # ---------------------------------------------------------------------- the forms of files
 
 
-def _rows(path: Path) -> Iterator[tuple]:
+def _rows(path: Path, task: Task) -> Iterator[tuple]:
     if ".tsv" in path.suffixes:
-        yield from read_rows(path, _by_column).rows
+        yield from read_rows(
+            path, lambda names: _by_column(names, path, task), fit=_label_last if task.label_is_last else _as_it_is
+        ).rows
+        return
+    if ".csv" in path.suffixes:
+        yield from _by_comma(path, task)
         return
     for number, line in text_lines(path):
         if line.strip():
@@ -64,14 +79,48 @@ def _rows(path: Path) -> Iterator[tuple]:
             yield where, fields
 
 
-def _by_column(names: Sequence[str]):
-    return lambda texts, number, where: (where, {name: text.strip() for name, text in zip(names, texts)})
+def _by_column(names: Sequence[str], path: Path, task: Task):
+    used = {*task.label, *(name for names in task.fields.values() for name in names)}
+    twice = sorted({name for name in names if name in used and list(names).count(name) > 1})
+    if twice:
+        raise ValueError(f"{path}:1: {', '.join(twice)} is the name of two columns")
+    return lambda texts, number, where: (where, dict(zip(names, texts)))
 
 
-def _squad(path: Path) -> Iterator[tuple]:
+def _as_it_is(fields: List[str], count: int) -> List[str]:
+    return fields
+
+
+def _label_last(fields: List[str], count: int) -> List[str]:
+    """SNLI's rows have one to five single judgements, whatever the heading says, and the label behind them."""
+    return [*fields[:-1], *[""] * (count - len(fields))][: count - 1] + fields[-1:]
+
+
+def _by_comma(path: Path, task: Task) -> Iterator[tuple]:
+    """Rows of fields between commas, with quotation marks around those that need them."""
+    lines = csv.reader(io.StringIO("\n".join(decode(line, str(path)) for _, line in byte_lines(path)), newline=""), strict=True)
+    make, width = None, 0
+    try:
+        for fields in lines:
+            where = f"{path}:{lines.line_num}"
+            if make is None:
+                names = task.columns or fields
+                make, width = _by_column(names, path, task), len(names)
+                if not task.columns:
+                    continue
+            if fields:
+                if len(fields) != width:
+                    like = "columns of the task names" if task.columns else "the first line has"
+                    raise ValueError(f"{where}: {len(fields)} fields, and {like} {width}")
+                yield make(fields, 0, where)
+    except csv.Error as error:
+        raise ValueError(f"{path}:{lines.line_num}: {error}") from None
+
+
+def _squad(path: Path, task: Task) -> Iterator[tuple]:
     """Questions of a file of SQuAD 1.1, in its order; or of lines with title, context, question and answers."""
-    if ".jsonl" in path.suffixes or ".tsv" in path.suffixes:
-        yield from _rows(path)
+    if {".jsonl", ".tsv", ".csv"} & set(path.suffixes):
+        yield from _rows(path, task)
         return
     whole = parse_json("".join(decode(line, str(path)) for _, line in byte_lines(path)), str(path))
     try:
@@ -85,12 +134,12 @@ def _squad(path: Path) -> Iterator[tuple]:
         raise ValueError(f"{path}: no file of SQuAD 1.1: {type(error).__name__}: {error}") from None
 
 
-def _record(path: Path) -> Iterator[tuple]:
+def _record(path: Path, task: Task) -> Iterator[tuple]:
     """Queries of a file of ReCoRD as SuperGLUE publishes it, or one in a line with texts as entities and answers.
 
     Entities are the distinct texts of a passage. They and the right ones are sorted, as Hugging Face's data have them.
     """
-    for where, fields in _rows(path):
+    for where, fields in _rows(path, task):
         if not isinstance(fields.get("passage"), dict):
             yield where, fields
             continue
@@ -114,9 +163,10 @@ def _is_skipped(where: str, fields: Dict[str, Any], task: Task) -> bool:
 def _row(where: str, fields: Dict[str, Any], task: Task) -> Row:
     values = {name: _field(where, fields, names, name in (task.each, task.answers)) for name, names in task.fields.items()}
     for name, (other, texts) in task.words.items():
-        if values[other] not in texts:
-            raise ValueError(f"{where}: {other} is {values[other]!r}, and should be one of {', '.join(texts)}")
-        values[name] = texts[values[other]]
+        value = values[other].strip()
+        if value not in texts:
+            raise ValueError(f"{where}: {other} is {value!r}, and should be one of {', '.join(texts)}")
+        values[name] = texts[value]
     if not task.label:
         return Row(where, values, None)
     text = _field(where, fields, task.label, False)
@@ -139,7 +189,7 @@ def _field(where: str, fields: Dict[str, Any], names: Sequence[str], is_list: bo
     if isinstance(value, bool):
         return str(value).lower()  # as JSON spells it
     if isinstance(value, float) and value.is_integer():
-        return str(int(value))  # 1.0, as tables with gaps are saved
+        return str(int(value))
     if not isinstance(value, (str, int)):
         raise ValueError(f"{where}: {name} is a text, a whole number, true or false, and not {str(value)[:80]!r}")
     return str(value)

@@ -116,12 +116,11 @@ class Sampler:
         path = find_file(self.places, names)
         if path is None:
             directories = ", ".join(map(str, self.places))
-            wanted = " or ".join(
-                f"{name}.tsv or .jsonl" if self.task.form == "rows" else f"{name}.json or .jsonl" for name in names
-            )
-            raise FileNotFoundError(
-                f"--data {directories}: no {use} file of {self.task.name}: {wanted or 'the task names none'}, or .gz"
-            )
+            if not names:
+                raise FileNotFoundError(f"{self.task.name}: the task's files name none to {use} on, under {use}")
+            endings = "tsv, .csv or .jsonl" if self.task.form == "rows" else "json or .jsonl"
+            wanted = " or ".join(f"{name}.{endings}" for name in names)
+            raise FileNotFoundError(f"--data {directories}: no {use} file of {self.task.name}: {wanted}, or .gz{self._others(use)}")
         return path
 
     def checksums(self, size: Optional[int], seed: int) -> Dict[str, List[str]]:
@@ -145,6 +144,13 @@ class Sampler:
         """Directories with published samples in directories K-SEED."""
         found = [place / name for name in self.task.files.get("published", ()) for place in self.places]
         return [path for path in found if path.is_dir() and any(PUBLISHED.fullmatch(child.name) for child in path.iterdir())]
+
+    def _others(self, use: str) -> str:
+        """What an error adds where there are published samples, of other sizes and seeds."""
+        there = [child.name for place in self._published_places() for child in place.iterdir() if PUBLISHED.fullmatch(child.name)]
+        if use != "train" or not there:
+            return ""
+        return f"; there are published samples of K-SEED {', '.join(sorted(there))}: --k and --seeds choose among them"
 
     def _published(self, size: int, seed: int) -> Dict[str, Path]:
         """The files of a published sample; none where there is no such sample."""
@@ -177,7 +183,7 @@ class Sampler:
         path = files["train"]
         if path != files["valid"]:
             return []
-        drawn = f"{self.task.name}: samples are drawn from {path.name}, and are not the published files"
+        drawn = f"{self.task.name}: samples are drawn from {path.name} as the published ones were, whose files are not there"
         return self._stands_in(path, "training") or ([drawn] if self.task.files.get("published") else [])
 
     def _stands_in(self, path: Path, use: str) -> List[str]:
@@ -196,7 +202,12 @@ class Sampler:
         name, path = self.task.name, files["train"]
         for split in ("train", "valid"):
             if not rows[split]:
-                rest = "" if self.task.kind == CLOZE else f" beside {self.task.rows['valid']} rows of the development set"
+                if self.task.kind == CLOZE:
+                    counts = ", ".join(f"{self._spelled(label)}: {count}" for label, count in self._counts(rows["train"]).items())
+                    rest = f"; --k {size} trains on all there are ({counts}): choose a smaller --k" * (split == "valid")
+                else:
+                    rest = f" beside the {self.task.rows['valid']} rows of the development set; rows: {{valid: N}} of the task's "
+                    rest += "YAML file sets their number"
                 raise ValueError(f"{path}: {name}: it has no row for the {split} set{rest}")
         missing, count = self._without(rows["train"]), len(rows["train"])
         if missing and self.task.kind == CLOZE:  # k of each class are drawn: the file has none
@@ -210,8 +221,11 @@ class Sampler:
         unseen = [f"the development set has no row of {label}" for label in self._without(rows["valid"])]
         return [*(f"{name}: {words} ({path})" for words in odd), *(f"{name}: {words} ({files['valid']})" for words in unseen)]
 
+    def _counts(self, rows: Sequence[Row]) -> Dict[str, int]:
+        return {label: sum(row.label == label for row in rows) for label in self.task.labels}
+
     def _few(self, rows: Dict[str, List[Row]], size: int) -> List[str]:
-        counts = {label: sum(row.label == label for row in rows["train"]) for label in self.task.labels}
+        counts = self._counts(rows["train"])
         few = {label: count for label, count in counts.items() if count < size}
         return [f"{self._spelled(label)} has {count} rows to train on, and --k is {size}" for label, count in few.items()]
 

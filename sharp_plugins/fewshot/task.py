@@ -8,6 +8,7 @@ from typing import Dict, Optional, Tuple
 
 from sharp_plugins.cloze.layout import Layout
 from sharp_plugins.fewshot.templates import Template
+from sharp_plugins.files.text import read_class
 
 CLOZE, DECODER = "cloze", "decoder"
 KINDS = (CLOZE, DECODER)
@@ -32,6 +33,8 @@ class Task:
         files: names below ``--data``, in order of preference and without their endings: "published", directories with samples in
             KxSEED's directories; "train" and "test", the files that samples are drawn from.
         stand_ins: those of the names whose files are not the whole published ones; a table says which were used.
+        columns: the columns' names of a .csv file, which then has no line of names.
+        label_is_last: a table's rows may have more or fewer columns before the label than its first line names, as SNLI's have.
         form: what such a file holds: "rows" (a table, or an object a line), "squad" or "record" (as published).
         fields: name in templates -> the names that the field may have in the files.
         label: the names that the label may have in the files; empty where the right candidates are a row's own.
@@ -59,6 +62,8 @@ class Task:
     about: str = ""
     files: Dict[str, Names] = field(default_factory=dict)
     stand_ins: Names = ()
+    columns: Names = ()
+    label_is_last: bool = False
     form: str = "rows"
     fields: Dict[str, Names] = field(default_factory=dict)
     label: Names = ()
@@ -82,4 +87,5 @@ class Task:
 
     def label_of(self, text: str) -> Optional[str]:
         """The label that a file spells so; None where there is none."""
-        return next((label for label, spellings in self.labels.items() if text.strip() in spellings), None)
+        spelled = read_class(text, [spelling for spellings in self.labels.values() for spelling in spellings])
+        return next((label for label, spellings in self.labels.items() if spelled in spellings), None)

@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any, Dict, List, Sequence, Tuple
 
 from sharp_plugins.cloze.layout import Layout, find_layout, layout_of, named_layouts
+from sharp_plugins.fewshot.reader import ENDINGS
 from sharp_plugins.fewshot.task import CLOZE, DECODER, FORMS, GENERATION, KINDS, ROWS, TRAININGS, USES, Names, Task
 from sharp_plugins.fewshot.templates import PLACEHOLDER, Template, read_template
 from sharp_plugins.files.yaml import read_yaml
 
 DIRECTORY = Path(__file__).parent / "tasks"
 # Which settings a kind of task has use for, beside those of all kinds.
-COMMON = {"kind", "about", "files", "stand_ins", "form", "fields", "label", "labels", "skip", "words"}
+COMMON = {"kind", "about", "files", "stand_ins", "columns", "label_is_last", "form", "fields", "label", "labels", "skip", "words"}
 OWN = {CLOZE: {"sentences", "layout"}, DECODER: {"prompt", "candidates", "each", "candidate", "answers", "training", "rows"}}
 NEEDED = {CLOZE: {"files", "fields", "label", "labels", "sentences", "layout"}, DECODER: {"files", "fields", "prompt"}}
 
@@ -82,7 +83,7 @@ def task_of(settings: Dict[str, Any], name: str, where: str, place: Path = Path(
         raise ValueError(f"{where}: a task of kind {kind} {words if unknown else 'needs ' + ', '.join(missing)}")
     try:
         layout = {"layout": _layout(settings["layout"], place)} if "layout" in settings else {}
-        task = Task(name=name, **{one: _READ[one](value) for one, value in settings.items() if one != "layout"}, **layout)
+        task = Task(name=name, **{one: _read(one, value) for one, value in settings.items() if one != "layout"}, **layout)
         _check(task)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
@@ -92,10 +93,18 @@ def task_of(settings: Dict[str, Any], name: str, where: str, place: Path = Path(
 # ---------------------------------------------------------------------- one setting each
 
 
-def _one_of(known: Sequence[str], what: str):
-    def read(value: Any) -> str:
+def _read(name: str, value: Any) -> Any:
+    try:
+        return _READ[name](value)
+    except ValueError as error:
+        words = str(error)
+        raise ValueError(words if words.startswith(name) else f"{name}: {words}") from None
+
+
+def _one_of(known: Sequence, what: str):
+    def read(value: Any):
         if value not in known:
-            raise ValueError(f"{what} is one of {', '.join(known)}, and not {value!r}")
+            raise ValueError(f"{what} is one of {', '.join(map(str, known))}, and not {value!r}")
         return value
 
     return read
@@ -133,6 +142,8 @@ def _files(value: Any) -> Dict[str, Names]:
     for name in (name for names in map(_names, files.values()) for name in names):
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise ValueError(f"files: {name} is no name below --data")
+        if name.endswith(ENDINGS):
+            raise ValueError(f"files: {name}: names stand without their endings, which may be any of {', '.join(ENDINGS)}")
     return {use: _names(names) for use, names in files.items()}
 
 
@@ -200,6 +211,8 @@ _READ = {
     "about": _text,
     "files": _files,
     "stand_ins": _names,
+    "columns": _names,
+    "label_is_last": _one_of((False, True), "label_is_last"),
     "form": _one_of(FORMS, "form"),
     "fields": lambda value: {name: _names(names) for name, names in _by_name(value, "fields").items()},
     "label": _names,
@@ -253,6 +266,9 @@ def _check(task: Task) -> None:
         raise ValueError(f"layout has {task.layout.sentences} sentences, and the task {len(task.sentences)}")
     elif set(task.layout.classes) != set(task.labels):
         raise ValueError(f"layout has words for {', '.join(task.layout.classes)}, and labels are {', '.join(task.labels)}")
+    for what, template in templates:
+        if what in ("prompt", "sentences") and not template.fields:
+            raise ValueError(f"{what}: it names no field, as {{{next(iter(task.fields))}}} would be, so that all rows are alike")
 
 
 def _check_lists(task: Task, templates: Sequence[Tuple[str, Template]]) -> None:

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Dict, Optional
 
 import sharp_plugins
+from sharp_plugins.fewshot.arguments import kind_of
 from sharp_plugins.fewshot.data import CHOICES, DATA, ZERO_SHOT
 from sharp_plugins.fewshot.stages import GENERATED, write_and_score
-from sharp_plugins.fewshot.task import CLOZE, GENERATION
+from sharp_plugins.fewshot.task import CLOZE, DECODER, GENERATION
 from sharp_plugins.files.text import read_json
 from sharp_plugins.files.writing import sha256, write_text
 from sharp_plugins.runs.data import STAMP
@@ -42,6 +43,9 @@ def zero_shot(backbone: Path, sample: Path, device: Optional[str] = None) -> Dic
         )
     if not (backbone / "model.pt").is_file():
         raise FileNotFoundError(f"{backbone / 'model.pt'}: not there; BACKBONE is what `python -m sharp_plugins.convert` wrote")
+    if kind_of(backbone) != task["kind"]:
+        of = {CLOZE: "an encoder", DECODER: "a decoder"}
+        raise ValueError(f"{sample}: the sample is for {of[task['kind']]}, and {backbone} is {of[kind_of(backbone)]}")
     model, kept = sha256(backbone / "model.pt"), sample / ZERO_SHOT
     if kept.is_file():
         before = read_json(kept)

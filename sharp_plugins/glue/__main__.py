@@ -5,7 +5,7 @@ import json
 import sys
 from pathlib import Path
 
-from sharp_plugins.command_line import output_file, run_command
+from sharp_plugins.command_line import output_directory, output_file, run_command
 from sharp_plugins.files.writing import write_text
 from sharp_plugins.glue.arguments import add_data_arguments
 from sharp_plugins.glue.tasks import TASKS, find_task
@@ -68,7 +68,7 @@ def main(argv=None) -> int:
     words = f"of {', '.join(TASKS)} (default: all)"
     command.add_argument("--tasks", nargs="+", default=list(TASKS), metavar="TASK", help=words)
     add_data_arguments(command)
-    command.add_argument("--out", metavar="OUT", type=Path, required=True, help="each task's go to OUT/TASK")
+    command.add_argument("--out", metavar="OUT", type=output_directory, required=True, help="each task's go to OUT/TASK")
     words = "give this share of the words of four letters or more a typing error, in all sets but the training set (default: none)"
     command.add_argument("--typos", metavar="P", type=float, default=0.0, help=words)
 

@@ -28,13 +28,16 @@ class Benchmark:
         name: of its records.
         title: heading of its tables.
         tasks: all there are, in the order of the tables.
+        tasks_help: of --tasks, where it takes more than the names of the tasks.
         default_tasks, default_methods, default_seeds: what is done without the flags.
         extra_methods: methods of its own, by name, beside those of `sharp_plugins.runs.methods`.
         kinds: one method of each kind that it can train, to see whether one of them knows a setting of --set.
+        settings_flag: of its own, which names the files of settings; errors point to it.
         own: settings that each run makes itself, and that --set refuses, beside those of the engine.
         baseline: the method that the others are compared to.
         costs: pairs of methods such as ("dsam", "sam"), each with a table of how much longer the first one takes.
         keep_checkpoints: whether they stay without the flag, too.
+        kept_help: what --help says of them, where some stay without the flag.
         measured: the checkpoint that `collect` tells about: fairseq's best one, or the last.
 
     Example, with data that are there and an evaluation that fairseq brings along::
@@ -67,15 +70,18 @@ class Benchmark:
     name: ClassVar[str] = ""
     title: ClassVar[str] = ""
     tasks: ClassVar[Sequence[str]] = ()
+    tasks_help: ClassVar[str] = ""
     default_tasks: ClassVar[Optional[Sequence[str]]] = None
     default_methods: ClassVar[Sequence[str]] = ("base", "sam", "dsam")
     default_seeds: ClassVar[Sequence[int]] = (1, 2, 3, 4, 5)
     extra_methods: ClassVar[Mapping[str, Method]] = {}
     kinds: ClassVar[Sequence[str]] = KINDS
+    settings_flag: ClassVar[str] = "--configs"
     own: ClassVar[Tuple[str, ...]] = ()
     baseline: ClassVar[Optional[str]] = "base"
     costs: ClassVar[Sequence[Tuple[str, str]]] = ()
     keep_checkpoints: ClassVar[bool] = False
+    kept_help: ClassVar[str] = ""
     measured: ClassVar[str] = BEST
 
     # ---- the command line

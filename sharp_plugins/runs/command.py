@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import List, Optional, Sequence
 
-from sharp_plugins.command_line import MENDABLE, be_quiet
+from sharp_plugins.command_line import MENDABLE, be_quiet, output_directory
 from sharp_plugins.runs.benchmark import Benchmark
 from sharp_plugins.runs.methods import BASE, CRITERIONS, NETWORKS, OPTIMIZERS
 
@@ -27,15 +27,17 @@ def add_run_arguments(parser, benchmark: Benchmark) -> None:
 
     tasks = list(benchmark.default_tasks or benchmark.tasks)
     words = f"of {', '.join(benchmark.tasks)} (default: {'all' if tasks == list(benchmark.tasks) else listed(tasks)})"
+    words = benchmark.tasks_help or words
     parser.add_argument("--tasks", nargs="+", default=tasks, metavar="TASK", help=words)
-    words = f"{', '.join((BASE, *benchmark.extra_methods))}; or parts with hyphens between them: one of {', '.join(NETWORKS)}, "
-    words += f"one of {', '.join(OPTIMIZERS)}, and one of {', '.join(CRITERIONS)}; such as dsam-r3f and lora-nbar "
+    words = f"{', '.join(dict.fromkeys((BASE, *benchmark.extra_methods)))}; or parts with hyphens between them: "
+    words += f"one of {', '.join(NETWORKS)}, one of {', '.join(OPTIMIZERS)}, "
+    words += f"and one of {', '.join(CRITERIONS)}; such as dsam-r3f and lora-nbar "
     words += f"(default: {listed(benchmark.default_methods)})"
     parser.add_argument("--methods", nargs="+", default=list(benchmark.default_methods), metavar="METHOD", help=words)
     words = f"random seeds, one run each (default: {listed(benchmark.default_seeds)})"
     parser.add_argument("--seeds", nargs="+", type=int, default=list(benchmark.default_seeds), metavar="N", help=words)
     place = Path("runs", benchmark.name)
-    parser.add_argument("--out", type=Path, default=place, metavar="OUT", help=f"where all goes (default: {place})")
+    parser.add_argument("--out", type=output_directory, default=place, metavar="OUT", help=f"where all goes (default: {place})")
     words = "change a setting of all runs, as optimization.max_update=100; may be given several times"
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="changes", help=words)
     words = "train each value of a setting, as optimizer.sam_rho=0.01,0.05, and report the one that is chosen on the selection "
@@ -45,9 +47,7 @@ def add_run_arguments(parser, benchmark: Benchmark) -> None:
     parser.add_argument("--jobs", type=int, metavar="N", help=words)
     parser.add_argument("--devices", metavar="0,1,...", help="GPUs; each run gets one of them (default: what fairseq takes)")
     parser.add_argument("--cpu", action="store_true", help="train on the CPU, without fp16 (default: where there is no GPU)")
-    words = "keep those of finished runs too; they are large" + (
-        " (always, with this benchmark)" if benchmark.keep_checkpoints else ""
-    )
+    words = f"keep those of finished runs too; they are large{benchmark.kept_help}"
     parser.add_argument("--keep-checkpoints", action="store_true", help=words)
     benchmark.add_arguments(parser)
 

@@ -57,7 +57,9 @@ class Settings(NamedTuple):
         """
         own = {None: {}, "lora": self.lora, "prefix": self.prefix}.get(network, self.adapter)
         if own is None:
-            raise ValueError(f"--methods: there are no settings for methods with {network}; choose others")
+            raise ValueError(
+                f"--methods: there are no settings for methods with {network}; choose others, or settings that have a part for it"
+            )
         return _in_parts(own)
 
 

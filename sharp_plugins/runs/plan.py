@@ -11,7 +11,7 @@ from sharp_plugins.runs.configs import Settings, configure, differences
 from sharp_plugins.runs.methods import Method, find_method
 from sharp_plugins.runs.needs import check_start, known, own_axes
 from sharp_plugins.runs.record import Record, Value
-from sharp_plugins.runs.settings_check import check_config, has_criterion
+from sharp_plugins.runs.settings_check import check_config, check_values, has_criterion
 from sharp_plugins.runs.stages import check_stages
 from sharp_plugins.runs.store import Run, check, check_made_of, directory_of, key, name_of, stored
 from sharp_plugins.runs.sweep import changes_of, grid, read_sweeps
@@ -82,8 +82,22 @@ class Planner:
         config = configure(of, run.method, changes, self.args.cpu, adapt, self.benchmark.own)
         config.setdefault("common", {}).update(user_dir=str(Path(sharp_plugins.__file__).resolve().parent), seed=run.record.seed)
         config.setdefault("checkpoint", {})["save_dir"] = str(run.directory.resolve())
+        check_values(config, f"{run.record.task} {run.method.name}", self.benchmark.settings_flag)
         self.benchmark.place(config, run)
         return config
+
+    def check_form(self, task: str, methods: Sequence[Method]) -> None:
+        """Raise ValueError where a --set or --sweep is of a wrong form, or a method has no settings: before data are made."""
+
+        def adapt(config):
+            config.setdefault("model", {}).setdefault("_name", "")  # which a backbone brings
+
+        swept = [changes_of({name: value}) for name, values in self.sweeps.items() for value in values]
+        for method in methods:
+            for more in swept or [[]]:
+                changes = [*self.args.changes, *more]
+                config = configure(self.settings[task], method, changes, self.args.cpu, adapt, self.benchmark.own)
+                check_values(config, f"{task} {method.name}", self.benchmark.settings_flag)
 
     def check_settings(self, task: str, methods: Sequence[Method], axes: Mapping[str, Value]) -> None:
         """Raise ValueError where fairseq would refuse a setting. All of a --set is in the config of one of the methods' kinds."""
@@ -94,7 +108,7 @@ class Planner:
             record = Record(self.benchmark.name, task, method.name, self.args.seeds[0], axes)
             config = self.sketch(record).config  # of a kind that is not asked for there may be no data
             if method.name in asked or has_criterion(config):
-                check_config(config, f"{task} {method.name}", trains=method.name in asked)
+                check_config(config, f"{task} {method.name}", method.name in asked, self.benchmark.settings_flag)
 
 
 def plan(benchmark: Benchmark, args, tell: Callable[[str], None] = print) -> List[Run]:
@@ -110,6 +124,9 @@ def plan(benchmark: Benchmark, args, tell: Callable[[str], None] = print) -> Lis
         twice = [str(value) for value in dict.fromkeys(values) if values.count(value) > 1]
         if twice:
             raise ValueError(f"{flag}: {', '.join(twice)} given more than once")
+    for seed in args.seeds:
+        if not 0 <= seed < 2**32:
+            raise ValueError(f"--seeds {seed}: should be from 0 to {2**32 - 1}, as NumPy takes it")
     for task in args.tasks:
         if task not in benchmark.tasks:
             raise ValueError(f"--tasks {task}: there is no such task; choose from {', '.join(benchmark.tasks)}")
@@ -119,6 +136,8 @@ def plan(benchmark: Benchmark, args, tell: Callable[[str], None] = print) -> Lis
     planner = Planner(benchmark, args)
     planner.sweeps = sweeps
     planner.settings = {task: benchmark.settings(task) for task in args.tasks}
+    for task in args.tasks:
+        planner.check_form(task, methods)
     # Before the data are made, which would replace those of the runs that are there.
     planner.made_of = {task: benchmark.made_of(task) for task in args.tasks}
     for directory, record in planner.there.values():
@@ -159,7 +178,11 @@ def _grid(planner: Planner, task: str, method: Method, axes: Dict, sweeps: Mappi
     run = planner.run(record)
     found = grid(sweeps, lambda changes: planner.config(run, [*planner.args.changes, *changes]))
     for one in found:
-        check_config(planner.config(run, [*planner.args.changes, *changes_of(one)]), f"{task} {method.name}")
+        check_config(
+            planner.config(run, [*planner.args.changes, *changes_of(one)]),
+            f"{task} {method.name}",
+            flag=planner.benchmark.settings_flag,
+        )
     return found
 
 

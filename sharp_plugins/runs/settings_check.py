@@ -2,7 +2,7 @@
 
 from argparse import ArgumentParser, Namespace
 from copy import deepcopy
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass
 from typing import Dict, Set
 
 from fairseq.criterions import CRITERION_REGISTRY
@@ -15,6 +15,17 @@ from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 import sharp_plugins
 
+# Whole numbers that the engine computes with, and the smallest of each. fairseq takes a 0 as "none", or asserts after its start.
+WHOLE = {
+    "optimization.max_update": 1,
+    "optimization.max_epoch": 0,
+    "optimization.update_freq": 1,
+    "dataset.batch_size": 1,
+    "distributed_training.distributed_world_size": 1,
+    "lr_scheduler.warmup_updates": 0,
+    "model.prefix_length": 1,
+}
+
 
 def has_criterion(config: Dict) -> bool:
     """Whether there is a criterion of the config's name: FreeLB, for one, is for classification alone."""
@@ -22,33 +33,63 @@ def has_criterion(config: Dict) -> bool:
     return config["criterion"]["_name"] in CRITERION_REGISTRY
 
 
-def check_config(config: Dict, name: str, trains: bool = True) -> None:
+def check_values(config: Dict, name: str, flag: str = "--configs") -> None:
+    """Raise ValueError where a config has a part that fairseq does not know, or a value that cannot be computed with.
+
+    It looks at what `Benchmark.place` may compute with, and so comes before it; `check_config` looks at the rest.
+
+    Args:
+        name, flag: see `check_config`.
+
+    >>> check_values({"optimization": {"max_update": 0}}, "RTE base")
+    Traceback (most recent call last):
+    ValueError: RTE base: optimization.max_update is 0, and should be a whole number from 1; see --set and --configs
+    """
+    strange = sorted(config.keys() - {one.name for one in fields(FairseqConfig)})
+    if strange:
+        raise ValueError(f"{name}: fairseq does not know such a part of a config: {', '.join(strange)}; see --set and {flag}")
+    for key, least in WHOLE.items():
+        part, _, own = key.partition(".")
+        value = config.get(part, {}).get(own)
+        for one in value if isinstance(value, (list, tuple)) else [] if value is None else [value]:
+            if type(one) is not int or one < least:
+                raise ValueError(f"{name}: {key} is {one}, and should be a whole number from {least}; see --set and {flag}")
+    if config.get("checkpoint", {}).get("no_save"):
+        raise ValueError(f"{name}: checkpoint.no_save leaves no checkpoint to measure; see --set and {flag}")
+
+
+def check_config(config: Dict, name: str, trains: bool = True, flag: str = "--configs") -> None:
     """Raise ValueError where fairseq would refuse a setting when the run starts.
 
     Args:
         name: the run's, for the message.
+        flag: which names the files of settings, for the message.
         trains: whether there will be such a run. Of others the optimizer's values are not looked at, as they may lack what a
             run brings.
     """
     sharp_plugins.register()  # fairseq knows the parts then
+    check_values(config, name, flag)
     parts = OmegaConf.create(deepcopy(config))
+    place = ""  # of what is looked at
     try:
         for part, section in parts.items():
+            place = f"{part}."
             known = getattr(FairseqConfig(), part, None)
             if is_dataclass(known):
                 parts[part] = OmegaConf.merge(OmegaConf.structured(known), section)
+        place = ""
         for part in ("optimization", "common"):  # an optimizer may look at them
             parts.setdefault(part, OmegaConf.structured(getattr(FairseqConfig(), part)))
         add_defaults(parts)
     except ValidationError as error:
-        what = str(error).splitlines()[0]
-        raise ValueError(f"{name}: a setting cannot have this value: {what}; see --set and --configs") from None
+        what = f"{place}{error.full_key or 'a setting'} cannot have this value: {str(error).splitlines()[0]}"
+        raise ValueError(f"{name}: {what}; see --set and {flag}") from None
     except OmegaConfBaseException as error:
         unknown = str(error).splitlines()[0]
     else:
         unknown = ", ".join(f"model.{key}" for key in sorted(config["model"].keys() - _model_settings(config["model"])))
     if unknown:
-        raise ValueError(f"{name}: fairseq does not know such a setting: {unknown}; see --set and --configs")
+        raise ValueError(f"{name}: fairseq does not know such a setting: {unknown}; see --set and {flag}")
     optimizer = OPTIMIZER_REGISTRY.get(config["optimizer"]["_name"])
     if trains and hasattr(optimizer, "check"):
         try:

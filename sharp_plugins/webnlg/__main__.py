@@ -2,9 +2,8 @@
 
 import argparse
 import sys
-from pathlib import Path
 
-from sharp_plugins.command_line import run_command
+from sharp_plugins.command_line import output_directory, run_command
 from sharp_plugins.webnlg import convert
 from sharp_plugins.webnlg.benchmark import add_data_arguments
 from sharp_plugins.webnlg.run import add_run
@@ -32,7 +31,7 @@ def main(argv=None) -> int:
     words = "Write a corpus's data as --task translation reads them. Where they are already, nothing is done."
     command = commands.add_parser("prepare", help="make the data", description=words)
     add_data_arguments(command)
-    command.add_argument("--out", type=Path, required=True, metavar="OUT", help="directory to write to")
+    command.add_argument("--out", type=output_directory, required=True, metavar="OUT", help="directory to write to")
     command.set_defaults(work=lambda args: run_command(lambda: run_prepare(args)))
 
     command = commands.add_parser("score", help="score generated texts", description=scores.DESCRIPTION)

@@ -31,10 +31,11 @@ class DataToText(Benchmark):
     name, title, tasks = "webnlg", "Data-to-text generation", ("data-to-text",)
     default_methods, default_seeds = FromScratch.default_methods, (1,)
     extra_methods = {UNTRAINED: Method(UNTRAINED), FT: Method(FT)}
-    keep_checkpoints = FromScratch.keep_checkpoints
+    keep_checkpoints, kept_help = FromScratch.keep_checkpoints, " (default: of models from scratch, without --backbone)"
 
     def add_arguments(self, parser):
         add_data_arguments(parser)
+        add_seen_argument(parser)
         words = f"model and training: of a few minutes (small, for the quickstart's corpus) or more (default: {DEFAULT_SIZE})"
         parser.add_argument("--size", choices=list(SIZES), help=words)
         words = "stop each training after so many minutes, if the settings do not end it before"
@@ -126,16 +127,20 @@ class DataToText(Benchmark):
 
 
 def add_data_arguments(parser) -> None:
-    """The flags that the data are made with."""
+    """The corpus, and what a model from scratch makes of it."""
     words = "a corpus: train, dev and test, in a form that sharp_plugins/webnlg/readers/README.md names"
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help=words)
+    words = f"sentencepiece's vocabulary (default: {SIZES[DEFAULT_SIZE]}, as for a model of the size {DEFAULT_SIZE}; "
+    parser.add_argument("--vocab-size", type=int, metavar="N", help=words + f"{SIZES['small']} for small)")
+
+
+def add_seen_argument(parser) -> None:
+    """How seen categories are told."""
     words = (
         "tell seen categories of test inputs by the list of the 2017 challenge, or by what is in training (default: as the data "
     )
     words += "say; where they do not, by what is in training)"
     parser.add_argument("--seen", choices=RULES, help=words)
-    words = f"sentencepiece's vocabulary (default: {SIZES[DEFAULT_SIZE]}; {SIZES['small']} with --size small)"
-    parser.add_argument("--vocab-size", type=int, metavar="N", help=words)
 
 
 def add_backbone_arguments(parser) -> None:

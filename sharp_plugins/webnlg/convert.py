@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Dict, List
 
+from sharp_plugins.command_line import output_directory
 from sharp_plugins.files.writing import write_text
 from sharp_plugins.webnlg.corpus import SPLITS, CorpusError, files_of, find_split, has_xml, read_split
-from sharp_plugins.webnlg.entry import Entry
+from sharp_plugins.webnlg.entry import Entry, NoSplit
 from sharp_plugins.webnlg.published import CORPORA
 from sharp_plugins.webnlg.readers import tofix
 from sharp_plugins.webnlg.readers.json_lines import line_of
@@ -24,7 +25,7 @@ def add_convert_arguments(parser) -> None:
     """The flags of the command."""
     words = "a corpus: a directory with train, dev and test (or some of them), or one file"
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help=words)
-    parser.add_argument("--out", type=Path, required=True, metavar="OUT", help="directory to write SPLIT.jsonl to")
+    parser.add_argument("--out", type=output_directory, required=True, metavar="OUT", help="directory to write SPLIT.jsonl to")
     words = "texts of train and dev: all, with the others than good marked, or only the good ones; test keeps all (default: all)"
     parser.add_argument("--texts", choices=[ALL, GOOD], default=ALL, help=words)
     words = "whether a test input's category is seen, where the data do not say it: left open (data), by the list of the 2017 "
@@ -102,7 +103,7 @@ def splits_of(data: Path) -> Dict[str, Path]:
     for split in SPLITS:
         try:
             found[split] = find_split(data, split)
-        except CorpusError as error:
+        except NoSplit as error:
             first = first or error
     if not found and has_xml(data):
         return {data.resolve().name: data}

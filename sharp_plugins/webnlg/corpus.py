@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Dict, List
 
 from sharp_plugins.files.text import TextError, read_json
-from sharp_plugins.webnlg.entry import CorpusError, Entry
+from sharp_plugins.webnlg.entry import CorpusError, Entry, NoSplit
 from sharp_plugins.webnlg.readers.dart import dart_entries
 from sharp_plugins.webnlg.readers.e2e import read_e2e
 from sharp_plugins.webnlg.readers.json_lines import read_json_lines
@@ -61,7 +61,8 @@ def find_split(directory, split: str) -> Path:
     The project's JSON lines come first, then other forms under the split's name, then published names, then a directory.
 
     Raises:
-        CorpusError: there is none, or several have the same right to be it.
+        NoSplit: there is none.
+        CorpusError: several have the same right to be it.
     """
     directory = Path(directory)
     files = [f"{split}{form}{ending}" for form in FORMS for ending in ("", ".gz")]
@@ -78,7 +79,7 @@ def find_split(directory, split: str) -> Path:
     if tree.is_dir() and xml_files(tree):
         return tree
     others = ", ".join([*(f"{split}{form}" for form in FORMS[1:]), *NAMES.get(split, ())])
-    raise CorpusError(
+    raise NoSplit(
         f"{directory}: neither {files[0]} nor {files[1]} is there, nor {others} (each with or without .gz), "
         f"nor a directory {split} with XML files"
     )

@@ -10,6 +10,10 @@ class CorpusError(ValueError):
     """The corpus cannot be used; the message names the file, and the line or the entry."""
 
 
+class NoSplit(CorpusError):
+    """A corpus has no such split."""
+
+
 @dataclass(frozen=True)
 class Entry:
     """One input (a set of triples) with all its reference texts.

@@ -34,6 +34,8 @@ CHOICES = {
     "last": "the last checkpoint",
 }
 EPOCHS = tuple(CHOICES)
+# What can choose a checkpoint: what the criterions log, and the scores of texts that a validation generates.
+METRICS, SCORES = ("loss", "nll_loss", "ppl"), ("bleu", "chrf")
 # Sentences that are generated at once. The texts do not depend on it, but for the order in which numbers are added up.
 BATCH = 32
 
@@ -72,6 +74,12 @@ class FineTuning:
         self.args, self.home = args, args.backbone.resolve()
         self.said: Dict[str, str] = {}
         self.part = {"dev": args.dev_inputs, "test": args.test_inputs}
+        strange = [change for change in args.changes if change.startswith("prompts.")]
+        if strange:
+            raise ValueError(
+                f"--set {strange[0]}: how prompts are made is said by --format, --linearise and --texts; room, max_positions and "
+                "too_long stand in the settings (--configs)"
+            )
         self._settings, self.prompts = read_family(args.configs / FAMILIES[self.backbone.family], _changed_prompts(args))
         self.parts = read_parts(args.data, self.part)
         # It stands in the test inputs, so `score` finds it in the data.
@@ -126,19 +134,54 @@ class FineTuning:
             self.said[run.name] = said
 
     def check(self, runs: Sequence[Run]) -> None:
-        """Raise ValueError where no room is left for the texts that will be generated, and print what else is to be known."""
+        """Raise ValueError where a text could not be generated in the end, and print what else is to be known."""
         for run in runs:
             if run.name in self.said:
                 print(f"{run.name}: {self.said[run.name]}")
+            self._check_choice(run.config)
+            self._check_generation(run.config)
             generation, model = run.config.get("generation", {}), run.config["model"]
             longest = self.data_of(run).longest_test
             most = int(generation.get("max_len_a", 0) * longest + generation.get("max_len_b", 200))
             room = self.backbone.max_positions - (int(model.get("prefix_length", 5)) if run.method.network == "prefix" else 0)
+            if longest + 1 > room:
+                raise ValueError(
+                    f"--data: a prompt of the test set has {longest} symbols, and there is room for {room}, with one for the text"
+                    + "; --set model.prefix_length takes some of it" * (run.method.network == "prefix")
+                )
             if longest + most > room:
                 raise ValueError(
                     f"--set generation.max_len_b: a prompt of the test set has {longest} symbols, and a text may have {most}; "
                     f"together they do not fit into {room} positions"
                 )
+
+    def _check_choice(self, config: Dict) -> None:
+        """Raise ValueError where training would leave no checkpoint to generate with, or could not choose one."""
+        metric = config["checkpoint"].get("best_checkpoint_metric", "loss")
+        known = [*METRICS, *(SCORES if self.args.epoch == "dev-bleu" else ())]
+        if metric not in known:
+            raise ValueError(
+                f"--set checkpoint.best_checkpoint_metric={metric}: choose from {', '.join(known)}"
+                + "; --epoch dev-bleu generates texts for dev, and scores them" * (metric in SCORES)
+            )
+        part, name = ("checkpoint", "no_last_checkpoints") if self.measured == LAST else ("dataset", "disable_validation")
+        if config.get(part, {}).get(name):
+            raise ValueError(f"--set {part}.{name}: it leaves no checkpoint for --epoch {self.args.epoch}; leave it out")
+
+    def _check_generation(self, config: Dict) -> None:
+        """Raise ValueError where a setting of the generation would be refused once all training is done."""
+        from fairseq.dataclass.configs import GenerationConfig
+        from omegaconf import OmegaConf
+
+        from sharp_plugins.generation.flags import GenerationFlags, settings_of
+
+        own = {field.name for field in fields(GenerationFlags)} & config["task"].keys()
+        flags = OmegaConf.merge(OmegaConf.structured(GenerationConfig), config.get("generation", {}))
+        more = OmegaConf.merge(OmegaConf.structured(GenerationFlags), {name: config["task"][name] for name in own - {"_name"}})
+        try:
+            settings_of(flags, self.backbone.dictionary, more)
+        except ValueError as error:
+            raise ValueError(f"{error}; the engine takes --a-flag as --set generation.a_flag= or --set task.a_flag=") from None
 
     # ---- stages
 

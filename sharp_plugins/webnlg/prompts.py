@@ -197,6 +197,12 @@ def prepare_prompts(
             prepare(Inputs(files), found, find_format(how.format), new / "bin", limits, say)
         except ValueError as error:
             raise ValueError(of_the_corpus(str(error), new, chosen)) from error
+        skipped = len(parts["test"]) - prepared.read_prepared(new / "bin").facts["test"]["samples"]
+        if skipped:
+            raise ValueError(
+                f"--data: test: {skipped} prompts are too long, and all test inputs are scored; too_long: skip is for "
+                "training texts alone, so choose cut (in the settings: --configs)"
+            )
 
     if not make_once(out, source, OWN, make):
         tell(f"{out}: all data were there")

@@ -12,7 +12,7 @@ GROUPS = {"test": "", "test-seen": ", seen", "test-unseen": ", unseen"}
 MEASURES = (("bleu", "BLEU", True), ("chrf", "chrF++", True), ("ter", "TER", False))
 # How texts are scored -> what a heading calls it.
 WAYS = {
-    "lora": "As LoRA's paper scores",
+    "lora": "As LoRA's paper scores WebNLG and DART",
     "challenge2017": "As the challenge of 2017 scores",
     "sacrebleu": "As sacrebleu scores by default",
 }

@@ -83,5 +83,5 @@ def with_seen(entries: Sequence[Entry], how: str = PUBLISHED, training: Iterable
         raise ValueError(f"seen by {how!r}: should be {' or '.join(RULES)}")
     seen = set(SEEN_2017) if how == PUBLISHED else {entry.category for entry in training}
     if not seen:
-        raise ValueError(f"seen by {TRAINING}: there are no training data to go by")
+        raise ValueError(f"--seen {TRAINING}: there are no training data to go by")
     return [entry if entry.seen is not None else replace(entry, seen=entry.category in seen) for entry in entries]

@@ -128,6 +128,7 @@ def layout(words=None, template=None):
     [
         (layout({"a": "great", "b": "awful"}), "'awful' of class b must be one token of the vocabulary, and is 6: 'Ġ', 'a', 'w'"),
         (layout({"a": "great", "b": " bad"}), "' bad' of class b must be one token of the vocabulary, and is 2: 'Ġ', 'Ġbad'"),
+        (layout({"a": "great", "b": "<mask>"}), "words: '<mask>' of class b is a special symbol, and no word"),
         (layout({"a": "great", "b": "<maybe>"}), "'<maybe>' of class b must be one token of the vocabulary, and is 0: none"),
         (layout({"a": "great", "b": "bad", "c": "great"}), "the classes a and c have one token, 'Ġgreat'"),
         (layout(template=["€", {"sentence": 1}, "<mask>"]), "the vocabulary has no token for '€'"),

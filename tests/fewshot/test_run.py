@@ -78,7 +78,7 @@ def config(directory: Path):
     [
         ("--tasks WNLI", "--tasks WNLI: there is no such task for an encoder"),
         ("--tasks SST-2 SST-2", "--tasks: SST-2 given more than once"),
-        ("--tasks RTE", "no test file of RTE: RTE/dev.tsv or .jsonl, or .gz"),
+        ("--tasks RTE", "no test file of RTE: RTE/dev.tsv, .csv or .jsonl, or .gz"),
         ("--examples 1000", "--examples: --backbone is an encoder, for which --examples says nothing"),
         ("--start <s>", "--start: --backbone is an encoder"),
         ("--seeds -1", "--seeds -1: should be from 0 to 4294967295"),
@@ -89,6 +89,15 @@ def config(directory: Path):
         ("--grid paper", "--grid paper: there are no such settings; choose from bar, mezo"),
         ("--methods houlsby", "--methods: there are no settings for methods with houlsby"),
         ("--methods r3f-lora", "--methods r3f-lora: there is no such method; it is base, zero-shot"),
+        ("--settings paper.yaml", "--settings paper.yaml: there is no such file"),
+        ("--set optimization.lr=abc", "optimization.lr cannot have this value"),
+        (
+            "--set optimization.max_update=0",
+            "optimization.max_update is 0, and should be a whole number from 1; see --set and --settings",
+        ),
+        ("--set dataset.batch_size=0", "dataset.batch_size is 0, and should be a whole number from 1; see --set and --settings"),
+        ("--set foo.bar=1", "fairseq does not know such a part of a config: foo; see --set and --settings"),
+        ("--set checkpoint.best_checkpoint_metric=f1", "SST-2 does not tell it while it trains; choose loss or accuracy"),
         ("--set dataset.valid_subset=test", "each run has a dataset.valid_subset of its own"),
         ("--max-positions 9999", "--max-positions must be from 4 to"),
     ],
@@ -183,7 +192,7 @@ def test_k_and_seeds_are_axes_of_data_and_training(start, encoder, tmp_path, cap
     lines = [(data / f"k8-{seed}" / "lines" / "train.jsonl").read_text() for seed in ("seed13", "seed42")]
     assert lines[0] != lines[1] and all(text.count("\n") == 16 for text in lines)
     table = (out / "table.md").read_text()
-    assert "SST-2: samples are drawn from train.tsv, and are not the published files." in table
+    assert "SST-2: samples are drawn from train.tsv as the published ones were, whose files are not there." in table
     assert "the sample's, n - 1" in table and "it trains, with an output layer of its own" in table and "| zero-shot |" in table
     # All of it again: nothing is done; and one seed more: its runs alone.
     assert start(*flags, *SMALL, backbone=encoder) == 0 and start.done == []
@@ -426,6 +435,13 @@ def test_opt_prompts_begin_with_s(tmp_path, files):
 
 
 # ---------------------------------------------------------------------- whole runs
+
+
+def test_zero_shot_of_a_model_of_the_other_kind(encoder, decoder, files, tmp_path):
+    line = ["prepare", "--backbone", encoder, "--data", files, "--tasks", "SST-2", "--k", 4, "--seeds", 13, "--out", tmp_path]
+    assert main([*map(str, line)]) == 0
+    with pytest.raises(ValueError, match="k4-seed13: the sample is for an encoder, and .* is a decoder"):
+        zero_shot(decoder, tmp_path / "SST-2" / "k4-seed13", "cpu")
 
 
 def test_zero_shot_is_computed_once(encoder, files, tmp_path, monkeypatch):

@@ -49,11 +49,11 @@ def test_adding_a_task_is_one_file(tmp_path):
         ({"layout": None}, "own.yaml: layout is the name of one"),
         ({"prompt": "{text}"}, "own.yaml: a task of kind cloze has no prompt"),
         ({"sentences": ["{texts}"]}, "own.yaml: sentences: {texts} is none of the fields; there are text"),
-        ({"sentences": ["{text|upper}"]}, "own.yaml: '{text|upper}': there is no operation upper; choose from strip, "),
-        ({"sentences": ["{text"]}, "own.yaml: '{text': { names no field; a brace of the text itself is doubled"),
+        ({"sentences": ["{text|upper}"]}, "own.yaml: sentences: '{text|upper}': there is no operation upper; choose from strip, "),
+        ({"sentences": ["{text"]}, "own.yaml: sentences: '{text': { names no field; a brace of the text itself is doubled"),
         ({"sentences": []}, "own.yaml: sentences is a list of one or two templates"),
         ({"labels": {"bad": ["0"], "good": ["0"]}}, "own.yaml: labels: 0 is of two labels"),
-        ({"labels": {True: [], False: []}}, "own.yaml: a label or a value is False, and no text; write it in quotes"),
+        ({"labels": {True: [], False: []}}, "own.yaml: labels: a label or a value is False, and no text; write it in quotes"),
         ({"files": {"train": ["../x"], "test": ["y"]}}, "own.yaml: files: ../x is no name below --data"),
         ({"files": {"train": ["x"]}}, "own.yaml: files: none to test on"),
         ({"files": {"dev": ["x"], "test": ["x"]}}, "own.yaml: files are for published, train, test, and not for dev"),
@@ -190,13 +190,15 @@ def test_a_decoder_keeps_its_development_set(tmp_path):
     sample = sampler(tmp_path, "01010101", small).training(1000, 1)
     assert "own: it has 2 rows to train on, and --examples is 1000" in sample.warnings[0]
     assert [len(sample.rows[split]) for split in ("train", "valid")] == [2, 6]
-    with pytest.raises(ValueError, match="it has no row for the train set beside 6 rows of the development set"):
+    with pytest.raises(
+        ValueError, match=r"it has no row for the train set beside the 6 rows of the development set; rows: \{valid: N\}"
+    ):
         sampler(tmp_path, "010101", small).training(1000, 1)
 
 
 def test_files_that_are_missing(tmp_path):
     task = find_task("RTE", "cloze")
-    with pytest.raises(FileNotFoundError, match=r"no train file of RTE: RTE/train.tsv or .jsonl, or .gz"):
+    with pytest.raises(FileNotFoundError, match=r"no train file of RTE: RTE/train.tsv, .csv or .jsonl, or .gz"):
         Sampler(task, [tmp_path]).training(16, 13)
     (tmp_path / "RTE" / "16-13").mkdir(parents=True)
     with pytest.raises(FileNotFoundError, match="no train and no valid file in it"):

@@ -41,6 +41,8 @@ def parse_line(line: str, where: str) -> Entry:
     >>> parse_line(line, "train.jsonl:1").triples
     (('Bacon', 'partOf', 'Sandwich'),)
     """
+    if not line.strip():
+        raise CorpusError(f"{where}: the line is empty")
     try:
         record = parse_json(line, where)
     except TextError as error:

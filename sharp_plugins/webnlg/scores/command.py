@@ -9,7 +9,7 @@ from typing import Dict, List, Optional, Sequence, Tuple
 from sharp_plugins.command_line import output_file
 from sharp_plugins.files.writing import write_text
 from sharp_plugins.webnlg.corpus import SPLITS, files_of, find_split, has_xml, read_split
-from sharp_plugins.webnlg.entry import CorpusError, Entry
+from sharp_plugins.webnlg.entry import CorpusError, Entry, NoSplit
 from sharp_plugins.webnlg.scores.evaluation import not_composed, scores_of, systems
 from sharp_plugins.webnlg.scores.hypotheses import FORMS, HypothesesError, read_hypotheses
 from sharp_plugins.webnlg.scores.meteor import find_java, meteor_scores
@@ -120,7 +120,7 @@ def split_of(data: Path, split: str) -> Path:
         return data
     try:
         return find_split(data, split)
-    except CorpusError:
+    except NoSplit:
         if data.is_dir() and has_xml(data):
             return data
         raise
@@ -153,7 +153,7 @@ def read_training(data: Path) -> Optional[List[Entry]]:
     """A corpus's training set, or None where it has none."""
     try:
         path = find_split(data, "train")
-    except CorpusError:
+    except NoSplit:
         return None
     return read_split(path)
 

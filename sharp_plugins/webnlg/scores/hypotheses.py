@@ -15,7 +15,7 @@ from sharp_plugins.runs.generated import read_generated
 from sharp_plugins.webnlg.corpus import Entry
 
 FORMS = ("fairseq", "text", "json")
-FIELDS = ("text", "hypothesis", "prediction", "generated", "output")
+FIELDS = ("text", "hypothesis", "prediction", "generated", "generated_text", "output")
 GENERATED = re.compile(r"[HD]-[0-9]+\t-?(?:[0-9.]|inf|nan)")
 
 Lines = List[Tuple[int, str]]
