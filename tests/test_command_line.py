@@ -2,10 +2,15 @@
 
 import argparse
 import importlib
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-from sharp_plugins.command_line import output_file, run_command
+from sharp_plugins.command_line import output_directory, output_file, run_command
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_what_is_done_is_printed(capsys):
@@ -22,6 +27,13 @@ def test_what_a_user_can_mend_is_one_line(capsys, error):
     assert capsys.readouterr() == ("", "error: no such thing\n")
 
 
+def test_who_reads_the_output_may_stop():
+    code = "from sharp_plugins.command_line import run_command as r; import sys; sys.exit(r(lambda: 'line\\n' * 200_000))"
+    command = f"'{sys.executable}' -c \"{code}\" | head -1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (141, "line\n", "")
+
+
 def test_a_defect_is_shown_whole():
     with pytest.raises(ZeroDivisionError):
         run_command(lambda: str(1 / 0))
@@ -32,6 +44,10 @@ def test_a_file_that_cannot_be_written_is_refused(tmp_path):
     for path, words in ((tmp_path, "it is a directory"), (tmp_path / "file" / "a" / "b.json", "file is a file, and no directory")):
         with pytest.raises(argparse.ArgumentTypeError, match=words):
             output_file(str(path))
+    for path in (tmp_path / "file", tmp_path / "file" / "a" / "b"):
+        with pytest.raises(argparse.ArgumentTypeError, match="file is a file, and no directory"):
+            output_directory(str(path))
+    assert output_directory(str(tmp_path)) == tmp_path
     assert output_file(str(tmp_path / "new" / "a.json")) == tmp_path / "new" / "a.json"
 
 

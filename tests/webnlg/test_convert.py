@@ -43,6 +43,23 @@ def test_good_texts_and_seen_categories(tmp_path, capsys):
     assert "2 categories, 1 inputs of seen and 1 of unseen categories" in capsys.readouterr().out
 
 
+def test_a_split_of_two_files_is_not_left_out(tmp_path, capsys):
+    data = corpus(tmp_path / "in")
+    for name in ("webnlg_release_v1_test.json", "webnlg_release_v2_test.json"):
+        (data / name).write_text("{}")
+    (data / "test.jsonl").unlink(missing_ok=True)
+    assert convert(data, tmp_path / "out") == 1 and not (tmp_path / "out").exists()
+    assert "one test set is wanted, not several" in capsys.readouterr().err
+
+
+def test_a_directory_to_write_to_that_is_a_file(tmp_path, capsys):
+    data = corpus(tmp_path / "in")
+    for out in (data / "train.jsonl", data / "train.jsonl" / "below"):
+        with pytest.raises(SystemExit):
+            convert(data, out)
+        assert f"argument --out: {out}: " in capsys.readouterr().err
+
+
 def test_a_part_of_a_corpus_or_one_file(tmp_path, capsys):
     data = corpus(tmp_path / "in")
     (data / "train.jsonl").unlink()

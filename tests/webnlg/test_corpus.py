@@ -98,7 +98,7 @@ def without(field):
     "line, message",
     [
         ("{not json", "not a JSON object"),
-        ("", "not a JSON object"),
+        ("", "the line is empty"),
         ("[1]", "a JSON object is expected, not list"),
         (without("refs"), "field 'refs' is missing"),
         (without("id"), "field 'id' is missing"),

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -126,7 +127,25 @@ def config_of(call, method):
         ("--set generation.beams=3", "fairseq does not know such a setting"),
         ("--set generation.max_len_b=60", "--set generation.max_len_b: a prompt of the test set has"),
         ("--set dataset.max_tokens=100", "--set optimization.max_update is needed"),
-        ("--linearise markup --format prefix-gpt2 --set model.prefix_length=60", "into 4 positions"),
+        (
+            "--linearise markup --format prefix-gpt2 --set model.prefix_length=60",
+            "symbols, and there is room for 4, with one for the text; --set model.prefix_length takes some of it",
+        ),
+        ("--set prompts.too_long=skip", "--set prompts.too_long=skip: how prompts are made is said by --format, --linearise and"),
+        ("--set foo.bar=1", "fairseq does not know such a part of a config: foo; see --set and --configs"),
+        ("--set optimization.max_update=abc", "optimization.max_update is abc, and should be a whole number from 1"),
+        ("--set lr_scheduler.warmup_updates=x", "lr_scheduler.warmup_updates is x, and should be a whole number from 0"),
+        ("--set model.prefix_length=abc", "model.prefix_length is abc, and should be a whole number from 1"),
+        ("--sweep optimization.max_update=a,b", "optimization.max_update is a, and should be a whole number from 1"),
+        ("--set generation.beam=0", "--beam must be 1 or larger, and is 0; the engine takes --a-flag as --set generation.a_flag="),
+        ("--set generation.temperature=0", "--temperature must be"),
+        ("--set task.repetition_penalty=-1", "--repetition-penalty must be"),
+        ("--set generation.max_len_b=-3", "--max-len-b must"),
+        ("--set checkpoint.best_checkpoint_metric=bleuu", "best_checkpoint_metric=bleuu: choose from loss, nll_loss, ppl"),
+        ("--set checkpoint.best_checkpoint_metric=bleu", "metric=bleu: choose from loss, nll_loss, ppl; --epoch dev-bleu"),
+        ("--set dataset.disable_validation=true", "dataset.disable_validation: it leaves no checkpoint for --epoch dev-loss"),
+        ("--epoch last --set checkpoint.no_last_checkpoints=true", "checkpoint.no_last_checkpoints: it leaves no checkpoint for"),
+        ("--set checkpoint.no_save=true", "checkpoint.no_save leaves no checkpoint to measure"),
     ],
 )
 def test_what_does_not_fit_is_told_before_training(call, capsys, flags, words):
@@ -134,6 +153,26 @@ def test_what_does_not_fit_is_told_before_training(call, capsys, flags, words):
     assert call(flags, "--methods prefix " + SHORT) == 1
     shown = capsys.readouterr().err
     assert shown.startswith("error: ") and words in shown and "Traceback" not in shown and call.done == []
+
+
+@pytest.mark.parametrize("flags", ["--set foo", "--set foo.bar=1", "--methods houlsby", "--set optimization.max_update=0"])
+def test_what_needs_no_data_is_told_before_they_are_made(call, capsys, flags):
+    assert call(flags, "--methods lora " + SHORT) == 1
+    assert capsys.readouterr().err.startswith("error: ") and not call.out.exists()
+
+
+def test_a_test_input_that_is_too_long_cannot_be_skipped(call, tmp_path, corpus, capsys):
+    """It is scored all the same, so that the run would fail after all of its training."""
+    for path in corpus.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    rows = [json.loads(line) for line in (corpus / "test.jsonl").read_text().splitlines()]
+    rows[2]["triples"] *= 9
+    (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    shutil.copytree(SETTINGS, tmp_path / "conf")
+    path = tmp_path / "conf" / "smollm2" / "ft.yaml"
+    path.write_text(re.sub("^prompts:", "prompts:\n  too_long: skip", path.read_text(), flags=re.M))
+    assert call(f"--data {tmp_path} --configs {tmp_path / 'conf'} --methods lora") == 1 and call.done == []
+    assert "1 prompts are too long, and all test inputs are scored; too_long: skip is for training" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("flags", ["--test-inputs 3", "--dev-inputs 3", "--format facts", "--epoch last", "--methods ft"])

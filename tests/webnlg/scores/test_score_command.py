@@ -162,6 +162,7 @@ def test_against_another_system(place, capsys, test):
         (("one.txt", "--meteor-jar", "none.jar"), "none.jar: no such file"),
         (("one.txt", "--meteor-paraphrases", "a.txt"), "--meteor-paraphrases: there is no --meteor-jar"),
         (("one.txt", "--format", "fairseq"), "one.txt: 0 hypotheses for 3 inputs"),
+        (("one.txt", "--seen", "training"), "--seen training: there are no training data to go by"),
         (("one.txt", "--format", "json"), "one.txt:1: not a JSON object"),
     ],
 )
@@ -170,6 +171,19 @@ def test_what_is_refused_leaves_nothing(place, capsys, flags, words):
     shown = capsys.readouterr().err
     assert shown.startswith("error: ") and words in shown and "Traceback" not in shown
     assert not (place / "out.json").exists()
+
+
+def test_two_training_sets_are_not_taken_for_none(place, capsys):
+    for name in ("webnlg_release_v1_train.json", "webnlg_release_v2_train.json"):
+        (place / name).write_text("{}")
+    assert score(place, "one.txt") == 1
+    assert "one train set is wanted, not several" in capsys.readouterr().err
+
+
+def test_texts_as_hugging_faces_pipelines_write_them(place, capsys):
+    (place / "one.json").write_text("".join(json.dumps({"generated_text": text}) + "\n" for text in TEXTS))
+    assert score(place, "one.json", "--json", "a.json") == score(place, "one.txt", "--json", "b.json") == 0
+    assert json.loads((place / "a.json").read_text()) == json.loads((place / "b.json").read_text())
 
 
 def test_a_form_that_others_do_not_have_is_told(place, capsys):
