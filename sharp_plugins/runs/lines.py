@@ -152,14 +152,14 @@ class Cost(NamedTuple):
 
 
 def costs_of(grouped: Grouped, over: Optional[str]) -> List[Cost]:
-    """What each method's runs cost on each task, beside those of the method *over*."""
+    """What the runs of each method that trains cost on each task, beside those of the method *over*."""
     costs = []
     for task in grouped.tasks:
         for axes in grouped.axes_of(task):
             for method in grouped.methods:
                 runs = grouped.runs.get((task, axes, method))
-                if runs:
-                    own = list(runs.values())
+                own = list(runs.values()) if runs else []
+                if any(run.updates for run in own):
                     other = grouped.beside(task, axes, over) if over and method != over else None
                     others = list(other.values()) if other else []
                     beside = minutes_of(others) if others else None, memory_of(others)

@@ -112,9 +112,12 @@ def _results(lines: Sequence[Line], grouped: Grouped, baseline: Optional[str]) -
 
 
 def _costs(grouped: Grouped, baseline: Optional[str], pairs: Sequence[Tuple[str, str]]) -> Iterable[str]:
+    every = costs_of(grouped, baseline)
+    if not every:
+        return
     yield "## What a run costs"
     yield words.COSTS
-    yield tables.costs(costs_of(grouped, baseline), baseline)
+    yield tables.costs(every, baseline)
     for method, over in pairs:
         table = tables.cost_of_one(costs_of(grouped, over), method, over)
         if table:

@@ -214,12 +214,14 @@ def test_what_chose_the_checkpoint_and_what_trained_is_told(start, encoder, tmp_
     table = (tmp_path / "out/table.md").read_text()
     assert "at the checkpoint with the best loss on the development set" in table
     assert "Weights that train: lora 1,234." in table and "it trains, with an output layer of its own" in table
+    assert "| zero-shot |" in table.split("## What a run costs")[0] and "zero-shot" not in table.split("## What a run costs")[1]
 
 
 def test_a_table_of_zero_shot_says_nothing_of_training(start, encoder, tmp_path):
     assert start(*"--tasks SST-2 --methods zero-shot --seeds 13 --k 4".split(), backbone=encoder) == 0
     table = (tmp_path / "out/table.md").read_text()
     assert "| zero-shot |" in table and "language-model head" not in table and "Weights that train" not in table
+    assert "What a run costs" not in table
 
 
 def test_samples_that_are_not_the_published_ones_are_named(start, encoder, tmp_path, capsys):
