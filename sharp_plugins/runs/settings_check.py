@@ -3,7 +3,7 @@
 from argparse import ArgumentParser, Namespace
 from copy import deepcopy
 from dataclasses import fields, is_dataclass
-from typing import Dict, Set
+from typing import Any, Dict, Set
 
 from fairseq.criterions import CRITERION_REGISTRY
 from fairseq.dataclass.configs import FairseqConfig
@@ -64,8 +64,8 @@ def check_config(config: Dict, name: str, trains: bool = True, flag: str = "--co
     Args:
         name: the run's, for the message.
         flag: which names the files of settings, for the message.
-        trains: whether there will be such a run. Of others the optimizer's values are not looked at, as they may lack what a
-            run brings.
+        trains: whether there will be such a run. Of others the optimizer's and the model's values are not looked at, as they may
+            lack what a run brings.
     """
     sharp_plugins.register()  # fairseq knows the parts then
     check_values(config, name, flag)
@@ -77,6 +77,10 @@ def check_config(config: Dict, name: str, trains: bool = True, flag: str = "--co
             known = getattr(FairseqConfig(), part, None)
             if is_dataclass(known):
                 parts[part] = OmegaConf.merge(OmegaConf.structured(known), section)
+        wrapper = getattr(ARCH_MODEL_REGISTRY.get(config["model"]["_name"]), "config", None)
+        if is_dataclass(wrapper):  # LoRA and the like: to fairseq they are flags
+            place, own = "model.", {one.name for one in fields(wrapper)} & config["model"].keys()
+            OmegaConf.merge(OmegaConf.structured(wrapper), {key: config["model"][key] for key in own})
         place = ""
         for part in ("optimization", "common"):  # an optimizer may look at them
             parts.setdefault(part, OmegaConf.structured(getattr(FairseqConfig(), part)))
@@ -90,15 +94,21 @@ def check_config(config: Dict, name: str, trains: bool = True, flag: str = "--co
         unknown = ", ".join(f"model.{key}" for key in sorted(config["model"].keys() - _model_settings(config["model"])))
     if unknown:
         raise ValueError(f"{name}: fairseq does not know such a setting: {unknown}; see --set and {flag}")
-    optimizer = OPTIMIZER_REGISTRY.get(config["optimizer"]["_name"])
-    if trains and hasattr(optimizer, "check"):
-        try:
-            optimizer.check(parts.optimizer)
-        except ValueError as error:
-            words = "the engine takes --a-flag as --set optimizer.a_flag= or --set optimization.a_flag="
-            raise ValueError(f"{name}: {error}; {words}") from None
+    if trains:
+        _check_by_itself(OPTIMIZER_REGISTRY.get(config["optimizer"]["_name"]), parts.optimizer, name, "optimizer", "optimization")
+        _check_by_itself(ARCH_MODEL_REGISTRY.get(config["model"]["_name"]), Namespace(**config["model"]), name, "model")
     if config["criterion"]["_name"] not in CRITERION_REGISTRY:
         raise ValueError(f"{name}: --methods: there is no criterion {config['criterion']['_name']}; choose another method")
+
+
+def _check_by_itself(one: Any, settings: Any, name: str, *parts: str) -> None:
+    """Let an optimizer or a model that has a look at its own settings do so."""
+    if hasattr(one, "check"):
+        try:
+            one.check(settings)
+        except (ValueError, TypeError) as error:
+            ways = " or ".join(f"--set {part}.a_flag=" for part in parts)
+            raise ValueError(f"{name}: {error}; the engine takes --a-flag as {ways}") from None
 
 
 def _model_settings(model: Dict) -> Set[str]:

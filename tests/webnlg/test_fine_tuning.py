@@ -136,6 +136,8 @@ def config_of(call, method):
         ("--set optimization.max_update=abc", "optimization.max_update is abc, and should be a whole number from 1"),
         ("--set lr_scheduler.warmup_updates=x", "lr_scheduler.warmup_updates is x, and should be a whole number from 0"),
         ("--set model.prefix_length=abc", "model.prefix_length is abc, and should be a whole number from 1"),
+        ("--methods lora --set model.lora_rank=0", "--lora-rank must be 1 or larger, and is 0; the engine takes"),
+        ("--methods lora --set model.lora_rank=abc", "model.lora_rank cannot have this value: "),
         ("--sweep optimization.max_update=a,b", "optimization.max_update is a, and should be a whole number from 1"),
         ("--set generation.beam=0", "--beam must be 1 or larger, and is 0; the engine takes --a-flag as --set generation.a_flag="),
         ("--set generation.temperature=0", "--temperature must be"),
