@@ -26,7 +26,7 @@ from sharp_plugins.prompted.formats import END, TEXT, Format
 from sharp_plugins.runs.data import STAMP, make_once
 
 # Changed with what is written, so that data of an earlier version are refused.
-FORMAT = 2
+FORMAT = 3
 LINES, DATA, CHOICES, ZERO_SHOT = "lines", "data", "choices", "zero-shot.json"
 # The most symbols of an answer, its end among them (MeZO's max_new_tokens).
 ANSWER = 50

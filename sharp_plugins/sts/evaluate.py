@@ -71,7 +71,7 @@ class SentenceEncoder:
             ContrastiveSentencesConfig(data=str(directory), pooling=self.pooling, max_length=length, seed=1)
         )
         self.loaded = load_model(path, state, directory, check_encoder, device, self.task)
-        # A third of the test sets' sentences stand in more than one pair or set.
+        # Of the test sets' sentences a third are repetitions, in one set or in several.
         self.known: Dict[str, Tensor] = {}
 
     @torch.no_grad()
@@ -81,9 +81,8 @@ class SentenceEncoder:
         Raises:
             ValueError: one is NaN or infinite.
         """
-        new = sorted(
-            {text: None for text in sentences if text not in self.known}, key=len, reverse=True
-        )  # so that little is padded
+        # By length, so that little is padded.
+        new = sorted({text: None for text in sentences if text not in self.known}, key=len, reverse=True)
         dictionary = self.task.source_dictionary
         for start in range(0, len(new), BATCH):
             texts = new[start : start + BATCH]
