@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 from fairseq import options, tasks
-from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.logging import metrics
 from fairseq.trainer import Trainer
 from fairseq_cli import preprocess
+from quick_config import convert_namespace_to_omegaconf
 
 import sharp_plugins
 

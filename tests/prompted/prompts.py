@@ -9,8 +9,8 @@ import torch
 import toy  # which registers the plugin
 from fairseq import models, options
 from fairseq.data.encoders.gpt2_bpe_utils import bytes_to_unicode
-from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.logging import metrics
+from quick_config import convert_namespace_to_omegaconf
 
 from sharp_plugins.convert.conversion import checkpoint
 from sharp_plugins.text.decoder_tokenizer import DecoderTokenizer
