@@ -28,18 +28,18 @@ def read_rows(
     path,
     understand: Callable[[Sequence[str]], Maker],
     unnamed: Callable[[List[str]], Optional[Sequence[str]]] = lambda fields: None,
-    fit: Callable[[List[str], int], List[str]] = lambda fields, count: fields,
     skip_malformed: bool = False,
     advice: str = "",
+    fit: Callable[[List[str], int], List[str]] = lambda fields, count: fields,
 ) -> Rows:
     """Read a table.
 
     Args:
         understand: is given the names of the columns, and returns what makes a row; this raises `RowError` where it cannot.
         unnamed: is given the first line's fields, and returns the columns' names where that line is a row already.
-        fit: is given a row's fields and the number of the columns' names, and makes the row as long where that can be done.
         skip_malformed: leave out rows that cannot be read, and say how many in a warning.
         advice: what the error about such a row ends with, such as the flag that leaves them out.
+        fit: is given a row's fields and the number of the columns' names, and makes the row as long where that can be done.
 
     Raises:
         FileNotFoundError: it is not there.

@@ -133,7 +133,7 @@ def layout(words=None, template=None):
         (layout({"a": "great", "b": "bad", "c": "great"}), "the classes a and c have one token, 'Ġgreat'"),
         (layout(template=["€", {"sentence": 1}, "<mask>"]), "the vocabulary has no token for '€'"),
     ],
-    ids=["pieces", "a-space-twice", "no-token", "one-word-twice", "a-literal-of-bytes"],
+    ids=["pieces", "a-space-twice", "special", "no-token", "one-word-twice", "a-literal-of-bytes"],
 )
 def test_words_and_literals_that_are_no_token(loaded, given, message):
     with pytest.raises(ValueError) as raised:

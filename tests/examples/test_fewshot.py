@@ -76,9 +76,9 @@ def test_the_first_look_is_planned(data_beside, tmp_path, monkeypatch, capsys):
 
 
 def test_the_task_of_ones_own_is_one():
-    (block,) = [block for block in BLOCKS if block.startswith("kind: ")]
-    task = task_of(yaml.safe_load(block), "reviews", "reviews.yaml")
-    assert task.layout.words == {"bad": "terrible", "good": "great"} and task.label_of("1") == "good"
+    cloze, decoder = [task_of(yaml.safe_load(block), "reviews", "reviews.yaml") for block in BLOCKS if block.startswith("kind: ")]
+    assert cloze.layout.words == {"bad": "terrible", "good": "great"} and cloze.label_of("1") == decoder.label_of("1") == "good"
+    assert decoder.kind == "decoder" and decoder.rows["valid"] == 100 and set(decoder.candidates) == {"bad", "good"}
 
 
 def test_all_tasks_and_settings_are_told():
