@@ -6,7 +6,7 @@ import os
 import sys
 import warnings
 from pathlib import Path
-from typing import Callable, Optional
+from typing import Callable, Iterable, Optional
 
 # What a user can mend; others are defects, and are shown with their traceback.
 MENDABLE = (ValueError, OSError, ImportError)
@@ -24,9 +24,7 @@ def output_file(text: str) -> Path:
     path = Path(text)
     if path.is_dir():
         raise argparse.ArgumentTypeError(f"{path}: it is a directory, and a file is wanted")
-    above = [place for place in path.absolute().parents if place.is_file()]
-    if above:
-        raise argparse.ArgumentTypeError(f"{path}: {above[0]} is a file, and no directory")
+    _refuse_a_file(path, path.absolute().parents)
     return path
 
 
@@ -40,10 +38,14 @@ def output_directory(text: str) -> Path:
         argparse.ArgumentTypeError: it is a file, or below one.
     """
     path = Path(text)
-    files = [place for place in (path, *path.absolute().parents) if place.is_file()]
-    if files:
-        raise argparse.ArgumentTypeError(f"{path}: {files[0]} is a file, and no directory")
+    _refuse_a_file(path, (path, *path.absolute().parents))
     return path
+
+
+def _refuse_a_file(path: Path, directories: Iterable[Path]) -> None:
+    file = next((place for place in directories if place.is_file()), None)
+    if file:
+        raise argparse.ArgumentTypeError(f"{path}: {file} is a file, and no directory")
 
 
 def be_quiet() -> None:

@@ -206,12 +206,16 @@ def texts(args) -> List[str]:
 # ---------------------------------------------------------------------- the two ways
 
 
-def generator_of(model: nn.Module, world: World, beam: int, guesses: int) -> Generator:
+def guesses_of(method: str) -> int:
+    return GUESSES if method.endswith("lookup") else 0
+
+
+def generator_of(method: str, world: World, beam: int) -> Generator:
     settings = SearchSettings(
         stops=world.stops, never=(world.dictionary.pad(),), beam=beam, max_len_b=world.max_len, min_len=world.min_len,
-        lookup_tokens=guesses,
+        lookup_tokens=guesses_of(method),
     )  # fmt: skip
-    return Generator([model], world.dictionary, settings)
+    return Generator([world.models[method]], world.dictionary, settings)
 
 
 def ours_on(model: nn.Module, world: World, prompts: List[List[int]], generator: Generator, device: str) -> List[List[int]]:
@@ -250,13 +254,13 @@ def run_of(
     method: str, world: World, prompts: List[List[int]], beam: int, device: str, generator: Optional[Generator] = None
 ) -> Callable[[], List[List[int]]]:
     """What is timed; ours with a *generator* that has written before, or else with a new one."""
-    model, guesses = world.models[method], GUESSES if method.endswith("lookup") else 0
+    model = world.models[method]
     if generator is None and not method.startswith("theirs"):
-        generator = generator_of(model, world, beam, guesses)
+        generator = generator_of(method, world, beam)
 
     def run():
         if generator is None:
-            found = theirs_on(model, world, prompts, beam, device, guesses)
+            found = theirs_on(model, world, prompts, beam, device, guesses_of(method))
         else:
             found = ours_on(model, world, prompts, generator, device)
         if device == "cuda":
@@ -280,11 +284,7 @@ def measure_case(world: World, methods: List[str], batch: int, beam: int, args) 
     for method in methods:  # kernels are chosen
         run_of(method, world, batches[0], beam, args.device)()
     # Guesses are looked up in earlier outputs too, as in one fairseq-generate; those of the warm-up are not among them.
-    generators = {
-        method: generator_of(world.models[method], world, beam, GUESSES if method.endswith("lookup") else 0)
-        for method in methods
-        if not method.startswith("theirs")
-    }
+    generators = {method: generator_of(method, world, beam) for method in methods if not method.startswith("theirs")}
     for turn, prompts in enumerate(batches):
         for index in measure.order(len(methods), turn):
             run = run_of(methods[index], world, prompts, beam, args.device, generators.get(methods[index]))

@@ -63,9 +63,8 @@ def read(path: Path, task: Task) -> List[Row]:
 
 def _rows(path: Path, task: Task) -> Iterator[tuple]:
     if ".tsv" in path.suffixes:
-        yield from read_rows(
-            path, lambda names: _by_column(names, path, task), fit=_label_last if task.label_is_last else _as_it_is
-        ).rows
+        fit = {"fit": _label_last} if task.label_is_last else {}
+        yield from read_rows(path, lambda names: _by_column(names, path, task), **fit).rows
         return
     if ".csv" in path.suffixes:
         yield from _by_comma(path, task)
@@ -85,10 +84,6 @@ def _by_column(names: Sequence[str], path: Path, task: Task):
     if twice:
         raise ValueError(f"{path}:1: {', '.join(twice)} is the name of two columns")
     return lambda texts, number, where: (where, dict(zip(names, texts)))
-
-
-def _as_it_is(fields: List[str], count: int) -> List[str]:
-    return fields
 
 
 def _label_last(fields: List[str], count: int) -> List[str]:

@@ -68,7 +68,6 @@ def check_config(config: Dict, name: str, trains: bool = True, flag: str = "--co
             lack what a run brings.
     """
     sharp_plugins.register()  # fairseq knows the parts then
-    check_values(config, name, flag)
     parts = OmegaConf.create(deepcopy(config))
     place = ""  # of what is looked at
     try:

@@ -34,8 +34,7 @@ CHOICES = {
     "last": "the last checkpoint",
 }
 EPOCHS = tuple(CHOICES)
-# What can choose a checkpoint: what the criterions log, and the scores of texts that a validation generates.
-METRICS, SCORES = ("loss", "nll_loss", "ppl"), ("bleu", "chrf")
+METRICS = ("loss", "nll_loss", "ppl")  # what the criterions log, and so can choose a checkpoint
 # Sentences that are generated at once. The texts do not depend on it, but for the order in which numbers are added up.
 BATCH = 32
 
@@ -157,6 +156,8 @@ class FineTuning:
 
     def _check_choice(self, config: Dict) -> None:
         """Raise ValueError where training would leave no checkpoint to generate with, or could not choose one."""
+        from sharp_plugins.prompted.checks import SCORES  # here and below: these import fairseq
+
         metric = config["checkpoint"].get("best_checkpoint_metric", "loss")
         known = [*METRICS, *(SCORES if self.args.epoch == "dev-bleu" else ())]
         if metric not in known:
@@ -175,9 +176,8 @@ class FineTuning:
 
         from sharp_plugins.generation.flags import GenerationFlags, settings_of
 
-        own = {field.name for field in fields(GenerationFlags)} & config["task"].keys()
         flags = OmegaConf.merge(OmegaConf.structured(GenerationConfig), config.get("generation", {}))
-        more = OmegaConf.merge(OmegaConf.structured(GenerationFlags), {name: config["task"][name] for name in own - {"_name"}})
+        more = OmegaConf.merge(OmegaConf.structured(GenerationFlags), _further_flags(config))
         try:
             settings_of(flags, self.backbone.dictionary, more)
         except ValueError as error:
@@ -191,13 +191,10 @@ class FineTuning:
 
     def generation(self, run: Run) -> List[Stage]:
         """The stages between training and scoring, the last of which makes ``generated.txt``."""
-        from sharp_plugins.generation.flags import GenerationFlags
-
         config, common = run.config, run.config["common"]
-        own = {field.name for field in fields(GenerationFlags) if field.name != "_name"} & config["task"].keys()
         command = ["fairseq-generate", config["task"]["data"], "--user-dir", common["user_dir"]]
         command += ["--task", config["task"]["_name"], "--path", self.measured, "--gen-subset", "test"]
-        for name, value in {**config.get("generation", {}), **{name: config["task"][name] for name in sorted(own)}}.items():
+        for name, value in {**config.get("generation", {}), **_further_flags(config)}.items():
             command += [] if value is False else [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
         command += ["--batch-size", str(BATCH), "--required-batch-size-multiple", "1"]
         command += [f"--{name}" for name in ("cpu", "fp16", "bf16") if common.get(name)]
@@ -231,6 +228,14 @@ class FineTuning:
     def _count(self, split: str) -> str:
         used = len(self.parts[split])
         return f"{used:,} of the" if self.part[split] is not None else f"all {used:,}"
+
+
+def _further_flags(config: Dict) -> Dict:
+    """The flags of a generation that are settings of the task."""
+    from sharp_plugins.generation.flags import GenerationFlags
+
+    own = {field.name for field in fields(GenerationFlags) if field.name != "_name"} & config["task"].keys()
+    return {name: config["task"][name] for name in sorted(own)}
 
 
 def read_family(directory: Path, changes: Dict):
