@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Dict, List, Sequence
+from typing import Callable, Dict, List, Sequence
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1])]
@@ -37,8 +37,7 @@ def main(argv: Sequence[str] = None) -> int:
     parser.add_argument("--jobs", default="1", metavar="N", help="runs side by side (default: 1)")
     parser.add_argument("--cpu", action="store_true", help="train on the CPU (default: where there is no GPU)")
     args = parser.parse_args(argv)
-    if set(args.seeds) & set(PILOT_SEEDS):
-        parser.error(f"--seeds: {', '.join(map(str, PILOT_SEEDS))} are the pilot seeds, which choose and are not used again")
+    check_seeds(parser, args.seeds)
     study = STUDIES[args.study]
     names = [cell.name for cell in study.cells]
     unknown = sorted(set(args.cells or ()) - set(names))
@@ -48,6 +47,12 @@ def main(argv: Sequence[str] = None) -> int:
         if not args.cells or cell.name in args.cells:
             run_cell(args, study, cell)
     return 0
+
+
+def check_seeds(parser: argparse.ArgumentParser, seeds: Sequence[int]) -> None:
+    """End the program where a fresh seed is a pilot seed."""
+    if set(seeds) & set(PILOT_SEEDS):
+        parser.error(f"--seeds: {', '.join(map(str, PILOT_SEEDS))} are the pilot seeds, which choose and are not used again")
 
 
 def run_cell(args, study: Study, cell: Cell) -> None:
@@ -80,14 +85,17 @@ def call(args, cell: Cell, out: Path, method: str, seeds: Sequence[int], setting
 
 
 def best(pilot: Path, search: str) -> str:
-    """What --sweep chooses: the value with the best mean over the pilot seeds on the rows that choose."""
+    """What --sweep chooses of a pilot's runs on GLUE, as --set has it."""
+    return best_of(pilot, "glue", search, lambda task: Measure("valid", TASKS[task].selected, LABELS[TASKS[task].selected]))
+
+
+def best_of(pilot: Path, benchmark: str, search: str, measure: Callable[[str], Measure]) -> str:
+    """What --sweep chooses: the value with the best mean of *measure* over the pilot seeds, as --set has it."""
     name, texts = search.split("=")
-    results = load_results(pilot, "glue")
+    results = load_results(pilot, benchmark)
     if len(results) != len(PILOT_SEEDS) * len(texts.split(",")):
         sys.exit(f"error: {pilot}: not all runs of the search are finished")
-    found = choose(
-        results, read_sweeps([search], ()), lambda task: Measure("valid", TASKS[task].selected, LABELS[TASKS[task].selected])
-    )
+    found = choose(results, read_sweeps([search], ()), measure)
     [chosen] = [dict(one.value)[name] for one in found.candidates if one.chosen]
     return f"{name}={next(text for text in texts.split(',') if float(text) == chosen)}"
 

@@ -199,8 +199,7 @@ def main(argv: Sequence[str] = None) -> int:
     parser.add_argument("--jobs", default="1", metavar="N", help="runs side by side (default: 1)")
     parser.add_argument("--cpu", action="store_true", help="train on the CPU (default: where there is no GPU)")
     args = parser.parse_args(argv)
-    if set(args.seeds) & set(PILOT_SEEDS):
-        parser.error(f"--seeds: {', '.join(map(str, PILOT_SEEDS))} are the pilot seeds, which choose and are not used again")
+    study.check_seeds(parser, args.seeds)
     if args.first == args.second:
         parser.error("--second: it is the first task, too")
     first, second = Cell(args.first, args.rows), Cell(args.second, args.rows)

@@ -61,7 +61,7 @@ def save(out, record, settings, score):
     config = {"task": {"data": "DATA"}}
     for name, value in settings.items():
         part, key = name.split(".")
-        config.setdefault(part, {})[key] = float(value)
+        config.setdefault(part, {})[key] = False if value == "false" else float(value)
     (directory / "run.yaml").write_text(yaml.safe_dump(config))
 
 
@@ -100,7 +100,10 @@ def test_pilots_choose_and_fresh_seeds_are_trained_with_what_they_chose(scripts,
     pilots, fresh = ["101", "102"], ["1", "2", "3"]
     assert seeds == [pilots, fresh, pilots, fresh, pilots, pilots, fresh]
     # All methods have the learning rate that was chosen for the baseline.
-    assert [flags(line, "--set")[2:3] for line in scripts.calls] == [[], *[[f"{RATE}=3e-4"]] * 6]
+    rates = [[setting for setting in flags(line, "--set") if setting.startswith(RATE)] for line in scripts.calls]
+    assert rates == [[], *[[f"{RATE}=3e-4"]] * 6]
+    # The settings for MiniLM are in fp16 for some tasks, which a CPU does not train in: the studies are alike on both.
+    assert all("common.fp16=false" in flags(line, "--set") for line in scripts.calls)
     # 4 epochs of 300 rows by 32, and 500 other rows choose.
     assert all("optimization.max_update=40" in line and flags(line, "--selection-rows") == ["500"] for line in scripts.calls)
 

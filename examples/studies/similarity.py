@@ -1,0 +1,138 @@
+"""Do the methods help sentence similarity? They are searched on STS-B's development set, and compared on the seven test sets.
+
+    python examples/studies/similarity.py --backbone backbones/minilm --data STS --text sentences.txt --cpu --jobs 2
+
+    1. the pilot seeds of plan.py search, as in all studies: Mirror-BERT's learning rate, which all methods then have; SAM's and
+       δ-SAM's ρ, then δ-SAM's β; R3F's ε, in the δ-SAM paper's grid. δ-SAM with R3F has what was chosen for each of the two
+    2. fresh seeds train each method with what was chosen, and are scored on the test sets
+
+Called again it goes on where it stopped. It writes NAME.csv and NAME.md into --to.
+"""
+
+import argparse
+import csv
+import subprocess
+import sys
+from pathlib import Path
+from typing import Dict, List, NamedTuple, Sequence, Tuple
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parents[1])]
+
+import study  # it puts the repository on its processes' path, too
+from plan import BETAS, PILOT_SEEDS, RHOS, SEEDS
+from report import gain, ps, rows_of
+
+from sharp_plugins.files.writing import replacing, write_text
+from sharp_plugins.runs.record import Measure, Result
+from sharp_plugins.runs.statistics import compare, correct, least_p, summarize
+from sharp_plugins.runs.store import load_results
+from sharp_plugins.runs.tables import mean_and_std
+from sharp_plugins.sts.sets import DEV, SETS
+
+UNTRAINED, BASELINE = "base", "mirror"
+CHOOSES = Measure("valid", DEV, "STS-B, dev")
+RATES = "optimization.lr=1e-5,2e-5,5e-5,1e-4"
+EPSILONS = "criterion.r3f_eps=1e-5,1e-4,1e-3,1e-2,5e-2,1e-1"  # of the δ-SAM paper, appendix A
+# A method -> its searches, one after the other; and the methods that it has its other settings from.
+SEARCHES: Dict[str, Tuple[str, ...]] = {
+    "mirror": (RATES,),
+    "mirror-sam": (RHOS,),
+    "mirror-dsam": (RHOS, BETAS),
+    "mirror-r3f": (EPSILONS,),
+    "mirror-dsam-r3f": (),
+}
+TAKEN = {"mirror-dsam-r3f": ("mirror-dsam", "mirror-r3f")}
+FP32 = ["--set", "common.fp16=false"]  # on a GPU, as on a CPU
+COLUMNS = (*SETS, "average")
+
+
+class Line(NamedTuple):
+    """A method, what the pilots chose for it, and its fresh runs by seed."""
+
+    method: str
+    chosen: List[str]
+    results: Dict[int, Result]
+
+    def values(self, name: str) -> Dict[int, float]:
+        return {seed: result.metrics["test"][name] for seed, result in self.results.items()}
+
+
+def call(args, out: Path, method: str, seeds: Sequence[int], settings: Sequence[str], more: Sequence[str] = ()) -> None:
+    line = [sys.executable, "-m", "sharp_plugins.sts", "run", "--backbone", args.backbone, "--data", args.data, "--text", args.text]
+    line += ["--out", str(out), "--methods", method, "--seeds", *map(str, seeds), "--jobs", args.jobs, *FP32, *more]
+    line += [word for setting in settings for word in ("--set", setting)]
+    line += ["--cpu"] if args.cpu else []
+    done = subprocess.run(line)
+    if done.returncode:
+        sys.exit(f"error: ended with {done.returncode}: {' '.join(line)}")
+
+
+def search_and_train(args, method: str, chosen: Dict[str, List[str]]) -> Line:
+    """Search for a method and train it; *chosen* of the methods before it gets its own settings, too."""
+    own: List[str] = []
+    for other in () if method == UNTRAINED else (BASELINE, *TAKEN.get(method, ())):
+        own += [setting for setting in chosen.get(other, ()) if setting not in own]
+    for number, search in enumerate(SEARCHES.get(method, ()), 1):
+        pilot = args.out / method / f"pilot{number}"
+        call(args, pilot, method, PILOT_SEEDS, own, ["--sweep", search])
+        own.append(study.best_of(pilot, "sts", search, lambda task: CHOOSES))
+        print(f"{method}: {own[-1]} is chosen", flush=True)
+    chosen[method] = own
+    final = args.out / method / "final"
+    # What trains nothing is the same with each seed.
+    call(args, final, method, args.seeds[:1] if method == UNTRAINED else args.seeds, own)
+    return Line(method, own, {result.record.seed: result for result in load_results(final, "sts")})
+
+
+def table(lines: Sequence[Line]) -> str:
+    """Means of each set, and the paired gains of the average."""
+    [baseline] = [line.values("average") for line in lines if line.method == BASELINE]
+    found = correct([compare(line.values("average"), baseline) if line.method in list(SEARCHES)[1:] else None for line in lines])
+    rows = [["method", "seeds", *SETS, "average", f"gain over {BASELINE} (95 % interval)", "p", "p, corrected", "chosen"]]
+    for line, comparison in zip(lines, found):
+        sets = [f"{summarize(list(line.values(name).values())).mean:.2f}" for name in SETS]
+        average = mean_and_std(summarize(list(line.values("average").values())))
+        settings = ", ".join(setting.split(".", 1)[1].replace("_", " ") for setting in line.chosen)
+        rows.append([line.method, str(len(line.results)), *sets, average, gain(comparison), *ps(comparison), settings])
+    most = max((comparison.pairs for comparison in found if comparison), default=0)
+    note = f"100 times Spearman's correlation, means of seeds. Seeds {' and '.join(map(str, PILOT_SEEDS))} searched, on STS-B's "
+    note += "development set, and are not among these. p is of the paired sign-flip test"
+    note += (f", at least {least_p(most):.3g} of {most} seeds" if most else "") + "; Holm's correction is for all rows."
+    return f"{note}\n\n{rows_of(rows)}"
+
+
+def report(args, lines: Sequence[Line]) -> str:
+    args.to.mkdir(parents=True, exist_ok=True)
+    with replacing(args.to / f"{args.name}.csv") as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["method", "settings", "seed", *COLUMNS, DEV, "minutes"])
+        for line in lines:
+            for seed, result in sorted(line.results.items()):
+                scores = [*(result.metrics["test"][name] for name in COLUMNS), result.metrics["valid"][DEV]]
+                writer.writerow([line.method, " ".join(line.chosen), seed, *(f"{x:.4f}" for x in scores), f"{result.minutes:.2f}"])
+    text = table(lines)
+    write_text(args.to / f"{args.name}.md", f"## Sentence similarity\n\n{text}\n")
+    return text
+
+
+def main(argv: Sequence[str] = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--backbone", required=True, metavar="DIR", help="what `python -m sharp_plugins.convert` wrote of MiniLM")
+    parser.add_argument("--data", required=True, metavar="DIR", help="directory with the test sets")
+    parser.add_argument("--text", required=True, metavar="FILE", help="training sentences, one a line")
+    parser.add_argument("--name", default="similarity", help="of the files that are written (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("runs/studies/similarity"), metavar="OUT", help="default: %(default)s")
+    parser.add_argument("--to", type=Path, default=HERE, metavar="DIR", help="where the table goes (default: beside this script)")
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS), metavar="N", help="fresh ones (default: 1 to 8)")
+    parser.add_argument("--jobs", default="1", metavar="N", help="runs side by side (default: 1)")
+    parser.add_argument("--cpu", action="store_true", help="train on the CPU (default: where there is no GPU)")
+    args = parser.parse_args(argv)
+    study.check_seeds(parser, args.seeds)
+    chosen: Dict[str, List[str]] = {}
+    print(report(args, [search_and_train(args, method, chosen) for method in (UNTRAINED, *SEARCHES)]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

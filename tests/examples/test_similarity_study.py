@@ -1,0 +1,104 @@
+"""The study of sentence similarity with an engine that makes up its scores: what is searched, what is trained, and the table."""
+
+import csv
+import importlib
+import json
+import statistics
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from scipy import stats
+
+from sharp_plugins.runs.record import Record, Result
+from sharp_plugins.runs.store import RECORD, RESULT, directory_of
+from sharp_plugins.sts.sets import SETS
+
+STUDIES = Path(__file__).resolve().parents[2] / "examples" / "studies"
+RATE, RHO, BETA, EPSILON = "optimization.lr", "optimizer.sam_rho", "optimizer.dsam_beta", "criterion.r3f_eps"
+BEST = {RATE: "5e-5", RHO: "0.01", BETA: "1", EPSILON: "1e-3"}
+GAINS = {"mirror-sam": (0.4, 0.1, -0.2), "mirror-dsam": (0.1, 0.2, 0.3), "mirror-r3f": (-1.0, -2.0, 0.0)}
+
+
+def score(method, settings, seed):
+    return 60.0 + seed / 8 + (GAINS.get(method, (0, 0, 0))[seed - 1] if seed < 100 else 0.0)
+
+
+@pytest.fixture
+def similarity(monkeypatch):
+    """The script, and the calls of the engine as (method, seeds, {setting: value}, search)."""
+    monkeypatch.syspath_prepend(str(STUDIES))
+    script = importlib.import_module("similarity")
+    script.calls = []
+
+    def engine(line):
+        words, flag = {}, None
+        for word in line:
+            if word.startswith("--"):
+                flag = word
+            words.setdefault(flag, []).extend([] if word.startswith("--") else [word])
+        [method], seeds = words["--methods"], [int(seed) for seed in words["--seeds"]]
+        settings, search = dict(setting.split("=") for setting in words["--set"]), words.get("--sweep", [""])[0]
+        script.calls.append((method, seeds, settings, search))
+        name, _, values = search.partition("=")
+        for value in values.split(","):
+            for seed in seeds:
+                record = Record("sts", "sentences", method, seed, {name: float(value)} if name else {})
+                found = score(method, settings, seed)
+                metrics = {"test": {**dict.fromkeys(SETS, found), "average": found}}
+                metrics["valid"] = {script.DEV: 70.0 + (BEST.get(name) == value)}
+                directory = directory_of(Path(words["--out"][0]), record)
+                directory.mkdir(parents=True, exist_ok=True)
+                result = Result(record, metrics, 2.5, 50, None, None, [], {})._asdict()
+                (directory / RECORD).write_text(json.dumps(record._asdict()))
+                (directory / RESULT).write_text(json.dumps({**result, "record": record._asdict(), "checkpoints": "deleted"}))
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(script.subprocess, "run", engine)
+    return script
+
+
+def run(similarity, tmp_path, *more):
+    line = ["--backbone", "B", "--data", "D", "--text", "T", "--out", str(tmp_path / "out"), "--to", str(tmp_path / "to"), *more]
+    return similarity.main([*line, "--seeds", "1", "2", "3"])
+
+
+def test_each_method_is_searched_and_then_trained_with_fresh_seeds(similarity, tmp_path):
+    assert run(similarity, tmp_path) == 0
+    rate, rho, beta, epsilon = ((name, BEST[name]) for name in (RATE, RHO, BETA, EPSILON))
+    pilots, fresh = [101, 102], [1, 2, 3]
+    fixed = ("common.fp16", "false")
+    assert [(method, seeds, settings, search.split("=")[0]) for method, seeds, settings, search in similarity.calls] == [
+        ("base", [1], dict([fixed]), ""),  # what trains nothing is alike with all seeds
+        ("mirror", pilots, dict([fixed]), RATE),
+        ("mirror", fresh, dict([fixed, rate]), ""),
+        ("mirror-sam", pilots, dict([fixed, rate]), RHO),
+        ("mirror-sam", fresh, dict([fixed, rate, rho]), ""),
+        ("mirror-dsam", pilots, dict([fixed, rate]), RHO),
+        ("mirror-dsam", pilots, dict([fixed, rate, rho]), BETA),
+        ("mirror-dsam", fresh, dict([fixed, rate, rho, beta]), ""),
+        ("mirror-r3f", pilots, dict([fixed, rate]), EPSILON),
+        ("mirror-r3f", fresh, dict([fixed, rate, epsilon]), ""),
+        ("mirror-dsam-r3f", fresh, dict([fixed, rate, rho, beta, epsilon]), ""),
+    ]
+
+
+def test_the_table_is_of_the_fresh_seeds(similarity, tmp_path):
+    assert run(similarity, tmp_path, "--name", "minilm") == 0
+    lines = {
+        line.split(" | ")[0].strip("| "): line.split(" | ") for line in (tmp_path / "to" / "minilm.md").read_text().splitlines()
+    }
+    for method, gains in GAINS.items():
+        low, high = stats.t.interval(0.95, 2, loc=statistics.fmean(gains), scale=stats.sem(gains))
+        assert f"{statistics.fmean(gains):+.2f} ({low:+.2f} to {high:+.2f})" in lines[method]
+    assert lines["mirror"][9].startswith("60.25 ± ") and lines["mirror"][10].strip() == "" and lines["base"][10].strip() == ""
+    with open(tmp_path / "to" / "minilm.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 1 + 5 * 3 and {row["seed"] for row in rows} == {"1", "2", "3"}
+    assert [row["average"] for row in rows if row["method"] == "mirror-sam"] == ["60.5250", "60.3500", "60.1750"]
+
+
+def test_pilot_seeds_are_not_used_again(similarity, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        similarity.main(["--backbone", "B", "--data", "D", "--text", "T", "--out", str(tmp_path), "--seeds", "102"])
+    assert "the pilot seeds, which choose" in capsys.readouterr().err and not similarity.calls
