@@ -1,6 +1,6 @@
 """Put the plugin into fairseq: every wrapper and repair of this folder, in one place."""
 
-from sharp_plugins.host import flags, frozen, loading, logs, memory, mends, saving, smoothing, start_up, state, update
+from sharp_plugins.host import flags, frozen, loading, logs, memory, mends, run_length, saving, smoothing, start_up, state, update
 
 
 def install() -> None:
@@ -13,6 +13,7 @@ def install() -> None:
     flags.install()
     frozen.install()
     start_up.install()
+    run_length.install()
     update.install()
     logs.install()
     state.install()

@@ -119,13 +119,18 @@ class SAM(WrappingOptimizer):
                 "number of updates"
             )
 
+    @property
+    def first_climb(self) -> int:
+        """The number of updates before the first one that climbs."""
+        start, interval = self.cfg.sam_start, self.cfg.sam_interval
+        if 0 < start < 1:
+            start = math.ceil(round(start * self.cfg.max_update, 6))  # 0.7 of 10 is 7, and not 8 for 7.000000000000001
+        return math.ceil(start / interval) * interval
+
     def is_due(self, num_updates: int) -> bool:
         """Whether the update after *num_updates* ones climbs. It depends on the config alone beside, so resuming keeps the
         rhythm; a share of the run moves where a resumed run has another --max-update."""
-        start = self.cfg.sam_start
-        if 0 < start < 1:
-            start = math.ceil(round(start * self.cfg.max_update, 6))  # 0.7 of 10 is 7, and not 8 for 7.000000000000001
-        return num_updates >= start and num_updates % self.cfg.sam_interval == 0
+        return num_updates >= self.first_climb and num_updates % self.cfg.sam_interval == 0
 
     @property
     def is_global(self) -> bool:

@@ -151,3 +151,28 @@ def test_what_cannot_be_perturbed_is_refused_before_any_pass(translation_data, t
     with pytest.raises(ValueError, match="shard"):
         trainer.train_step(toy.batches(trainer, [4]))
     assert not list(tmp_path.glob("*.pt"))
+
+
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        ("--sam-start 40 --max-epoch 2", "The first climb would be after 40 updates, and --max-epoch 2 ends the run after 32"),
+        ("--sam-start 0.75 --max-update 100 --max-epoch 4", "after 75 updates, and --max-epoch 4 ends the run after 64"),
+        ("--sam-start 17 --sam-interval 16 --max-epoch 2", "after 32 updates, and --max-epoch 2 ends the run after 32"),
+        ("--sam-start 33 --max-epoch 3 --update-freq 1,2", "after 33 updates, and --max-epoch 3 ends the run after 32"),
+        ("--sam-start 8 --max-update 8", "after 8 updates, and --max-update 8 ends the run after 8"),
+        ("--sam-start 31 --max-epoch 2", ""),
+        ("--sam-start 0.75 --max-update 100 --max-epoch 5", ""),
+        ("--sam-start 7 --max-update 8", ""),
+        ("--max-update 1", ""),
+        ("--sam-start 1000", ""),
+    ],
+)
+def test_a_run_that_ends_before_sam_begins_says_so(translation_data, caplog, flags, words):
+    """64 sentences by 4: an epoch is 16 batches."""
+    trainer = toy.build_trainer(translation_data, "--optimizer", "sam", *SGD, "--batch-size", "4", *flags.split())
+    with caplog.at_level("WARNING", "sharp_plugins"):
+        trainer.get_train_iterator(epoch=1)
+        trainer.get_train_iterator(epoch=2)
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == bool(words) and all(words in line for line in said)
