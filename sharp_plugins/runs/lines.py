@@ -97,9 +97,11 @@ def lines_of(grouped: Grouped, measures: Measures, baseline: Optional[str], sear
                         other = grouped.beside(task, axes, baseline) if baseline and method != baseline else None
                         better = measure.higher_is_better
                         comparison = compare(values, values_of(other, measure), better) if other else None
-                        summary = summarize(list(values.values()), better)
-                        chosen = _chosen(runs, search)
                         measured = [runs[seed] for seed in values]
+                        summary = summarize(list(values.values()), better)
+                        if summary.std == 0 and not any(run.updates for run in measured):
+                            summary = summary._replace(std=None)  # nothing trained: one value, and no spread of seeds
+                        chosen = _chosen(runs, search)
                         cost = minutes_of(measured), memory_of(measured)
                         lines.append(Line(task, axes, measure, method, chosen, summary, comparison, *cost))
     corrected = correct([line.comparison for line in lines])

@@ -13,6 +13,7 @@ RUN/result.json       when it is finished
 
 import json
 import os
+import textwrap
 from pathlib import Path
 from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 from urllib.parse import quote
@@ -22,7 +23,7 @@ from omegaconf import OmegaConf
 from sharp_plugins.files.text import read_json
 from sharp_plugins.files.writing import write_text
 from sharp_plugins.files.yaml import read_yaml
-from sharp_plugins.runs.configs import differences
+from sharp_plugins.runs.configs import differences, flat
 from sharp_plugins.runs.methods import Method
 from sharp_plugins.runs.record import Record, Result, Validation
 
@@ -159,7 +160,18 @@ def check(run: Run) -> None:
             before = read_yaml(path)
         except ValueError as error:
             raise ValueError(f"{error}; delete {run.directory} to run it again") from error
-        _refuse(run.directory, differences(before, run.config))
+        values = [flat(config) for config in (before, run.config)]
+        _refuse(run.directory, [_two_values(name, *values) for name in differences(before, run.config)])
+
+
+def _two_values(name: str, before: Dict, now: Dict) -> str:
+    """A setting with its value in two configs from `flat`, as --set has them.
+
+    >>> _two_values("optimization.lr", {"optimization.lr": [0.1]}, {})
+    'optimization.lr (there [0.1], now not set)'
+    """
+    there, here = (textwrap.shorten(str(one[name]), 60) if name in one else "not set" for one in (before, now))
+    return f"{name} (there {there}, now {here})"
 
 
 def check_made_of(directory: Path, now: Dict) -> None:

@@ -146,7 +146,7 @@ def test_a_table_is_of_one_backbone_data_and_settings(start, bert, tmp_path, cap
     capsys.readouterr()
     other = "--methods sam --seeds 2".split()
     assert start("--tasks", "RTE", *other, "--set", "dataset.batch_size=3") == 1
-    assert "base/seed1: holds a run that differs in dataset.batch_size, and would be" in capsys.readouterr().err
+    assert "base/seed1: holds a run that differs in dataset.batch_size (there " in capsys.readouterr().err
     # The data of the run that is there are not replaced.
     stamp = (tmp_path / "out" / "data" / "RTE" / "prepared.json").read_text()
     assert start("--tasks", "RTE", *other, "--max-positions", 32) == 1

@@ -105,7 +105,7 @@ def test_a_table_is_of_one_data_set_and_settings(call, capsys):
     """Also where the call's own runs are others than those that are there."""
     assert call() == 0
     assert call("--tasks short --methods sam --seeds 2 --set dataset.batch_size=3") == 1
-    assert "base/seed1: holds a run that differs in dataset.batch_size, and would be" in capsys.readouterr().err
+    assert "base/seed1: holds a run that differs in dataset.batch_size (there " in capsys.readouterr().err
     assert call("--tasks short --methods sam --seeds 2 --sentences 48") == 1
     assert "base/seed1: holds a run that differs in the data," in capsys.readouterr().err
     made_of = call.out / "short" / "base" / "seed1" / "made_of.json"

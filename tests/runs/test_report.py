@@ -83,6 +83,14 @@ def test_best_and_all_runs(report, results, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["table.csv", "table.md", "table.png"]
 
 
+def test_what_nothing_trained_has_no_spread_of_seeds(report):
+    values = {"zero-shot": (60.0, 60.0), "drawn": (60.0, 61.0), "base": (60.0, 60.0)}
+    updates = {"zero-shot": 0, "drawn": 0, "base": 5}
+    made = [result("RTE", m, seed, updates=updates[m], accuracy=v) for m in values for seed, v in enumerate(values[m], 1)]
+    rows = dict(cells(report(made), "## Mean of the runs")[1:])
+    assert rows == {"zero-shot": "60.00", "drawn": "60.50 ± 0.71", "base": "60.00 ± 0.00"}
+
+
 def test_what_one_method_costs_over_another(report, results):
     text = report(results, costs=[("dsam", "sam"), ("sam", "nothing")])
     assert cells(text, "## What dsam costs over sam") == [

@@ -71,7 +71,7 @@ def test_a_directory_with_another_run_is_refused(tmp_path):
     begin(run)
     check(run)
     check(run._replace(config={**CONFIGURED, "task": {"data": "elsewhere"}}))  # moved
-    with pytest.raises(ValueError, match=r"seed1: holds a run that differs in optimization\.max_update, .*--out"):
+    with pytest.raises(ValueError, match=r"seed1: .* differs in optimization\.max_update \(there 10, now 11\), .*--out"):
         check(run._replace(config={**CONFIGURED, "optimization": {"max_update": 11, "lr": [0.1]}}))
     with pytest.raises(ValueError, match="differs in the backbone, the data, "):
         check(run._replace(made_of={"backbone": {}, "data": "c"}))

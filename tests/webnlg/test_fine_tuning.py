@@ -202,8 +202,8 @@ def test_results_of_different_runs_do_not_mix(call, capsys):
         ("--test-inputs 3", "the development and test inputs"),
         ("--texts all", "the prompts"),
         ("--epoch last", "the choice of the epoch"),
-        ("--set generation.beam=2", "generation.beam"),
-        ("--set common.bf16=true", "common.bf16"),
+        ("--set generation.beam=2", "generation.beam (there 5, now 2)"),
+        ("--set common.bf16=true", "common.bf16 (there not set, now True)"),
     ):
         assert call(f"--methods lora-nbar {flags}") == 1 and call.done == []
         assert f"lora/seed1: holds a run that differs in {words}, " in capsys.readouterr().err
