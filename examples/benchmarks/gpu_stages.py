@@ -22,6 +22,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 sys.path[:0] = [str(HERE)]
 
+from gpu_studies import Part, study_stages
 from stages import Runner, Stage
 
 PRECISIONS = ("bf16", "fp32", "fp16")
@@ -40,10 +41,18 @@ def arguments(given=None) -> argparse.Namespace:
     parser.add_argument("--workers", type=int, help="processes that each set of tests shares (default: 7, without a GPU 1)")
     parser.add_argument("--minilm", type=Path, metavar="DIR", help="MiniLM as published: config, weights, tokenizer; for GLUE")
     parser.add_argument("--glue", type=Path, metavar="DIR", help="GLUE's files; for GLUE")
+    words = "cells of examples/studies, such as few:SST-2-300; wants --minilm and --glue. All else is left out"
+    parser.add_argument("--studies", nargs="+", metavar="STUDY:CELL", default=[], help=words)
     parser.add_argument("--only", nargs="+", metavar="NAME", help="stages whose names begin so")
     args = parser.parse_args(given)
     if (args.minilm is None) != (args.glue is None):
         parser.error("the runs on GLUE want both --minilm and --glue")
+    if args.studies and args.glue is None:
+        parser.error("--studies wants --minilm and --glue")
+    try:
+        args.studies = [Part.read(text) for text in args.studies]
+    except ValueError as error:
+        parser.error(f"--studies {error}")
     on_gpu = args.device == "cuda"
     args.minutes = args.minutes or (9 if on_gpu else 60)
     args.workers = args.workers or (7 if on_gpu else 1)
@@ -91,6 +100,8 @@ def plan(args, scratch: Path) -> List[List[Stage]]:
     found = scratch / "machine.md"
     machine = [python, "examples/benchmarks/machine.py", device, found]
     groups.append([Stage("machine", machine, 30, "set-up.log", environment, lambda: read(found))])
+    if args.studies:
+        return groups + study_stages(args.studies, args, scratch, environment)
     checks = [tests("tests", "tests/gpu", 300)]
     checks.append(script("waits", "synchronisations.py", 60, "time.log", *(["--precisions", "bf16"] if args.quick else [])))
     if device == "cuda":  # on a CPU it is one of the tests

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 import zipfile
 from pathlib import Path
@@ -142,6 +143,39 @@ def test_the_stages_are_all_there_in_their_order(script, tmp_path):
     # The logs and the summary, of which the machine sends eight files back.
     assert len({stage.log for stage in stages.values()} | {"summary.md"}) <= 8
     assert sum(max(stage.limit for stage in group) for group in groups[:5]) < 9 * 60
+
+
+def test_cells_of_studies_are_made_one_after_the_other(script, tmp_path, capsys):
+    """After each its report and its results are in the output: a machine may be taken back at any time."""
+    gpu = script("gpu_stages")
+    given = ["--minilm", str(tmp_path), "--glue", str(tmp_path), "--out", str(tmp_path / "out"), "--studies"]
+    groups = gpu.plan(gpu.arguments([*given, "few:CoLA-300", "noise:MRPC-1000-noise0.2"]), tmp_path)
+    assert [[stage.name for stage in group] for group in groups] == [
+        ["machine"],
+        ["studies, convert"],
+        ["studies, MPS"],
+        ["studies, few CoLA-300"],
+        ["studies, few's report after CoLA-300"],
+        ["studies, results after CoLA-300"],
+        ["studies, noise MRPC-1000-noise0.2"],
+        ["studies, noise's report after MRPC-1000-noise0.2"],
+        ["studies, results after MRPC-1000-noise0.2"],
+        ["studies, MPS' end"],
+    ]
+    work, out = tmp_path / "studies", tmp_path / "out"
+    for path in (work / "few" / "result.json", work / "few" / "checkpoint_last.pt", work / "few" / "data" / "train.bin"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    out.mkdir()
+    subprocess.run([str(part) for part in groups[5][0].command], check=True)
+    assert sorted(tarfile.open(out / "studies.tgz").getnames()) == ["studies", "studies/few", "studies/few/result.json"]
+    for wrong, words in (("few:SST-2-5", "the cells of few are SST-2-300"), ("some:x", "the study is one of few")):
+        with pytest.raises(SystemExit):
+            gpu.arguments([*given, wrong])
+        assert words in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        gpu.arguments(["--studies", "few:CoLA-300"])
+    assert "--studies wants --minilm and --glue" in capsys.readouterr().err
 
 
 def test_glue_wants_both_its_directories(script, tmp_path, capsys):
