@@ -43,12 +43,16 @@ def arguments(given=None) -> argparse.Namespace:
     parser.add_argument("--glue", type=Path, metavar="DIR", help="GLUE's files; for GLUE")
     words = "cells of examples/studies, such as few:SST-2-300; wants --minilm and --glue. All else is left out"
     parser.add_argument("--studies", nargs="+", metavar="STUDY:CELL", default=[], help=words)
+    parser.add_argument("--sts", type=Path, metavar="DIR", help="test sets of sentence similarity, for its study; with --text")
+    parser.add_argument("--text", type=Path, metavar="FILE", help="the sentences that it trains on")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="stages whose names begin so")
     args = parser.parse_args(given)
     if (args.minilm is None) != (args.glue is None):
         parser.error("the runs on GLUE want both --minilm and --glue")
     if args.studies and args.glue is None:
         parser.error("--studies wants --minilm and --glue")
+    if (args.sts is None) != (args.text is None) or (args.sts and args.minilm is None):
+        parser.error("--sts wants --text, and --minilm and --glue")
     try:
         args.studies = [Part.read(text) for text in args.studies]
     except ValueError as error:
@@ -56,7 +60,7 @@ def arguments(given=None) -> argparse.Namespace:
     on_gpu = args.device == "cuda"
     args.minutes = args.minutes or (9 if on_gpu else 60)
     args.workers = args.workers or (7 if on_gpu else 1)
-    for name in ("wheels", "out", "minilm", "glue"):
+    for name in ("wheels", "out", "minilm", "glue", "sts", "text"):
         if getattr(args, name) is not None:
             setattr(args, name, getattr(args, name).resolve())  # before main goes to the repository's root
     return args
@@ -100,8 +104,8 @@ def plan(args, scratch: Path) -> List[List[Stage]]:
     found = scratch / "machine.md"
     machine = [python, "examples/benchmarks/machine.py", device, found]
     groups.append([Stage("machine", machine, 30, "set-up.log", environment, lambda: read(found))])
-    if args.studies:
-        return groups + study_stages(args.studies, args, scratch, environment)
+    if args.studies or args.sts:
+        return groups + study_stages(args, scratch, environment)
     checks = [tests("tests", "tests/gpu", 300)]
     checks.append(script("waits", "synchronisations.py", 60, "time.log", *(["--precisions", "bf16"] if args.quick else [])))
     if device == "cuda":  # on a CPU it is one of the tests

@@ -41,7 +41,7 @@ class Part(NamedTuple):
         return cls(study, cell)
 
 
-def study_stages(parts: Sequence[Part], args, scratch: Path, environment: Dict[str, str]) -> List[List[Stage]]:
+def study_stages(args, scratch: Path, environment: Dict[str, str]) -> List[List[Stage]]:
     """Each cell by itself, so that what is finished is whole; its report and all raw results go to ``args.out`` after it."""
     python, backbone, work = sys.executable, scratch / "studies-minilm", scratch / "studies"
     own = {**environment, "OMP_NUM_THREADS": "1"}
@@ -53,13 +53,23 @@ def study_stages(parts: Sequence[Part], args, scratch: Path, environment: Dict[s
     place = ["--cpu"] if args.device == "cpu" else []
     groups = [stage("convert", [python, "-m", "sharp_plugins.convert", args.minilm, backbone], 45)]
     groups += [stage("MPS", ["bash", "-c", BEGIN], 15)] if args.device == "cuda" else []
-    for study, cell in parts:
+    keep = ["tar", "-czf", args.out / "studies.tgz", "--exclude=*.pt", "--exclude=data", "-C", scratch, "studies"]
+    for study, cell in args.studies:
         data = ["--backbone", backbone, "--data", args.glue, "--out", work, "--jobs", jobs, *place]
         run = [python, "examples/studies/study.py", study, "--cells", cell, *data]
         tell = [python, "examples/studies/report.py", study, "--out", work, "--to", args.out]
-        keep = ["tar", "-czf", args.out / "studies.tgz", "--exclude=*.pt", "--exclude=data", "-C", scratch, "studies"]
         groups.append(stage(f"{study} {cell}", run, 400))
         groups.append(stage(f"{study}'s report after {cell}", tell, 20))
         groups.append(stage(f"results after {cell}", keep, 20))
+    if args.sts:
+        part, name = scratch / "studies-minilm3", "similarity-3-layers"
+        convert = [python, "-m", "sharp_plugins.convert", args.minilm, part, "--keep-layers", 3]
+        run = [python, "examples/studies/similarity.py", "--backbone", part, "--data", args.sts, "--text", args.text, *place]
+        run += ["--out", work / name, "--to", args.out, "--name", name, "--jobs", jobs]
+        groups += [
+            stage("convert three layers", convert, 45),
+            stage("similarity", run, 500),
+            stage("similarity's results", keep, 20),
+        ]
     groups += [stage("MPS' end", ["bash", "-c", END], 15)] if args.device == "cuda" else []
     return groups

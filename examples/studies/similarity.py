@@ -75,7 +75,7 @@ def search_and_train(args, method: str, chosen: Dict[str, List[str]]) -> Line:
         own += [setting for setting in chosen.get(other, ()) if setting not in own]
     for number, search in enumerate(SEARCHES.get(method, ()), 1):
         pilot = args.out / method / f"pilot{number}"
-        call(args, pilot, method, PILOT_SEEDS, own, ["--sweep", search])
+        call(args, pilot, method, PILOT_SEEDS, own, ["--sweep", search, "--sets", DEV])
         own.append(study.best_of(pilot, "sts", search, lambda task: CHOOSES))
         print(f"{method}: {own[-1]} is chosen", flush=True)
     chosen[method] = own

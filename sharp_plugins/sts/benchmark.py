@@ -44,6 +44,7 @@ class SentenceSimilarity(Benchmark):
     extra_methods = METHODS
     kinds = ("mirror-dsam-r3f",)
     baseline, costs, measured = "mirror", (("mirror-dsam", "mirror-sam"),), LAST
+    sets: Sequence[str] = tuple(SETS)  # that are measured, beside DEV
 
     # ---- the command line
 
@@ -55,6 +56,8 @@ class SentenceSimilarity(Benchmark):
         parser.add_argument("--data", metavar="DIR", type=Path, required=True, help=words)
         words = "training sentences, one a line (Mirror-BERT: 10,000 of STS-B's training set)"
         parser.add_argument("--text", metavar="FILE", type=Path, required=True, help=words)
+        words = f"of {', '.join([*SETS, DEV])}; {DEV} is always measured (default: all; with fewer there is no average)"
+        parser.add_argument("--sets", nargs="+", default=list(SETS), metavar="SET", choices=[*SETS, DEV], help=words)
         words = "directory with FAMILY.yaml (default: the settings that come with the plugin)"
         parser.add_argument("--configs", type=Path, default=CONFIGS, metavar="DIR", help=words)
 
@@ -68,7 +71,8 @@ class SentenceSimilarity(Benchmark):
             raise ValueError(f"--methods {unknown[0]}: there is no such method here; it is one of {', '.join(METHODS)}")
         self.args, self.backbone = args, load_backbone(args.backbone)
         self.texts = len(read_texts(args.text))
-        self.warnings = [warning for name in (*SETS, DEV) for warning in read_set(args.data, name).warnings]
+        self.sets = [name for name in SETS if name in args.sets]
+        self.warnings = [warning for name in (*self.sets, DEV) for warning in read_set(args.data, name).warnings]
         path = args.configs / f"{self.backbone.family}.yaml"
         if not path.is_file():
             raise FileNotFoundError(f"{path}: not there; --configs wants a directory with FAMILY.yaml")
@@ -83,7 +87,7 @@ class SentenceSimilarity(Benchmark):
         shared = {"backbone": self.backbone.checksums}
         if task is None:
             return shared
-        sets = {name: sha256(find_set(self.args.data, name)) for name in (*SETS, DEV)}
+        sets = {name: sha256(find_set(self.args.data, name)) for name in (*self.sets, DEV)}
         return {**shared, "text": sha256(self.args.text), "sets": sets}
 
     def prepare(self, task: str) -> str:
@@ -117,9 +121,9 @@ class SentenceSimilarity(Benchmark):
 
     def stages(self, run: Run) -> Sequence[Stage]:
         evaluate = ["python", "-m", "sharp_plugins.sts", "evaluate", LAST, "--data", str(self.args.data.resolve())]
-        evaluate += ["--tokenizer", run.config["task"]["data"], "--sets", *SETS, DEV, "--json", SCORES]
+        evaluate += ["--tokenizer", run.config["task"]["data"], "--sets", *self.sets, DEV, "--json", SCORES]
         evaluate += ["--device", "cpu"] if run.config["common"].get("cpu") else []
-        return [train(run), Stage("evaluate", evaluate, SCORES, title="the seven test sets")]
+        return [train(run), Stage("evaluate", evaluate, SCORES, title="the test sets")]
 
     def collect(self, run: Run) -> Dict[str, Dict[str, float]]:
         found = read_json(run.directory / SCORES)
@@ -128,7 +132,8 @@ class SentenceSimilarity(Benchmark):
     # ---- tables
 
     def measures(self, task: str) -> Sequence[Measure]:
-        return [Measure("test", "average", "average"), *(Measure("test", name, name) for name in SETS)]
+        average = [Measure("test", "average", "average")] if len(self.sets) == len(SETS) else []
+        return [*average, *(Measure("test", name, name) for name in self.sets)] or [self.selection(task)]
 
     def selection(self, task: str) -> Measure:
         return Measure("valid", DEV, "STS-B, dev")

@@ -169,6 +169,13 @@ def test_cells_of_studies_are_made_one_after_the_other(script, tmp_path, capsys)
     out.mkdir()
     subprocess.run([str(part) for part in groups[5][0].command], check=True)
     assert sorted(tarfile.open(out / "studies.tgz").getnames()) == ["studies", "studies/few", "studies/few/result.json"]
+    flags = ["--minilm", str(tmp_path), "--glue", str(tmp_path), "--sts", str(tmp_path)]
+    groups = gpu.plan(gpu.arguments([*flags, "--text", str(tmp_path / "text")]), tmp_path)
+    names = ["studies, convert three layers", "studies, similarity", "studies, similarity's results", "studies, MPS' end"]
+    assert [group[0].name for group in groups[3:]] == names
+    with pytest.raises(SystemExit):
+        gpu.arguments(flags)
+    assert "--sts wants --text" in capsys.readouterr().err
     for wrong, words in (("few:SST-2-5", "the cells of few are SST-2-300"), ("some:x", "the study is one of few")):
         with pytest.raises(SystemExit):
             gpu.arguments([*given, wrong])

@@ -40,6 +40,7 @@ def similarity(monkeypatch):
         [method], seeds = words["--methods"], [int(seed) for seed in words["--seeds"]]
         settings, search = dict(setting.split("=") for setting in words["--set"]), words.get("--sweep", [""])[0]
         script.calls.append((method, seeds, settings, search))
+        assert words.get("--sets") == ([script.DEV] if search else None)  # the test sets are not looked at in a search
         name, _, values = search.partition("=")
         for value in values.split(","):
             for seed in seeds:

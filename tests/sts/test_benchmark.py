@@ -1,6 +1,8 @@
 """``python -m sharp_plugins.sts run`` on a tiny encoder."""
 
 import csv
+import json
+import shutil
 
 import pairs
 import pytest
@@ -44,6 +46,22 @@ def test_methods_are_trained_evaluated_and_compared(backbone, data, tmp_path):
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "sentences").rglob("*")}
     assert run(backbone, data, tmp_path, *flags) == 0  # nothing is done again
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "sentences").rglob("*")} == before
+
+
+@pytest.mark.slow
+def test_a_search_needs_the_development_set_alone(backbone, data, tmp_path, capsys):
+    few = tmp_path / "few"
+    (few / "STS-B").mkdir(parents=True)
+    shutil.copy(data / "STS-B" / "dev.tsv", few / "STS-B")
+    flags = ["--methods", "mirror-sam", "--seeds", "1", *SMALL, "--sweep", "optimizer.sam_rho=0.01,0.1", "--sets", "STS-B-dev"]
+    assert run(backbone, few, tmp_path / "out", *flags) == 0
+    found = [json.loads(path.read_text())["metrics"] for path in (tmp_path / "out").rglob("result.json")]
+    assert len(found) == 2 and all(one["test"] == {} and list(one["valid"]) == ["STS-B-dev"] for one in found)
+    table = (tmp_path / "out" / "table.md").read_text()
+    assert "STS-B, dev" in table and ", average" not in table and "## The search" in table
+    # The same runs with the test sets are others, and what is asked for must be there.
+    assert run(backbone, few, tmp_path / "out", *flags[:-2]) == 1 and "STS12.tsv" in capsys.readouterr().err
+    assert run(backbone, data, tmp_path / "out", *flags[:-2]) == 1 and "differs in the sets" in capsys.readouterr().err
 
 
 def test_the_optimizers_of_other_methods_have_no_say(backbone, data, tmp_path, monkeypatch):
