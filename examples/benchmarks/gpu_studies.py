@@ -47,8 +47,8 @@ def study_stages(args, scratch: Path, environment: Dict[str, str]) -> List[List[
     own = {**environment, "OMP_NUM_THREADS": "1"}
     jobs = max(1, len(os.sched_getaffinity(0)) - 2)
 
-    def stage(name: str, command: Sequence, limit: float, **more) -> List[Stage]:
-        return [Stage(f"studies, {name}", command, limit, LOG, own, **more)]
+    def stage(name: str, command: Sequence, limit: float) -> List[Stage]:
+        return [Stage(f"studies, {name}", command, limit, LOG, own)]
 
     place = ["--cpu"] if args.device == "cpu" else []
     groups = [stage("convert", [python, "-m", "sharp_plugins.convert", args.minilm, backbone], 45)]

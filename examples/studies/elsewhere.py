@@ -18,7 +18,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
 from plan import STUDIES
-from report import gain, ps, rows_of
+from report import about_p, gain, ps, rows_of
 from study import place
 
 from sharp_plugins.command_line import run_command
@@ -26,7 +26,7 @@ from sharp_plugins.files.writing import replacing, unfinished_in, write_text
 from sharp_plugins.glue.reader import read
 from sharp_plugins.glue.tasks import TASKS
 from sharp_plugins.runs.checkpoints import BEST
-from sharp_plugins.runs.statistics import compare, correct, least_p, summarize
+from sharp_plugins.runs.statistics import compare, correct, summarize
 from sharp_plugins.runs.store import directory_of, load_results
 from sharp_plugins.runs.tables import mean_and_std
 
@@ -109,7 +109,7 @@ def table(values: Sequence[Value]) -> str:
         own = of(name, method)
         rows.append([name, method, str(len(own)), mean_and_std(summarize(list(own.values()))), gain(comparison), *ps(comparison)])
     seeds = len({one.seed for one in values})
-    note = f"Accuracy in percent. p is of the paired sign-flip test, at least {least_p(seeds):.3g} of {seeds} seeds."
+    note = f"Accuracy in percent. {about_p(seeds)}."
     return f"{note}\n\n{rows_of(rows)}"
 
 

@@ -58,7 +58,6 @@ class Cell(NamedTuple):
         flags = ["--tasks", self.task, "--train-rows", str(self.rows), "--selection-rows", str(SELECTION_ROWS)]
         flags += ["--label-noise", f"{self.noise:g}"] if self.noise else []
         flags += ["--selection-noise"] if self.noisy_selection else []
-        flags += ["--set", "common.fp16=false"]  # some settings have it for GPUs; the studies are in fp32 on every machine
         warmup = max(1, round(0.06 * updates))  # the settings' share
         return [*flags, "--set", f"optimization.max_update={updates}", "--set", f"lr_scheduler.warmup_updates={warmup}"]
 

@@ -92,6 +92,19 @@ def ps(comparison: Optional[Comparison]) -> List[str]:
     return ["" if p is None else f"{p:.3f}" for p in both]
 
 
+def about_p(pairs: int) -> str:
+    """What p is, of at most so many pairs."""
+    return "p is of the paired sign-flip test" + (f", at least {least_p(pairs):.3g} of {pairs} seeds" if pairs else "")
+
+
+def words_of(settings: Sequence[str]) -> str:
+    """
+    >>> words_of(["optimization.lr=1e-4", "optimizer.sam_rho=0.01"])
+    'lr=1e-4, sam rho=0.01'
+    """
+    return ", ".join(setting.split(".", 1)[1].replace("_", " ") for setting in settings)
+
+
 def rows_of(rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table; the first row is the head."""
     head, *others = rows
@@ -110,15 +123,13 @@ def table(lines: Sequence[Line], found: Sequence[Optional[Comparison]], study: S
         cells = [f"{cell.task}, {LABELS[TASKS[cell.task].selected]}", f"{cell.rows}{noise}", line.method, str(len(line.results))]
         cells += [mean_and_std(summarize(list(line.values.values()))), gain(comparison)]
         cells += ["" if comparison is None else f"{comparison.better} of {comparison.pairs}", *ps(comparison)]
-        chosen = ", ".join(setting.split(".", 1)[1].replace("_", " ") for setting in line.chosen)
-        rows.append([*cells, chosen, f"{minutes:.1f}"])
+        rows.append([*cells, words_of(line.chosen), f"{minutes:.1f}"])
     most = max((comparison.pairs for comparison in found if comparison), default=0)
     note = (
         f"Values are of the development set, in percent, at the epoch that {SELECTION_ROWS} other rows of the training set choose. "
     )
-    note += f"The searches are of seeds {' and '.join(map(str, PILOT_SEEDS))}, which are not among these. p is of the paired "
-    note += "sign-flip test" + (f", at least {least_p(most):.3g} of {most} seeds" if most else "")
-    note += "; Holm's correction is for all rows of the table."
+    note += f"The searches are of seeds {' and '.join(map(str, PILOT_SEEDS))}, which are not among these. "
+    note += f"{about_p(most)}; Holm's correction is for all rows of the table."
     return f"{note}\n\n{rows_of(rows)}"
 
 

@@ -11,7 +11,6 @@ Called again it goes on where it stopped. It writes NAME.csv and NAME.md into --
 
 import argparse
 import csv
-import subprocess
 import sys
 from pathlib import Path
 from typing import Dict, List, NamedTuple, Sequence, Tuple
@@ -21,11 +20,11 @@ sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
 import study  # it puts the repository on its processes' path, too
 from plan import BETAS, PILOT_SEEDS, RHOS, SEEDS
-from report import gain, ps, rows_of
+from report import about_p, gain, ps, rows_of, words_of
 
 from sharp_plugins.files.writing import replacing, write_text
 from sharp_plugins.runs.record import Measure, Result
-from sharp_plugins.runs.statistics import compare, correct, least_p, summarize
+from sharp_plugins.runs.statistics import compare, correct, summarize
 from sharp_plugins.runs.store import load_results
 from sharp_plugins.runs.tables import mean_and_std
 from sharp_plugins.sts.sets import DEV, SETS
@@ -43,7 +42,6 @@ SEARCHES: Dict[str, Tuple[str, ...]] = {
     "mirror-dsam-r3f": (),
 }
 TAKEN = {"mirror-dsam-r3f": ("mirror-dsam", "mirror-r3f")}
-FP32 = ["--set", "common.fp16=false"]  # on a GPU, as on a CPU
 COLUMNS = (*SETS, "average")
 
 
@@ -59,13 +57,7 @@ class Line(NamedTuple):
 
 
 def call(args, out: Path, method: str, seeds: Sequence[int], settings: Sequence[str], more: Sequence[str] = ()) -> None:
-    line = [sys.executable, "-m", "sharp_plugins.sts", "run", "--backbone", args.backbone, "--data", args.data, "--text", args.text]
-    line += ["--out", str(out), "--methods", method, "--seeds", *map(str, seeds), "--jobs", args.jobs, *FP32, *more]
-    line += [word for setting in settings for word in ("--set", setting)]
-    line += ["--cpu"] if args.cpu else []
-    done = subprocess.run(line)
-    if done.returncode:
-        sys.exit(f"error: ended with {done.returncode}: {' '.join(line)}")
+    study.engine(args, "sts", out, method, seeds, settings, ["--text", args.text, *more])
 
 
 def search_and_train(args, method: str, chosen: Dict[str, List[str]]) -> Line:
@@ -93,12 +85,10 @@ def table(lines: Sequence[Line]) -> str:
     for line, comparison in zip(lines, found):
         sets = [f"{summarize(list(line.values(name).values())).mean:.2f}" for name in SETS]
         average = mean_and_std(summarize(list(line.values("average").values())))
-        settings = ", ".join(setting.split(".", 1)[1].replace("_", " ") for setting in line.chosen)
-        rows.append([line.method, str(len(line.results)), *sets, average, gain(comparison), *ps(comparison), settings])
+        rows.append([line.method, str(len(line.results)), *sets, average, gain(comparison), *ps(comparison), words_of(line.chosen)])
     most = max((comparison.pairs for comparison in found if comparison), default=0)
     note = f"100 times Spearman's correlation, means of seeds. Seeds {' and '.join(map(str, PILOT_SEEDS))} searched, on STS-B's "
-    note += "development set, and are not among these. p is of the paired sign-flip test"
-    note += (f", at least {least_p(most):.3g} of {most} seeds" if most else "") + "; Holm's correction is for all rows."
+    note += f"development set, and are not among these. {about_p(most)}; Holm's correction is for all rows."
     return f"{note}\n\n{rows_of(rows)}"
 
 

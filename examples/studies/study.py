@@ -75,9 +75,17 @@ def place(out: Path, cell: Cell, method: str, what: str) -> Path:
 
 
 def call(args, cell: Cell, out: Path, method: str, seeds: Sequence[int], settings: Sequence[str], more: Sequence[str] = ()) -> None:
-    line = [sys.executable, "-m", "sharp_plugins.glue", "run", "--backbone", args.backbone, "--data", args.data, "--out", str(out)]
-    line += ["--methods", method, "--seeds", *map(str, seeds), "--jobs", args.jobs, *cell.flags, *more]
-    line += [word for setting in settings for word in ("--set", setting)]
+    engine(args, "glue", out, method, seeds, settings, [*cell.flags, *more])
+
+
+def engine(
+    args, benchmark: str, out: Path, method: str, seeds: Sequence[int], settings: Sequence[str], more: Sequence[str]
+) -> None:
+    """Call the engine of runs; end the program where it fails."""
+    line = [sys.executable, "-m", f"sharp_plugins.{benchmark}", "run", "--backbone", args.backbone, "--data", args.data]
+    line += ["--out", str(out), "--methods", method, "--seeds", *map(str, seeds), "--jobs", args.jobs, *more]
+    # Some settings have fp16, for GPUs: the studies are in fp32 on every machine.
+    line += [word for setting in ("common.fp16=false", *settings) for word in ("--set", setting)]
     line += ["--cpu"] if args.cpu else []
     done = subprocess.run(line)
     if done.returncode:

@@ -26,7 +26,7 @@ sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 import study
 import torch
 from plan import BATCH, EPOCHS, FULL_RATES, PILOT_SEEDS, RHOS, Cell
-from report import gain, ps, rows_of
+from report import about_p, gain, ps, rows_of
 
 from sharp_plugins.files.tensors import read_torch
 from sharp_plugins.files.text import read_json
@@ -34,7 +34,7 @@ from sharp_plugins.files.writing import filling, replacing, write_text
 from sharp_plugins.files.yaml import read_yaml
 from sharp_plugins.glue.tasks import TASKS
 from sharp_plugins.runs.checkpoints import BEST
-from sharp_plugins.runs.statistics import compare, correct, least_p, summarize
+from sharp_plugins.runs.statistics import compare, correct, summarize
 from sharp_plugins.runs.store import directory_of, load_results
 from sharp_plugins.runs.tables import mean_and_std
 
@@ -179,7 +179,7 @@ def report(values: Sequence[Value], args, first: Cell, second: Cell, chosen: Seq
     note = (
         f"{first.task} is learnt from {first.rows} rows, then {second.task} from {second.rows}. `sam`: SAM in the last quarter. "
         f"Seeds {pilots} chose {' and '.join(chosen)}. Values are of {first.task}'s development set, in percent; `lost` is what "
-        f"is missing to `trained`. p is of the paired sign-flip test, at least {least_p(seeds):.3g} of {seeds} seeds."
+        f"is missing to `trained`. {about_p(seeds)}."
     )
     text = f"{note}\n\n{table(values, methods)}"
     write_text(args.to / "survives.md", f"## What survives\n\n{text}\n")

@@ -29,12 +29,8 @@ def updates_of_the_run(cfg: OptimizationConfig, batches: int) -> float:
     return min(most, sum(whole(batches / k) for k in first) + (epochs - len(first)) * whole(batches / last))
 
 
-def warn_of_a_late_start(method: SAM, cfg: OptimizationConfig, batches: int) -> float:
-    """Warn where the run ends before *method* climbs for the first time: all of its updates are then the base optimizer's.
-
-    Returns:
-        `updates_of_the_run`.
-    """
+def warn_of_a_late_start(method: SAM, cfg: OptimizationConfig, batches: int) -> None:
+    """Warn where the run ends before *method* climbs for the first time: all of its updates are then the base optimizer's."""
     updates = updates_of_the_run(cfg, batches)
     if method.first_climb >= updates:
         end = f"--max-update {cfg.max_update}" if updates == cfg.max_update else f"--max-epoch {cfg.max_epoch}"
@@ -42,15 +38,15 @@ def warn_of_a_late_start(method: SAM, cfg: OptimizationConfig, batches: int) -> 
             f"--sam-start {method.cfg.sam_start:g}: all updates will be plain ones, without {method.cfg._name}'s climb. The first "
             f"climb would be after {method.first_climb} updates, and {end} ends the run after {updates}"
         )
-    return updates
 
 
 def _wrap_get_train_iterator(get):
     def get_train_iterator(self, *args, **kwargs):
         iterator, method = get(self, *args, **kwargs), registered_optimizer(self)
-        # Once: fairseq asks anew in each epoch where the data are in parts. Streams do not know their length.
-        if isinstance(method, SAM) and isinstance(iterator, EpochBatchIterator) and not hasattr(self, "sharp_run_length"):
-            self.sharp_run_length = warn_of_a_late_start(method, self.cfg.optimization, len(iterator))
+        # Once, though fairseq asks anew for each epoch. Streams do not know their length.
+        if isinstance(method, SAM) and isinstance(iterator, EpochBatchIterator) and not hasattr(self, "_sharp_knows_length"):
+            self._sharp_knows_length = True
+            warn_of_a_late_start(method, self.cfg.optimization, len(iterator))
         return iterator
 
     return get_train_iterator

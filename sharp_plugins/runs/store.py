@@ -160,17 +160,16 @@ def check(run: Run) -> None:
             before = read_yaml(path)
         except ValueError as error:
             raise ValueError(f"{error}; delete {run.directory} to run it again") from error
-        values = [flat(config) for config in (before, run.config)]
-        _refuse(run.directory, [_two_values(name, *values) for name in differences(before, run.config)])
+        _refuse(run.directory, [_two_values(name, before, run.config) for name in differences(before, run.config)])
 
 
 def _two_values(name: str, before: Dict, now: Dict) -> str:
-    """A setting with its value in two configs from `flat`, as --set has them.
+    """A setting with its value in two configs.
 
-    >>> _two_values("optimization.lr", {"optimization.lr": [0.1]}, {})
+    >>> _two_values("optimization.lr", {"optimization": {"lr": [0.1]}}, {})
     'optimization.lr (there [0.1], now not set)'
     """
-    there, here = (textwrap.shorten(str(one[name]), 60) if name in one else "not set" for one in (before, now))
+    there, here = (textwrap.shorten(str(flat(one).get(name, "not set")), 60) for one in (before, now))
     return f"{name} (there {there}, now {here})"
 
 

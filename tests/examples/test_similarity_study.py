@@ -55,7 +55,7 @@ def similarity(monkeypatch):
                 (directory / RESULT).write_text(json.dumps({**result, "record": record._asdict(), "checkpoints": "deleted"}))
         return SimpleNamespace(returncode=0)
 
-    monkeypatch.setattr(script.subprocess, "run", engine)
+    monkeypatch.setattr(script.study.subprocess, "run", engine)
     return script
 
 
