@@ -4,29 +4,28 @@
     python examples/studies/elsewhere.py --backbone backbones/minilm --snli SNLI/test.tsv --rte GLUE/RTE/dev.tsv --out runs/studies
 
 The other sets are given MNLI's names and read as MNLI's. RTE has two classes: there neutral and contradiction are one. It writes
-elsewhere-sets.csv and elsewhere-sets.md into --to, beside what report.py writes of MNLI itself.
+elsewhere-sets.csv, elsewhere-sets.md and elsewhere-sets.png into --to, beside what report.py writes of MNLI itself.
 """
 
 import argparse
-import csv
 import shutil
 import sys
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Sequence
+from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
 from plan import STUDIES
-from report import about_p, gain, ps, rows_of
+from report import Gain, about_p, draw, gain, ps, rows_of, write_csv
 from study import place
 
 from sharp_plugins.command_line import run_command
-from sharp_plugins.files.writing import replacing, unfinished_in, write_text
+from sharp_plugins.files.writing import unfinished_in, write_text
 from sharp_plugins.glue.reader import read
 from sharp_plugins.glue.tasks import TASKS
 from sharp_plugins.runs.checkpoints import BEST
-from sharp_plugins.runs.statistics import compare, correct, summarize
+from sharp_plugins.runs.statistics import Comparison, compare, correct, summarize
 from sharp_plugins.runs.store import directory_of, load_results
 from sharp_plugins.runs.tables import mean_and_std
 
@@ -95,30 +94,39 @@ def measure(args, sets: Dict[str, Path]) -> List[Value]:
     return values
 
 
+def compared(values: Sequence[Value]) -> Dict[Tuple[str, str], Optional[Comparison]]:
+    """Of each set and method with the baseline, corrected for all (Holm)."""
+    baseline = STUDY.methods[0]
+    names = dict.fromkeys(one.set for one in values)
+    pairs = [(name, method) for name in names for method in STUDY.methods if of(values, name, method)]
+    others = [(name, method) if method != baseline else None for name, method in pairs]
+    found = [pair and compare(of(values, *pair), of(values, pair[0], baseline)) for pair in others]
+    return dict(zip(pairs, correct(found)))
+
+
+def of(values: Sequence[Value], name: str, method: str) -> Dict[int, float]:
+    """Accuracies by seed."""
+    return {one.seed: one.accuracy for one in values if (one.set, one.method) == (name, method)}
+
+
 def table(values: Sequence[Value]) -> str:
     """Means, and paired gains over the baseline."""
-
-    def of(name: str, method: str) -> Dict[int, float]:
-        return {one.seed: one.accuracy for one in values if (one.set, one.method) == (name, method)}
-
-    baseline = STUDY.methods[0]
-    pairs = [(name, method) for name in dict.fromkeys(one.set for one in values) for method in STUDY.methods if of(name, method)]
-    found = correct([compare(of(*pair), of(pair[0], baseline)) if pair[1] != baseline else None for pair in pairs])
-    rows = [["tested on", "method", "seeds", "mean ± std", f"gain over {baseline} (95 % interval)", "p", "p, corrected"]]
-    for (name, method), comparison in zip(pairs, found):
-        own = of(name, method)
-        rows.append([name, method, str(len(own)), mean_and_std(summarize(list(own.values()))), gain(comparison), *ps(comparison)])
-    seeds = len({one.seed for one in values})
-    note = f"Accuracy in percent. {about_p(seeds)}."
+    rows = [["tested on", "method", "seeds", "mean ± std", f"gain over {STUDY.methods[0]} (95 % interval)", "p", "p, corrected"]]
+    for (name, method), comparison in compared(values).items():
+        own = list(of(values, name, method).values())
+        rows.append([name, method, str(len(own)), mean_and_std(summarize(own)), gain(comparison), *ps(comparison)])
+    note = f"Accuracy in percent. {about_p(len({one.seed for one in values}))}."
     return f"{note}\n\n{rows_of(rows)}"
 
 
 def report(args, values: Sequence[Value]) -> str:
     args.to.mkdir(parents=True, exist_ok=True)
-    with replacing(args.to / "elsewhere-sets.csv") as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([Value._fields, *(one._replace(accuracy=f"{one.accuracy:.4f}") for one in values)])
+    rows = [one._replace(accuracy=f"{one.accuracy:.4f}") for one in values]
+    write_csv(args.to / "elsewhere-sets.csv", Value._fields, rows)
     text = table(values)
     write_text(args.to / "elsewhere-sets.md", f"## {STUDY.title}\n\n{text}\n")
+    gains = [Gain(name, method, comparison) for (name, method), comparison in compared(values).items()]
+    draw(gains, STUDY.methods[0], STUDY.title, args.to / "elsewhere-sets.png")
     return text
 
 

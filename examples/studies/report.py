@@ -9,7 +9,7 @@ import argparse
 import csv
 import sys
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional, Sequence
+from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1])]
@@ -133,39 +133,52 @@ def table(lines: Sequence[Line], found: Sequence[Optional[Comparison]], study: S
     return f"{note}\n\n{rows_of(rows)}"
 
 
-def write_runs(lines: Sequence[Line], path: Path) -> None:
+def write_csv(path: Path, head: Sequence[str], rows: Iterable[Sequence]) -> None:
     with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        for line in lines:
-            cell, metric = line.cell, TASKS[line.cell.task].selected
-            for seed, result in sorted(line.results.items()):
-                where = [cell.task, cell.rows, f"{cell.noise:g}", int(cell.noisy_selection), line.method, " ".join(line.chosen)]
-                scores = [f"{selected(result, split):.4f}" for split in ("dev", "valid")]
-                writer.writerow([*where, seed, metric, *scores, f"{result.minutes:.2f}"])
+        csv.writer(file).writerows([head, *rows])
 
 
-def draw(lines: Sequence[Line], found: Sequence[Optional[Comparison]], study: Study, path: Path) -> None:
-    """The gain over the baseline with its interval, by cell and method."""
+def runs_of(lines: Sequence[Line]) -> Iterator[List]:
+    """The fresh runs by `COLUMNS`."""
+    for line in lines:
+        cell, metric = line.cell, TASKS[line.cell.task].selected
+        for seed, result in sorted(line.results.items()):
+            where = [cell.task, cell.rows, f"{cell.noise:g}", int(cell.noisy_selection), line.method, " ".join(line.chosen)]
+            scores = [f"{selected(result, split):.4f}" for split in ("dev", "valid")]
+            yield [*where, seed, metric, *scores, f"{result.minutes:.2f}"]
+
+
+class Gain(NamedTuple):
+    """What a figure shows: a method where it was measured, compared with the baseline (None for the baseline itself)."""
+
+    where: str
+    method: str
+    comparison: Optional[Comparison]
+
+
+def draw(gains: Sequence[Gain], baseline: str, title: str, path: Path) -> None:
+    """The gains over the baseline with their intervals, by place and method."""
     import matplotlib
 
     matplotlib.use("Agg")  # no display is needed
     from matplotlib import pyplot
 
-    cells, methods = list(dict.fromkeys(line.cell for line in lines)), study.methods[1:]
-    figure, axis = pyplot.subplots(figsize=(6.5, 1.0 + 0.22 * len(cells) * (1 + len(methods))))
+    gains = [one for one in gains if one.comparison is not None]
+    places, methods = (list(dict.fromkeys(names)) for names in ([one.where for one in gains], [one.method for one in gains]))
+    figure, axis = pyplot.subplots(figsize=(6.5, 1.0 + 0.22 * len(places) * (1 + len(methods))))
     for number, method in enumerate(methods):
-        own = [(line.cell, one) for line, one in zip(lines, found) if line.method == method and one is not None]
-        heights = [cells.index(cell) + (number + 0.5) / len(methods) * 0.7 - 0.35 for cell, _ in own]
-        gains = [one.difference for _, one in own]
-        errors = [0 if one.interval is None else one.interval[1] - one.difference for _, one in own]
-        axis.errorbar(gains, heights, xerr=errors, fmt="o", capsize=3, label=method)
+        own = [one for one in gains if one.method == method]
+        heights = [places.index(one.where) + (number + 0.5) / len(methods) * 0.7 - 0.35 for one in own]
+        found = [one.comparison for one in own]
+        errors = [0 if one.interval is None else one.interval[1] - one.difference for one in found]
+        axis.errorbar([one.difference for one in found], heights, xerr=errors, fmt="o", capsize=3, label=method)
     axis.axvline(0, color="black", linewidth=0.8)
-    axis.set_yticks(range(len(cells)), [cell.name for cell in cells])
+    axis.set_yticks(range(len(places)), places)
     axis.invert_yaxis()
-    axis.set(xlabel=f"gain over {study.methods[0]}, points, with its 95 % interval", title=study.title)
+    axis.set(xlabel=f"gain over {baseline}, points, with its 95 % interval", title=title)
     axis.grid(axis="x", alpha=0.3)
-    axis.legend()
+    if methods:
+        axis.legend()
     figure.tight_layout()
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=150, format="png")
@@ -185,10 +198,11 @@ def main(argv: Sequence[str] = None) -> int:
         return 1
     found = comparisons(lines, study)
     args.to.mkdir(parents=True, exist_ok=True)
-    write_runs(lines, args.to / f"{args.study}.csv")
+    write_csv(args.to / f"{args.study}.csv", COLUMNS, runs_of(lines))
     text = table(lines, found, study)
     write_text(args.to / f"{args.study}.md", f"## {study.title}\n\n{text}\n")
-    draw(lines, found, study, args.to / f"{args.study}.png")
+    gains = [Gain(line.cell.name, line.method, one) for line, one in zip(lines, found)]
+    draw(gains, study.methods[0], study.title, args.to / f"{args.study}.png")
     print(text)
     return 0
 

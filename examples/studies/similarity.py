@@ -6,23 +6,23 @@
        δ-SAM's ρ, then δ-SAM's β; R3F's ε, in the δ-SAM paper's grid. δ-SAM with R3F has what was chosen for each of the two
     2. fresh seeds train each method with what was chosen, and are scored on the test sets
 
-Called again it goes on where it stopped. It writes NAME.csv and NAME.md into --to.
+Called again it goes on where it stopped. It writes NAME.csv, NAME.md and NAME.png into --to, also of the methods
+that are there so far.
 """
 
 import argparse
-import csv
 import sys
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Sequence, Tuple
+from typing import Dict, Iterator, List, NamedTuple, Sequence, Tuple
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
 import study  # it puts the repository on its processes' path, too
 from plan import BETAS, PILOT_SEEDS, RHOS, SEEDS
-from report import about_p, gain, ps, rows_of, words_of
+from report import Gain, about_p, draw, gain, ps, rows_of, words_of, write_csv
 
-from sharp_plugins.files.writing import replacing, write_text
+from sharp_plugins.files.writing import write_text
 from sharp_plugins.runs.record import Measure, Result
 from sharp_plugins.runs.statistics import compare, correct, summarize
 from sharp_plugins.runs.store import load_results
@@ -60,24 +60,28 @@ def call(args, out: Path, method: str, seeds: Sequence[int], settings: Sequence[
     study.engine(args, "sts", out, method, seeds, settings, ["--text", args.text, *more])
 
 
-def search_and_train(args, method: str, chosen: Dict[str, List[str]]) -> Line:
-    """Search for a method and train it; *chosen* of the methods before it gets its own settings, too."""
+def search(args, method: str, chosen: Dict[str, List[str]]) -> List[str]:
+    """The settings of a method; *chosen* has those of the methods before it."""
     own: List[str] = []
     for other in () if method == UNTRAINED else (BASELINE, *TAKEN.get(method, ())):
         own += [setting for setting in chosen.get(other, ()) if setting not in own]
-    for number, search in enumerate(SEARCHES.get(method, ()), 1):
+    for number, sweep in enumerate(SEARCHES.get(method, ()), 1):
         pilot = args.out / method / f"pilot{number}"
-        call(args, pilot, method, PILOT_SEEDS, own, ["--sweep", search, "--sets", DEV])
-        own.append(study.best_of(pilot, "sts", search, lambda task: CHOOSES))
+        call(args, pilot, method, args.pilot_seeds, own, ["--sweep", sweep, "--sets", DEV])
+        own.append(study.best_of(pilot, "sts", sweep, lambda task: CHOOSES, args.pilot_seeds))
         print(f"{method}: {own[-1]} is chosen", flush=True)
-    chosen[method] = own
+    return own
+
+
+def train(args, method: str, own: List[str]) -> Line:
+    """The fresh runs of a method with the settings *own*."""
     final = args.out / method / "final"
     # What trains nothing is the same with each seed.
     call(args, final, method, args.seeds[:1] if method == UNTRAINED else args.seeds, own)
     return Line(method, own, {result.record.seed: result for result in load_results(final, "sts")})
 
 
-def table(lines: Sequence[Line]) -> str:
+def table(lines: Sequence[Line], pilot_seeds: Sequence[int]) -> str:
     """Means of each set, and the paired gains of the average."""
     [baseline] = [line.values("average") for line in lines if line.method == BASELINE]
     found = correct([compare(line.values("average"), baseline) if line.method in list(SEARCHES)[1:] else None for line in lines])
@@ -87,22 +91,34 @@ def table(lines: Sequence[Line]) -> str:
         average = mean_and_std(summarize(list(line.values("average").values())))
         rows.append([line.method, str(len(line.results)), *sets, average, gain(comparison), *ps(comparison), words_of(line.chosen)])
     most = max((comparison.pairs for comparison in found if comparison), default=0)
-    note = f"100 times Spearman's correlation, means of seeds. Seeds {' and '.join(map(str, PILOT_SEEDS))} searched, on STS-B's "
-    note += f"development set, and are not among these. {about_p(most)}; Holm's correction is for all rows."
+    note = "100 times Spearman's correlation, means of seeds. The search, on STS-B's development set, had other seeds "
+    note += f"({', '.join(map(str, pilot_seeds))}). {about_p(most)}; Holm's correction is for all rows."
     return f"{note}\n\n{rows_of(rows)}"
+
+
+def runs_of(lines: Sequence[Line]) -> Iterator[List]:
+    """The fresh runs, each with its scores."""
+    for line in lines:
+        for seed, result in sorted(line.results.items()):
+            scores = [*(result.metrics["test"][name] for name in COLUMNS), result.metrics["valid"][DEV]]
+            yield [line.method, " ".join(line.chosen), seed, *(f"{x:.4f}" for x in scores), f"{result.minutes:.2f}"]
+
+
+def gains_of(lines: Sequence[Line]) -> Iterator[Gain]:
+    """Over the baseline, on each set and on average."""
+    [baseline] = [line for line in lines if line.method == BASELINE]
+    for name in COLUMNS:
+        for line in lines:
+            if line.method not in (UNTRAINED, BASELINE):
+                yield Gain(name, line.method, compare(line.values(name), baseline.values(name)))
 
 
 def report(args, lines: Sequence[Line]) -> str:
     args.to.mkdir(parents=True, exist_ok=True)
-    with replacing(args.to / f"{args.name}.csv") as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["method", "settings", "seed", *COLUMNS, DEV, "minutes"])
-        for line in lines:
-            for seed, result in sorted(line.results.items()):
-                scores = [*(result.metrics["test"][name] for name in COLUMNS), result.metrics["valid"][DEV]]
-                writer.writerow([line.method, " ".join(line.chosen), seed, *(f"{x:.4f}" for x in scores), f"{result.minutes:.2f}"])
-    text = table(lines)
+    write_csv(args.to / f"{args.name}.csv", ["method", "settings", "seed", *COLUMNS, DEV, "minutes"], runs_of(lines))
+    text = table(lines, args.pilot_seeds)
     write_text(args.to / f"{args.name}.md", f"## Sentence similarity\n\n{text}\n")
+    draw(list(gains_of(lines)), BASELINE, "Sentence similarity", args.to / f"{args.name}.png")
     return text
 
 
@@ -114,13 +130,21 @@ def main(argv: Sequence[str] = None) -> int:
     parser.add_argument("--name", default="similarity", help="of the files that are written (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("runs/studies/similarity"), metavar="OUT", help="default: %(default)s")
     parser.add_argument("--to", type=Path, default=HERE, metavar="DIR", help="where the table goes (default: beside this script)")
+    seeds, words = list(PILOT_SEEDS), "that search; one does where seeds differ less than what is searched (default: 101 and 102)"
+    parser.add_argument("--pilot-seeds", nargs="+", type=int, choices=seeds, default=seeds, metavar="N", help=words)
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS), metavar="N", help="fresh ones (default: 1 to 8)")
     parser.add_argument("--jobs", default="1", metavar="N", help="runs side by side (default: 1)")
     parser.add_argument("--cpu", action="store_true", help="train on the CPU (default: where there is no GPU)")
     args = parser.parse_args(argv)
     study.check_seeds(parser, args.seeds)
     chosen: Dict[str, List[str]] = {}
-    print(report(args, [search_and_train(args, method, chosen) for method in (UNTRAINED, *SEARCHES)]))
+    for method in (UNTRAINED, *SEARCHES):
+        chosen[method] = search(args, method, chosen)
+    lines = [train(args, UNTRAINED, [])]
+    for method in SEARCHES:
+        lines.append(train(args, method, chosen[method]))
+        text = report(args, lines)
+    print(text)
     return 0
 
 

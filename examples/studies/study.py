@@ -97,11 +97,11 @@ def best(pilot: Path, search: str) -> str:
     return best_of(pilot, "glue", search, lambda task: Measure("valid", TASKS[task].selected, LABELS[TASKS[task].selected]))
 
 
-def best_of(pilot: Path, benchmark: str, search: str, measure: Callable[[str], Measure]) -> str:
-    """What --sweep chooses: the value with the best mean of *measure* over the pilot seeds, as --set has it."""
+def best_of(pilot: Path, benchmark: str, search: str, measure: Callable[[str], Measure], seeds: Sequence[int] = PILOT_SEEDS) -> str:
+    """What --sweep chooses: the value with the best mean of *measure* over the pilot *seeds*, as --set has it."""
     name, texts = search.split("=")
     results = load_results(pilot, benchmark)
-    if len(results) != len(PILOT_SEEDS) * len(texts.split(",")):
+    if len(results) != len(seeds) * len(texts.split(",")):
         sys.exit(f"error: {pilot}: not all runs of the search are finished")
     found = choose(results, read_sweeps([search], ()), measure)
     [chosen] = [dict(one.value)[name] for one in found.candidates if one.chosen]

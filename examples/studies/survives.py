@@ -9,11 +9,10 @@ after another task was learnt with Adam, and after the weights were rounded to 8
     4. the first task is measured on its development set, before and after 3; after it with its own classifier on the encoder
        that 3 left
 
-Called again it goes on where it stopped. It writes survives.csv and survives.md into --to.
+Called again it goes on where it stopped. It writes survives.csv, survives.md and survives.png into --to.
 """
 
 import argparse
-import csv
 import json
 import shutil
 import sys
@@ -26,15 +25,15 @@ sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 import study
 import torch
 from plan import BATCH, EPOCHS, FULL_RATES, PILOT_SEEDS, RHOS, Cell
-from report import about_p, gain, ps, rows_of
+from report import Gain, about_p, draw, gain, ps, rows_of, write_csv
 
 from sharp_plugins.files.tensors import read_torch
 from sharp_plugins.files.text import read_json
-from sharp_plugins.files.writing import filling, replacing, write_text
+from sharp_plugins.files.writing import filling, write_text
 from sharp_plugins.files.yaml import read_yaml
 from sharp_plugins.glue.tasks import TASKS
 from sharp_plugins.runs.checkpoints import BEST
-from sharp_plugins.runs.statistics import compare, correct, summarize
+from sharp_plugins.runs.statistics import Comparison, compare, correct, summarize
 from sharp_plugins.runs.store import directory_of, load_results
 from sharp_plugins.runs.tables import mean_and_std
 
@@ -43,7 +42,9 @@ LAST_QUARTER = "optimizer.sam_start=0.75"
 # The weights of the last epoch, for both methods and in the search: SAM's first epochs are Adam's, and must not be chosen.
 LAST_EPOCH = f"dataset.validate_interval={EPOCHS}"
 BITS = (8, 4)
+METHODS = ("base", "sam")  # the baseline first
 COLUMNS = ("trained", "8 bits", "4 bits", "after the second task")
+LOST = "lost: "  # before a column: what is missing in it of what was trained
 FILES = ("dict.txt", "tokenizer.json", "special_tokens_map.json")  # of a backbone, beside model.pt
 
 
@@ -124,7 +125,7 @@ def go_on(args, home: Path, second: Cell, seed: int, trained: Path) -> Path:
     if not (backbone / "model.pt").is_file():
         write_backbone(backbone, Path(args.backbone), read_torch(trained / BEST))
     own = argparse.Namespace(**{**vars(args), "backbone": str(backbone), "jobs": "1"})  # one run has all cores
-    study.call(own, second, home / "runs", "base", [seed], [LAST_EPOCH], ["--keep-checkpoints"])
+    study.call(own, second, home / "runs", METHODS[0], [seed], [LAST_EPOCH], ["--keep-checkpoints"])
     [directory] = place_of(home / "runs").values()
     return directory
 
@@ -148,41 +149,43 @@ def look(args, first: Cell, second: Cell, method: str, seed: int, trained: Path,
 # ---------------------------------------------------------------------- the table
 
 
-def table(values: Sequence[Value], methods: Sequence[str]) -> str:
+def of(values: Sequence[Value], method: str, column: str) -> Dict[int, float]:
+    """By seed: a column, or "lost: COLUMN", what is missing in it."""
+    name = column.removeprefix(LOST)
+    own = {one.seed: one.scores for one in values if one.method == method}
+    lost = column.startswith(LOST)
+    return {seed: scores[COLUMNS[0]] - scores[name] if lost else scores[name] for seed, scores in own.items()}
+
+
+def compared(values: Sequence[Value]) -> Dict[str, Comparison]:
+    """The second method with the first by column, also of what was lost; corrected for all (Holm)."""
+    columns = [*COLUMNS, *(LOST + name for name in COLUMNS[1:])]
+    return dict(zip(columns, correct([compare(of(values, METHODS[1], name), of(values, METHODS[0], name)) for name in columns])))
+
+
+def table(values: Sequence[Value]) -> str:
     """Means by method, and the paired differences to the first one, in percentage points."""
-    baseline = methods[0]
-    rows = [["", *methods, f"{methods[1]} - {baseline} (95 % interval)", "p", "p, corrected"]]
-    columns = [*COLUMNS, *(f"lost: {name}" for name in COLUMNS[1:])]
-
-    def of(method: str, column: str) -> Dict[int, float]:
-        name = column.removeprefix("lost: ")
-        own = {one.seed: one.scores for one in values if one.method == method}
-        return {
-            seed: scores[COLUMNS[0]] - scores[name] if column.startswith("lost") else scores[name] for seed, scores in own.items()
-        }
-
-    compared = correct([compare(of(methods[1], column), of(baseline, column)) for column in columns])
-    for column, comparison in zip(columns, compared):
-        means = [mean_and_std(summarize(list(of(method, column).values()))) for method in methods]
+    rows = [["", *METHODS, f"{METHODS[1]} - {METHODS[0]} (95 % interval)", "p", "p, corrected"]]
+    for column, comparison in compared(values).items():
+        means = [mean_and_std(summarize(list(of(values, method, column).values()))) for method in METHODS]
         rows.append([column, *means, gain(comparison), *ps(comparison)])
     return rows_of(rows)
 
 
 def report(values: Sequence[Value], args, first: Cell, second: Cell, chosen: Sequence[str]) -> str:
-    methods = ("base", "sam")
     args.to.mkdir(parents=True, exist_ok=True)
-    with replacing(args.to / "survives.csv") as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["method", "seed", *COLUMNS])
-        writer.writerows([one.method, one.seed, *(f"{one.scores[name]:.4f}" for name in COLUMNS)] for one in values)
+    rows = [[one.method, one.seed, *(f"{one.scores[name]:.4f}" for name in COLUMNS)] for one in values]
+    write_csv(args.to / "survives.csv", ["method", "seed", *COLUMNS], rows)
     pilots, seeds = " and ".join(map(str, PILOT_SEEDS)), len(args.seeds)
     note = (
         f"{first.task} is learnt from {first.rows} rows, then {second.task} from {second.rows}. `sam`: SAM in the last quarter. "
         f"Seeds {pilots} chose {' and '.join(chosen)}. Values are of {first.task}'s development set, in percent; `lost` is what "
         f"is missing to `trained`. {about_p(seeds)}."
     )
-    text = f"{note}\n\n{table(values, methods)}"
+    text = f"{note}\n\n{table(values)}"
     write_text(args.to / "survives.md", f"## What survives\n\n{text}\n")
+    gains = [Gain(column, METHODS[1], comparison) for column, comparison in compared(values).items() if column in COLUMNS]
+    draw(gains, METHODS[0], "What survives", args.to / "survives.png")
     return text
 
 
@@ -205,7 +208,7 @@ def main(argv: Sequence[str] = None) -> int:
     first, second = Cell(args.first, args.rows), Cell(args.second, args.rows)
     values: List[Value] = []
     chosen: List[str] = []  # the learning rate, and then ρ
-    for method, own, search in (("base", [LAST_EPOCH], FULL_RATES), ("sam", [LAST_EPOCH, LAST_QUARTER], RHOS)):
+    for method, own, search in zip(METHODS, ([LAST_EPOCH], [LAST_EPOCH, LAST_QUARTER]), (FULL_RATES, RHOS)):
         final, found = learn(args, first, method, [*own, *chosen], search)
         chosen.append(found)
         trained = place_of(final)

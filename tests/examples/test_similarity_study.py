@@ -64,24 +64,48 @@ def run(similarity, tmp_path, *more):
     return similarity.main([*line, "--seeds", "1", "2", "3"])
 
 
+FIXED = ("common.fp16", "false")
+FOUND = [(name, BEST[name]) for name in (RATE, RHO, BETA, EPSILON)]
+
+
 def test_each_method_is_searched_and_then_trained_with_fresh_seeds(similarity, tmp_path):
     assert run(similarity, tmp_path) == 0
-    rate, rho, beta, epsilon = ((name, BEST[name]) for name in (RATE, RHO, BETA, EPSILON))
+    rate, rho, beta, epsilon = FOUND
     pilots, fresh = [101, 102], [1, 2, 3]
-    fixed = ("common.fp16", "false")
     assert [(method, seeds, settings, search.split("=")[0]) for method, seeds, settings, search in similarity.calls] == [
-        ("base", [1], dict([fixed]), ""),  # what trains nothing is alike with all seeds
-        ("mirror", pilots, dict([fixed]), RATE),
-        ("mirror", fresh, dict([fixed, rate]), ""),
-        ("mirror-sam", pilots, dict([fixed, rate]), RHO),
-        ("mirror-sam", fresh, dict([fixed, rate, rho]), ""),
-        ("mirror-dsam", pilots, dict([fixed, rate]), RHO),
-        ("mirror-dsam", pilots, dict([fixed, rate, rho]), BETA),
-        ("mirror-dsam", fresh, dict([fixed, rate, rho, beta]), ""),
-        ("mirror-r3f", pilots, dict([fixed, rate]), EPSILON),
-        ("mirror-r3f", fresh, dict([fixed, rate, epsilon]), ""),
-        ("mirror-dsam-r3f", fresh, dict([fixed, rate, rho, beta, epsilon]), ""),
+        ("mirror", pilots, dict([FIXED]), RATE),
+        ("mirror-sam", pilots, dict([FIXED, rate]), RHO),
+        ("mirror-dsam", pilots, dict([FIXED, rate]), RHO),
+        ("mirror-dsam", pilots, dict([FIXED, rate, rho]), BETA),
+        ("mirror-r3f", pilots, dict([FIXED, rate]), EPSILON),
+        ("base", [1], dict([FIXED]), ""),  # what trains nothing is alike with all seeds
+        ("mirror", fresh, dict([FIXED, rate]), ""),
+        ("mirror-sam", fresh, dict([FIXED, rate, rho]), ""),
+        ("mirror-dsam", fresh, dict([FIXED, rate, rho, beta]), ""),
+        ("mirror-r3f", fresh, dict([FIXED, rate, epsilon]), ""),
+        ("mirror-dsam-r3f", fresh, dict([FIXED, rate, rho, beta, epsilon]), ""),
     ]
+
+
+def test_one_pilot_seed_may_search(similarity, tmp_path):
+    assert run(similarity, tmp_path, "--pilot-seeds", "102") == 0
+    assert {tuple(seeds) for _, seeds, _, search in similarity.calls if search} == {(102,)}
+    assert similarity.calls[-1][2] == dict([FIXED, *FOUND])
+    assert "had other seeds (102)" in (tmp_path / "to" / "similarity.md").read_text()
+
+
+def test_what_is_there_is_written_where_a_later_method_fails(similarity, tmp_path, monkeypatch):
+    whole = similarity.study.subprocess.run
+
+    def fails(line):
+        last = "mirror-r3f" in line and "--sweep" not in line
+        return SimpleNamespace(returncode=1) if last else whole(line)
+
+    monkeypatch.setattr(similarity.study.subprocess, "run", fails)
+    with pytest.raises(SystemExit):
+        run(similarity, tmp_path)
+    with open(tmp_path / "to" / "similarity.csv", newline="") as file:
+        assert {row["method"] for row in csv.DictReader(file)} == {"base", "mirror", "mirror-sam", "mirror-dsam"}
 
 
 def test_the_table_is_of_the_fresh_seeds(similarity, tmp_path):
@@ -96,6 +120,7 @@ def test_the_table_is_of_the_fresh_seeds(similarity, tmp_path):
     with open(tmp_path / "to" / "minilm.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 1 + 5 * 3 and {row["seed"] for row in rows} == {"1", "2", "3"}
+    assert (tmp_path / "to" / "minilm.png").stat().st_size > 5000
     assert [row["average"] for row in rows if row["method"] == "mirror-sam"] == ["60.5250", "60.3500", "60.1750"]
 
 

@@ -155,6 +155,30 @@ def test_the_tables_are_of_the_fresh_seeds(scripts, tmp_path, capsys):
     assert (tmp_path / "to" / "few.md").read_text().startswith("## Few examples")
 
 
+def test_a_figure_shows_gains_with_their_intervals(scripts, tmp_path, monkeypatch):
+    from matplotlib import pyplot
+
+    from sharp_plugins.runs.statistics import compare
+
+    baseline, own = {1: 60.0, 2: 61.0, 3: 63.0}, {"sam": (1.0, 2.5, -0.5), "dsam": (3.0, 1.0, 2.0)}
+    gains = [scripts.report.Gain("MRPC-300", "base", None)]
+    for method, differences in own.items():
+        values = {seed: baseline[seed] + one for seed, one in zip(baseline, differences)}
+        gains.append(scripts.report.Gain("MRPC-300", method, compare(values, baseline)))
+    figures = []
+    monkeypatch.setattr(pyplot, "close", figures.append)
+    scripts.report.draw(gains, "base", "Few examples", tmp_path / "few.png")
+    [axis] = figures[0].axes
+    assert axis.get_xlabel() == "gain over base, points, with its 95 % interval"
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["MRPC-300"]
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == list(own)
+    for bars, differences in zip(axis.containers, own.values()):
+        [segment] = bars.lines[2][0].get_segments()
+        low, high = stats.t.interval(0.95, 2, loc=statistics.fmean(differences), scale=stats.sem(differences))
+        assert bars.lines[0].get_xdata() == pytest.approx([statistics.fmean(differences)])
+        assert segment[:, 0] == pytest.approx([low, high])
+
+
 def test_pilot_seeds_are_not_used_again(scripts, tmp_path, capsys):
     with pytest.raises(SystemExit):
         run(scripts, tmp_path, "few", "--seeds", "1", "101")
@@ -218,7 +242,7 @@ def test_what_is_lost_is_compared_by_seed(survives):
         for method, rows in numbers.items()
         for seed, row in enumerate(rows, 1)
     ]
-    lines = {line.split(" | ")[0].strip("| "): line.split(" | ") for line in survives.table(values, ("base", "sam")).splitlines()}
+    lines = {line.split(" | ")[0].strip("| "): line.split(" | ") for line in survives.table(values).splitlines()}
     lost = {method: [row[0] - row[3] for row in rows] for method, rows in numbers.items()}
     differences = [b - a for a, b in zip(lost["base"], lost["sam"])]
     half = stats.t.ppf(0.975, 2) * statistics.stdev(differences) / 3**0.5
@@ -264,6 +288,7 @@ def test_two_tasks_with_both_methods(scripts, survives, measured, tmp_path, caps
     assert (
         "Seeds 101 and 102 chose optimization.lr=1e-4 and optimizer.sam_rho=0.005." in (tmp_path / "to" / "survives.md").read_text()
     )
+    assert (tmp_path / "to" / "survives.png").stat().st_size > 5000
     assert "at least 0.5 of 2 seeds" in (tmp_path / "to" / "survives.md").read_text()
     # Other rows, another task or fewer seeds are other studies.
     assert survives.main([*line, "--rows", "1000", "--seeds", "1", "2"]) == 0 and len(measured) == 32
@@ -294,7 +319,7 @@ def test_what_is_missing_is_told_before_any_work(scripts, tmp_path, capsys):
     assert not (tmp_path / "to").exists()
 
 
-def test_other_sets_are_compared_by_seed(scripts, tmp_path, monkeypatch):
+def test_other_sets_are_compared_by_seed(scripts, tmp_path):
     elsewhere = importlib.import_module("elsewhere")
     scores = {"base": (60, 62, 61), "sam": (63, 62, 64), "dsam": (60, 61, 60)}
     values = [elsewhere.Value("RTE", method, seed, score) for method in scores for seed, score in enumerate(scores[method], 1)]
@@ -303,6 +328,11 @@ def test_other_sets_are_compared_by_seed(scripts, tmp_path, monkeypatch):
     difference = [b - a for a, b in zip(scores["base"], scores["sam"])]
     half = stats.t.ppf(0.975, 2) * statistics.stdev(difference) / 3**0.5
     assert lines[1][4] == f"+2.00 ({2 - half:+.2f} to {2 + half:+.2f})"
+    elsewhere.report(SimpleNamespace(to=tmp_path), values)
+    with open(tmp_path / "elsewhere-sets.csv", newline="") as file:
+        rows = [(row["method"], row["seed"], float(row["accuracy"])) for row in csv.DictReader(file)]
+    assert rows == [(one.method, str(one.seed), one.accuracy) for one in values]
+    assert (tmp_path / "elsewhere-sets.png").stat().st_size > 5000
 
 
 def test_rte_is_entailment_or_not(scripts):
