@@ -12,7 +12,7 @@ import itertools
 import statistics
 import sys
 from pathlib import Path
-from typing import Dict, List
+from typing import Dict, List, Sequence
 
 sys.path[:0] = [str(Path(__file__).resolve().parent)]
 
@@ -43,6 +43,8 @@ def arguments(given=None) -> argparse.Namespace:
     missing = [str(run) for run in args.runs if not (run / "run.yaml").is_file()]
     if missing:
         parser.error(f"no run.yaml in {', '.join(missing)}")
+    if len(set(names_of(args.runs))) < len(args.runs):
+        parser.error("a RUN is there twice")
     return args
 
 
@@ -57,6 +59,17 @@ def trainer_of(run: Path) -> Trainer:
     trainer = Trainer(cfg, task, task.build_model(cfg.model), task.build_criterion(cfg.criterion))
     task.load_dataset(cfg.dataset.train_subset)
     return trainer
+
+
+def names_of(runs: Sequence[Path]) -> List[str]:
+    """What the runs' directories differ in.
+
+    >>> names_of([Path("w/RTE/base/seed1"), Path("w/RTE/sam/seed1")])
+    ['base', 'sam']
+    """
+    parts = [run.absolute().parts for run in runs]
+    shared = set.intersection(*map(set, parts))
+    return [" ".join(part for part in own if part not in shared) or run.name for own, run in zip(parts, runs)]
 
 
 def samples_of(trainer: Trainer, count: int) -> List[Dict]:
@@ -93,7 +106,7 @@ def table(seconds: Dict[str, List[float]]) -> str:
 def main(given=None) -> None:
     args = arguments(given)
     sharp_plugins.register()
-    trainers = {(run.parent if run.name.startswith("seed") else run).name: trainer_of(run) for run in args.runs}
+    trainers = {name: trainer_of(run) for name, run in zip(names_of(args.runs), args.runs)}
     samples = samples_of(next(iter(trainers.values())), args.rounds)
     tokens = statistics.fmean(float(sample["ntokens"]) for sample in samples)
     device = "cuda" if next(iter(trainers.values())).cuda else "cpu"

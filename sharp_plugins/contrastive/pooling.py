@@ -44,7 +44,7 @@ def pooled(features: Tensor, is_token: Tensor, pooling: str) -> Tensor:
 def keeping_padding(encoder: nn.Module) -> Iterator[None]:
     """Within, fairseq's *encoder* (a ``TransformerEncoder``) treats padding as published encoders do: as symbols that attend and
     are not attended to."""
-    embedded = []
+    embedded, whole = [], getattr(encoder, "whole_rows", None)
 
     def note(module, inputs, output):
         embedded.append(output)  # (B, T, D), the last step of the embedding, before fairseq clears padding
@@ -52,11 +52,13 @@ def keeping_padding(encoder: nn.Module) -> Iterator[None]:
     def put_back(module, inputs):
         return (embedded.pop().transpose(0, 1), *inputs[1:])
 
+    encoder.whole_rows = True  # `sharp_plugins.models.bert` looks at it: padding counts here
     # The encoder's own dropout is called once in a pass, on the embeddings.
     handles = [encoder.dropout_module.register_forward_hook(note), encoder.layers[0].register_forward_pre_hook(put_back)]
     try:
         yield
     finally:
+        encoder.whole_rows = whole
         for handle in handles:
             handle.remove()
 

@@ -4,7 +4,8 @@ fairseq has RoBERTa and no BERT. The two differ in what stands here:
 
 * token types: an embedding that tells the second sentence of a pair from the first is added to each token's;
 * positions are counted from 0 (in fairseq's RoBERTa from 2, after the padding index);
-* the normalisations' epsilon is 1e-12 (1e-5).
+* the normalisations' epsilon is 1e-12 (1e-5);
+* on a CPU, rows of like length are encoded together, so that little is padded.
 
 All else is fairseq's own: layers, language-model head, classification heads, their flags and their checkpoints. The
 special symbols ``<s> <pad> </s> <unk> <mask>`` stand for BERT's ``[CLS] [PAD] [SEP] [UNK] [MASK]``, and a pair is
@@ -17,6 +18,7 @@ from contextlib import nullcontext
 from typing import Dict, List, Optional, Tuple
 
 import torch
+import torch.nn.functional as F
 from fairseq.models import register_model, register_model_architecture
 from fairseq.models.roberta import RobertaEncoder, RobertaModel
 from fairseq.models.roberta.model import base_architecture as roberta_architecture
@@ -25,6 +27,8 @@ from fairseq.modules.transformer_sentence_encoder import init_bert_params
 from fairseq.utils import safe_getattr
 from omegaconf import OmegaConf, open_dict
 from torch import Tensor, nn
+
+from sharp_plugins.networks.length_groups import groups_by_length
 
 
 def token_types_of(tokens: Tensor, eos: int) -> Tensor:
@@ -78,6 +82,9 @@ class BertTransformerEncoder(TransformerEncoder):
         super().__init__(args, dictionary, embed_tokens)
         width = embed_tokens.embedding_dim
         self.eos = dictionary.eos()
+        # These two draw something for each pass over the layers, and a batch has one.
+        draws = self.encoder_layerdrop > 0 or self.quant_noise is not None
+        self.whole_rows = args.whole_rows or draws
         self.embed_positions = PositionsFromZero(self.max_source_positions, width, self.padding_idx)
         self.embed_token_types = nn.Embedding(args.token_types, width)
 
@@ -102,7 +109,39 @@ class BertTransformerEncoder(TransformerEncoder):
             # A model with one type has no mark for the second sentence.
             token_types = token_types_of(src_tokens, self.eos).clamp(max=self.embed_token_types.num_embeddings - 1)
         token_embeddings = token_embeddings + self.embed_token_types(token_types)
-        return super().forward(src_tokens, src_lengths, return_all_hiddens, token_embeddings)
+        encode, groups = super().forward, self.groups(src_tokens)
+        if return_all_hiddens or len(groups) < 2:
+            return encode(src_tokens, src_lengths, return_all_hiddens, token_embeddings)
+        found = [encode(src_tokens[rows, :width], token_embeddings=token_embeddings[rows, :width]) for rows, width in groups]
+        longest, place = src_tokens.size(1), torch.cat([rows for rows, _ in groups]).argsort()
+
+        def joined(name: str, rows: int, columns: int) -> List[Tensor]:
+            """Of all groups, with zeros where a row was not padded."""
+            whole = [F.pad(one[name][0], _behind(one[name][0], columns, longest)) for one in found]
+            return [torch.cat(whole, rows).index_select(rows, place)]
+
+        return {
+            "encoder_out": joined("encoder_out", rows=1, columns=0),
+            "encoder_padding_mask": [src_tokens.eq(self.padding_idx)],
+            "encoder_embedding": joined("encoder_embedding", rows=0, columns=1),
+            "encoder_states": [],
+            "fc_results": [],
+            "src_tokens": [],
+            "src_lengths": [src_tokens.ne(self.padding_idx).sum(dim=1, dtype=torch.int32).reshape(-1, 1)],
+        }
+
+    def groups(self, tokens: Tensor) -> List[Tuple[Tensor, int]]:
+        """Which rows of *tokens* (B, T) are encoded together, and to how many symbols they are padded: [(rows, width), ...]."""
+        if self.whole_rows or len(tokens) < 2 or tokens.device.type != "cpu":  # elsewhere the lengths would have to be waited for
+            return []
+        columns = torch.arange(1, tokens.size(1) + 1)
+        widths = (tokens.ne(self.padding_idx) * columns).amax(1).clamp(min=1).tolist()  # padding before a row is no saving
+        return [(torch.tensor(rows), max(widths[row] for row in rows)) for rows in groups_by_length(widths)]
+
+
+def _behind(x: Tensor, dimension: int, size: int) -> List[int]:
+    """F.pad's numbers to make a dimension of x so large."""
+    return [0, 0] * (x.dim() - 1 - dimension) + [0, size - x.size(dimension)]
 
 
 class BertEncoder(RobertaEncoder):
@@ -165,6 +204,11 @@ class BertModel(RobertaModel):
         parser.add_argument("--token-types", type=int, metavar="N", help="number of token types (default: BERT's 2)")
         eps = "epsilon of the layer normalisations (default: BERT's 1e-12)"
         parser.add_argument("--layer-norm-eps", type=float, metavar="E", help=eps)
+        whole = (
+            "encode a batch's rows together, padded to the longest (default: on a CPU, rows of like length are encoded together: "
+        )
+        whole += "padding changes nothing, and costs time)"
+        parser.add_argument("--whole-rows", action="store_true", default=None, help=whole)
 
     @classmethod
     def build_model(cls, args, task):
@@ -198,6 +242,7 @@ def architecture(args):
     """Any size, by flags; what is not given is BERT-base's."""
     args.token_types = safe_getattr(args, "token_types", 2)
     args.layer_norm_eps = safe_getattr(args, "layer_norm_eps", 1e-12)
+    args.whole_rows = safe_getattr(args, "whole_rows", False)
     roberta_architecture(args)
 
 

@@ -60,3 +60,15 @@ def test_a_directory_without_a_run_is_named(run_steps, tmp_path, capsys):
     with pytest.raises(SystemExit):
         run_steps.main([str(tmp_path)])
     assert f"no run.yaml in {tmp_path}" in capsys.readouterr().err
+
+
+def test_runs_are_named_by_what_they_differ_in(run_steps, tmp_path, capsys):
+    runs = [tmp_path / way / "SST-2" / method / "seed1" for way in ("whole", "grouped") for method in ("base", "sam")]
+    assert run_steps.names_of(runs) == ["whole base", "whole sam", "grouped base", "grouped sam"]
+    assert run_steps.names_of(runs[:1]) == ["seed1"]
+    for run in runs:
+        run.mkdir(parents=True)
+        (run / "run.yaml").touch()
+    with pytest.raises(SystemExit):
+        run_steps.main([str(run) for run in [*runs, runs[0]]])
+    assert "a RUN is there twice" in capsys.readouterr().err

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 
 from sharp_plugins.convert.published_settings import read_settings
 from sharp_plugins.convert.weights import fairseq_weights
+from sharp_plugins.criterions.perturbed_embeddings import perturbed
 from sharp_plugins.models.bert import token_types_of
 
 BOS, PAD, EOS = 0, 1, 2
@@ -106,6 +107,100 @@ def test_padding_on_the_left_changes_nothing():
         alone, _ = model(torch.tensor([PAIR]), features_only=True)
         shifted, _ = model(torch.tensor([[PAD, PAD, *PAIR]]), features_only=True)
     torch.testing.assert_close(shifted[0, 2:], alone[0], rtol=0, atol=1e-5)
+
+
+# ---------------------------------------------------------------------- rows of like length
+
+LENGTHS = [3, 60, 4, 5, 58, 57, 3, 90, 4, 5, 3, 4]
+ROWS_OF_WORDS = padded(
+    *([BOS, *(5 + (row + place) % 20 for place in range(length - 2)), EOS] for row, length in enumerate(LENGTHS))
+)
+
+
+def widths_of_passes(model):
+    """The shapes that the first layer sees, (T, B)."""
+    shapes = []
+    layer = model.encoder.sentence_encoder.layers[0]
+    layer.register_forward_pre_hook(lambda module, inputs: shapes.append(tuple(inputs[0].shape[:2])))
+    return shapes
+
+
+def test_rows_of_like_length_are_encoded_together_and_nothing_changes():
+    """Features, the language model's scores and gradients, but for what is at padding."""
+    tokens, found = ROWS_OF_WORDS, []
+    is_token = tokens.ne(PAD)
+    for whole in (False, True):
+        model = build(whole_rows=whole, dropout=0.0, attention_dropout=0.0).train()
+        shapes = widths_of_passes(model)
+        features, extra = model(tokens, features_only=True)
+        scores, _ = model(tokens)
+        loss = (features[is_token] ** 3).sum() + scores[is_token].logsumexp(-1).sum()
+        loss.backward()
+        gradients = {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
+        found.append((features[is_token], scores[is_token], extra, gradients, shapes))
+    (ours, scores, extra, gradients, shapes), (expected, whole_scores, whole_extra, whole_gradients, whole_shapes) = found
+    assert whole_shapes == [(90, 12)] * 2 and shapes == [(5, 8), (60, 3), (90, 1)] * 2
+    torch.testing.assert_close(ours, expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(scores, whole_scores, rtol=0, atol=1e-5)
+    assert extra == whole_extra and gradients.keys() == whole_gradients.keys()
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, whole_gradients[name], rtol=1e-4, atol=1e-4)
+
+
+def test_an_encoders_output_has_the_same_parts():
+    """For those who read more of it than the features."""
+    ours, whole = (build(whole_rows=whole).encoder.sentence_encoder for whole in (False, True))
+    with torch.no_grad():
+        ours, whole = ours(ROWS_OF_WORDS), whole(ROWS_OF_WORDS)
+    is_token = ROWS_OF_WORDS.ne(PAD)
+    assert {name: len(part) for name, part in ours.items() if part} == {
+        name: len(part) for name, part in whole.items() if name not in ("encoder_states", "fc_results") and part
+    }
+    for name in ("encoder_padding_mask", "src_lengths"):
+        assert torch.equal(ours[name][0], whole[name][0]) and ours[name][0].dtype == whole[name][0].dtype
+    for name, turn in (("encoder_out", lambda x: x.transpose(0, 1)), ("encoder_embedding", lambda x: x)):
+        assert ours[name][0].shape == whole[name][0].shape
+        torch.testing.assert_close(turn(ours[name][0])[is_token], turn(whole[name][0])[is_token], rtol=0, atol=1e-5)
+
+
+def test_perturbed_embeddings_reach_their_own_tokens():
+    """As R3F perturbs them, before the rows are grouped."""
+    noise, found = torch.randn(*ROWS_OF_WORDS.shape, 16, generator=torch.Generator().manual_seed(1)), []
+    for whole in (False, True):
+        model, delta = build(whole_rows=whole), noise.clone().requires_grad_()
+        with perturbed(model, delta):
+            features, _ = model(ROWS_OF_WORDS, features_only=True)
+        (features[:, 0] ** 3).sum().backward()
+        found.append((features[:, 0], delta.grad * ROWS_OF_WORDS.ne(PAD).unsqueeze(-1)))
+    for ours, expected in zip(*found):
+        torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "setting, inputs",
+    [
+        ({"whole_rows": True}, {}),
+        ({"encoder_layerdrop": 0.1}, {}),  # drawn once for a batch
+        ({"quant_noise_pq": 0.1, "quant_noise_pq_block_size": 4}, {}),
+        ({}, {"return_all_hiddens": True}),
+    ],
+    ids=str,
+)
+def test_where_rows_stay_together(setting, inputs):
+    model = build(**setting)
+    shapes = widths_of_passes(model)
+    model(ROWS_OF_WORDS, features_only=True, **inputs)
+    assert shapes == [(90, 12)]
+
+
+def test_padding_before_the_rows_is_no_saving():
+    model = build()
+    shapes = widths_of_passes(model)
+    with torch.no_grad():
+        features, _ = model(ROWS_OF_WORDS.flip(1), features_only=True)
+        alone, _ = model(ROWS_OF_WORDS.flip(1)[:1, -3:], features_only=True)
+    assert shapes[0] == (90, 12)
+    torch.testing.assert_close(features[0, -3:], alone[0], rtol=0, atol=1e-5)
 
 
 def test_language_model_head(bert):
