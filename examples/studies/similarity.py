@@ -6,8 +6,8 @@
        δ-SAM's ρ, then δ-SAM's β; R3F's ε, in the δ-SAM paper's grid. δ-SAM with R3F has what was chosen for each of the two
     2. fresh seeds train each method with what was chosen, and are scored on the test sets
 
-Called again it goes on where it stopped. It writes NAME.csv, NAME.md and NAME.png into --to, also of the methods
-that are there so far.
+Called again it goes on where it stopped. It writes NAME.csv, NAME.md and NAME.png into --to, also of the methods that are there
+so far, and what the searches saw into NAME-search.csv.
 """
 
 import argparse
@@ -73,6 +73,25 @@ def search(args, method: str, chosen: Dict[str, List[str]]) -> List[str]:
     return own
 
 
+class Pilot(NamedTuple):
+    """What a search found: of each value, in the order given, the pilot seeds' correlations on the development set."""
+
+    method: str
+    setting: str
+    found: Dict[str, Dict[int, float]]
+
+
+def pilots_of(args) -> Iterator[Pilot]:
+    for method, sweeps in SEARCHES.items():
+        for number, sweep in enumerate(sweeps, 1):
+            setting, values = sweep.split("=")
+            found: Dict[str, Dict[int, float]] = {value: {} for value in values.split(",")}
+            for result in load_results(args.out / method / f"pilot{number}", "sts"):
+                value = next(value for value in found if float(value) == result.record.axes[setting])
+                found[value][result.record.seed] = CHOOSES.of(result)
+            yield Pilot(method, setting, found)
+
+
 def train(args, method: str, own: List[str]) -> Line:
     """The fresh runs of a method with the settings *own*."""
     final = args.out / method / "final"
@@ -96,12 +115,27 @@ def table(lines: Sequence[Line], pilot_seeds: Sequence[int]) -> str:
     return f"{note}\n\n{rows_of(rows)}"
 
 
+def search_table(pilots: Sequence[Pilot]) -> str:
+    """What each search saw, as means of the pilot seeds."""
+    rows = [["method", "searched", "STS-B, dev, by value"]]
+    for pilot in pilots:
+        means = [f"{value}: {summarize(list(seeds.values())).mean:.2f}" for value, seeds in pilot.found.items()]
+        rows.append([pilot.method, words_of([pilot.setting]), ", ".join(means)])
+    return rows_of(rows)
+
+
 def runs_of(lines: Sequence[Line]) -> Iterator[List]:
     """The fresh runs, each with its scores."""
     for line in lines:
         for seed, result in sorted(line.results.items()):
             scores = [*(result.metrics["test"][name] for name in COLUMNS), result.metrics["valid"][DEV]]
             yield [line.method, " ".join(line.chosen), seed, *(f"{x:.4f}" for x in scores), f"{result.minutes:.2f}"]
+
+
+def searches_of(pilots: Sequence[Pilot]) -> Iterator[List]:
+    for pilot in pilots:
+        for value, seeds in pilot.found.items():
+            yield from ([pilot.method, pilot.setting, value, seed, f"{dev:.4f}"] for seed, dev in sorted(seeds.items()))
 
 
 def gains_of(lines: Sequence[Line]) -> Iterator[Gain]:
@@ -116,7 +150,9 @@ def gains_of(lines: Sequence[Line]) -> Iterator[Gain]:
 def report(args, lines: Sequence[Line]) -> str:
     args.to.mkdir(parents=True, exist_ok=True)
     write_csv(args.to / f"{args.name}.csv", ["method", "settings", "seed", *COLUMNS, DEV, "minutes"], runs_of(lines))
-    text = table(lines, args.pilot_seeds)
+    pilots = list(pilots_of(args))
+    write_csv(args.to / f"{args.name}-search.csv", ["method", "setting", "value", "seed", DEV], searches_of(pilots))
+    text = f"{table(lines, args.pilot_seeds)}\n\n{search_table(pilots)}"
     write_text(args.to / f"{args.name}.md", f"## Sentence similarity\n\n{text}\n")
     draw(list(gains_of(lines)), BASELINE, "Sentence similarity", args.to / f"{args.name}.png")
     return text
