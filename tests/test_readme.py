@@ -173,7 +173,9 @@ def test_modules_exist(guide):
 
 def test_all_guides_are_listed():
     listed = {(ROOT / "examples" / link).resolve() for link in re.findall(r"\]\(([^)#\s]+)\)", text("examples/README.md"))}
-    assert {path for path in GUIDES if path != ROOT / "examples" / "README.md"} <= listed
+    # A study's table stands beside its numbers, and the study's guide speaks of it.
+    guides = {path for path in GUIDES if not path.with_suffix(".csv").is_file()}
+    assert guides - {ROOT / "examples" / "README.md"} <= listed
 
 
 def test_all_folders_are_in_the_house():
