@@ -63,9 +63,9 @@ def call(args, out: Path, method: str, seeds: Sequence[int], settings: Sequence[
 def search(args, method: str, chosen: Dict[str, List[str]]) -> List[str]:
     """The settings of a method; *chosen* has those of the methods before it."""
     own: List[str] = []
-    for other in () if method == UNTRAINED else (BASELINE, *TAKEN.get(method, ())):
+    for other in (BASELINE, *TAKEN.get(method, ())):
         own += [setting for setting in chosen.get(other, ()) if setting not in own]
-    for number, sweep in enumerate(SEARCHES.get(method, ()), 1):
+    for number, sweep in enumerate(SEARCHES[method], 1):
         pilot = args.out / method / f"pilot{number}"
         call(args, pilot, method, args.pilot_seeds, own, ["--sweep", sweep, "--sets", DEV])
         own.append(study.best_of(pilot, "sts", sweep, lambda task: CHOOSES, args.pilot_seeds))
@@ -174,7 +174,7 @@ def main(argv: Sequence[str] = None) -> int:
     args = parser.parse_args(argv)
     study.check_seeds(parser, args.seeds)
     chosen: Dict[str, List[str]] = {}
-    for method in (UNTRAINED, *SEARCHES):
+    for method in SEARCHES:
         chosen[method] = search(args, method, chosen)
     lines = [train(args, UNTRAINED, [])]
     for method in SEARCHES:

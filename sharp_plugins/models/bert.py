@@ -109,21 +109,18 @@ class BertTransformerEncoder(TransformerEncoder):
             # A model with one type has no mark for the second sentence.
             token_types = token_types_of(src_tokens, self.eos).clamp(max=self.embed_token_types.num_embeddings - 1)
         token_embeddings = token_embeddings + self.embed_token_types(token_types)
-        encode, groups = super().forward, self.groups(src_tokens)
-        if return_all_hiddens or len(groups) < 2:
+        encode, groups = super().forward, [] if return_all_hiddens else self.groups(src_tokens)
+        if len(groups) < 2:
             return encode(src_tokens, src_lengths, return_all_hiddens, token_embeddings)
-        found = [encode(src_tokens[rows, :width], token_embeddings=token_embeddings[rows, :width]) for rows, width in groups]
-        longest, place = src_tokens.size(1), torch.cat([rows for rows, _ in groups]).argsort()
-
-        def joined(name: str, rows: int, columns: int) -> List[Tensor]:
-            """Of all groups, with zeros where a row was not padded."""
-            whole = [F.pad(one[name][0], _behind(one[name][0], columns, longest)) for one in found]
-            return [torch.cat(whole, rows).index_select(rows, place)]
-
+        outs = []  # (T, rows, width), with zeros where a group was not padded
+        for rows, width in groups:
+            out = encode(src_tokens[rows, :width], token_embeddings=token_embeddings[rows, :width])["encoder_out"][0]
+            outs.append(F.pad(out, (0, 0, 0, 0, 0, src_tokens.size(1) - width)))
+        place = torch.cat([rows for rows, _ in groups]).argsort()
         return {
-            "encoder_out": joined("encoder_out", rows=1, columns=0),
+            "encoder_out": [torch.cat(outs, 1).index_select(1, place)],
             "encoder_padding_mask": [src_tokens.eq(self.padding_idx)],
-            "encoder_embedding": joined("encoder_embedding", rows=0, columns=1),
+            "encoder_embedding": [self.embed_scale * token_embeddings],
             "encoder_states": [],
             "fc_results": [],
             "src_tokens": [],
@@ -136,12 +133,7 @@ class BertTransformerEncoder(TransformerEncoder):
             return []
         columns = torch.arange(1, tokens.size(1) + 1)
         widths = (tokens.ne(self.padding_idx) * columns).amax(1).clamp(min=1).tolist()  # padding before a row is no saving
-        return [(torch.tensor(rows), max(widths[row] for row in rows)) for rows in groups_by_length(widths)]
-
-
-def _behind(x: Tensor, dimension: int, size: int) -> List[int]:
-    """F.pad's numbers to make a dimension of x so large."""
-    return [0, 0] * (x.dim() - 1 - dimension) + [0, size - x.size(dimension)]
+        return [(torch.tensor(rows), widths[rows[-1]]) for rows in groups_by_length(widths)]
 
 
 class BertEncoder(RobertaEncoder):
@@ -204,10 +196,8 @@ class BertModel(RobertaModel):
         parser.add_argument("--token-types", type=int, metavar="N", help="number of token types (default: BERT's 2)")
         eps = "epsilon of the layer normalisations (default: BERT's 1e-12)"
         parser.add_argument("--layer-norm-eps", type=float, metavar="E", help=eps)
-        whole = (
-            "encode a batch's rows together, padded to the longest (default: on a CPU, rows of like length are encoded together: "
-        )
-        whole += "padding changes nothing, and costs time)"
+        whole = "encode a batch's rows together, padded to the longest (default: on a CPU, rows of like length are encoded "
+        whole += "together: padding changes nothing, and costs time)"
         parser.add_argument("--whole-rows", action="store_true", default=None, help=whole)
 
     @classmethod

@@ -5,6 +5,7 @@ A group of rows of like length is padded to its own longest. A group costs somet
 weights, which are added to those of the others.
 """
 
+from collections import Counter
 from itertools import accumulate
 from typing import List, Sequence
 
@@ -14,7 +15,7 @@ OVERHEAD = 48
 
 
 def groups_by_length(lengths: Sequence[int], overhead: int = OVERHEAD) -> List[List[int]]:
-    """The rows of a batch in groups, the shortest rows first, such that
+    """The rows of a batch in groups, the shortest first also within one, such that
 
         Σ_groups (number of rows · length of the longest + overhead)
 
@@ -29,17 +30,17 @@ def groups_by_length(lengths: Sequence[int], overhead: int = OVERHEAD) -> List[L
     >>> groups_by_length([7, 6, 5], overhead=10)
     [[2, 1, 0]]
     """
-    order = sorted(range(len(lengths)), key=lengths.__getitem__)
-    widths = sorted(set(lengths))
-    ends = list(accumulate(sum(length == width for length in lengths) for width in widths))  # rows up to each width
-    # best[k]: the least cost of the rows up to the k-th width, and where its last group begins, as a number of widths.
+    order, counts = sorted(range(len(lengths)), key=lengths.__getitem__), Counter(lengths)
+    widths = sorted(counts)
+    ends = list(accumulate((counts[width] for width in widths), initial=0))  # rows up to each width
+    # best[k]: the least cost of the rows of the first k widths, and how many widths come before their last group.
     best = [(0, 0)]
-    for k, (width, end) in enumerate(zip(widths, ends)):
-        best.append(min((best[j][0] + (end - (ends[j - 1] if j else 0)) * width + overhead, j) for j in range(k + 1)))
+    for k, width in enumerate(widths, 1):
+        best.append(min((best[j][0] + (ends[k] - ends[j]) * width + overhead, j) for j in range(k)))
     groups: List[List[int]] = []
     k = len(widths)
     while k:
         j = best[k][1]
-        groups.insert(0, order[ends[j - 1] if j else 0 : ends[k - 1]])
+        groups.insert(0, order[ends[j] : ends[k]])
         k = j
     return groups
