@@ -109,10 +109,10 @@ def of(values: Sequence[Value], name: str, method: str) -> Dict[int, float]:
     return {one.seed: one.accuracy for one in values if (one.set, one.method) == (name, method)}
 
 
-def table(values: Sequence[Value]) -> str:
+def table(values: Sequence[Value], found: Dict[Tuple[str, str], Optional[Comparison]]) -> str:
     """Means, and paired gains over the baseline."""
     rows = [["tested on", "method", "seeds", "mean ± std", f"gain over {STUDY.methods[0]} (95 % interval)", "p", "p, corrected"]]
-    for (name, method), comparison in compared(values).items():
+    for (name, method), comparison in found.items():
         own = list(of(values, name, method).values())
         rows.append([name, method, str(len(own)), mean_and_std(summarize(own)), gain(comparison), *ps(comparison)])
     note = f"Accuracy in percent. {about_p(len({one.seed for one in values}))}."
@@ -123,9 +123,10 @@ def report(args, values: Sequence[Value]) -> str:
     args.to.mkdir(parents=True, exist_ok=True)
     rows = [one._replace(accuracy=f"{one.accuracy:.4f}") for one in values]
     write_csv(args.to / "elsewhere-sets.csv", Value._fields, rows)
-    text = table(values)
+    found = compared(values)
+    text = table(values, found)
     write_text(args.to / "elsewhere-sets.md", f"## {STUDY.title}\n\n{text}\n")
-    gains = [Gain(name, method, comparison) for (name, method), comparison in compared(values).items()]
+    gains = [Gain(name, method, comparison) for (name, method), comparison in found.items()]
     draw(gains, STUDY.methods[0], STUDY.title, args.to / "elsewhere-sets.png")
     return text
 

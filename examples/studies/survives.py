@@ -163,10 +163,10 @@ def compared(values: Sequence[Value]) -> Dict[str, Comparison]:
     return dict(zip(columns, correct([compare(of(values, METHODS[1], name), of(values, METHODS[0], name)) for name in columns])))
 
 
-def table(values: Sequence[Value]) -> str:
+def table(values: Sequence[Value], found: Dict[str, Comparison]) -> str:
     """Means by method, and the paired differences to the first one, in percentage points."""
     rows = [["", *METHODS, f"{METHODS[1]} - {METHODS[0]} (95 % interval)", "p", "p, corrected"]]
-    for column, comparison in compared(values).items():
+    for column, comparison in found.items():
         means = [mean_and_std(summarize(list(of(values, method, column).values()))) for method in METHODS]
         rows.append([column, *means, gain(comparison), *ps(comparison)])
     return rows_of(rows)
@@ -182,9 +182,10 @@ def report(values: Sequence[Value], args, first: Cell, second: Cell, chosen: Seq
         f"Seeds {pilots} chose {' and '.join(chosen)}. Values are of {first.task}'s development set, in percent; `lost` is what "
         f"is missing to `trained`. {about_p(seeds)}."
     )
-    text = f"{note}\n\n{table(values)}"
+    found = compared(values)
+    text = f"{note}\n\n{table(values, found)}"
     write_text(args.to / "survives.md", f"## What survives\n\n{text}\n")
-    gains = [Gain(column, METHODS[1], comparison) for column, comparison in compared(values).items() if column in COLUMNS]
+    gains = [Gain(column, METHODS[1], comparison) for column, comparison in found.items() if column in COLUMNS]
     draw(gains, METHODS[0], "What survives", args.to / "survives.png")
     return text
 

@@ -242,7 +242,10 @@ def test_what_is_lost_is_compared_by_seed(survives):
         for method, rows in numbers.items()
         for seed, row in enumerate(rows, 1)
     ]
-    lines = {line.split(" | ")[0].strip("| "): line.split(" | ") for line in survives.table(values).splitlines()}
+    lines = {
+        line.split(" | ")[0].strip("| "): line.split(" | ")
+        for line in survives.table(values, survives.compared(values)).splitlines()
+    }
     lost = {method: [row[0] - row[3] for row in rows] for method, rows in numbers.items()}
     differences = [b - a for a, b in zip(lost["base"], lost["sam"])]
     half = stats.t.ppf(0.975, 2) * statistics.stdev(differences) / 3**0.5
@@ -323,7 +326,11 @@ def test_other_sets_are_compared_by_seed(scripts, tmp_path):
     elsewhere = importlib.import_module("elsewhere")
     scores = {"base": (60, 62, 61), "sam": (63, 62, 64), "dsam": (60, 61, 60)}
     values = [elsewhere.Value("RTE", method, seed, score) for method in scores for seed, score in enumerate(scores[method], 1)]
-    lines = [line.strip("| ").split(" | ") for line in elsewhere.table(values).splitlines() if line.startswith("| RTE")]
+    lines = [
+        line.strip("| ").split(" | ")
+        for line in elsewhere.table(values, elsewhere.compared(values)).splitlines()
+        if line.startswith("| RTE")
+    ]
     assert [line[3] for line in lines] == ["61.00 ± 1.00", "63.00 ± 1.00", "60.33 ± 0.58"]
     difference = [b - a for a, b in zip(scores["base"], scores["sam"])]
     half = stats.t.ppf(0.975, 2) * statistics.stdev(difference) / 3**0.5
