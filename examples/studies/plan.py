@@ -3,7 +3,8 @@
 A cell is a task with a number of training rows and a share of wrong labels. In each cell
 
     1. pilot seeds search, on rows of the training set that they do not train on: the learning rate of the study's baseline, which
-       all its methods then have; ρ of SAM and δ-SAM in `RHOS`, then δ-SAM's β in `BETAS` at its best ρ; BAR's α₀ in `ALPHAS`
+       all its methods then have; ρ of SAM and δ-SAM in `RHOS`, then δ-SAM's β in `BETAS` at its best ρ; BAR's α₀ in `ALPHAS`;
+       the weights of R-Drop's and R3F's divergence in `WEIGHTS`. What joins two methods has what was chosen for each of them
     2. fresh seeds train each method with what was chosen, and are scored on the development set, which has chosen nothing
 """
 
@@ -12,19 +13,23 @@ from typing import Dict, List, NamedTuple, Tuple
 RHOS = "optimizer.sam_rho=0.005,0.01,0.02,0.05,0.1"
 BETAS = "optimizer.dsam_beta=1,3,10"
 ALPHAS = "optimizer.bar_alpha=0.2,0.5,1"
-# The settings' 1e-4 is for whole sets: in the 40 updates of 300 rows it may learn next to nothing.
+WEIGHTS = "0.1,0.5,1"  # R-Drop's authors'; R3F's have 5, too
+# Learning rates. The settings' 1e-4 is for whole sets: in the 40 updates of 300 rows it may learn next to nothing.
 FULL_RATES = "optimization.lr=1e-4,3e-4,6e-4"
+WHOLE_RATES = "optimization.lr=5e-5,1e-4,2e-4"
 LORA_RATES = "optimization.lr=2e-4,5e-4,1e-3,2e-3"
-# A method -> its searches, one after the other.
+# A method -> its searches, one after the other; a baseline's is its study's.
 SEARCHES: Dict[str, Tuple[str, ...]] = {
-    "base": (FULL_RATES,),
     "sam": (RHOS,),
     "dsam": (RHOS, BETAS),
-    "lora": (LORA_RATES,),
+    "r3f": (f"criterion.r3f_lambda={WEIGHTS}",),
+    "rdrop": (f"criterion.rdrop_alpha={WEIGHTS}",),
     "lora-sam": (RHOS,),
     "lora-obar": (ALPHAS,),
     "lora-nbar": (ALPHAS,),
 }
+# A method that joins others -> those, which it has its settings from.
+JOINS: Dict[str, Tuple[str, ...]] = {"dsam-r3f": ("dsam", "r3f")}
 PILOT_SEEDS = (101, 102)
 SEEDS = tuple(range(1, 9))
 SELECTION_ROWS = 500
@@ -36,7 +41,7 @@ class Cell(NamedTuple):
     """Where methods are compared.
 
     Attributes:
-        rows: of the training set.
+        rows: of the training set; 0 for all that do not choose, at the settings' number of updates.
         noise: the share of them whose label is wrong.
         noisy_selection: whether the rows that choose the epoch have wrong labels, too.
     """
@@ -49,17 +54,21 @@ class Cell(NamedTuple):
     @property
     def name(self) -> str:
         noise = f"-noise{self.noise:g}" if self.noise else ""
-        return f"{self.task}-{self.rows}{noise}" + ("-noisy-selection" if self.noisy_selection else "")
+        rows = f"-{self.rows}" if self.rows else ""
+        return f"{self.task}{rows}{noise}" + ("-noisy-selection" if self.noisy_selection else "")
 
     @property
     def flags(self) -> List[str]:
         """Of ``python -m sharp_plugins.glue run``."""
-        updates = EPOCHS * -(-self.rows // BATCH[self.task])
-        flags = ["--tasks", self.task, "--train-rows", str(self.rows), "--selection-rows", str(SELECTION_ROWS)]
+        flags = ["--tasks", self.task, "--selection-rows", str(SELECTION_ROWS)]
         flags += ["--label-noise", f"{self.noise:g}"] if self.noise else []
         flags += ["--selection-noise"] if self.noisy_selection else []
-        warmup = max(1, round(0.06 * updates))  # the settings' share
-        return [*flags, "--set", f"optimization.max_update={updates}", "--set", f"lr_scheduler.warmup_updates={warmup}"]
+        if self.rows:
+            updates = EPOCHS * -(-self.rows // BATCH[self.task])
+            warmup = max(1, round(0.06 * updates))  # the settings' share
+            flags += ["--train-rows", str(self.rows), "--set", f"optimization.max_update={updates}"]
+            flags += ["--set", f"lr_scheduler.warmup_updates={warmup}"]
+        return flags
 
 
 class Study(NamedTuple):
@@ -67,21 +76,28 @@ class Study(NamedTuple):
 
     Attributes:
         methods: the first is the baseline, whose learning rate the others have.
+        rates: the baseline's search.
         keeps_checkpoints: of the fresh runs, which are measured on other data, too.
     """
 
     title: str
     cells: Tuple[Cell, ...]
     methods: Tuple[str, ...]
+    rates: str = FULL_RATES
     keeps_checkpoints: bool = False
+
+    def searches(self, method: str) -> Tuple[str, ...]:
+        """Of a method by itself."""
+        return (self.rates,) if method == self.methods[0] else SEARCHES.get(method, ())
 
     def searched(self, method: str) -> Tuple[str, ...]:
         """All searches that a method's settings are from, the baseline's first.
 
-        >>> [search.split("=")[0] for search in STUDIES["few"].searched("sam")]
-        ['optimization.lr', 'optimizer.sam_rho']
+        >>> [search.split("=")[0] for search in STUDIES["whole"].searched("dsam-r3f")]
+        ['optimization.lr', 'optimizer.sam_rho', 'optimizer.dsam_beta', 'criterion.r3f_lambda']
         """
-        return tuple(dict.fromkeys([*SEARCHES[self.methods[0]], *SEARCHES[method]]))
+        names = (self.methods[0], *JOINS.get(method, ()), method)
+        return tuple(dict.fromkeys(search for name in names for search in self.searches(name)))
 
 
 STUDIES = {
@@ -94,11 +110,18 @@ STUDIES = {
         "Few examples, LoRA",
         tuple(Cell(task, 1000) for task in ("SST-2", "MRPC", "CoLA")),
         ("lora", "lora-sam", "lora-obar", "lora-nbar"),
+        LORA_RATES,
     ),
     "noise": Study(
         "Wrong labels",
         tuple(Cell(task, 1000, noise, noisy) for task in ("SST-2", "MRPC") for noise in (0.2, 0.4) for noisy in (False, True)),
         ("base", "sam", "dsam"),
+    ),
+    "whole": Study(
+        "Whole tasks",
+        tuple(Cell(task, 0) for task in ("RTE", "MRPC", "STS-B")),
+        ("base", "sam", "dsam", "r3f", "rdrop", "dsam-r3f"),
+        WHOLE_RATES,
     ),
     "elsewhere": Study("Other data", (Cell("MNLI", 1000),), ("base", "sam", "dsam"), keeps_checkpoints=True),
 }

@@ -26,6 +26,7 @@ from sharp_plugins.runs.store import load_results
 from sharp_plugins.runs.tables import mean_and_std
 
 COLUMNS = ("task", "rows", "noise", "noisy_selection", "method", "settings", "seed", "metric", "value", "selection", "minutes")
+ALL = "all"  # rows
 
 
 class Line(NamedTuple):
@@ -120,7 +121,12 @@ def table(lines: Sequence[Line], found: Sequence[Optional[Comparison]], study: S
         noise = f", {100 * cell.noise:g} % wrong" if cell.noise else ""
         noise += ", also where the epoch is chosen" if cell.noisy_selection else ""
         minutes = sum(result.minutes for result in line.results.values()) / len(line.results)
-        cells = [f"{cell.task}, {LABELS[TASKS[cell.task].selected]}", f"{cell.rows}{noise}", line.method, str(len(line.results))]
+        cells = [
+            f"{cell.task}, {LABELS[TASKS[cell.task].selected]}",
+            f"{cell.rows or ALL}{noise}",
+            line.method,
+            str(len(line.results)),
+        ]
         cells += [mean_and_std(summarize(list(line.values.values()))), gain(comparison)]
         cells += ["" if comparison is None else f"{comparison.better} of {comparison.pairs}", *ps(comparison)]
         rows.append([*cells, words_of(line.chosen), f"{minutes:.1f}"])
@@ -143,7 +149,7 @@ def runs_of(lines: Sequence[Line]) -> Iterator[List]:
     for line in lines:
         cell, metric = line.cell, TASKS[line.cell.task].selected
         for seed, result in sorted(line.results.items()):
-            where = [cell.task, cell.rows, f"{cell.noise:g}", int(cell.noisy_selection), line.method, " ".join(line.chosen)]
+            where = [cell.task, cell.rows or ALL, f"{cell.noise:g}", int(cell.noisy_selection), line.method, " ".join(line.chosen)]
             scores = [f"{selected(result, split):.4f}" for split in ("dev", "valid")]
             yield [*where, seed, metric, *scores, f"{result.minutes:.2f}"]
 

@@ -33,7 +33,7 @@ UNTRAINED, BASELINE = "base", "mirror"
 CHOOSES = Measure("valid", DEV, "STS-B, dev")
 RATES = "optimization.lr=1e-5,2e-5,5e-5,1e-4"
 EPSILONS = "criterion.r3f_eps=1e-5,1e-4,1e-3,1e-2,5e-2,1e-1"  # of the δ-SAM paper, appendix A
-# A method -> its searches, one after the other; and the methods that it has its other settings from.
+# A method -> its searches, one after the other; and a method that joins others, which it has its settings from.
 SEARCHES: Dict[str, Tuple[str, ...]] = {
     "mirror": (RATES,),
     "mirror-sam": (RHOS,),
@@ -41,7 +41,7 @@ SEARCHES: Dict[str, Tuple[str, ...]] = {
     "mirror-r3f": (EPSILONS,),
     "mirror-dsam-r3f": (),
 }
-TAKEN = {"mirror-dsam-r3f": ("mirror-dsam", "mirror-r3f")}
+JOINS = {"mirror-dsam-r3f": ("mirror-dsam", "mirror-r3f")}
 COLUMNS = (*SETS, "average")
 
 
@@ -62,9 +62,7 @@ def call(args, out: Path, method: str, seeds: Sequence[int], settings: Sequence[
 
 def search(args, method: str, chosen: Dict[str, List[str]]) -> List[str]:
     """The settings of a method; *chosen* has those of the methods before it."""
-    own: List[str] = []
-    for other in (BASELINE, *TAKEN.get(method, ())):
-        own += [setting for setting in chosen.get(other, ()) if setting not in own]
+    own = study.taken(chosen, (BASELINE, *JOINS.get(method, ())))
     for number, sweep in enumerate(SEARCHES[method], 1):
         pilot = args.out / method / f"pilot{number}"
         call(args, pilot, method, args.pilot_seeds, own, ["--sweep", sweep, "--sets", DEV])

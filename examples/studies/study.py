@@ -17,7 +17,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE.parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
 
-from plan import PILOT_SEEDS, SEARCHES, SEEDS, STUDIES, Cell, Study
+from plan import JOINS, PILOT_SEEDS, SEEDS, STUDIES, Cell, Study
 
 from sharp_plugins.glue.tasks import LABELS, TASKS
 from sharp_plugins.runs.record import Measure, Result
@@ -59,8 +59,8 @@ def run_cell(args, study: Study, cell: Cell) -> None:
     """Search and train in one cell. Each search has a directory of its own, and so has what it found."""
     chosen: Dict[str, List[str]] = {}
     for method in study.methods:
-        settings = list(chosen.get(study.methods[0], ()))
-        for number, search in enumerate(SEARCHES[method], 1):
+        settings = taken(chosen, (study.methods[0], *JOINS.get(method, ())))
+        for number, search in enumerate(study.searches(method), 1):
             pilot = place(args.out, cell, method, f"pilot{number}")
             call(args, cell, pilot, method, PILOT_SEEDS, settings, ["--sweep", search])
             settings.append(best(pilot, search))
@@ -68,6 +68,15 @@ def run_cell(args, study: Study, cell: Cell) -> None:
         chosen[method] = settings
         keep = ["--keep-checkpoints"] if study.keeps_checkpoints else []
         call(args, cell, place(args.out, cell, method, "final"), method, args.seeds, settings, keep)
+
+
+def taken(chosen: Dict[str, List[str]], methods: Sequence[str]) -> List[str]:
+    """What was chosen for the methods that a method has settings from; nothing of those that are still to come.
+
+    >>> taken({"base": ["optimization.lr=1e-4"], "r3f": ["optimization.lr=1e-4", "criterion.r3f_lambda=1"]}, ("base", "r3f"))
+    ['optimization.lr=1e-4', 'criterion.r3f_lambda=1']
+    """
+    return list(dict.fromkeys(setting for method in methods for setting in chosen.get(method, ())))
 
 
 def place(out: Path, cell: Cell, method: str, what: str) -> Path:

@@ -41,7 +41,8 @@ def scripts(monkeypatch):
         for value in values.split(","):
             for seed in map(int, words["--seeds"]):
                 settings = {**fixed, **({name: value} if name else {})}
-                axes = {"train-rows": int(words["--train-rows"][0]), **({name: float(value)} if name else {})}
+                rows = {"train-rows": int(words["--train-rows"][0])} if words["--train-rows"] else {}
+                axes = {**rows, **({name: float(value)} if name else {})}
                 record = Record("glue", words["--tasks"][0], words["--methods"][0], seed, axes)
                 save(Path(words["--out"][0]), record, settings, found.score(record.method, settings, seed))
         return SimpleNamespace(returncode=0)
@@ -127,6 +128,28 @@ def test_loras_methods_have_the_learning_rate_that_was_chosen_for_lora(scripts, 
         *["lora-obar"] * 2,
         *["lora-nbar"] * 2,
     ]
+
+
+def test_whole_tasks_have_the_settings_updates_and_what_joins_two_methods_has_what_both_chose(scripts, tmp_path, capsys):
+    weight = "criterion.r3f_lambda"
+    best = {RATE: "2e-4", RHO: "0.01", BETA: "1", weight: "0.5", "criterion.rdrop_alpha": "0.1"}
+    scripts.score = lambda method, settings, seed: 60.0 + sum(settings.get(name) == value for name, value in best.items())
+    assert run(scripts, tmp_path / "out", "whole", "--cells", "RTE", "--seeds", "1", "2") == 0
+    assert not [word for line in scripts.calls for word in line if word == "--train-rows" or "update" in word]
+    finals = {flags(line, "--methods")[0]: flags(line, "--set")[1:] for line in scripts.calls if "--sweep" not in line}
+    rate, rho, beta, weighed = (f"{name}={best[name]}" for name in (RATE, RHO, BETA, weight))
+    assert finals == {
+        "base": [rate],
+        "sam": [rate, rho],
+        "dsam": [rate, rho, beta],
+        "r3f": [rate, weighed],
+        "rdrop": [rate, "criterion.rdrop_alpha=0.1"],
+        "dsam-r3f": [rate, rho, beta, weighed],
+    }
+    capsys.readouterr()
+    assert scripts.report.main(["whole", "--out", str(tmp_path / "out"), "--to", str(tmp_path / "to")]) == 0
+    text = capsys.readouterr().out
+    assert "| RTE, accuracy | all | dsam-r3f |" in text and "sam rho=0.01, dsam beta=1, r3f lambda=0.5" in text
 
 
 def test_the_tables_are_of_the_fresh_seeds(scripts, tmp_path, capsys):
