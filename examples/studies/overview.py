@@ -25,6 +25,8 @@ BASELINE = "Adam"
 # A method without "lora-" or "mirror-", which its setting says -> its name in the figure.
 METHODS = {"base": BASELINE, "lora": BASELINE, "mirror": BASELINE, "sam": "SAM", "dsam": "δ-SAM", "obar": "oBAR", "nbar": "nBAR"}
 METHODS.update({"r3f": "R3F", "dsam-r3f": "δ-SAM + R3F"})
+LAYERS = 6  # of MiniLM; a setting with fewer says so
+PART = "-3-layers"  # after a study's name, where these are all it has
 Row = Dict[str, str]
 # A row of a file -> settings, each with the run's score there.
 Reader = Callable[[Row], Iterator[Tuple[str, str]]]
@@ -51,8 +53,9 @@ def of_study(row: Row) -> Iterator[Tuple[str, str]]:
     """Of report.py: a row is a run."""
     noise = f", {100 * float(row['noise']):g} % wrong labels" if float(row["noise"]) else ""
     noise += ", also where the epoch is chosen" if int(row["noisy_selection"]) else ""
+    layers = f", {row['layers']} layers" if int(row["layers"]) != LAYERS else ""
     lora = ", LoRA" if row["method"].startswith("lora") else ""
-    yield f"{row['task']}, {row['rows']} rows{noise}{lora}", row["value"]
+    yield f"{row['task']}, {row['rows']} rows{noise}{layers}{lora}", row["value"]
 
 
 def of_sets(row: Row) -> Iterator[Tuple[str, str]]:
@@ -76,10 +79,10 @@ def of_similarity(name: str) -> Reader:
 
 
 READERS: Dict[str, Reader] = {
-    **dict.fromkeys(STUDIES, of_study),
+    **dict.fromkeys((study + part for study in STUDIES for part in ("", PART)), of_study),
     "elsewhere-sets": of_sets,
     "survives": of_survivors,
-    **{name: of_similarity(name) for name in ("similarity", "similarity-3-layers")},
+    **{name: of_similarity(name) for name in ("similarity", "similarity" + PART)},
 }
 
 

@@ -3,6 +3,7 @@
     python examples/studies/report.py few --out runs/studies --to examples/studies
 
 writes few.csv (each fresh run), few.md (means, gains over the baseline with intervals and tests, what was chosen) and few.png.
+Runs with another backbone have an --out and a --name of their own, as few-3-layers.
 """
 
 import argparse
@@ -22,10 +23,11 @@ from sharp_plugins.files.yaml import read_yaml
 from sharp_plugins.glue.tasks import LABELS, TASKS
 from sharp_plugins.runs.record import Result
 from sharp_plugins.runs.statistics import Comparison, compare, correct, least_p, summarize
-from sharp_plugins.runs.store import load_results
+from sharp_plugins.runs.store import directory_of, load_results
 from sharp_plugins.runs.tables import mean_and_std
 
-COLUMNS = ("task", "rows", "noise", "noisy_selection", "method", "settings", "seed", "metric", "value", "selection", "minutes")
+WHERE = ("layers", "task", "rows", "noise", "noisy_selection")
+COLUMNS = (*WHERE, "method", "settings", "seed", "metric", "value", "selection", "minutes")
 ALL = "all"  # rows
 
 
@@ -33,12 +35,14 @@ class Line(NamedTuple):
     """A method in a cell.
 
     Attributes:
+        layers: of the encoder.
         chosen: by the pilots, as --set has them.
         results: by seed.
     """
 
     cell: Cell
     method: str
+    layers: int
     chosen: List[str]
     results: Dict[int, Result]
 
@@ -52,17 +56,19 @@ def collect(study: Study, out: Path) -> List[Line]:
     lines = []
     for cell in study.cells:
         for method in study.methods:
-            results = load_results(place(out, cell, method, "final"), "glue")
+            final = place(out, cell, method, "final")
+            results = load_results(final, "glue")
             if results:
+                config = read_yaml(directory_of(final, results[0].record) / "run.yaml")
                 own = {result.record.seed: result for result in results}
-                lines.append(Line(cell, method, settings_of(place(out, cell, method, "final"), study.searched(method)), own))
+                layers = config["model"]["encoder_layers"]
+                lines.append(Line(cell, method, layers, settings_of(config, study.searched(method)), own))
     return lines
 
 
-def settings_of(final: Path, searches: Sequence[str]) -> List[str]:
-    """What the pilots chose in the *searches*, as a run's own config has it."""
+def settings_of(config: Dict, searches: Sequence[str]) -> List[str]:
+    """What the pilots chose in the *searches*, as a run's config has it."""
     names = [search.split("=")[0] for search in searches]
-    config = read_yaml(next(final.glob("*/*/**/run.yaml")))
 
     def value(name: str):
         part, key = name.split(".")
@@ -113,7 +119,7 @@ def rows_of(rows: Sequence[Sequence[str]]) -> str:
 
 
 def table(lines: Sequence[Line], found: Sequence[Optional[Comparison]], study: Study) -> str:
-    head = ["task", "rows", "method", "seeds", "mean ± std", f"gain over {study.methods[0]} (95 % interval)", "better in"]
+    head = ["layers", "task", "rows", "method", "seeds", "mean ± std", f"gain over {study.methods[0]} (95 % interval)", "better in"]
     head += ["p", "p, corrected", "chosen", "minutes"]
     rows = [head]
     for line, comparison in zip(lines, found):
@@ -121,12 +127,8 @@ def table(lines: Sequence[Line], found: Sequence[Optional[Comparison]], study: S
         noise = f", {100 * cell.noise:g} % wrong" if cell.noise else ""
         noise += ", also where the epoch is chosen" if cell.noisy_selection else ""
         minutes = sum(result.minutes for result in line.results.values()) / len(line.results)
-        cells = [
-            f"{cell.task}, {LABELS[TASKS[cell.task].selected]}",
-            f"{cell.rows or ALL}{noise}",
-            line.method,
-            str(len(line.results)),
-        ]
+        cells = [str(line.layers), f"{cell.task}, {LABELS[TASKS[cell.task].selected]}", f"{cell.rows or ALL}{noise}"]
+        cells += [line.method, str(len(line.results))]
         cells += [mean_and_std(summarize(list(line.values.values()))), gain(comparison)]
         cells += ["" if comparison is None else f"{comparison.better} of {comparison.pairs}", *ps(comparison)]
         rows.append([*cells, words_of(line.chosen), f"{minutes:.1f}"])
@@ -149,9 +151,9 @@ def runs_of(lines: Sequence[Line]) -> Iterator[List]:
     for line in lines:
         cell, metric = line.cell, TASKS[line.cell.task].selected
         for seed, result in sorted(line.results.items()):
-            where = [cell.task, cell.rows or ALL, f"{cell.noise:g}", int(cell.noisy_selection), line.method, " ".join(line.chosen)]
+            where = [line.layers, cell.task, cell.rows or ALL, f"{cell.noise:g}", int(cell.noisy_selection)]
             scores = [f"{selected(result, split):.4f}" for split in ("dev", "valid")]
-            yield [*where, seed, metric, *scores, f"{result.minutes:.2f}"]
+            yield [*where, line.method, " ".join(line.chosen), seed, metric, *scores, f"{result.minutes:.2f}"]
 
 
 class Gain(NamedTuple):
@@ -196,19 +198,20 @@ def main(argv: Sequence[str] = None) -> int:
     parser.add_argument("study", choices=STUDIES)
     parser.add_argument("--out", type=Path, default=Path("runs/studies"), metavar="OUT", help="of study.py (default: %(default)s)")
     parser.add_argument("--to", type=Path, default=HERE, metavar="DIR", help="where the files go (default: beside this script)")
+    parser.add_argument("--name", help="of the files (default: the study's)")
     args = parser.parse_args(argv)
-    study = STUDIES[args.study]
+    study, name = STUDIES[args.study], args.name or args.study
     lines = collect(study, args.out)
     if not lines:
         print(f"error: --out {args.out}: no finished run of {args.study}; study.py trains them", file=sys.stderr)
         return 1
     found = comparisons(lines, study)
     args.to.mkdir(parents=True, exist_ok=True)
-    write_csv(args.to / f"{args.study}.csv", COLUMNS, runs_of(lines))
+    write_csv(args.to / f"{name}.csv", COLUMNS, runs_of(lines))
     text = table(lines, found, study)
-    write_text(args.to / f"{args.study}.md", f"## {study.title}\n\n{text}\n")
+    write_text(args.to / f"{name}.md", f"## {study.title}\n\n{text}\n")
     gains = [Gain(line.cell.name, line.method, one) for line, one in zip(lines, found)]
-    draw(gains, study.methods[0], study.title, args.to / f"{args.study}.png")
+    draw(gains, study.methods[0], study.title, args.to / f"{name}.png")
     print(text)
     return 0
 

@@ -59,7 +59,7 @@ def save(out, record, settings, score):
     result = Result(record, metrics, 0.5, 40, 20, None, [], {})
     (directory / RECORD).write_text(json.dumps(record._asdict()))
     (directory / RESULT).write_text(json.dumps({**result._asdict(), "record": record._asdict(), "checkpoints": "deleted"}))
-    config = {"task": {"data": "DATA"}}
+    config = {"task": {"data": "DATA"}, "model": {"encoder_layers": 3}}
     for name, value in settings.items():
         part, key = name.split(".")
         config.setdefault(part, {})[key] = False if value == "false" else float(value)
@@ -147,9 +147,10 @@ def test_whole_tasks_have_the_settings_updates_and_what_joins_two_methods_has_wh
         "dsam-r3f": [rate, rho, beta, weighed],
     }
     capsys.readouterr()
-    assert scripts.report.main(["whole", "--out", str(tmp_path / "out"), "--to", str(tmp_path / "to")]) == 0
+    assert scripts.report.main(["whole", "--out", str(tmp_path / "out"), "--to", str(tmp_path / "to"), "--name", "w3"]) == 0
+    assert {path.name for path in (tmp_path / "to").iterdir()} == {"w3.csv", "w3.md", "w3.png"}
     text = capsys.readouterr().out
-    assert "| RTE, accuracy | all | dsam-r3f |" in text and "sam rho=0.01, dsam beta=1, r3f lambda=0.5" in text
+    assert "| 3 | RTE, accuracy | all | dsam-r3f |" in text and "sam rho=0.01, dsam beta=1, r3f lambda=0.5" in text
 
 
 def test_the_tables_are_of_the_fresh_seeds(scripts, tmp_path, capsys):
@@ -173,7 +174,7 @@ def test_the_tables_are_of_the_fresh_seeds(scripts, tmp_path, capsys):
     with open(tmp_path / "to" / "few.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 2 * 3 * 4 and {row["seed"] for row in rows} == {"1", "2", "3", "4"}
-    assert float(rows[0]["selection"]) == float(rows[0]["value"]) + 1
+    assert float(rows[0]["selection"]) == float(rows[0]["value"]) + 1 and rows[0]["layers"] == "3"
     assert (tmp_path / "to" / "few.png").stat().st_size > 5000
     assert (tmp_path / "to" / "few.md").read_text().startswith("## Few examples")
 

@@ -30,7 +30,7 @@ def write(path, columns, runs):
 
 def write_study(path, methods, **fixed):
     columns = importlib.import_module("report").COLUMNS
-    own = {"task": "MRPC", "rows": 300, "noise": 0, "noisy_selection": 0, **fixed}
+    own = {"layers": 6, "task": "MRPC", "rows": 300, "noise": 0, "noisy_selection": 0, **fixed}
     write(path, columns, [({**own, "method": method}, "value", added) for method, added in methods.items()])
 
 
@@ -39,12 +39,16 @@ def test_each_setting_is_compared_with_its_own_baseline(overview, tmp_path, monk
 
     write_study(tmp_path / "few.csv", {"base": (0, 0, 0), "sam": GAINS, "dsam": (1, 1, 2)})
     write_study(tmp_path / "few-lora.csv", {"lora": (-9, -9, -9), "lora-obar": (-8, -8, -5)}, rows=1000)
-    write_study(tmp_path / "noise.csv", {"base": (-1, 0, 2), "sam": (0, 0, 0)}, noise=0.2, noisy_selection=1)
+    write_study(tmp_path / "noise-3-layers.csv", {"base": (-1, 0, 2), "sam": (0, 0, 0)}, layers=3, noise=0.2, noisy_selection=1)
     figures = []
     monkeypatch.setattr(pyplot, "close", figures.append)
     assert overview.main(["--to", str(tmp_path)]) == 0
     [axis] = figures[0].axes
-    places = ["MRPC, 300 rows", "MRPC, 1000 rows, LoRA", "MRPC, 300 rows, 20 % wrong labels, also where the epoch is chosen"]
+    places = [
+        "MRPC, 300 rows",
+        "MRPC, 1000 rows, LoRA",
+        "MRPC, 300 rows, 20 % wrong labels, also where the epoch is chosen, 3 layers",
+    ]
     assert [label.get_text() for label in axis.get_yticklabels()] == places
     assert axis.get_xlabel() == "gain over Adam, points, with its 95 % interval"
     drawn = {
