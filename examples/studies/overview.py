@@ -24,7 +24,7 @@ from sharp_plugins.runs.statistics import compare
 BASELINE = "Adam"
 # A method without "lora-" or "mirror-", which its setting says -> its name in the figure.
 METHODS = {"base": BASELINE, "lora": BASELINE, "mirror": BASELINE, "sam": "SAM", "dsam": "δ-SAM", "obar": "oBAR", "nbar": "nBAR"}
-METHODS.update({"r3f": "R3F", "dsam-r3f": "δ-SAM + R3F"})
+METHODS.update({"r3f": "R3F", "rdrop": "R-Drop", "dsam-r3f": "δ-SAM + R3F"})
 LAYERS = 6  # of MiniLM; a setting with fewer says so
 PART = "-3-layers"  # after a study's name, where these are all it has
 Row = Dict[str, str]
@@ -52,7 +52,7 @@ def called(method: str) -> str:
 def of_study(row: Row) -> Iterator[Tuple[str, str]]:
     """Of report.py: a row is a run."""
     noise = f", {100 * float(row['noise']):g} % wrong labels" if float(row["noise"]) else ""
-    noise += ", also where the epoch is chosen" if int(row["noisy_selection"]) else ""
+    noise += ", also where epoch and settings are chosen" if int(row["noisy_selection"]) else ""
     layers = f", {row['layers']} layers" if int(row["layers"]) != LAYERS else ""
     lora = ", LoRA" if row["method"].startswith("lora") else ""
     yield f"{row['task']}, {row['rows']} rows{noise}{layers}{lora}", row["value"]
@@ -110,11 +110,16 @@ def gains_of(runs: Sequence[Run]) -> List[Gain]:
 
 def main(argv: Sequence[str] = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--to", type=Path, default=HERE, metavar="DIR", help="of the studies' files (default: beside this script)")
+    parser.add_argument(
+        "--to", type=Path, default=HERE, metavar="DIR", help="read its files, and draw into it (default: beside this script)"
+    )
     args = parser.parse_args(argv)
     gains = gains_of(list(read(args.to)))
     if not gains:
-        print(f"error: --to {args.to}: no study's numbers, such as few.csv; report.py writes them", file=sys.stderr)
+        print(
+            f"error: --to {args.to}: no study's numbers with a baseline and another method, such as few.csv; report.py writes them",
+            file=sys.stderr,
+        )
         return 1
     draw(gains, BASELINE, "When do the methods help?", args.to / "overview.png")
     for one in gains:

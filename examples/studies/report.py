@@ -9,6 +9,7 @@ Runs with another backbone have an --out and a --name of their own, as few-3-lay
 import argparse
 import csv
 import sys
+from itertools import groupby
 from pathlib import Path
 from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence
 
@@ -79,10 +80,15 @@ def settings_of(config: Dict, searches: Sequence[str]) -> List[str]:
 
 
 def comparisons(lines: Sequence[Line], study: Study) -> List[Optional[Comparison]]:
-    """Of each line with its cell's baseline, corrected for all of the study (Holm)."""
+    """Of each line with its cell's baseline, corrected for the methods of the cell (Holm)."""
     baseline = {line.cell: line.values for line in lines if line.method == study.methods[0]}
-    is_other = [line.method != study.methods[0] and line.cell in baseline for line in lines]
-    return correct([compare(line.values, baseline[line.cell]) if other else None for line, other in zip(lines, is_other)])
+
+    def of_cell(own: Iterable[Line]) -> List[Optional[Comparison]]:
+        others = (line if line.method != study.methods[0] and line.cell in baseline else None for line in own)
+        return correct([line and compare(line.values, baseline[line.cell]) for line in others])
+
+    # The lines of a cell stand together.
+    return [one for _, own in groupby(lines, lambda line: line.cell) for one in of_cell(own)]
 
 
 def gain(comparison: Optional[Comparison]) -> str:
@@ -96,7 +102,7 @@ def gain(comparison: Optional[Comparison]) -> str:
 def ps(comparison: Optional[Comparison]) -> List[str]:
     """p, and p corrected."""
     both = (None, None) if comparison is None else (comparison.p, comparison.corrected)
-    return ["" if p is None else f"{p:.3f}" for p in both]
+    return ["" if p is None else f"{p:.3g}" for p in both]
 
 
 def about_p(pairs: int) -> str:
@@ -125,7 +131,7 @@ def table(lines: Sequence[Line], found: Sequence[Optional[Comparison]], study: S
     for line, comparison in zip(lines, found):
         cell = line.cell
         noise = f", {100 * cell.noise:g} % wrong" if cell.noise else ""
-        noise += ", also where the epoch is chosen" if cell.noisy_selection else ""
+        noise += ", also where epoch and settings are chosen" if cell.noisy_selection else ""
         minutes = sum(result.minutes for result in line.results.values()) / len(line.results)
         cells = [str(line.layers), f"{cell.task}, {LABELS[TASKS[cell.task].selected]}", f"{cell.rows or ALL}{noise}"]
         cells += [line.method, str(len(line.results))]
@@ -137,7 +143,7 @@ def table(lines: Sequence[Line], found: Sequence[Optional[Comparison]], study: S
         f"Values are of the development set, in percent, at the epoch that {SELECTION_ROWS} other rows of the training set choose. "
     )
     note += f"The searches are of seeds {' and '.join(map(str, PILOT_SEEDS))}, which are not among these. "
-    note += f"{about_p(most)}; Holm's correction is for all rows of the table."
+    note += f"{about_p(most)}; Holm's correction is for the methods of a cell."
     return f"{note}\n\n{rows_of(rows)}"
 
 
@@ -182,7 +188,7 @@ def draw(gains: Sequence[Gain], baseline: str, title: str, path: Path) -> None:
         axis.errorbar([one.difference for one in found], heights, xerr=errors, fmt="o", capsize=3, label=method)
     axis.axvline(0, color="black", linewidth=0.8)
     axis.set_yticks(range(len(places)), places)
-    axis.invert_yaxis()
+    axis.set_ylim(len(places) - 0.5, -0.5)
     axis.set(xlabel=f"gain over {baseline}, points, with its 95 % interval", title=title)
     axis.grid(axis="x", alpha=0.3)
     if methods:

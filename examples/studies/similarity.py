@@ -28,6 +28,7 @@ from sharp_plugins.runs.statistics import compare, correct, summarize
 from sharp_plugins.runs.store import load_results
 from sharp_plugins.runs.tables import mean_and_std
 from sharp_plugins.sts.sets import DEV, SETS
+from sharp_plugins.text.encoder_directory import load_backbone
 
 UNTRAINED, BASELINE = "base", "mirror"
 CHOOSES = Measure("valid", DEV, "STS-B, dev")
@@ -98,7 +99,7 @@ def train(args, method: str, own: List[str]) -> Line:
     return Line(method, own, {result.record.seed: result for result in load_results(final, "sts")})
 
 
-def table(lines: Sequence[Line], pilot_seeds: Sequence[int]) -> str:
+def table(lines: Sequence[Line], pilot_seeds: Sequence[int], layers: int) -> str:
     """Means of each set, and the paired gains of the average."""
     [baseline] = [line.values("average") for line in lines if line.method == BASELINE]
     found = correct([compare(line.values("average"), baseline) if line.method in list(SEARCHES)[1:] else None for line in lines])
@@ -108,8 +109,8 @@ def table(lines: Sequence[Line], pilot_seeds: Sequence[int]) -> str:
         average = mean_and_std(summarize(list(line.values("average").values())))
         rows.append([line.method, str(len(line.results)), *sets, average, gain(comparison), *ps(comparison), words_of(line.chosen)])
     most = max((comparison.pairs for comparison in found if comparison), default=0)
-    note = "100 times Spearman's correlation, means of seeds. The search, on STS-B's development set, had other seeds "
-    note += f"({', '.join(map(str, pilot_seeds))}). {about_p(most)}; Holm's correction is for all rows."
+    note = f"An encoder of {layers} layers; 100 times Spearman's correlation, means of seeds. The search, on STS-B's development "
+    note += f"set, was of seed {' and '.join(map(str, pilot_seeds))}. {about_p(most)}; Holm's correction is for all rows."
     return f"{note}\n\n{rows_of(rows)}"
 
 
@@ -150,9 +151,10 @@ def report(args, lines: Sequence[Line]) -> str:
     write_csv(args.to / f"{args.name}.csv", ["method", "settings", "seed", *COLUMNS, DEV, "minutes"], runs_of(lines))
     pilots = list(pilots_of(args))
     write_csv(args.to / f"{args.name}-search.csv", ["method", "setting", "value", "seed", DEV], searches_of(pilots))
-    text = f"{table(lines, args.pilot_seeds)}\n\n{search_table(pilots)}"
+    layers = load_backbone(Path(args.backbone)).sizes["encoder_layers"]
+    text = f"{table(lines, args.pilot_seeds, layers)}\n\n{search_table(pilots)}"
     write_text(args.to / f"{args.name}.md", f"## Sentence similarity\n\n{text}\n")
-    draw(list(gains_of(lines)), BASELINE, "Sentence similarity", args.to / f"{args.name}.png")
+    draw(list(gains_of(lines)), BASELINE, f"Sentence similarity, {layers} layers", args.to / f"{args.name}.png")
     return text
 
 
@@ -164,7 +166,7 @@ def main(argv: Sequence[str] = None) -> int:
     parser.add_argument("--name", default="similarity", help="of the files that are written (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("runs/studies/similarity"), metavar="OUT", help="default: %(default)s")
     parser.add_argument("--to", type=Path, default=HERE, metavar="DIR", help="where the table goes (default: beside this script)")
-    seeds, words = list(PILOT_SEEDS), "that search; one does where seeds differ less than what is searched (default: 101 and 102)"
+    seeds, words = list(PILOT_SEEDS), "seeds that search; one is half the work, and may choose by luck (default: 101 and 102)"
     parser.add_argument("--pilot-seeds", nargs="+", type=int, choices=seeds, default=seeds, metavar="N", help=words)
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS), metavar="N", help="fresh ones (default: 1 to 8)")
     parser.add_argument("--jobs", default="1", metavar="N", help="runs side by side (default: 1)")

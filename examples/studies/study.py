@@ -109,7 +109,7 @@ def best(pilot: Path, search: str) -> str:
 def best_of(pilot: Path, benchmark: str, search: str, measure: Callable[[str], Measure], seeds: Sequence[int] = PILOT_SEEDS) -> str:
     """What --sweep chooses: the value with the best mean of *measure* over the pilot *seeds*, as --set has it."""
     name, texts = search.split("=")
-    results = load_results(pilot, benchmark)
+    results = [one for one in load_results(pilot, benchmark) if one.record.seed in seeds]
     if len(results) != len(seeds) * len(texts.split(",")):
         sys.exit(f"error: {pilot}: not all runs of the search are finished")
     found = choose(results, read_sweeps([search], ()), measure)

@@ -56,6 +56,7 @@ def similarity(monkeypatch):
         return SimpleNamespace(returncode=0)
 
     monkeypatch.setattr(script.study.subprocess, "run", engine)
+    monkeypatch.setattr(script, "load_backbone", lambda directory: SimpleNamespace(sizes={"encoder_layers": 3}))
     return script
 
 
@@ -92,7 +93,7 @@ def test_one_pilot_seed_may_search(similarity, tmp_path):
     assert {tuple(seeds) for _, seeds, _, search in similarity.calls if search} == {(102,)}
     assert similarity.calls[-1][2] == dict([FIXED, *FOUND])
     text = (tmp_path / "to" / "similarity.md").read_text()
-    assert "had other seeds (102)" in text
+    assert "An encoder of 3 layers" in text and "was of seed 102." in text
     # What the searches saw.
     assert "| mirror-sam | sam rho | 0.005: 70.00, 0.01: 71.00, 0.02: 70.00, 0.05: 70.00, 0.1: 70.00 |" in text
     with open(tmp_path / "to" / "similarity-search.csv", newline="") as file:

@@ -47,7 +47,7 @@ def test_each_setting_is_compared_with_its_own_baseline(overview, tmp_path, monk
     places = [
         "MRPC, 300 rows",
         "MRPC, 1000 rows, LoRA",
-        "MRPC, 300 rows, 20 % wrong labels, also where the epoch is chosen, 3 layers",
+        "MRPC, 300 rows, 20 % wrong labels, also where epoch and settings are chosen, 3 layers",
     ]
     assert [label.get_text() for label in axis.get_yticklabels()] == places
     assert axis.get_xlabel() == "gain over Adam, points, with its 95 % interval"
@@ -88,6 +88,12 @@ def test_what_stands_in_the_project_is_what_its_files_say(overview):
     assert shown and shown <= set(overview.READERS)
     gains = overview.gains_of(list(overview.read(STUDIES)))
     assert gains and all(one.comparison is not None for one in gains)
+
+
+def test_every_method_of_the_studies_has_a_name(overview):
+    methods = {method for study in overview.STUDIES.values() for method in study.methods}
+    methods |= set(importlib.import_module("similarity").SEARCHES)
+    assert all(overview.called(method) for method in methods)
 
 
 def test_no_numbers_are_told(overview, tmp_path, capsys):
