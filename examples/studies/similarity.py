@@ -23,12 +23,12 @@ from plan import BETAS, PILOT_SEEDS, RHOS, SEEDS
 from report import Gain, about_p, draw, gain, ps, rows_of, words_of, write_csv
 
 from sharp_plugins.files.writing import write_text
+from sharp_plugins.files.yaml import read_yaml
 from sharp_plugins.runs.record import Measure, Result
 from sharp_plugins.runs.statistics import compare, correct, summarize
-from sharp_plugins.runs.store import load_results
+from sharp_plugins.runs.store import directory_of, load_results
 from sharp_plugins.runs.tables import mean_and_std
 from sharp_plugins.sts.sets import DEV, SETS
-from sharp_plugins.text.encoder_directory import load_backbone
 
 UNTRAINED, BASELINE = "base", "mirror"
 CHOOSES = Measure("valid", DEV, "STS-B, dev")
@@ -146,12 +146,17 @@ def gains_of(lines: Sequence[Line]) -> Iterator[Gain]:
                 yield Gain(name, line.method, compare(line.values(name), baseline.values(name)))
 
 
+def layers_of(final: Path) -> int:
+    """Of the encoder, as a run's config has it."""
+    return read_yaml(directory_of(final, load_results(final, "sts")[0].record) / "run.yaml")["model"]["encoder_layers"]
+
+
 def report(args, lines: Sequence[Line]) -> str:
     args.to.mkdir(parents=True, exist_ok=True)
     write_csv(args.to / f"{args.name}.csv", ["method", "settings", "seed", *COLUMNS, DEV, "minutes"], runs_of(lines))
     pilots = list(pilots_of(args))
     write_csv(args.to / f"{args.name}-search.csv", ["method", "setting", "value", "seed", DEV], searches_of(pilots))
-    layers = load_backbone(Path(args.backbone)).sizes["encoder_layers"]
+    layers = layers_of(args.out / BASELINE / "final")
     text = f"{table(lines, args.pilot_seeds, layers)}\n\n{search_table(pilots)}"
     write_text(args.to / f"{args.name}.md", f"## Sentence similarity\n\n{text}\n")
     draw(list(gains_of(lines)), BASELINE, f"Sentence similarity, {layers} layers", args.to / f"{args.name}.png")

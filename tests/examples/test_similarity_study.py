@@ -51,12 +51,12 @@ def similarity(monkeypatch):
                 directory = directory_of(Path(words["--out"][0]), record)
                 directory.mkdir(parents=True, exist_ok=True)
                 result = Result(record, metrics, 2.5, 50, None, None, [], {})._asdict()
+                (directory / "run.yaml").write_text("model: {encoder_layers: 3}")
                 (directory / RECORD).write_text(json.dumps(record._asdict()))
                 (directory / RESULT).write_text(json.dumps({**result, "record": record._asdict(), "checkpoints": "deleted"}))
         return SimpleNamespace(returncode=0)
 
     monkeypatch.setattr(script.study.subprocess, "run", engine)
-    monkeypatch.setattr(script, "load_backbone", lambda directory: SimpleNamespace(sizes={"encoder_layers": 3}))
     return script
 
 
