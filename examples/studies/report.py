@@ -2,7 +2,8 @@
 
     python examples/studies/report.py few --out runs/studies --to examples/studies
 
-writes few.csv (each fresh run), few.md (means, gains over the baseline with intervals and tests, what was chosen) and few.png.
+writes few.csv (each fresh run), few-search.csv (each pilot's), few.md (means, gains over the baseline with intervals and tests,
+what was chosen, and what the searches saw) and few.png.
 Runs with another backbone have an --out and a --name of their own, as few-3-layers.
 """
 
@@ -16,6 +17,7 @@ from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequenc
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
+import searches
 from plan import PILOT_SEEDS, SELECTION_ROWS, STUDIES, Cell, Study
 from study import place, selected
 
@@ -65,6 +67,19 @@ def collect(study: Study, out: Path) -> List[Line]:
                 layers = config["model"]["encoder_layers"]
                 lines.append(Line(cell, method, layers, settings_of(config, study.searched(method)), own))
     return lines
+
+
+def pilots_of(study: Study, out: Path) -> List[searches.Pilot]:
+    """The searches of all cells and methods that were begun."""
+    found = [
+        searches.read(
+            place(out, cell, method, f"pilot{number}"), "glue", cell.name, method, search, lambda one: selected(one, "valid")
+        )
+        for cell in study.cells
+        for method in study.methods
+        for number, search in enumerate(study.searches(method), 1)
+    ]
+    return [pilot for pilot in found if any(pilot.found.values())]
 
 
 def settings_of(config: Dict, searches: Sequence[str]) -> List[str]:
@@ -214,7 +229,10 @@ def main(argv: Sequence[str] = None) -> int:
     found = comparisons(lines, study)
     args.to.mkdir(parents=True, exist_ok=True)
     write_csv(args.to / f"{name}.csv", COLUMNS, runs_of(lines))
-    text = table(lines, found, study)
+    pilots = pilots_of(study, args.out)
+    write_csv(args.to / f"{name}-search.csv", searches.COLUMNS, searches.csv_rows(pilots))
+    seen = rows_of(searches.table_rows(pilots, f"mean of the {SELECTION_ROWS} rows"))
+    text = f"{table(lines, found, study)}\n\nWhat the searches saw:\n\n{seen}"
     write_text(args.to / f"{name}.md", f"## {study.title}\n\n{text}\n")
     gains = [Gain(line.cell.name, line.method, one) for line, one in zip(lines, found)]
     draw(gains, study.methods[0], study.title, args.to / f"{name}.png")

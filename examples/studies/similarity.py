@@ -18,6 +18,7 @@ from typing import Dict, Iterator, List, NamedTuple, Sequence, Tuple
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
+import searches
 import study  # it puts the repository on its processes' path, too
 from plan import BETAS, PILOT_SEEDS, RHOS, SEEDS
 from report import Gain, about_p, draw, gain, ps, rows_of, words_of, write_csv
@@ -72,23 +73,12 @@ def search(args, method: str, chosen: Dict[str, List[str]]) -> List[str]:
     return own
 
 
-class Pilot(NamedTuple):
-    """What a search found: of each value, in the order given, the pilot seeds' correlations on the development set."""
-
-    method: str
-    setting: str
-    found: Dict[str, Dict[int, float]]
-
-
-def pilots_of(args) -> Iterator[Pilot]:
-    for method, sweeps in SEARCHES.items():
-        for number, sweep in enumerate(sweeps, 1):
-            setting, values = sweep.split("=")
-            found: Dict[str, Dict[int, float]] = {value: {} for value in values.split(",")}
-            for result in load_results(args.out / method / f"pilot{number}", "sts"):
-                value = next(value for value in found if float(value) == result.record.axes[setting])
-                found[value][result.record.seed] = CHOOSES.of(result)
-            yield Pilot(method, setting, found)
+def pilots_of(args) -> List[searches.Pilot]:
+    return [
+        searches.read(args.out / method / f"pilot{number}", "sts", "sentences", method, sweep, CHOOSES.of)
+        for method, sweeps in SEARCHES.items()
+        for number, sweep in enumerate(sweeps, 1)
+    ]
 
 
 def train(args, method: str, own: List[str]) -> Line:
@@ -114,27 +104,12 @@ def table(lines: Sequence[Line], pilot_seeds: Sequence[int], layers: int) -> str
     return f"{note}\n\n{rows_of(rows)}"
 
 
-def search_table(pilots: Sequence[Pilot]) -> str:
-    """What each search saw, as means of the pilot seeds."""
-    rows = [["method", "searched", "STS-B, dev, by value"]]
-    for pilot in pilots:
-        means = [f"{value}: {summarize(list(seeds.values())).mean:.2f}" for value, seeds in pilot.found.items()]
-        rows.append([pilot.method, words_of([pilot.setting]), ", ".join(means)])
-    return rows_of(rows)
-
-
 def runs_of(lines: Sequence[Line]) -> Iterator[List]:
     """The fresh runs, each with its scores."""
     for line in lines:
         for seed, result in sorted(line.results.items()):
             scores = [*(result.metrics["test"][name] for name in COLUMNS), result.metrics["valid"][DEV]]
             yield [line.method, " ".join(line.chosen), seed, *(f"{x:.4f}" for x in scores), f"{result.minutes:.2f}"]
-
-
-def searches_of(pilots: Sequence[Pilot]) -> Iterator[List]:
-    for pilot in pilots:
-        for value, seeds in pilot.found.items():
-            yield from ([pilot.method, pilot.setting, value, seed, f"{dev:.4f}"] for seed, dev in sorted(seeds.items()))
 
 
 def gains_of(lines: Sequence[Line]) -> Iterator[Gain]:
@@ -154,10 +129,10 @@ def layers_of(final: Path) -> int:
 def report(args, lines: Sequence[Line]) -> str:
     args.to.mkdir(parents=True, exist_ok=True)
     write_csv(args.to / f"{args.name}.csv", ["method", "settings", "seed", *COLUMNS, DEV, "minutes"], runs_of(lines))
-    pilots = list(pilots_of(args))
-    write_csv(args.to / f"{args.name}-search.csv", ["method", "setting", "value", "seed", DEV], searches_of(pilots))
+    pilots = pilots_of(args)
+    write_csv(args.to / f"{args.name}-search.csv", searches.COLUMNS, searches.csv_rows(pilots))
     layers = layers_of(args.out / BASELINE / "final")
-    text = f"{table(lines, args.pilot_seeds, layers)}\n\n{search_table(pilots)}"
+    text = f"{table(lines, args.pilot_seeds, layers)}\n\n{rows_of(searches.table_rows(pilots, CHOOSES.heading))}"
     write_text(args.to / f"{args.name}.md", f"## Sentence similarity\n\n{text}\n")
     draw(list(gains_of(lines)), BASELINE, f"Sentence similarity, {layers} layers", args.to / f"{args.name}.png")
     return text

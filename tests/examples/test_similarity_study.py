@@ -95,9 +95,9 @@ def test_one_pilot_seed_may_search(similarity, tmp_path):
     text = (tmp_path / "to" / "similarity.md").read_text()
     assert "An encoder of 3 layers" in text and "was of seed 102." in text
     # What the searches saw.
-    assert "| mirror-sam | sam rho | 0.005: 70.00, 0.01: 71.00, 0.02: 70.00, 0.05: 70.00, 0.1: 70.00 |" in text
+    assert "| sentences | mirror-sam | sam rho | 0.005: 70.00, 0.01: 71.00, 0.02: 70.00, 0.05: 70.00, 0.1: 70.00 |" in text
     with open(tmp_path / "to" / "similarity-search.csv", newline="") as file:
-        rows = [(row["method"], row["value"], row["seed"], row["STS-B-dev"]) for row in csv.DictReader(file)]
+        rows = [(row["method"], row["value"], row["seed"], row["score"]) for row in csv.DictReader(file)]
     assert ("mirror-dsam", "1", "102", "71.0000") in rows and len(rows) == 4 + 5 + 5 + 3 + 6
 
 
@@ -117,7 +117,7 @@ def test_what_is_there_is_written_where_a_later_method_fails(similarity, tmp_pat
 
 def test_the_table_is_of_the_fresh_seeds(similarity, tmp_path):
     assert run(similarity, tmp_path, "--name", "minilm") == 0
-    text, _ = (tmp_path / "to" / "minilm.md").read_text().split("\n\n| method | searched |")
+    text, _ = (tmp_path / "to" / "minilm.md").read_text().split("\n\n| cell | method | searched |")
     lines = {line.split(" | ")[0].strip("| "): line.split(" | ") for line in text.splitlines()}
     for method, gains in GAINS.items():
         low, high = stats.t.interval(0.95, 2, loc=statistics.fmean(gains), scale=stats.sem(gains))

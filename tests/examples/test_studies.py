@@ -148,7 +148,7 @@ def test_whole_tasks_have_the_settings_updates_and_what_joins_two_methods_has_wh
     }
     capsys.readouterr()
     assert scripts.report.main(["whole", "--out", str(tmp_path / "out"), "--to", str(tmp_path / "to"), "--name", "w3"]) == 0
-    assert {path.name for path in (tmp_path / "to").iterdir()} == {"w3.csv", "w3.md", "w3.png"}
+    assert {path.name for path in (tmp_path / "to").iterdir()} == {"w3.csv", "w3-search.csv", "w3.md", "w3.png"}
     text = capsys.readouterr().out
     assert "| 3 | RTE, accuracy | all | dsam-r3f |" in text and "sam rho=0.01, dsam beta=1, r3f lambda=0.5" in text
 
@@ -165,7 +165,10 @@ def test_the_tables_are_of_the_fresh_seeds(scripts, tmp_path, capsys):
     assert scripts.report.main(["few", "--out", str(tmp_path / "out"), "--to", str(tmp_path / "to")]) == 0
     text = capsys.readouterr().out
     low, high = stats.t.interval(0.95, 3, loc=statistics.fmean(gains.values()), scale=stats.sem(list(gains.values())))
-    [line] = [line for line in text.splitlines() if "SST-2" in line and "| sam |" in line]
+    [line] = [line for line in text.splitlines() if "| SST-2, accuracy |" in line and "| sam |" in line]
+    # What chose is the other rows, of the pilot seeds: 60 + 101 or 102 + what SAM adds there + 1.
+    values = ", ".join(f"{value}: 171.50" for value in scripts.plan.RHOS.split("=")[1].split(","))
+    assert f"| SST-2-300 | sam | sam rho | {values} |" in text
     assert (
         f"+{statistics.fmean(gains.values()):.2f} ({low:+.2f} to {high:+.2f})" in line
         and "3 of 4" in line
