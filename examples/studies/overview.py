@@ -73,7 +73,7 @@ def of_similarity(name: str) -> Reader:
 
     def reader(row: Row) -> Iterator[Tuple[str, str]]:
         if row["method"] != "base":
-            yield f"sentence {name.replace('-', ' ')}", row["average"]
+            yield f"sentence {name.replace(PART, ', 3 layers')}", row["average"]
 
     return reader
 

@@ -194,7 +194,7 @@ def draw(gains: Sequence[Gain], baseline: str, title: str, path: Path) -> None:
 
     gains = [one for one in gains if one.comparison is not None]
     places, methods = (list(dict.fromkeys(names)) for names in ([one.where for one in gains], [one.method for one in gains]))
-    figure, axis = pyplot.subplots(figsize=(6.5, 1.0 + 0.22 * len(places) * (1 + len(methods))))
+    figure, axis = pyplot.subplots(figsize=(7.5, 1.0 + 0.22 * len(places) * (1 + len(methods))))
     for number, method in enumerate(methods):
         own = [one for one in gains if one.method == method]
         heights = [places.index(one.where) + (number + 0.5) / len(methods) * 0.7 - 0.35 for one in own]
@@ -207,7 +207,7 @@ def draw(gains: Sequence[Gain], baseline: str, title: str, path: Path) -> None:
     axis.set(xlabel=f"gain over {baseline}, points, with its 95 % interval", title=title)
     axis.grid(axis="x", alpha=0.3)
     if methods:
-        axis.legend()
+        axis.legend(loc="upper left", bbox_to_anchor=(1, 1))  # beside the axes, where it hides no interval
     figure.tight_layout()
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=150, format="png")

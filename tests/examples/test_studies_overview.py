@@ -77,7 +77,7 @@ def test_the_other_studies_files_are_read(overview, tmp_path, capsys):
     write(tmp_path / "survives.csv", ["method", "seed", *columns], survivors)
     assert overview.main(["--to", str(tmp_path)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert "MNLI, tested on SNLI, δ-SAM: +0.00" in lines and "sentence similarity 3 layers, R3F: +0.00" in lines
+    assert "MNLI, tested on SNLI, δ-SAM: +0.00" in lines and "sentence similarity, 3 layers, R3F: +0.00" in lines
     assert "what survives: 8 bits, SAM: +2.00" in lines and "what survives: 4 bits, SAM: +0.00" in lines
     assert len(lines) == 2 + len(columns)
 
