@@ -101,11 +101,9 @@ def gains_of(runs: Sequence[Run]) -> List[Gain]:
     scores: Dict[Tuple[str, str], Dict[int, float]] = {}
     for run in runs:
         scores.setdefault((run.setting, run.method), {})[run.seed] = run.score
-    return [
-        Gain(setting, method, compare(own, scores.get((setting, BASELINE), {})))
-        for (setting, method), own in scores.items()
-        if method != BASELINE
-    ]
+    others = [(setting, method, own) for (setting, method), own in scores.items() if method != BASELINE]
+    gains = [Gain(setting, method, compare(own, scores.get((setting, BASELINE), {}))) for setting, method, own in others]
+    return [one for one in gains if one.comparison is not None]
 
 
 def main(argv: Sequence[str] = None) -> int:

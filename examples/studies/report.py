@@ -82,9 +82,9 @@ def pilots_of(study: Study, out: Path) -> List[searches.Pilot]:
     return [pilot for pilot in found if any(pilot.found.values())]
 
 
-def settings_of(config: Dict, searches: Sequence[str]) -> List[str]:
-    """What the pilots chose in the *searches*, as a run's config has it."""
-    names = [search.split("=")[0] for search in searches]
+def settings_of(config: Dict, searched: Sequence[str]) -> List[str]:
+    """What the pilots chose in the searches, as a run's config has it."""
+    names = [search.split("=")[0] for search in searched]
 
     def value(name: str):
         part, key = name.split(".")

@@ -101,6 +101,11 @@ def test_one_pilot_seed_may_search(similarity, tmp_path):
     assert ("mirror-dsam", "1", "102", "71.0000") in rows and len(rows) == 4 + 5 + 5 + 3 + 6
 
 
+def test_fewer_pilot_seeds_choose_among_the_runs_of_more(similarity, tmp_path):
+    assert run(similarity, tmp_path) == 0
+    assert run(similarity, tmp_path, "--pilot-seeds", "101") == 0
+
+
 def test_what_is_there_is_written_where_a_later_method_fails(similarity, tmp_path, monkeypatch):
     whole = similarity.study.subprocess.run
 
