@@ -62,11 +62,16 @@ def collect(study: Study, out: Path) -> List[Line]:
             final = place(out, cell, method, "final")
             results = load_results(final, "glue")
             if results:
-                config = read_yaml(directory_of(final, results[0].record) / "run.yaml")
+                config = config_of(final, results[0])
                 own = {result.record.seed: result for result in results}
                 layers = config["model"]["encoder_layers"]
                 lines.append(Line(cell, method, layers, settings_of(config, study.searched(method)), own))
     return lines
+
+
+def config_of(out: Path, result: Result) -> Dict:
+    """A run's own, of a call of the engine with that --out."""
+    return read_yaml(directory_of(out, result.record) / "run.yaml")
 
 
 def pilots_of(study: Study, out: Path) -> List[searches.Pilot]:
@@ -97,13 +102,11 @@ def settings_of(config: Dict, searched: Sequence[str]) -> List[str]:
 def comparisons(lines: Sequence[Line], study: Study) -> List[Optional[Comparison]]:
     """Of each line with its cell's baseline, corrected for the methods of the cell (Holm)."""
     baseline = {line.cell: line.values for line in lines if line.method == study.methods[0]}
-
-    def of_cell(own: Iterable[Line]) -> List[Optional[Comparison]]:
-        others = (line if line.method != study.methods[0] and line.cell in baseline else None for line in own)
-        return correct([line and compare(line.values, baseline[line.cell]) for line in others])
-
-    # The lines of a cell stand together.
-    return [one for _, own in groupby(lines, lambda line: line.cell) for one in of_cell(own)]
+    found: List[Optional[Comparison]] = []
+    for cell, own in groupby(lines, lambda line: line.cell):  # the lines of a cell stand together
+        others = [line if line.method != study.methods[0] and cell in baseline else None for line in own]
+        found += correct([line and compare(line.values, baseline[cell]) for line in others])
+    return found
 
 
 def gain(comparison: Optional[Comparison]) -> str:
@@ -125,14 +128,6 @@ def about_p(pairs: int) -> str:
     return "p is of the paired sign-flip test" + (f", at least {least_p(pairs):.3g} of {pairs} seeds" if pairs else "")
 
 
-def words_of(settings: Sequence[str]) -> str:
-    """
-    >>> words_of(["optimization.lr=1e-4", "optimizer.sam_rho=0.01"])
-    'lr=1e-4, sam rho=0.01'
-    """
-    return ", ".join(setting.split(".", 1)[1].replace("_", " ") for setting in settings)
-
-
 def rows_of(rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table; the first row is the head."""
     head, *others = rows
@@ -152,7 +147,7 @@ def table(lines: Sequence[Line], found: Sequence[Optional[Comparison]], study: S
         cells += [line.method, str(len(line.results))]
         cells += [mean_and_std(summarize(list(line.values.values()))), gain(comparison)]
         cells += ["" if comparison is None else f"{comparison.better} of {comparison.pairs}", *ps(comparison)]
-        rows.append([*cells, words_of(line.chosen), f"{minutes:.1f}"])
+        rows.append([*cells, searches.words_of(line.chosen), f"{minutes:.1f}"])
     most = max((comparison.pairs for comparison in found if comparison), default=0)
     note = (
         f"Values are of the development set, in percent, at the epoch that {SELECTION_ROWS} other rows of the training set choose. "

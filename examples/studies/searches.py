@@ -10,6 +10,14 @@ from sharp_plugins.runs.store import load_results
 COLUMNS = ("cell", "method", "setting", "value", "seed", "score")
 
 
+def words_of(settings: Sequence[str]) -> str:
+    """
+    >>> words_of(["optimization.lr=1e-4", "optimizer.sam_rho=0.01"])
+    'lr=1e-4, sam rho=0.01'
+    """
+    return ", ".join(setting.split(".", 1)[1].replace("_", " ") for setting in settings)
+
+
 class Pilot(NamedTuple):
     """A search.
 
@@ -48,7 +56,7 @@ def table_rows(pilots: Sequence[Pilot], scored: str) -> List[List[str]]:
     rows = [["cell", "method", "searched", f"{scored}, by value"]]
     for pilot in pilots:
         means = [f"{value}: {summarize(list(own.values())).mean:.2f}" for value, own in pilot.found.items() if own]
-        rows.append([pilot.cell, pilot.method, pilot.setting.split(".", 1)[1].replace("_", " "), ", ".join(means)])
+        rows.append([pilot.cell, pilot.method, words_of([pilot.setting]), ", ".join(means)])
     return rows
 
 

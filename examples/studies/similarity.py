@@ -21,13 +21,12 @@ sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 import searches
 import study  # it puts the repository on its processes' path, too
 from plan import BETAS, PILOT_SEEDS, RHOS, SEEDS
-from report import Gain, about_p, draw, gain, ps, rows_of, words_of, write_csv
+from report import Gain, about_p, config_of, draw, gain, ps, rows_of, write_csv
 
 from sharp_plugins.files.writing import write_text
-from sharp_plugins.files.yaml import read_yaml
 from sharp_plugins.runs.record import Measure, Result
 from sharp_plugins.runs.statistics import compare, correct, summarize
-from sharp_plugins.runs.store import directory_of, load_results
+from sharp_plugins.runs.store import load_results
 from sharp_plugins.runs.tables import mean_and_std
 from sharp_plugins.sts.sets import DEV, SETS
 
@@ -97,7 +96,9 @@ def table(lines: Sequence[Line], pilot_seeds: Sequence[int], layers: int) -> str
     for line, comparison in zip(lines, found):
         sets = [f"{summarize(list(line.values(name).values())).mean:.2f}" for name in SETS]
         average = mean_and_std(summarize(list(line.values("average").values())))
-        rows.append([line.method, str(len(line.results)), *sets, average, gain(comparison), *ps(comparison), words_of(line.chosen)])
+        rows.append(
+            [line.method, str(len(line.results)), *sets, average, gain(comparison), *ps(comparison), searches.words_of(line.chosen)]
+        )
     most = max((comparison.pairs for comparison in found if comparison), default=0)
     note = f"An encoder of {layers} layers; 100 times Spearman's correlation, means of seeds. The search, on STS-B's development "
     note += f"set, was of seed {' and '.join(map(str, pilot_seeds))}. {about_p(most)}; Holm's correction is for all rows."
@@ -121,17 +122,14 @@ def gains_of(lines: Sequence[Line]) -> Iterator[Gain]:
                 yield Gain(name, line.method, compare(line.values(name), baseline.values(name)))
 
 
-def layers_of(final: Path) -> int:
-    """Of the encoder, as a run's config has it."""
-    return read_yaml(directory_of(final, load_results(final, "sts")[0].record) / "run.yaml")["model"]["encoder_layers"]
-
-
 def report(args, lines: Sequence[Line]) -> str:
     args.to.mkdir(parents=True, exist_ok=True)
     write_csv(args.to / f"{args.name}.csv", ["method", "settings", "seed", *COLUMNS, DEV, "minutes"], runs_of(lines))
     pilots = pilots_of(args)
     write_csv(args.to / f"{args.name}-search.csv", searches.COLUMNS, searches.csv_rows(pilots))
-    layers = layers_of(args.out / BASELINE / "final")
+    [baseline] = [line for line in lines if line.method == BASELINE]
+    any_run = next(iter(baseline.results.values()))
+    layers = config_of(args.out / BASELINE / "final", any_run)["model"]["encoder_layers"]
     text = f"{table(lines, args.pilot_seeds, layers)}\n\n{rows_of(searches.table_rows(pilots, CHOOSES.heading))}"
     write_text(args.to / f"{args.name}.md", f"## Sentence similarity\n\n{text}\n")
     draw(list(gains_of(lines)), BASELINE, f"Sentence similarity, {layers} layers", args.to / f"{args.name}.png")
