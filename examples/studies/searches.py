@@ -42,8 +42,9 @@ def read(directory: Path, benchmark: str, cell: str, method: str, search: str, s
     setting, values = search.split("=")
     found: Dict[str, Dict[int, float]] = {value: {} for value in values.split(",")}
     for result in load_results(directory, benchmark):
-        value = next(value for value in found if float(value) == result.record.axes[setting])
-        found[value][result.record.seed] = score(result)
+        for value in found:  # an earlier search there may have had more
+            if float(value) == result.record.axes[setting]:
+                found[value][result.record.seed] = score(result)
     return Pilot(cell, method, setting, found)
 
 

@@ -64,7 +64,10 @@ def call(args, out: Path, method: str, seeds: Sequence[int], settings: Sequence[
 def search(args, method: str, chosen: Dict[str, List[str]]) -> List[str]:
     """The settings of a method; *chosen* has those of the methods before it."""
     own = study.taken(chosen, (BASELINE, *JOINS.get(method, ())))
-    for number, sweep in enumerate(SEARCHES[method], 1):
+    for number, sweep in enumerate(args.searches[method], 1):
+        if "," not in sweep:  # one value is no search
+            own.append(sweep)
+            continue
         pilot = args.out / method / f"pilot{number}"
         call(args, pilot, method, args.pilot_seeds, own, ["--sweep", sweep, "--sets", DEV])
         own.append(study.best_of(pilot, "sts", sweep, lambda task: CHOOSES, args.pilot_seeds))
@@ -72,11 +75,24 @@ def search(args, method: str, chosen: Dict[str, List[str]]) -> List[str]:
     return own
 
 
+def searches_of(parser: argparse.ArgumentParser, given: Sequence[Sequence[str]]) -> Dict[str, Tuple[str, ...]]:
+    """`SEARCHES`, with those of --search in the place of the same method's and setting's. Where there is none the program ends."""
+    found = dict(SEARCHES)
+    for method, sweep in given:
+        name = sweep.split("=")[0]
+        if name not in [own.split("=")[0] for own in found.get(method, ())]:
+            searched = ", ".join(f"{method} {own.split('=')[0]}" for method, sweeps in SEARCHES.items() for own in sweeps)
+            parser.error(f"--search {method} {sweep}: the searches are {searched}")
+        found[method] = tuple(sweep if own.split("=")[0] == name else own for own in found[method])
+    return found
+
+
 def pilots_of(args) -> List[searches.Pilot]:
     return [
         searches.read(args.out / method / f"pilot{number}", "sts", "sentences", method, sweep, CHOOSES.of)
-        for method, sweeps in SEARCHES.items()
+        for method, sweeps in args.searches.items()
         for number, sweep in enumerate(sweeps, 1)
+        if "," in sweep
     ]
 
 
@@ -88,7 +104,7 @@ def train(args, method: str, own: List[str]) -> Line:
     return Line(method, own, {result.record.seed: result for result in load_results(final, "sts")})
 
 
-def table(lines: Sequence[Line], pilot_seeds: Sequence[int], layers: int) -> str:
+def table(lines: Sequence[Line], args, layers: int) -> str:
     """Means of each set, and the paired gains of the average."""
     [baseline] = [line.values("average") for line in lines if line.method == BASELINE]
     found = correct([compare(line.values("average"), baseline) if line.method in list(SEARCHES)[1:] else None for line in lines])
@@ -101,7 +117,9 @@ def table(lines: Sequence[Line], pilot_seeds: Sequence[int], layers: int) -> str
         )
     most = max((comparison.pairs for comparison in found if comparison), default=0)
     note = f"An encoder of {layers} layers; 100 times Spearman's correlation, means of seeds. The search, on STS-B's development "
-    note += f"set, was of seed {' and '.join(map(str, pilot_seeds))}. {about_p(most)}; Holm's correction is for all rows."
+    note += f"set, was of seed {' and '.join(map(str, args.pilot_seeds))}. {about_p(most)}; Holm's correction is for all rows."
+    taken = [(method, sweep) for method, own in args.searches.items() for sweep in own if "," not in sweep]
+    note += "".join(f" Of {method}, {searches.words_of([sweep])} was not searched." for method, sweep in taken)
     return f"{note}\n\n{rows_of(rows)}"
 
 
@@ -130,7 +148,7 @@ def report(args, lines: Sequence[Line]) -> str:
     [baseline] = [line for line in lines if line.method == BASELINE]
     any_run = next(iter(baseline.results.values()))
     layers = config_of(args.out / BASELINE / "final", any_run)["model"]["encoder_layers"]
-    text = f"{table(lines, args.pilot_seeds, layers)}\n\n{rows_of(searches.table_rows(pilots, CHOOSES.heading))}"
+    text = f"{table(lines, args, layers)}\n\n{rows_of(searches.table_rows(pilots, CHOOSES.heading))}"
     write_text(args.to / f"{args.name}.md", f"## Sentence similarity\n\n{text}\n")
     draw(list(gains_of(lines)), BASELINE, f"Sentence similarity, {layers} layers", args.to / f"{args.name}.png")
     return text
@@ -146,11 +164,14 @@ def main(argv: Sequence[str] = None) -> int:
     parser.add_argument("--to", type=Path, default=HERE, metavar="DIR", help="where the table goes (default: beside this script)")
     seeds, words = list(PILOT_SEEDS), "seeds that search; one is half the work, and may choose by luck (default: 101 and 102)"
     parser.add_argument("--pilot-seeds", nargs="+", type=int, choices=seeds, default=seeds, metavar="N", help=words)
+    words = "search fewer values for a method; one is taken without a search (example: mirror optimization.lr=2e-5)"
+    parser.add_argument("--search", nargs=2, action="append", default=[], metavar=("METHOD", "SWEEP"), help=words)
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS), metavar="N", help="fresh ones (default: 1 to 8)")
     parser.add_argument("--jobs", default="1", metavar="N", help="runs side by side (default: 1)")
     parser.add_argument("--cpu", action="store_true", help="train on the CPU (default: where there is no GPU)")
     args = parser.parse_args(argv)
     study.check_seeds(parser, args.seeds)
+    args.searches = searches_of(parser, args.search)
     chosen: Dict[str, List[str]] = {}
     for method in SEARCHES:
         chosen[method] = search(args, method, chosen)

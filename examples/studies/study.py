@@ -107,10 +107,14 @@ def best(pilot: Path, search: str) -> str:
 
 
 def best_of(pilot: Path, benchmark: str, search: str, measure: Callable[[str], Measure], seeds: Sequence[int] = PILOT_SEEDS) -> str:
-    """What --sweep chooses: the value with the best mean of *measure* over the pilot *seeds*, as --set has it."""
+    """What --sweep chooses: the value with the best mean of *measure* over the pilot *seeds*, as --set has it.
+
+    An earlier search there may have had more seeds and values.
+    """
     name, texts = search.split("=")
-    results = [one for one in load_results(pilot, benchmark) if one.record.seed in seeds]
-    if len(results) != len(seeds) * len(texts.split(",")):
+    values = {float(text) for text in texts.split(",")}
+    results = [one for one in load_results(pilot, benchmark) if one.record.seed in seeds and one.record.axes[name] in values]
+    if len(results) != len(seeds) * len(values):
         sys.exit(f"error: {pilot}: not all runs of the search are finished")
     found = choose(results, read_sweeps([search], ()), measure)
     [chosen] = [dict(one.value)[name] for one in found.candidates if one.chosen]

@@ -106,6 +106,34 @@ def test_fewer_pilot_seeds_choose_among_the_runs_of_more(similarity, tmp_path):
     assert run(similarity, tmp_path, "--pilot-seeds", "101") == 0
 
 
+def test_fewer_values_may_be_searched_and_one_is_taken(similarity, tmp_path):
+    fewer = ["--search", "mirror", "optimization.lr=2e-5", "--search", "mirror-r3f", "criterion.r3f_eps=1e-3,5e-2"]
+    fewer += ["--search", "mirror-dsam", "optimizer.dsam_beta=3"]
+    assert run(similarity, tmp_path, *fewer) == 0
+    searched = [(method, search) for method, _, _, search in similarity.calls if search]
+    rhos = "optimizer.sam_rho=0.005,0.01,0.02,0.05,0.1"
+    assert searched == [("mirror-sam", rhos), ("mirror-dsam", rhos), ("mirror-r3f", "criterion.r3f_eps=1e-3,5e-2")]
+    assert similarity.calls[-1][2] == dict([FIXED, (RATE, "2e-5"), (RHO, "0.01"), (BETA, "3"), (EPSILON, "1e-3")])
+    text = (tmp_path / "to" / "similarity.md").read_text()
+    assert "Of mirror, lr=2e-5 was not searched. Of mirror-dsam, dsam beta=3 was not searched." in text
+    assert "| sentences | mirror-r3f | r3f eps | 1e-3: 71.00, 5e-2: 70.00 |" in text and "| mirror | lr |" not in text
+
+
+def test_fewer_values_choose_among_the_runs_of_more(similarity, tmp_path):
+    assert run(similarity, tmp_path) == 0
+    assert run(similarity, tmp_path, "--search", "mirror-r3f", "criterion.r3f_eps=1e-2,5e-2") == 0
+    assert similarity.calls[-1][2][EPSILON] == "1e-2"  # both are alike, and the best one of all was not asked for
+    assert "1e-2: 70.00, 5e-2: 70.00 |" in (tmp_path / "to" / "similarity.md").read_text()
+
+
+@pytest.mark.parametrize("method, sweep", [("mirror-sam", "optimizer.sam_rh=0.1"), ("base", "optimization.lr=1"), ("sam", "")])
+def test_a_search_that_is_none_is_refused_before_any_run(similarity, tmp_path, capsys, method, sweep):
+    with pytest.raises(SystemExit):
+        run(similarity, tmp_path, "--search", method, sweep)
+    assert "the searches are mirror optimization.lr, mirror-sam optimizer.sam_rho" in capsys.readouterr().err
+    assert not similarity.calls
+
+
 def test_what_is_there_is_written_where_a_later_method_fails(similarity, tmp_path, monkeypatch):
     whole = similarity.study.subprocess.run
 
