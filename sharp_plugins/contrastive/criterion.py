@@ -25,7 +25,7 @@ from fairseq.logging import metrics
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from sharp_plugins.contrastive.info_nce import Vectors, log_probabilities, of_partners, pair_losses
+from sharp_plugins.contrastive.info_nce import Vectors, is_found, log_probabilities, pair_losses
 from sharp_plugins.contrastive.pooling import sentence_vectors
 from sharp_plugins.contrastive.workers import count_of, gathered
 from sharp_plugins.criterions.perturbed_embeddings import empty_perturbation, perturbed, real_tokens
@@ -73,7 +73,7 @@ class Terms(NamedTuple):
     """Of each of a worker's N pairs."""
 
     losses: Tensor  # (N,) fp32 with its graph
-    correct: Tensor  # (2, N) whether the anchor's partner is the likeliest
+    correct: Tensor  # (2, N) whether the anchor's partner is likelier than all others
     measured: Dict[str, Tensor]  # (N,) each
 
 
@@ -100,7 +100,7 @@ class Contrastive(FairseqCriterion):
             raise ValueError(f"--length-groups must be 0 (chosen by the device) or larger, and is {cfg.length_groups}")
         if not hasattr(task, "pooling"):
             raise ValueError(
-                f"--criterion {type(self).__name__} compares the vectors of pairs, which --task "
+                "--criterion contrastive and r3f_contrastive compare the vectors of pairs, which a "
                 f"{type(task).__name__} does not have: use --task contrastive_sentences"
             )
         self.cfg, self.pad, self.pooling = cfg, task.source_dictionary.pad(), task.pooling
@@ -134,8 +134,7 @@ class Contrastive(FairseqCriterion):
 
     def terms(self, model, sample) -> Terms:
         log_p, start = self.distributions(model, sample)
-        partners = of_partners(log_p, start)
-        return Terms(pair_losses(log_p, start), partners.detach() >= log_p.detach().amax(-1), {})
+        return Terms(pair_losses(log_p, start), is_found(log_p, start), {})
 
     def distributions(self, model, sample, noise: Optional[Tensor] = None):
         """`log_probabilities` of this worker's anchors, and the number of its first pair among those of all workers.
@@ -236,8 +235,7 @@ class R3FContrastive(Contrastive):
         z = draw_noise_(empty_perturbation(model, tokens), self.cfg.r3f_noise, self.cfg.r3f_eps) * real_tokens(tokens, self.pad)
         noised, _ = self.distributions(model, sample, z)
         kl = symmetric_kl(log_p, noised).mean(0)  # of a pair's two anchors
-        correct = of_partners(log_p.detach(), start) >= log_p.detach().amax(-1)
-        return Terms(pair_losses(log_p, start) + self.cfg.r3f_lambda * kl, correct, {"symm_kl": kl})
+        return Terms(pair_losses(log_p, start) + self.cfg.r3f_lambda * kl, is_found(log_p, start), {"symm_kl": kl})
 
     @classmethod
     def reduce_metrics(cls, logging_outputs) -> None:

@@ -78,6 +78,17 @@ def of_partners(log_p: Tensor, start: int = 0) -> Tensor:
     return log_p.gather(-1, partners.unsqueeze(-1)).squeeze(-1)
 
 
+def is_found(log_p: Tensor, start: int = 0) -> Tensor:
+    """(2, N) whether the partner is likelier than all others: where all vectors are one, none is found.
+
+    >>> collapsed = Vectors(torch.ones(2, 3), torch.ones(2, 3))
+    >>> is_found(log_probabilities(collapsed, collapsed, temperature=1.0)).any()
+    tensor(False)
+    """
+    log_p = log_p.detach()
+    return (log_p >= of_partners(log_p, start).unsqueeze(-1)).sum(-1) == 1
+
+
 def pair_losses(log_p: Tensor, start: int = 0) -> Tensor:
     """(N,) the l_j, in nats.
 

@@ -164,8 +164,6 @@ class FewShot(Benchmark):
 
     def adapt(self, config: Dict, run: Run) -> None:
         config["model"] = {**config.get("model", {}), **self.model}
-        if self.args.cpu:
-            config["common"].pop("amp", None)
         changed = [*run.record.axes, *(change.partition("=")[0] for change in self.args.changes)]
         if "optimization.max_update" in changed:
             config["optimization"].pop("max_epoch", None)  # the settings' epochs, which would end it before

@@ -140,7 +140,8 @@ class Passes:
             return
         # A dummy's backward runs too, at weight 0: a layer of the model may meet the other workers in it.
         weights = weights if weights.numel() else torch.zeros_like(losses)
-        with self._surviving_oom():
+        # A criterion may encode again in the backward pass (--encode-rows): that forward pass must not make DDP share, either.
+        with self._surviving_oom(), self._no_sync():
             self.trainer.optimizer.backward((weights.detach() * losses.float()).sum())
 
     def _draw_as_before(self) -> None:

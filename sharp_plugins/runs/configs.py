@@ -13,7 +13,15 @@ from omegaconf.errors import OmegaConfBaseException
 from sharp_plugins.runs.methods import Method, has_use
 
 # Settings that tell where things are: they differ from machine to machine, and two runs that differ in them alone are the same.
-PLACES = ("common.user_dir", "task.data", "checkpoint.save_dir", "checkpoint.finetune_from_model", "bpe._name", "bpe.bpe_tokenizer")
+PLACES = (
+    "common.user_dir",
+    "task.data",
+    "task.text",
+    "checkpoint.save_dir",
+    "checkpoint.finetune_from_model",
+    "bpe._name",
+    "bpe.bpe_tokenizer",
+)
 # fairseq's names of what chooses a run's best checkpoint.
 METRIC, MAXIMISE = "best_checkpoint_metric", "maximize_best_checkpoint_metric"
 # Settings that each run makes itself, and that --set leaves alone.
@@ -110,7 +118,7 @@ def configure(
 
     Args:
         changes: ``part.name=value``, as on hydra's command line.
-        cpu: train on a CPU: in fp32, or in bf16 where a change asks for it. fp16 is for GPUs.
+        cpu: train on a CPU: in fp32, or in bf16 where a change asks for it. fp16 is for GPUs, and so is AMP.
         adapt: changes the config in place before *changes* are made, as a benchmark wants it; ``model._name`` is the
             architecture that a network is put into.
         own: further settings that *changes* must leave alone.
@@ -133,7 +141,9 @@ def configure(
     adapt(result)
     result["model"] = {**result["model"], **_arch(method.network, result["model"]["_name"])}
     if cpu:
-        result.setdefault("common", {}).update(cpu=True, fp16=False)
+        common = result.setdefault("common", {})
+        common.update(cpu=True, fp16=False)
+        common.pop("amp", None)
     return _with_direction(change_settings(result, rest), changes)
 
 

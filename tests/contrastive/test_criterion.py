@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from sharp_plugins.contrastive import criterion as contrastive
 from sharp_plugins.contrastive.info_nce import Vectors, log_probabilities, pair_losses
 from sharp_plugins.contrastive.pooling import inner_encoder, sentence_vectors
 from sharp_plugins.contrastive.workers import gathered
@@ -99,6 +100,45 @@ def test_texts_of_like_length_are_encoded_together(backbone, pooling, groups):
         rows = -(-8 // groups)
         expected = [(rows, lengths[last]) for last in range(rows - 1, 8, rows)]
     assert [tuple(rows.shape) for rows in seen] == expected
+
+
+@pytest.mark.parametrize("criterion", ["contrastive", "r3f_contrastive"])
+def test_vectors_are_compared_in_fp32_under_autocast(backbone, criterion):
+    """The cosines of bf16 vectors have eight bits, and τ = 0.04 makes 25 times their error of it."""
+    trainer = pairs.trainer(backbone, "--r3f-eps", "0.5", criterion=criterion) if "r3f" in criterion else pairs.trainer(backbone)
+    seen, whole = [], contrastive.log_probabilities
+    sample, model = pairs.sample(trainer), trainer.get_model().eval()
+
+    def record(own, every, *others):
+        seen.append((own, every, whole(own, every, *others)))
+        return seen[-1][-1]
+
+    with pytest.MonkeyPatch.context() as patch, torch.autocast("cpu", dtype=torch.bfloat16):
+        patch.setattr(contrastive, "log_probabilities", record)
+        trainer.get_criterion().train()(model.train(), sample)
+    assert len(seen) == (2 if "r3f" in criterion else 1)
+    for own, every, found in seen:
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found, whole(own, every, 0.04))
+
+
+def test_parts_that_are_encoded_again_keep_no_activations(backbone):
+    """Without a graph in the forward pass, and once more each in the backward pass."""
+    trainer = pairs.trainer(backbone, "--encode-rows", "3", "--length-groups", "1")
+    sample, model, seen = pairs.sample(trainer), trainer.get_model().train(), []
+    inner_encoder(model).register_forward_hook(lambda *_: seen.append(len(saved)))
+    saved = []
+
+    def pack(tensor):
+        saved.extend([tensor.shape] if tensor.is_floating_point() and tensor.numel() > 1 else [])
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss, _, _ = trainer.get_criterion().train()(model, sample)
+    parts = len(seen)
+    assert parts == 3 and seen == [0] * 3  # 8 texts by 3; of none an activation is kept
+    loss.backward()
+    assert len(seen) == 2 * parts
 
 
 def test_a_text_may_spell_the_padding(backbone, tmp_path):

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from sharp_plugins.contrastive.info_nce import Vectors, log_probabilities, of_partners, pair_losses
+from sharp_plugins.contrastive.info_nce import Vectors, is_found, log_probabilities, of_partners, pair_losses
 
 
 def plain_losses(first, second, temperature, texts=None):
@@ -61,3 +61,15 @@ def test_half_precision_is_compared_in_fp32(pairs):
     losses = pair_losses(log_probabilities(half, half, 0.04))
     assert losses.dtype == torch.float32
     assert losses.tolist() == pytest.approx(plain_losses(*(v.float() for v in half), 0.04), rel=1e-4)
+
+
+def test_a_partner_is_found_where_it_is_nearer_than_all_others(pairs):
+    near = Vectors(pairs.first, pairs.first + 1e-3)
+    assert is_found(log_probabilities(near, near, 0.5)).all()
+    swapped = Vectors(pairs.first, pairs.first[[1, 0, 2, 3, 4]] + 1e-3)
+    expected = torch.tensor([[False, False, True, True, True]] * 2)
+    assert torch.equal(is_found(log_probabilities(swapped, swapped, 0.5)), expected)
+    own = Vectors(swapped.first[2:4], swapped.second[2:4])
+    assert is_found(log_probabilities(own, swapped, 0.5, start=2), start=2).all()
+    collapsed = Vectors(torch.ones(5, 6), torch.ones(5, 6))
+    assert not is_found(log_probabilities(collapsed, collapsed, 0.5)).any()

@@ -158,6 +158,22 @@ def test_two_ranks_train_as_one_with_their_batches_together(backbone, tmp_path, 
     assert_close(weights_of(tmp_path / "two", 0), last(tmp_path / "one")["model"], relative=1e-4)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["sgd", "dsam --base-optimizer sgd --sam-rho 0.5 --dsam-beta 1"])
+@pytest.mark.parametrize("parts", ["--length-groups 3", "--encode-rows 3"])
+def test_encoding_by_parts_is_the_same_in_torchs_ddp(backbone, tmp_path, every_rank, method, parts):
+    """A part is a forward pass of its own, and one that is made again runs in the backward pass. Neither changes what the workers
+    share, and the ascent of --sam-scope worker is each worker's own."""
+    flags = [*pairs.flags(backbone), *f"--optimizer {method} --lr 0.1 --span-length 0 --dropout 0 --attention-dropout 0".split()]
+    flags += "--task contrastive_sentences --own-negatives --batch-size 5 --max-update 2 --find-unused-parameters".split()
+    criterion = ["--criterion", "contrastive", "--contrastive-temperature", "0.5"]
+    runs = dict(model=pairs.arch(), criterion=criterion, user_dir=every_rank)
+    for name, how in (("whole", "--length-groups 1"), ("parts", parts)):
+        train_ranks(backbone, tmp_path / name, *flags, *how.split(), **runs)
+        assert_ranks_agree(tmp_path / name)
+    assert_close(weights_of(tmp_path / "parts", 0), weights_of(tmp_path / "whole", 0), relative=1e-4)
+
+
 OUT_OF_MEMORY = """
 import sharp_plugins
 from fairseq.distributed import utils

@@ -44,6 +44,14 @@ def test_a_metric_of_the_best_checkpoint_brings_its_direction(metric, maximised,
     assert direction(change, told) is not maximised
 
 
+@pytest.mark.parametrize("precision", ["fp16", "amp"])
+def test_what_is_for_gpus_is_left_out_on_a_cpu_unless_it_is_asked_for(precision):
+    settings = Settings({**made_up.DSAM, "common": {**made_up.DSAM["common"], precision: True}})
+    for changes, cpu, expected in (((), False, True), ((), True, False), ((f"common.{precision}=true",), True, True)):
+        found = configure(settings, find_method("dsam"), changes, cpu)["common"]
+        assert found.get(precision, False) is expected and found.get("cpu", False) is cpu
+
+
 def test_a_network_changes_any_part_of_the_tasks_settings():
     before, overlay = deepcopy(made_up.DSAM), deepcopy(LORA)
     plain, lora, prefix = map(config_of, ("base", "lora", "prefix"))

@@ -9,7 +9,10 @@ import pytest
 import sts_files
 
 from sharp_plugins.runs import schedule
+from sharp_plugins.runs.configs import differences
 from sharp_plugins.sts.__main__ import main
+from sharp_plugins.sts.benchmark import METHODS
+from sharp_plugins.text import encoder_directory
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +28,14 @@ def data(tmp_path_factory):
 def run(backbone, data, out, *flags):
     line = ["run", "--backbone", backbone, "--data", data, "--text", backbone / "texts.txt", "--out", out, "--cpu", *flags]
     return main([str(part) for part in line])
+
+
+@pytest.fixture
+def planned(monkeypatch):
+    """The runs of a call, which are not made."""
+    runs = []
+    monkeypatch.setattr(schedule, "side_by_side", lambda given, *args: runs.extend(given))
+    return runs
 
 
 SETTINGS = ("dataset.batch_size=4", "task.max_length=20", "dataset.num_workers=0", "common.log_interval=1")
@@ -64,12 +75,55 @@ def test_a_search_needs_the_development_set_alone(backbone, data, tmp_path, caps
     assert run(backbone, data, tmp_path / "out", *flags[:-2]) == 1 and "differs in the sets" in capsys.readouterr().err
 
 
-def test_the_optimizers_of_other_methods_have_no_say(backbone, data, tmp_path, monkeypatch):
+def test_the_optimizers_of_other_methods_have_no_say(backbone, data, tmp_path, planned):
     """No method of this call has use for the share, of a run whose length is not known."""
-    planned = []
-    monkeypatch.setattr(schedule, "side_by_side", lambda runs, *args: planned.extend(runs))
     run(backbone, data, tmp_path, "--methods", "mirror", "--seeds", "1", *SMALL, "--set", "optimizer.sam_start=0.5")
     assert [one.record.method for one in planned] == ["mirror"]
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "minilm"])
+def test_the_settings_are_mirror_berts_and_the_papers(data, tmp_path, planned, monkeypatch, family):
+    """Those of its scripts, and of δ-SAM's appendix A. fairseq knows all settings, or the call would be refused."""
+    backbone = pairs.write_backbone(tmp_path / "backbone", "roberta" if family == "roberta" else "bert")
+    if family == "minilm":
+        loaded = encoder_directory.load_backbone
+        monkeypatch.setattr(encoder_directory, "load_backbone", lambda path: loaded(path)._replace(family="minilm"))
+    line = ["run", "--backbone", backbone, "--data", data, "--text", backbone / "texts.txt", "--out", tmp_path / "out"]
+    run_all = [*map(str, line), "--methods", *METHODS, "--seeds", "1", "--set", "dataset.batch_size=4"]
+    main(run_all)
+    found = {one.record.method: one.config for one in planned}
+    assert list(found) == list(METHODS)
+    rho, beta, epsilon, pooling = {"bert": (0.05, 3, 5e-2, "mean-padded"), "roberta": (0.01, 5, 1e-3, "cls")}.get(
+        family, (0.005, 3, 5e-2, "mean")
+    )
+    for method, config in found.items():
+        optimizer, criterion, common = config["optimizer"], config["criterion"], config["common"]
+        base = optimizer.get("base", optimizer)
+        assert (base["adam_betas"], base["adam_eps"], base["weight_decay"]) == ("(0.9, 0.999)", 1e-8, 0.01)
+        assert (optimizer.get("sam_rho"), optimizer.get("dsam_beta")) == (
+            rho if "sam" in method else None,
+            beta if "dsam" in method else None,
+        )
+        r3f = (1.0, epsilon) if "r3f" in method else (None, None)
+        assert (criterion.get("r3f_lambda"), criterion.get("r3f_eps"), criterion["contrastive_temperature"]) == (*r3f, 0.04)
+        task, optimization = config["task"], config["optimization"]
+        assert (task["pooling"], task["max_length"], task["span_length"], task["mask_text"]) == (pooling, 50, 5, "[MASK]")
+        rates = [0.0] if method == "base" else [2e-5]
+        assert (optimization["lr"], optimization["clip_norm"], optimization["max_epoch"]) == (rates, 0.0, 1)
+        assert (config["model"]["dropout"], config["model"]["attention_dropout"]) == (0.1, 0.1)
+        # fp32 weights, which hold a small ρ; on a CPU no AMP.
+        assert not common.get("fp16") and common.get("amp", False) is not common.get("cpu", False)
+
+
+def test_the_text_is_a_place(backbone, data, tmp_path, planned, capsys):
+    """The same sentences may be elsewhere the next time, and --set does not name others."""
+    flags = ["--methods", "mirror", "--seeds", "1", *SMALL]
+    run(backbone, data, tmp_path / "out", *flags)
+    [one] = planned
+    moved = {**one.config, "task": {**one.config["task"], "text": "elsewhere/texts.txt"}}
+    assert not differences(one.config, moved)
+    assert run(backbone, data, tmp_path / "out", *flags, "--set", "task.text=other.txt") == 1
+    assert "--set task.text=other.txt: each run has a task.text of its own" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
