@@ -41,8 +41,9 @@ def arguments(given=None) -> argparse.Namespace:
     parser.add_argument("--workers", type=int, help="processes that each set of tests shares (default: 7, without a GPU 1)")
     parser.add_argument("--minilm", type=Path, metavar="DIR", help="MiniLM as published: config, weights, tokenizer; for GLUE")
     parser.add_argument("--glue", type=Path, metavar="DIR", help="GLUE's files; for GLUE")
-    words = "cells of examples/studies, such as few:SST-2-300; wants --minilm and --glue. All else is left out"
+    words = "cells of examples/studies, such as few:SST-2-300, or survives; wants --minilm and --glue. All else is left out"
     parser.add_argument("--studies", nargs="+", metavar="STUDY:CELL", default=[], help=words)
+    parser.add_argument("--snli", type=Path, metavar="FILE", help="SNLI's test set, for elsewhere:MNLI-1000 beside GLUE's RTE")
     parser.add_argument("--sts", type=Path, metavar="DIR", help="test sets of sentence similarity, for its study; with --text")
     parser.add_argument("--text", type=Path, metavar="FILE", help="the sentences that it trains on")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="stages whose names begin so")
@@ -60,7 +61,7 @@ def arguments(given=None) -> argparse.Namespace:
     on_gpu = args.device == "cuda"
     args.minutes = args.minutes or (9 if on_gpu else 60)
     args.workers = args.workers or (7 if on_gpu else 1)
-    for name in ("wheels", "out", "minilm", "glue", "sts", "text"):
+    for name in ("wheels", "out", "minilm", "glue", "snli", "sts", "text"):
         if getattr(args, name) is not None:
             setattr(args, name, getattr(args, name).resolve())  # before main goes to the repository's root
     return args

@@ -14,11 +14,15 @@ from stages import Stage
 LOG = "studies.log"
 # Programs take turns on a GPU, unless NVIDIA's MPS runs them side by side. Where it is not installed they take turns.
 MPS = "nvidia-cuda-mps-control"
+DEVICE = {"cpu": ["--device", "cpu"], "cuda": []}
 BEGIN, END = f"command -v {MPS} || exit 0; {MPS} -d", f"command -v {MPS} || exit 0; echo quit | {MPS}"
 
 
+SURVIVES = "survives"  # a script of its own
+
+
 class Part(NamedTuple):
-    """A cell of a study, given as STUDY:CELL."""
+    """A cell of a study, given as STUDY:CELL, or the study of what survives, which has none."""
 
     study: str
     cell: str
@@ -33,8 +37,10 @@ class Part(NamedTuple):
             ValueError: there is no such cell.
         """
         study, _, cell = text.partition(":")
+        if text == SURVIVES:
+            return cls(study, cell)
         if study not in STUDIES:
-            raise ValueError(f"{text}: the study is one of {', '.join(STUDIES)}, as few:SST-2-300")
+            raise ValueError(f"{text}: the study is one of {', '.join(STUDIES)}, as few:SST-2-300, or {SURVIVES}")
         cells = [one.name for one in STUDIES[study].cells]
         if cell not in cells:
             raise ValueError(f"{text}: the cells of {study} are {', '.join(cells)}")
@@ -55,11 +61,19 @@ def study_stages(args, scratch: Path, environment: Dict[str, str]) -> List[List[
     groups += [stage("MPS", ["bash", "-c", BEGIN], 15)] if args.device == "cuda" else []
     keep = ["tar", "-czf", args.out / "studies.tgz", "--exclude=*.pt", "--exclude=data", "-C", scratch, "studies"]
     for study, cell in args.studies:
-        data = ["--backbone", backbone, "--data", args.glue, "--out", work, "--jobs", jobs, *place]
-        run = [python, "examples/studies/study.py", study, "--cells", cell, *data]
+        data = ["--backbone", backbone, "--data", args.glue, "--jobs", jobs, *place]
+        if study == SURVIVES:
+            run = [python, "examples/studies/survives.py", *data, "--out", work / SURVIVES, "--to", args.out]
+            groups += [stage(SURVIVES, run, 400), stage(f"results after {SURVIVES}", keep, 20)]
+            continue
+        run = [python, "examples/studies/study.py", study, "--cells", cell, *data, "--out", work]
         tell = [python, "examples/studies/report.py", study, "--out", work, "--to", args.out]
         groups.append(stage(f"{study} {cell}", run, 400))
         groups.append(stage(f"{study}'s report after {cell}", tell, 20))
+        if STUDIES[study].keeps_checkpoints:  # they stay here: what they are for is measured now
+            sets = ["--rte", args.glue / "RTE" / "dev.tsv", *(["--snli", args.snli] if args.snli else [])]
+            other = [python, "examples/studies/elsewhere.py", "--backbone", backbone, *sets, "--out", work, "--to", args.out]
+            groups.append(stage(f"{study}'s other sets after {cell}", [*other, *DEVICE[args.device]], 90))
         groups.append(stage(f"results after {cell}", keep, 20))
     if args.sts:
         part, name = scratch / "studies-minilm3", "similarity-3-layers"

@@ -41,7 +41,7 @@ class Cell(NamedTuple):
     """Where methods are compared.
 
     Attributes:
-        rows: of the training set; 0 for all that do not choose, at the settings' number of updates.
+        rows: of the training set; 0 for all that do not choose, with as many passes over them as the settings make over the whole.
         noise: the share of them whose label is wrong.
         noisy_selection: whether the rows that choose the epoch have wrong labels, too.
     """
@@ -119,7 +119,7 @@ STUDIES = {
     ),
     "whole": Study(
         "Whole tasks",
-        tuple(Cell(task, 0) for task in ("RTE", "MRPC", "STS-B")),
+        tuple(Cell(task, 0) for task in ("RTE", "MRPC", "STS-B", "CoLA", "SST-2", "QNLI", "QQP", "MNLI")),  # small ones first
         ("base", "sam", "dsam", "r3f", "rdrop", "dsam-r3f"),
         WHOLE_RATES,
     ),

@@ -3,7 +3,8 @@
     python examples/studies/report.py few --out runs/studies --to examples/studies
 
 writes few.csv (each fresh run), few-search.csv (each pilot's), few.md (means, gains over the baseline with intervals and tests,
-what was chosen, and what the searches saw) and few.png.
+what was chosen, and what the searches saw) and few.png. Cells that few.csv has and --out has not, such as those of another
+machine, stay in all four.
 Runs with another backbone have an --out and a --name of their own, as few-3-layers.
 """
 
@@ -12,7 +13,7 @@ import csv
 import sys
 from itertools import groupby
 from pathlib import Path
-from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence
+from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1])]
@@ -32,6 +33,7 @@ from sharp_plugins.runs.tables import mean_and_std
 WHERE = ("layers", "task", "rows", "noise", "noisy_selection")
 COLUMNS = (*WHERE, "method", "settings", "seed", "metric", "value", "selection", "minutes")
 ALL = "all"  # rows
+Row = Dict[str, str]  # of a file, by its columns
 
 
 class Line(NamedTuple):
@@ -40,32 +42,75 @@ class Line(NamedTuple):
     Attributes:
         layers: of the encoder.
         chosen: by the pilots, as --set has them.
-        results: by seed.
+        values: on the development set, in percent, by seed.
+        minutes: of a run, on average.
     """
 
     cell: Cell
     method: str
     layers: int
     chosen: List[str]
-    results: Dict[int, Result]
-
-    @property
-    def values(self) -> Dict[int, float]:
-        return {seed: selected(result, "dev") for seed, result in self.results.items()}
+    values: Dict[int, float]
+    minutes: float
 
 
-def collect(study: Study, out: Path) -> List[Line]:
-    """Cells by methods, as far as there are finished runs."""
-    lines = []
+def collect(study: Study, out: Path) -> List[Row]:
+    """The finished fresh runs by `COLUMNS`."""
+    rows = []
     for cell in study.cells:
         for method in study.methods:
-            final = place(out, cell, method, "final")
-            results = load_results(final, "glue")
-            if results:
-                config = config_of(final, results[0])
-                own = {result.record.seed: result for result in results}
-                layers = config["model"]["encoder_layers"]
-                lines.append(Line(cell, method, layers, settings_of(config, study.searched(method)), own))
+            final, metric = place(out, cell, method, "final"), TASKS[cell.task].selected
+            for result in sorted(load_results(final, "glue"), key=lambda result: result.record.seed):
+                config = config_of(final, result)
+                settings = " ".join(settings_of(config, study.searched(method)))
+                where = [config["model"]["encoder_layers"], *where_of(cell)]
+                scores = [f"{selected(result, split):.4f}" for split in ("dev", "valid")]
+                row = [*where, method, settings, result.record.seed, metric, *scores, f"{result.minutes:.2f}"]
+                rows.append(dict(zip(COLUMNS, map(str, row))))
+    return rows
+
+
+def where_of(cell: Cell) -> List[str]:
+    """`WHERE` without the layers."""
+    return [cell.task, str(cell.rows or ALL), f"{cell.noise:g}", str(int(cell.noisy_selection))]
+
+
+def read_csv(path: Path) -> List[Row]:
+    """Nothing where there is no such file."""
+    if not path.is_file():
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def joined(old: Sequence[Row], new: Sequence[Row]) -> List[Row]:
+    """*new*, and of *old* the cells that *new* has not.
+
+    Raises:
+        ValueError: *old* has runs of one of *new*'s cells that *new* has not.
+    """
+    cells = {tuple(row[name] for name in WHERE) for row in new}
+    kept = [row for row in old if tuple(row[name] for name in WHERE) not in cells]
+    names = (*WHERE, "method", "seed")
+    there = {tuple(row[name] for name in names) for row in (*kept, *new)}
+    lost = [" ".join(row[name] for name in names) for row in old if tuple(row[name] for name in names) not in there]
+    if lost:
+        raise ValueError(f"{len(lost)} runs are there and not in --out, such as {lost[0]} ({', '.join(names)}); give another --to")
+    return [*kept, *new]
+
+
+def lines_of(study: Study, rows: Sequence[Row]) -> List[Line]:
+    """Cells by methods, as far as there are runs; the lines of a cell stand together."""
+    lines = []
+    for layers in sorted({int(row["layers"]) for row in rows}, reverse=True):
+        for cell in study.cells:
+            for method in study.methods:
+                where = [str(layers), *where_of(cell), method]
+                own = [row for row in rows if [row[name] for name in (*WHERE, "method")] == where]
+                if own:
+                    values = {int(row["seed"]): float(row["value"]) for row in own}
+                    minutes = sum(float(row["minutes"]) for row in own) / len(own)
+                    lines.append(Line(cell, method, layers, own[0]["settings"].split(), values, minutes))
     return lines
 
 
@@ -78,7 +123,13 @@ def pilots_of(study: Study, out: Path) -> List[searches.Pilot]:
     """The searches of all cells and methods that were begun."""
     found = [
         searches.read(
-            place(out, cell, method, f"pilot{number}"), "glue", cell.name, method, search, lambda one: selected(one, "valid")
+            place(out, cell, method, f"pilot{number}"),
+            "glue",
+            cell.name,
+            method,
+            search,
+            lambda one: selected(one, "valid"),
+            PILOT_SEEDS,
         )
         for cell in study.cells
         for method in study.methods
@@ -101,11 +152,11 @@ def settings_of(config: Dict, searched: Sequence[str]) -> List[str]:
 
 def comparisons(lines: Sequence[Line], study: Study) -> List[Optional[Comparison]]:
     """Of each line with its cell's baseline, corrected for the methods of the cell (Holm)."""
-    baseline = {line.cell: line.values for line in lines if line.method == study.methods[0]}
+    baseline = {(line.layers, line.cell): line.values for line in lines if line.method == study.methods[0]}
     found: List[Optional[Comparison]] = []
-    for cell, own in groupby(lines, lambda line: line.cell):  # the lines of a cell stand together
-        others = [line if line.method != study.methods[0] and cell in baseline else None for line in own]
-        found += correct([line and compare(line.values, baseline[cell]) for line in others])
+    for where, own in groupby(lines, lambda line: (line.layers, line.cell)):
+        others = [line if line.method != study.methods[0] and where in baseline else None for line in own]
+        found += correct([line and compare(line.values, baseline[where]) for line in others])
     return found
 
 
@@ -142,12 +193,11 @@ def table(lines: Sequence[Line], found: Sequence[Optional[Comparison]], study: S
         cell = line.cell
         noise = f", {100 * cell.noise:g} % wrong" if cell.noise else ""
         noise += ", also where epoch and settings are chosen" if cell.noisy_selection else ""
-        minutes = sum(result.minutes for result in line.results.values()) / len(line.results)
         cells = [str(line.layers), f"{cell.task}, {LABELS[TASKS[cell.task].selected]}", f"{cell.rows or ALL}{noise}"]
-        cells += [line.method, str(len(line.results))]
+        cells += [line.method, str(len(line.values))]
         cells += [mean_and_std(summarize(list(line.values.values()))), gain(comparison)]
         cells += ["" if comparison is None else f"{comparison.better} of {comparison.pairs}", *ps(comparison)]
-        rows.append([*cells, searches.words_of(line.chosen), f"{minutes:.1f}"])
+        rows.append([*cells, searches.words_of(line.chosen), f"{line.minutes:.1f}"])
     most = max((comparison.pairs for comparison in found if comparison), default=0)
     note = (
         f"Values are of the development set, in percent, at the epoch that {SELECTION_ROWS} other rows of the training set choose. "
@@ -160,16 +210,6 @@ def table(lines: Sequence[Line], found: Sequence[Optional[Comparison]], study: S
 def write_csv(path: Path, head: Sequence[str], rows: Iterable[Sequence]) -> None:
     with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([head, *rows])
-
-
-def runs_of(lines: Sequence[Line]) -> Iterator[List]:
-    """The fresh runs by `COLUMNS`."""
-    for line in lines:
-        cell, metric = line.cell, TASKS[line.cell.task].selected
-        for seed, result in sorted(line.results.items()):
-            where = [line.layers, cell.task, cell.rows or ALL, f"{cell.noise:g}", int(cell.noisy_selection)]
-            scores = [f"{selected(result, split):.4f}" for split in ("dev", "valid")]
-            yield [*where, line.method, " ".join(line.chosen), seed, metric, *scores, f"{result.minutes:.2f}"]
 
 
 class Gain(NamedTuple):
@@ -217,15 +257,22 @@ def main(argv: Sequence[str] = None) -> int:
     parser.add_argument("--name", help="of the files (default: the study's)")
     args = parser.parse_args(argv)
     study, name = STUDIES[args.study], args.name or args.study
-    lines = collect(study, args.out)
-    if not lines:
+    new = collect(study, args.out)
+    if not new:
         print(f"error: --out {args.out}: no finished run of {args.study}; study.py trains them", file=sys.stderr)
         return 1
+    runs, searched = (args.to / f"{name}{what}.csv" for what in ("", "-search"))
+    try:
+        rows = joined(read_csv(runs), new)
+    except ValueError as error:
+        print(f"error: {runs}: {error}", file=sys.stderr)
+        return 1
+    lines = lines_of(study, rows)
     found = comparisons(lines, study)
     args.to.mkdir(parents=True, exist_ok=True)
-    write_csv(args.to / f"{name}.csv", COLUMNS, runs_of(lines))
-    pilots = pilots_of(study, args.out)
-    write_csv(args.to / f"{name}-search.csv", searches.COLUMNS, searches.csv_rows(pilots))
+    write_csv(runs, COLUMNS, ([row[name] for name in COLUMNS] for row in rows))
+    pilots = searches.joined(searches.from_rows(read_csv(searched)), pilots_of(study, args.out))
+    write_csv(searched, searches.COLUMNS, searches.csv_rows(pilots))
     seen = rows_of(searches.table_rows(pilots, f"mean of the {SELECTION_ROWS} rows"))
     text = f"{table(lines, found, study)}\n\nWhat the searches saw:\n\n{seen}"
     write_text(args.to / f"{name}.md", f"## {study.title}\n\n{text}\n")

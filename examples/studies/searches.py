@@ -1,7 +1,7 @@
 """What the searches saw: of each value, the pilot seeds' scores on what chose it. A study's report adds them to its table."""
 
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, NamedTuple, Sequence
+from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Sequence, Tuple
 
 from sharp_plugins.runs.record import Result
 from sharp_plugins.runs.statistics import summarize
@@ -33,19 +33,38 @@ class Pilot(NamedTuple):
     found: Dict[str, Dict[int, float]]
 
 
-def read(directory: Path, benchmark: str, cell: str, method: str, search: str, score: Callable[[Result], float]) -> Pilot:
-    """The finished runs of a search.
+def read(
+    directory: Path, benchmark: str, cell: str, method: str, search: str, score: Callable[[Result], float], seeds: Sequence[int]
+) -> Pilot:
+    """The finished runs of a search. What an earlier one in the same place had beyond it is left out.
 
     Args:
         search: as --sweep has it, such as "optimizer.sam_rho=0.01,0.02".
+        seeds: of the pilots.
     """
     setting, values = search.split("=")
     found: Dict[str, Dict[int, float]] = {value: {} for value in values.split(",")}
     for result in load_results(directory, benchmark):
-        for value in found:  # an earlier search there may have had more
-            if float(value) == result.record.axes[setting]:
+        for value in found:
+            if float(value) == result.record.axes[setting] and result.record.seed in seeds:
                 found[value][result.record.seed] = score(result)
     return Pilot(cell, method, setting, found)
+
+
+def from_rows(rows: Iterable[Dict[str, str]]) -> List[Pilot]:
+    """Those of a file, whose rows are by `COLUMNS`."""
+    found: Dict[Tuple[str, str, str], Pilot] = {}
+    for row in rows:
+        key = row["cell"], row["method"], row["setting"]
+        own = found.setdefault(key, Pilot(*key, {})).found
+        own.setdefault(row["value"], {})[int(row["seed"])] = float(row["score"])
+    return list(found.values())
+
+
+def joined(old: Sequence[Pilot], new: Sequence[Pilot]) -> List[Pilot]:
+    """*new*, and of *old* the cells that *new* has not."""
+    cells = {pilot.cell for pilot in new}
+    return [*(pilot for pilot in old if pilot.cell not in cells), *new]
 
 
 def table_rows(pilots: Sequence[Pilot], scored: str) -> List[List[str]]:

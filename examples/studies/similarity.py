@@ -89,7 +89,7 @@ def searches_of(parser: argparse.ArgumentParser, given: Sequence[Sequence[str]])
 
 def pilots_of(args) -> List[searches.Pilot]:
     return [
-        searches.read(args.out / method / f"pilot{number}", "sts", "sentences", method, sweep, CHOOSES.of)
+        searches.read(args.out / method / f"pilot{number}", "sts", "sentences", method, sweep, CHOOSES.of, args.pilot_seeds)
         for method, sweeps in args.searches.items()
         for number, sweep in enumerate(sweeps, 1)
         if "," in sweep
@@ -101,7 +101,8 @@ def train(args, method: str, own: List[str]) -> Line:
     final = args.out / method / "final"
     # What trains nothing is the same with each seed.
     call(args, final, method, args.seeds[:1] if method == UNTRAINED else args.seeds, own)
-    return Line(method, own, {result.record.seed: result for result in load_results(final, "sts")})
+    results = {result.record.seed: result for result in load_results(final, "sts")}
+    return Line(method, own, {seed: result for seed, result in results.items() if seed in args.seeds})
 
 
 def table(lines: Sequence[Line], args, layers: int) -> str:

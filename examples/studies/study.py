@@ -25,6 +25,8 @@ from sharp_plugins.runs.selection import choose
 from sharp_plugins.runs.store import load_results
 from sharp_plugins.runs.sweep import read_sweeps
 
+FP32 = {"glue": "common.fp16=false", "sts": "common.amp=false"}
+
 
 def main(argv: Sequence[str] = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
@@ -93,8 +95,8 @@ def engine(
     """Call the engine of runs; end the program where it fails."""
     line = [sys.executable, "-m", f"sharp_plugins.{benchmark}", "run", "--backbone", args.backbone, "--data", args.data]
     line += ["--out", str(out), "--methods", method, "--seeds", *map(str, seeds), "--jobs", args.jobs, *more]
-    # Some settings have fp16, for GPUs: the studies are in fp32 on every machine.
-    line += [word for setting in ("common.fp16=false", *settings) for word in ("--set", setting)]
+    # Some settings have half precision, for GPUs: the studies are in fp32 on every machine.
+    line += [word for setting in (FP32[benchmark], *settings) for word in ("--set", setting)]
     line += ["--cpu"] if args.cpu else []
     done = subprocess.run(line)
     if done.returncode:

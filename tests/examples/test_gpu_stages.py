@@ -162,6 +162,25 @@ def test_cells_of_studies_are_made_one_after_the_other(script, tmp_path, capsys)
         ["studies, results after MRPC-1000-noise0.2"],
         ["studies, MPS' end"],
     ]
+    # The models that are for other data stay there, and so they are measured there.
+    more = gpu.plan(gpu.arguments([*given, "elsewhere:MNLI-1000", "survives", "--snli", str(tmp_path / "snli.tsv")]), tmp_path)
+    assert [group[0].name for group in more[3:]] == [
+        "studies, elsewhere MNLI-1000",
+        "studies, elsewhere's report after MNLI-1000",
+        "studies, elsewhere's other sets after MNLI-1000",
+        "studies, results after MNLI-1000",
+        "studies, survives",
+        "studies, results after survives",
+        "studies, MPS' end",
+    ]
+    elsewhere, survives = ([str(word) for word in more[place][0].command] for place in (5, 7))
+    assert {"--snli", "--rte", str(tmp_path / "RTE" / "dev.tsv"), str(tmp_path / "studies")} <= set(elsewhere)
+    assert str(tmp_path / "studies" / "survives") in survives and "--jobs" in survives
+    for command in (elsewhere, survives):  # the scripts know the flags
+        known = subprocess.run(
+            [sys.executable, *command[1:2], "--help"], stdout=subprocess.PIPE, text=True, cwd=BENCHMARKS.parents[1]
+        )
+        assert all(word in known.stdout for word in command if word.startswith("--"))
     work, out = tmp_path / "studies", tmp_path / "out"
     for path in (work / "few" / "result.json", work / "few" / "checkpoint_last.pt", work / "few" / "data" / "train.bin"):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -62,10 +62,10 @@ def similarity(monkeypatch):
 
 def run(similarity, tmp_path, *more):
     line = ["--backbone", "B", "--data", "D", "--text", "T", "--out", str(tmp_path / "out"), "--to", str(tmp_path / "to"), *more]
-    return similarity.main([*line, "--seeds", "1", "2", "3"])
+    return similarity.main([*line, *(() if "--seeds" in more else ("--seeds", "1", "2", "3"))])
 
 
-FIXED = ("common.fp16", "false")
+FIXED = ("common.amp", "false")
 FOUND = [(name, BEST[name]) for name in (RATE, RHO, BETA, EPSILON)]
 
 
@@ -101,9 +101,13 @@ def test_one_pilot_seed_may_search(similarity, tmp_path):
     assert ("mirror-dsam", "1", "102", "71.0000") in rows and len(rows) == 4 + 5 + 5 + 3 + 6
 
 
-def test_fewer_pilot_seeds_choose_among_the_runs_of_more(similarity, tmp_path):
+def test_fewer_seeds_choose_and_are_shown_where_there_are_more(similarity, tmp_path):
     assert run(similarity, tmp_path) == 0
-    assert run(similarity, tmp_path, "--pilot-seeds", "101") == 0
+    assert run(similarity, tmp_path, "--pilot-seeds", "101", "--seeds", "1", "2") == 0
+    with open(tmp_path / "to" / "similarity-search.csv", newline="") as file:
+        assert {row["seed"] for row in csv.DictReader(file)} == {"101"}
+    with open(tmp_path / "to" / "similarity.csv", newline="") as file:
+        assert {row["seed"] for row in csv.DictReader(file)} == {"1", "2"}
 
 
 def test_fewer_values_may_be_searched_and_one_is_taken(similarity, tmp_path):

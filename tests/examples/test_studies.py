@@ -12,6 +12,7 @@ import torch
 import yaml
 from scipy import stats
 
+from sharp_plugins.glue.tasks import TASKS
 from sharp_plugins.runs.record import Record, Result
 from sharp_plugins.runs.store import RECORD, RESULT, directory_of
 
@@ -109,7 +110,7 @@ def test_pilots_choose_and_fresh_seeds_are_trained_with_what_they_chose(scripts,
     assert all("optimization.max_update=40" in line and flags(line, "--selection-rows") == ["500"] for line in scripts.calls)
 
 
-@pytest.mark.parametrize("task", ["SST-2", "MRPC", "CoLA"])
+@pytest.mark.parametrize("task", ["SST-2", "MRPC", "CoLA", "MNLI"])
 def test_a_cell_is_four_passes_over_its_rows(scripts, task):
     settings = yaml.safe_load((ROOT / "sharp_plugins" / "glue" / "configs" / "minilm" / f"{task}.yaml").read_text())
     batch = settings["dataset"]["batch_size"]
@@ -130,7 +131,15 @@ def test_loras_methods_have_the_learning_rate_that_was_chosen_for_lora(scripts, 
     ]
 
 
-def test_whole_tasks_have_the_settings_updates_and_what_joins_two_methods_has_what_both_chose(scripts, tmp_path, capsys):
+def test_whole_tasks_have_the_settings_passes(scripts):
+    """Nothing is said of updates: the engine makes the settings' passes over what is left (tests/glue/test_run.py)."""
+    cells = scripts.plan.STUDIES["whole"].cells
+    assert {cell.task for cell in cells} == set(TASKS)
+    for cell in cells:
+        assert cell.flags == ["--tasks", cell.task, "--selection-rows", "500"]
+
+
+def test_what_joins_two_methods_has_what_both_chose(scripts, tmp_path, capsys):
     weight = "criterion.r3f_lambda"
     best = {RATE: "2e-4", RHO: "0.01", BETA: "1", weight: "0.5", "criterion.rdrop_alpha": "0.1"}
     scripts.score = lambda method, settings, seed: 60.0 + sum(settings.get(name) == value for name, value in best.items())
@@ -182,6 +191,43 @@ def test_the_tables_are_of_the_fresh_seeds(scripts, tmp_path, capsys):
     assert float(rows[0]["selection"]) == float(rows[0]["value"]) + 1 and rows[0]["layers"] == "3"
     assert (tmp_path / "to" / "few.png").stat().st_size > 5000
     assert (tmp_path / "to" / "few.md").read_text().startswith("## Few examples")
+
+
+def test_cells_of_another_machine_stay(scripts, tmp_path, capsys):
+    """Each machine has the runs of its own cells, and the files are of all."""
+
+    def report(*names):
+        capsys.readouterr()
+        for name in names:
+            scripts.score = lambda method, settings, seed: 60.0 + seed + len(name) + (method == "sam") * seed
+            assert run(scripts, tmp_path / "out", "few", "--cells", name, "--seeds", "1", "2", "3") == 0
+        code = scripts.report.main(["few", "--out", str(tmp_path / "out"), "--to", str(tmp_path / "to")])
+        return code, capsys.readouterr()
+
+    def files():
+        return {path.name: path.read_bytes() for path in (tmp_path / "to").iterdir()}
+
+    assert report("MRPC-300", "SST-2-300")[0] == 0
+    at_once = files()
+    for name in ("to", "out"):
+        (tmp_path / name).rename(tmp_path / f"{name} at once")
+    assert report("SST-2-300")[0] == 0
+    (tmp_path / "out").rename(tmp_path / "out of one machine")
+    assert report("MRPC-300")[0] == 0
+    by_turns = files()
+    for name in ("few.csv", "few-search.csv"):
+        assert sorted(by_turns[name].splitlines()) == sorted(at_once[name].splitlines())
+    lines = by_turns["few.md"].decode().splitlines()
+    assert [line for line in lines if "SST-2, accuracy" in line] == [
+        line for line in at_once["few.md"].decode().splitlines() if "SST-2, accuracy" in line
+    ]
+    assert sorted(lines) == sorted(at_once["few.md"].decode().splitlines())
+    # A cell that has lost runs is not written over.
+    (tmp_path / "out").rename(tmp_path / "out of another machine")
+    assert run(scripts, tmp_path / "out", "few", "--cells", "MRPC-300", "--seeds", "1", "2") == 0
+    code, told = report()
+    assert code == 1 and files() == by_turns
+    assert "few.csv: 3 runs are there and not in --out, such as 3 MRPC 300 0 0 base 3 (layers, task, rows" in told.err
 
 
 def test_a_figure_shows_gains_with_their_intervals(scripts, tmp_path, monkeypatch):
