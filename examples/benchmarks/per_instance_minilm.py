@@ -6,10 +6,10 @@ the batch is looked for:
 
     SAM                   all alike
     δ-SAM, β              Eq. 3-6, from one random direction
-      K directions        |a_j| is the mean over K of them
-      forward mode        a_j = ρ ⟨∇l_j, ε̂⟩, to first order, by one forward-mode pass
+      K directions        |a_j| is the mean over K of them; all have one sign, so it is without signs, too
+      forward mode        a_j = ρ ⟨∇l_j, ε̂⟩, to first order, by one forward-mode pass; of an ε̂ of its own
       without signs       Eq. 5 with |a_j| in the place of a_j: r does not shrink where changes of both signs cancel
-      norms               a_j = ‖∇l_j‖₂, which |a_j| is a noisy measure of: all passes of Eq. 2's first half
+      norms               a_j = ‖∇l_j‖₂, which |a_j| is a noisy measure of: all passes of Eq. 2's first half; without signs, too
     ours, inverse         smaller for the instances whose loss changes more: weights ∝ 1 / (|a_j| + mean |a|)
       K directions, norms   the same with such |a_j|
 

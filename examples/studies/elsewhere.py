@@ -30,6 +30,7 @@ from sharp_plugins.runs.store import directory_of, load_results
 from sharp_plugins.runs.tables import mean_and_std
 
 STUDY = STUDIES["elsewhere"]
+LONGEST = 512  # of an input, as GLUE's runs have it
 ENTAILMENT, OTHER = "entailment", "not_entailment"
 
 
@@ -59,7 +60,8 @@ def prepare(path: Path, name: str, backbone: Path, out: Path):
             lines.append("\t".join([*row.sentences, label]))
         write_text(unfinished / "MNLI" / "dev_matched.tsv", "\n".join(lines) + "\n")
         shutil.copy(unfinished / "MNLI" / "dev_matched.tsv", unfinished / "MNLI" / "train.tsv")  # none is trained on
-        return prepare(unfinished, load_backbone(backbone), TASKS["MNLI"], out / name)
+        encoder = load_backbone(backbone)
+        return prepare(unfinished, encoder, TASKS["MNLI"], out / name, min(LONGEST, encoder.max_positions))
 
 
 def accuracy(predicted: Sequence[str], right: Sequence[str], name: str) -> float:
@@ -122,12 +124,12 @@ def table(values: Sequence[Value], found: Dict[Tuple[str, str], Optional[Compari
 def report(args, values: Sequence[Value]) -> str:
     args.to.mkdir(parents=True, exist_ok=True)
     rows = [one._replace(accuracy=f"{one.accuracy:.4f}") for one in values]
-    write_csv(args.to / "elsewhere-sets.csv", Value._fields, rows)
+    write_csv(args.to / f"{args.name}.csv", Value._fields, rows)
     found = compared(values)
     text = table(values, found)
-    write_text(args.to / "elsewhere-sets.md", f"## {STUDY.title}\n\n{text}\n")
+    write_text(args.to / f"{args.name}.md", f"## {STUDY.title}\n\n{text}\n")
     gains = [Gain(name, method, comparison) for (name, method), comparison in found.items()]
-    draw(gains, STUDY.methods[0], STUDY.title, args.to / "elsewhere-sets.png")
+    draw(gains, STUDY.methods[0], STUDY.title, args.to / f"{args.name}.png")
     return text
 
 
@@ -137,6 +139,7 @@ def main(argv: Sequence[str] = None) -> int:
     parser.add_argument("--snli", type=Path, metavar="FILE", help="SNLI's test set: sentence1, sentence2, label (.tsv or .tsv.gz)")
     parser.add_argument("--rte", type=Path, metavar="FILE", help="RTE's development set, as GLUE's")
     parser.add_argument("--out", type=Path, default=Path("runs/studies"), metavar="OUT", help="of study.py (default: %(default)s)")
+    parser.add_argument("--name", default="elsewhere-sets", help="of the files that are written (default: %(default)s)")
     parser.add_argument("--to", type=Path, default=HERE, metavar="DIR", help="where the files go (default: beside this script)")
     parser.add_argument("--device", metavar="DEVICE", help="cpu or cuda (default: cuda where there is a GPU)")
     args = parser.parse_args(argv)

@@ -175,7 +175,7 @@ def table(values: Sequence[Value], found: Dict[str, Comparison]) -> str:
 def report(values: Sequence[Value], args, first: Cell, second: Cell, chosen: Sequence[str]) -> str:
     args.to.mkdir(parents=True, exist_ok=True)
     rows = [[one.method, one.seed, *(f"{one.scores[name]:.4f}" for name in COLUMNS)] for one in values]
-    write_csv(args.to / "survives.csv", ["method", "seed", *COLUMNS], rows)
+    write_csv(args.to / f"{args.name}.csv", ["method", "seed", *COLUMNS], rows)
     pilots, seeds = " and ".join(map(str, PILOT_SEEDS)), len(args.seeds)
     note = (
         f"{first.task} is learnt from {first.rows} rows, then {second.task} from {second.rows}. `sam`: SAM in the last quarter. "
@@ -184,9 +184,9 @@ def report(values: Sequence[Value], args, first: Cell, second: Cell, chosen: Seq
     )
     found = compared(values)
     text = f"{note}\n\n{table(values, found)}"
-    write_text(args.to / "survives.md", f"## What survives\n\n{text}\n")
+    write_text(args.to / f"{args.name}.md", f"## What survives\n\n{text}\n")
     gains = [Gain(column, METHODS[1], comparison) for column, comparison in found.items() if column in COLUMNS]
-    draw(gains, METHODS[0], "What survives", args.to / "survives.png")
+    draw(gains, METHODS[0], "What survives", args.to / f"{args.name}.png")
     return text
 
 
@@ -195,6 +195,7 @@ def main(argv: Sequence[str] = None) -> int:
     parser.add_argument("--backbone", required=True, metavar="DIR", help="what `python -m sharp_plugins.convert` wrote of MiniLM")
     parser.add_argument("--data", required=True, metavar="DIR", help="directory with GLUE's files")
     parser.add_argument("--out", type=Path, default=Path("runs/studies/survives"), metavar="OUT", help="default: %(default)s")
+    parser.add_argument("--name", default="survives", help="of the files that are written (default: %(default)s)")
     parser.add_argument("--to", type=Path, default=HERE, metavar="DIR", help="where the table goes (default: beside this script)")
     parser.add_argument("--first", default="SST-2", choices=BATCH, help="task (default: %(default)s)")
     parser.add_argument("--second", default="MRPC", choices=BATCH, help="task (default: %(default)s)")

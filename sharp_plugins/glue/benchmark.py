@@ -102,7 +102,8 @@ class Glue(Benchmark):
             data, backbone, of, *how = self._how(TASKS[task])
             place = self.args.out / "data" / task
             if sample is not None:
-                place = place.with_name(f"{task}-samples") / f"rows{sample.rows or '-all'}-noise{sample.noise:g}-seed{sample.seed}"
+                noise = repr(sample.noise).removesuffix(".0")  # all its digits: another share is another sample
+                place = place.with_name(f"{task}-samples") / f"rows{sample.rows or '-all'}-noise{noise}-seed{sample.seed}"
             self._prepared[task, sample] = prepare(data, backbone, of, place, *how, sample)
         return self._prepared[task, sample]
 

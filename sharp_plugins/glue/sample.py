@@ -32,7 +32,7 @@ class Sample(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """Numbers of rows of the training file, from 0, in its order.
+    """Numbers of rows of the training file, from 0, in its order; those that --skip-malformed leaves out have none.
 
     Attributes:
         wrong: row -> its label, of the rows of both whose label is made wrong.

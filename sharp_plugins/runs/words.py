@@ -18,7 +18,8 @@ BUDGETS = {
 }
 WITHIN = (
     "Every method is credited with its best validation within the budget. Only seeds that all methods of a task have are taken. "
-    "The budget is shown on average over the seeds; “–” is a method with a seed that had no validation by then."
+    "The budget is shown on average over the seeds; “–” is a method with a seed that had no validation by then. A slow method is "
+    "seen on its way: its learning rate has not fallen as far as in a run that is planned for the budget."
 )
 
 

@@ -410,7 +410,7 @@ def test_other_sets_are_compared_by_seed(scripts, tmp_path):
     difference = [b - a for a, b in zip(scores["base"], scores["sam"])]
     half = stats.t.ppf(0.975, 2) * statistics.stdev(difference) / 3**0.5
     assert lines[1][4] == f"+2.00 ({2 - half:+.2f} to {2 + half:+.2f})"
-    elsewhere.report(SimpleNamespace(to=tmp_path), values)
+    elsewhere.report(SimpleNamespace(to=tmp_path, name="elsewhere-sets"), values)
     with open(tmp_path / "elsewhere-sets.csv", newline="") as file:
         rows = [(row["method"], row["seed"], float(row["accuracy"])) for row in csv.DictReader(file)]
     assert rows == [(one.method, str(one.seed), one.accuracy) for one in values]

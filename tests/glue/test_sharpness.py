@@ -58,6 +58,27 @@ def test_the_numbers_are_those_of_plain_loops(trained):
                 weight -= 0 if part is None else radius * part / size
         assert found["ascent"][f"{radius:g}"]["rise"] == pytest.approx(rise, rel=0.01, abs=1e-4)
 
+    # How far the confidence is from the share of right answers, in 15 bins.
+    confidence, chosen = logits.softmax(1).double().max(1)
+    gap = 0.0
+    for lower in range(15):
+        inside = (confidence > lower / 15) & (confidence <= (lower + 1) / 15)
+        gap += abs((confidence - (chosen == targets).double())[inside].sum().item()) / len(targets)
+    assert found["calibration_error"] == pytest.approx(100 * gap, rel=1e-3) and gap > 0
+
+    # All matrices in integers, row by row.
+    for bits in (8, 4):
+        kept = [p.detach().clone() for p in model.parameters()]
+        with torch.no_grad():
+            for row in (row for p in model.parameters() if p.dim() > 1 for row in p.flatten(1)):
+                step = row.abs().max() / (2 ** (bits - 1) - 1)
+                row.copy_((row / step).round() * step if step else row)
+            there = loss_of(trainer, land.rows).item()
+            for p, value in zip(model.parameters(), kept):
+                p.copy_(value)
+        assert found["rounded"][str(bits)]["loss"] == pytest.approx(there, abs=1e-5)
+    assert abs(found["rounded"]["4"]["loss"] - found["rounded"]["8"]["loss"]) > 5e-5
+
     # Each tensor by a tenth of its norm, in a direction of its own for each draw.
     rises = []
     for draw in range(2):
