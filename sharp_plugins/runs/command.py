@@ -78,6 +78,7 @@ def execute(benchmark: Benchmark, args) -> int:
     from sharp_plugins.runs.processes import Stop
     from sharp_plugins.runs.progress import Screen
     from sharp_plugins.runs.schedule import gpus, side_by_side, slots
+    from sharp_plugins.runs.store import check
     from sharp_plugins.runs.sweep import check_selection
 
     def interrupt(*_):
@@ -110,6 +111,8 @@ def execute(benchmark: Benchmark, args) -> int:
                 if run.is_finished:
                     work.clean_up(run)  # a killed call may not have done so
         side_by_side([run for run in runs if not run.is_finished], work, places, stop, work.cannot, renew)
+        for run in runs:
+            check(run)  # another call may have done it meanwhile, with other settings
         print("\n".join(str(path) for path in report(benchmark, args)))
     except KeyboardInterrupt:
         print("interrupted; run the same command again to go on", file=sys.stderr)

@@ -16,7 +16,7 @@ from sharp_plugins.runs.progress import Progress, Screen
 from sharp_plugins.runs.record import Result
 from sharp_plugins.runs.schedule import Slot
 from sharp_plugins.runs.stages import RunFailed
-from sharp_plugins.runs.store import MEMORY, RESULT, Run, begin, has_numbers, key, save_result
+from sharp_plugins.runs.store import MEMORY, RESULT, Run, begin, check, has_numbers, key, save_result
 from sharp_plugins.runs.training_log import read_validations
 
 
@@ -38,7 +38,8 @@ class Worker:
         start = self.start_of(run)
         try:
             with locked(run.directory, run.name) as lock:
-                if not run.is_finished:  # another call may have done it meanwhile
+                check(run)  # again: another call may have begun or done it meanwhile, and with other settings
+                if not run.is_finished:
                     self._do(run, slot, start, lock)
             for one in (run, run.needs):
                 if one is not None:

@@ -77,8 +77,10 @@ def _owner(record: Record, axes: Sequence[str]) -> Tuple[str, str, Coordinates]:
 def choose(results: Sequence[Result], axes: Axes, measure: Callable[[str], Measure]) -> Search:
     """For each task and method, the value of the swept settings with the best mean of a measure over the seeds.
 
-    Means are over the seeds that all values have, where there are any. Of equal means the value given first is taken. A run that
-    diverged (NaN) makes its value the worst. Of a method with swept runs only these are looked at: its other runs had no search.
+    Only values that have all seeds are compared: one whose other runs failed, as training diverged, must not win by those that are
+    left. Where none has all, means are over the seeds that all have, if there are any. Of equal means the value given first is
+    taken. A run that diverged (NaN) makes its value the worst. Of a method with swept runs only these are looked at: its other
+    runs had no search.
 
     Args:
         results: of all values.
@@ -115,12 +117,16 @@ def choose(results: Sequence[Result], axes: Axes, measure: Callable[[str], Measu
         # Values that were not given stay in the order of the results.
         ordered = sorted((value for value in values if value or len(values) == 1), key=place)
         seeds = [{run.record.seed for run in values[value] if by.of(run) is not None} for value in ordered]
-        common = set.intersection(*filter(None, seeds)) if any(seeds) else set()
-        common = common or set.union(*seeds)
-        if any(of != common for of in seeds):
+        every = set.union(*seeds)
+        whole = [of == every for of in seeds]
+        if not all(whole):
             unfinished.append((task, method))
+        common = every
+        if not any(whole):
+            common, whole = set.intersection(*filter(None, seeds)) or every, [True] * len(seeds)
         summaries = [_summary(values[value], by) for value in ordered]
-        worth = [_worth(_summary([run for run in values[value] if run.record.seed in common], by), by) for value in ordered]
+        compared = [_summary([run for run in values[value] if run.record.seed in common], by) for value in ordered]
+        worth = [_worth(one if has_all else None, by) for one, has_all in zip(compared, whole)]
         kept = worth.index(max(worth))  # the first of equal ones
         for number, (value, summary) in enumerate(zip(ordered, summaries)):
             candidates.append(Candidate(task, method, others, value, summary, number == kept))

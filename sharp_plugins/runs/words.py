@@ -78,7 +78,10 @@ def about_search(search: Search, measures: Measures) -> str:
     ]
     if search.unfinished:
         of = ", ".join(" ".join(one) for one in search.unfinished)
-        parts.append(f"Not all values have the same seeds yet, so that the choice may change: {of}.")
+        parts.append(
+            "Not all values have the same seeds: runs are not finished, or failed. A value that lacks seeds is not kept where "
+            f"another has all, and the choice may change: {of}."
+        )
     tasks: Dict[str, List[str]] = {}
     for task in dict.fromkeys(one.task for one in every):
         tasks.setdefault(_where(task, search.measures[task], measures), []).append(task)

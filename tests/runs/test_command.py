@@ -59,6 +59,23 @@ def trained(call):
     return [name.removesuffix(", train") for name in call.done if name.endswith(", train")]
 
 
+def test_what_another_call_finished_meanwhile_with_other_settings_is_in_no_table_of_this_one(call, capsys):
+    """Seed 2 is planned here; while seed 1 trains, another call does seed 2 with another learning rate."""
+    line = "--tasks short --methods base --seeds {} --set optimization.lr={}"
+    assert call(line.format(2, 0.5)) == 0
+    there, aside = call.out / "short" / "base" / "seed2", call.out / "aside"
+    there.rename(aside)
+
+    def before(run, stage):
+        if run.record.seed == 1 and aside.is_dir():
+            aside.rename(there)
+
+    call.before = before
+    assert call(line.format("1 2", 0.25)) == 1
+    assert "holds a run that differs in optimization.lr (there [0.5], now [0.25])" in capsys.readouterr().err
+    assert not [name for name in call.done if "seed 2" in name]
+
+
 # ---------------------------------------------------------------------- before training
 
 

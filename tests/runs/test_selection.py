@@ -110,6 +110,17 @@ def test_values_are_compared_on_the_seeds_that_all_have():
     assert "the choice may change: RTE sam." in words
 
 
+def test_a_value_whose_other_runs_failed_does_not_win_by_those_that_are_left():
+    results = runs("RTE", "sam", {0.01: [75.0, 76.0, 77.0], 0.05: [80.0]})  # of 0.05 two diverged
+    search = choose(results, [RHO], lambda task: ACCURACY)
+    assert kept(search)["RTE", "sam", ()] == {RHO: 0.01} and search.unfinished == [("RTE", "sam")]
+    assert "A value that lacks seeds is not kept where another has all" in about_search(search, lambda task: [ACCURACY])
+    # Where no value has all, those are compared that both have.
+    some = runs("RTE", "sam", {0.01: [70.0, 80.0], 0.05: [60.0]})
+    some += [result("RTE", "sam", 3, axes={RHO: 0.05}, accuracy=99.0)]
+    assert kept(choose(some, [RHO], lambda task: ACCURACY))["RTE", "sam", ()] == {RHO: 0.01}
+
+
 def test_runs_beside_the_sweep_are_left_out_for_one_search():
     results = [result("RTE", "sam", 1, accuracy=99.0), *runs("RTE", "sam", {0.01: [70.0], 0.05: [60.0]})]
     search = choose(results, [RHO], lambda task: ACCURACY)
