@@ -63,7 +63,7 @@ def test_what_another_call_finished_meanwhile_with_other_settings_is_in_no_table
     """Seed 2 is planned here; while seed 1 trains, another call does seed 2 with another learning rate."""
     line = "--tasks short --methods base --seeds {} --set optimization.lr={}"
     assert call(line.format(2, 0.5)) == 0
-    there, aside = call.out / "short" / "base" / "seed2", call.out / "aside"
+    there, aside = call.out / "short" / "base" / "seed2", call.out.parent / "aside"
     there.rename(aside)
 
     def before(run, stage):
