@@ -1,11 +1,26 @@
 """Put the plugin into fairseq: every wrapper and repair of this folder, in one place."""
 
-from sharp_plugins.host import flags, frozen, loading, logs, memory, mends, run_length, saving, smoothing, start_up, state, update
+from sharp_plugins.host import (
+    flags,
+    frozen,
+    legacy_ddp,
+    loading,
+    logs,
+    memory,
+    mends,
+    run_length,
+    saving,
+    smoothing,
+    start_up,
+    state,
+    update,
+)
 
 
 def install() -> None:
     """Put the plugin into fairseq. Repeated calls change nothing."""
     mends.install()
+    legacy_ddp.install()
     memory.install()
     smoothing.install()
     loading.install()

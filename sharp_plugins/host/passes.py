@@ -1,12 +1,13 @@
 """Extra passes over an update's samples, made as fairseq makes its own.
 
-Same modes, same seed and so the same dropout masks, same autocast and loss scaling, dummy batches joined but weightless,
-out-of-memory errors handled micro-batch by micro-batch. Backward passes run without DDP's synchronisation: what is to be
-shared between workers is reduced here, so that a worker that lost a micro-batch still meets the others.
+Same modes, same seed and so the same dropout masks, same buffers at the start, same autocast and loss scaling, dummy batches
+joined but weightless, out-of-memory errors handled micro-batch by micro-batch. Backward passes run without DDP's
+synchronisation: what is to be shared between workers is reduced here, so that a worker that lost a micro-batch still meets the
+others.
 """
 
 import contextlib
-from typing import List, Optional, Sequence
+from typing import Callable, List, Optional, Sequence, TypeVar
 
 import torch
 from fairseq import utils
@@ -20,6 +21,7 @@ from sharp_plugins.criterions.instances import sentence_losses_of
 from sharp_plugins.host.randomness import HostRandomState
 from sharp_plugins.host.weights import loss_scale, registered_optimizer
 
+T = TypeVar("T")
 # Elements reduced between workers at a time.
 _BUCKET = 2**25
 
@@ -72,34 +74,35 @@ class Passes:
         Returns:
             the sum of the losses, 0-dimensional fp32, without the dummies.
         """
-        trainer = self.trainer
-        self._draw_as_before()
+        self._begin_as_before()
         total = torch.zeros((), device=self.device)
         for i, dummy in enumerate(self.is_dummy):
-            with self._surviving_oom(), self._no_sync():
-                loss, _, _ = trainer.task.train_step(
-                    sample=self._sample(i),
-                    model=trainer.model,
-                    criterion=trainer.criterion,
-                    optimizer=trainer.optimizer,
-                    update_num=trainer.get_num_updates(),
-                    ignore_grad=dummy,
-                    **self.extra,
-                )
-                if not dummy:
-                    # Some tasks (multilingual_translation) return a plain number.
-                    total += loss.detach().float().sum() if torch.is_tensor(loss) else loss
-                del loss
+            self._surviving_oom(lambda i=i, dummy=dummy: self._add_forward_backward(i, dummy, total))
         self._share_gradients()
         return total
+
+    def _add_forward_backward(self, i: int, is_dummy: bool, total: Tensor) -> None:
+        trainer = self.trainer
+        loss, _, _ = trainer.task.train_step(
+            sample=self._sample(i),
+            model=trainer.model,
+            criterion=trainer.criterion,
+            optimizer=trainer.optimizer,
+            update_num=trainer.get_num_updates(),
+            ignore_grad=is_dummy,
+            **self.extra,
+        )
+        if not is_dummy:
+            # Some tasks (multilingual_translation) return a plain number.
+            total += loss.detach().float().sum() if torch.is_tensor(loss) else loss
 
     @torch.no_grad()
     def instance_losses_without_grad(self, independent_dropout: bool = False) -> List[Optional[Tensor]]:
         """The losses of the instances, which are sentences, of each micro-batch, each (N_i,); None for what was lost to memory."""
+        self._begin_as_before()
         if independent_dropout:
             utils.set_torch_seed(mix(self.seed, 1) % 2**32)
             return [self._losses(i) for i in range(len(self.batches))]
-        self._draw_as_before()
         # On a GPU masks cost nothing; those of many micro-batches would cost memory.
         if self.device.type != "cpu" or len(self.batches) > 1:
             return [self._losses(i) for i in range(len(self.batches))]
@@ -108,7 +111,7 @@ class Passes:
 
     def instance_losses(self) -> List[Optional[Tensor]]:
         """As above, and with the graph of the last micro-batch."""
-        self._draw_as_before()
+        self._begin_as_before()
         if self.tape.draws:
             with self.tape.replay():
                 losses = [self._losses(0)]
@@ -130,7 +133,7 @@ class Passes:
         last = len(losses) - 1
         self._weighted_backward(losses[last], weights[last])
         if last > 0:
-            self._draw_as_before()
+            self._begin_as_before()
             for i in range(last):
                 self._weighted_backward(self._losses(i), weights[i])
         self._share_gradients()
@@ -140,27 +143,29 @@ class Passes:
             return
         # A dummy's backward runs too, at weight 0: a layer of the model may meet the other workers in it.
         weights = weights if weights.numel() else torch.zeros_like(losses)
-        # A criterion may encode again in the backward pass (--encode-rows): that forward pass must not make DDP share, either.
-        with self._surviving_oom(), self._no_sync():
-            self.trainer.optimizer.backward((weights.detach() * losses.float()).sum())
+        # Without DDP's sharing, too: a criterion may encode again in the backward pass (--encode-rows).
+        self._surviving_oom(lambda: self.trainer.optimizer.backward((weights.detach() * losses.float()).sum()))
 
-    def _draw_as_before(self) -> None:
-        """Each pass draws what the others draw, and what fairseq's own will."""
+    def _begin_as_before(self) -> None:
+        """Each pass draws what the others draw, and what fairseq's own will, and finds the buffers as these do."""
         self.trainer._set_seed()
         self.host_random.restore()
+        beginning = getattr(self.trainer, "_sharp_beginning", None)
+        if beginning is not None:
+            beginning.restore_buffers()
 
     def _sample(self, i: int):
         """A copy of a micro-batch: what a task or a criterion writes into it is not for the passes that follow."""
         return utils.apply_to_sample(torch.clone, self.batches[i])
 
     def _losses(self, i: int) -> Optional[Tensor]:
+        return self._surviving_oom(lambda: self._forward(i))
+
+    def _forward(self, i: int) -> Tensor:
         trainer = self.trainer
-        amp = isinstance(trainer.optimizer, AMPOptimizer)
-        with self._surviving_oom(), self._no_sync():
-            trainer.model.set_num_updates(trainer.get_num_updates())
-            with torch.autocast("cuda", enabled=amp and trainer.cuda):
-                return sentence_losses_of(trainer.get_criterion())(trainer.model, self._sample(i))
-        return None
+        trainer.model.set_num_updates(trainer.get_num_updates())
+        with torch.autocast("cuda", enabled=isinstance(trainer.optimizer, AMPOptimizer) and trainer.cuda):
+            return sentence_losses_of(trainer.get_criterion())(trainer.model, self._sample(i))
 
     # ------------------------------------------------------------------ between workers
 
@@ -215,23 +220,18 @@ class Passes:
 
     @contextlib.contextmanager
     def _no_sync(self):
-        model, error = self.trainer.model, None
-        if self.world_size == 1 or not hasattr(model, "no_sync"):
+        """No sharing of gradients by DDP; a criterion with parameters has one of its own."""
+        with contextlib.ExitStack() as stack:
+            for module in (self.trainer.model, self.trainer.criterion) if self.world_size > 1 else ():
+                stack.enter_context(getattr(module, "no_sync", contextlib.nullcontext)())
             yield
-            return
-        with model.no_sync():
-            try:
-                yield
-            except BaseException as raised:  # legacy_ddp's no_sync would stay in force after an exception
-                error = raised
-        if error is not None:
-            raise error
 
-    @contextlib.contextmanager
-    def _surviving_oom(self):
-        """Out of memory: give up the ascent's gradients so far, as fairseq gives up its own."""
+    def _surviving_oom(self, part: Callable[[], T]) -> Optional[T]:
+        """What a part of a pass returns. Out of memory: None, and the ascent's gradients so far are given up, as fairseq gives up
+        its own."""
         try:
-            yield
+            with self._no_sync():
+                return part()
         except RuntimeError as error:
             if "out of memory" not in str(error):
                 raise
@@ -239,11 +239,10 @@ class Passes:
             if self.raise_oom:
                 raise
             self.out_of_memory += 1
-        else:
-            return
-        # Outside the handler, whose exception would keep the failed pass's tensors alive.
+        # Outside the handler, whose exception keeps the failed pass's tensors alive.
         self.trainer.zero_grad()
         if self.trainer.cuda:
             torch.cuda.empty_cache()
         if self.trainer.cfg.distributed_training.distributed_world_size == 1:
             raise LostToMemory
+        return None

@@ -3,6 +3,7 @@
 from typing import Any, Callable
 
 from fairseq.dataclass.configs import FairseqConfig
+from torch import nn
 
 
 def check_settings(get: Callable[[str], Any], optimizer: str) -> None:
@@ -52,6 +53,19 @@ def check_scope(cfg: FairseqConfig, criterion) -> None:
             "--sam-scope worker: a worker's loss is of all workers' samples here, so it has no ε of its own; use --sam-scope "
             f"global, or {flag}"
         )
+
+
+def check_quantization(model: nn.Module, optimizer: str) -> None:
+    """Raise ValueError where modules of *model* write noise into their weights in each pass: *optimizer* makes several passes, of
+    which each would have the noise of those before it, and would take it for the weights."""
+    for name, module in model.named_modules():
+        hooks = [getattr(hook, "__module__", None) or "" for hook in module._forward_pre_hooks.values()]
+        for flag, place in (("pq", "fairseq.modules.quant_noise"), ("scalar", "fairseq.modules.quantization.scalar")):
+            if any(of.startswith(place) for of in (*hooks, type(module).__module__)):
+                raise ValueError(
+                    f"--optimizer {optimizer} does not work with --quant-noise-{flag} (here in {name}), which writes noise into "
+                    "the weights in each pass: leave it out"
+                )
 
 
 def check_ema(cfg: FairseqConfig, criterion) -> None:

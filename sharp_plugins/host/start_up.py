@@ -37,6 +37,8 @@ def _wrap_init(init):
             method.check(cfg.optimizer)
             refusals.check_config(cfg, name)
             refusals.check_scope(cfg, criterion)
+            if issubclass(method, SAM):
+                refusals.check_quantization(model, name)
             method.check_run(criterion, task, model)
         refusals.check_ema(cfg, criterion)
         init(self, cfg, task, model, criterion, quantizer)

@@ -1,46 +1,53 @@
-"""What an update that is not made must leave as it found it: the weights, random numbers and the running statistics of batch norms.
+"""What an update that is not made must leave as it found it: the weights, random numbers and the buffers of the modules.
 
-Each pass in training mode moves a batch norm's running mean and variance. Only the move of the descent is kept, as a plain update
-has one pass. If the update is skipped, the values from before it are put back.
+Some buffers move with each pass in training mode: a batch norm's running mean and variance, a spectral norm's vectors. Only the
+move of the descent is kept, as a plain update has one pass, and each pass begins with the buffers as they were. If the update is
+skipped, the values from before it are put back.
 """
 
 from contextlib import contextmanager
-from typing import Iterator, List, Optional
+from typing import Iterator, List, Optional, Tuple
 
 import torch
 from fairseq.optim import AMPOptimizer
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 
 from sharp_plugins.host.randomness import RandomState
 from sharp_plugins.host.weights import registered_optimizer
 from sharp_plugins.optim.base import WrappingOptimizer
 
 
-class RunningStatistics:
-    """The running means and variances of the batch norms in *modules*.
+class Buffers:
+    """The buffers of *modules*.
 
     Example::
 
         >>> norm = nn.BatchNorm1d(1)
-        >>> statistics = RunningStatistics(norm)
-        >>> before = statistics.now()
+        >>> buffers = Buffers(norm)
+        >>> before = buffers.now()
         >>> _ = norm(torch.tensor([[1.0], [3.0]]))
-        >>> statistics.restore(before)
+        >>> buffers.restore(before)
         >>> norm.running_mean
         tensor([0.])
     """
 
     def __init__(self, *modules: nn.Module):
-        norms = {module for root in modules for module in root.modules() if isinstance(module, _NormBase)}
-        self.buffers = [buffer for norm in norms for buffer in norm.buffers(recurse=False)]
+        every = dict.fromkeys(module for root in modules for module in root.modules())
+        # By their places: a module may put another tensor there, as fairseq's Fp32BatchNorm does in its first pass.
+        self.places: List[Tuple[nn.Module, str]] = [
+            (module, name) for module in every for name, buffer in module._buffers.items() if buffer is not None
+        ]
 
-    def now(self) -> List[Tensor]:
-        return [buffer.clone() for buffer in self.buffers]
+    def now(self) -> List[Optional[Tensor]]:
+        here = [module._buffers[name] for module, name in self.places]
+        return [None if buffer is None else buffer.clone() for buffer in here]
 
-    def restore(self, values: List[Tensor]) -> None:
-        if values:
-            torch._foreach_copy_(self.buffers, values)
+    def restore(self, values: List[Optional[Tensor]]) -> None:
+        """Write them back; a cache that has grown since stays. (Torch counts no write into a batch norm's: all are written.)"""
+        here = [module._buffers[name] for module, name in self.places]
+        both = [(a, b) for a, b in zip(here, values) if a is not None and b is not None and a.shape == b.shape]
+        if both:
+            torch._foreach_copy_(*map(list, zip(*both)))
 
 
 class Beginning:
@@ -50,18 +57,21 @@ class Beginning:
     Example::
 
         beginning = Beginning(trainer, method)
-        passes.forward_backward()  # draws random numbers, and moves the statistics
+        passes.forward_backward()  # draws random numbers, and moves the buffers
         beginning.restore()
     """
 
     def __init__(self, trainer, method: WrappingOptimizer):
-        if method.statistics is None:
-            method.statistics = RunningStatistics(trainer.model, trainer.criterion)
-        self.statistics, self.values = method.statistics, method.statistics.now()
+        if method.buffers is None:
+            method.buffers = Buffers(trainer.model, trainer.criterion)
+        self.buffers, self.values = method.buffers, method.buffers.now()
         self.random, self.optimizer = RandomState(trainer.cfg), trainer.optimizer
 
+    def restore_buffers(self) -> None:
+        self.buffers.restore(self.values)
+
     def restore(self) -> None:
-        self.statistics.restore(self.values)
+        self.restore_buffers()
         self.random.restore()
         if isinstance(self.optimizer, AMPOptimizer) and self.optimizer.scaler.is_enabled():  # fairseq's is off on a CPU
             # The scaler notes whose gradients it has unscaled until the update is made, and refuses to do so twice. It has no

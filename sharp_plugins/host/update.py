@@ -10,7 +10,8 @@
 
 import logging
 import os
-from typing import Dict, Optional
+from contextlib import contextmanager
+from typing import Dict, Iterator, Optional
 
 from fairseq.trainer import Trainer
 from torch import Tensor
@@ -57,13 +58,30 @@ def _update(trainer, method: WrappingOptimizer, samples, raise_oom: bool, fairse
         if not (isinstance(method, SAM) and method.is_due(trainer.get_num_updates())):
             return fairseqs_own(trainer, samples, raise_oom)
         method.perturbation  # noqa: B018  # is made here at first, and refuses what cannot be perturbed before any pass
-        passes = Passes(trainer, samples, method.is_global, raise_oom)
-        measured = _try_to_ascend(trainer, method, passes)
-        if measured is None:
-            return None
-        beginning.restore()
-        with sent_along(trainer, measured, passes.has_data):
-            return fairseqs_own(trainer, passes.samples, raise_oom)
+        with _told_once(trainer):
+            passes = Passes(trainer, samples, method.is_global, raise_oom)
+            measured = _try_to_ascend(trainer, method, passes)
+            if measured is None:
+                return None
+            beginning.restore()
+            with sent_along(trainer, measured, passes.has_data):
+                return fairseqs_own(trainer, passes.samples, raise_oom)
+
+
+@contextmanager
+def _told_once(trainer) -> Iterator[None]:
+    """Before each pass fairseq tells the model the number of updates. Some models move something then, as data2vec does its teacher
+    towards its own weights. Here they are told once an update, at w, as before a plain update's only pass."""
+    model = trainer.get_model()
+    if "set_num_updates" in vars(model):  # AMP repeats an update from within itself
+        yield
+        return
+    model.set_num_updates(trainer.get_num_updates())
+    model.set_num_updates = lambda num_updates: None
+    try:
+        yield
+    finally:
+        del model.set_num_updates
 
 
 def _try_to_ascend(trainer, method: SAM, passes: Passes) -> Optional[Dict[str, Tensor]]:

@@ -123,7 +123,7 @@ class WrappingOptimizer(FairseqOptimizer):
     def __init__(self, cfg: DictConfig, params):
         super().__init__(cfg)
         self.base = build_base_optimizer(cfg, list(params))
-        self.statistics = None  # those of the model's batch norms; set by the host
+        self.buffers = None  # of the model and the criterion; set by the host
 
     @classmethod
     def add_args(cls, parser):

@@ -3,6 +3,7 @@
 import plain
 import pytest
 import toy
+from conftest import EVERY_RANK
 from processes import BACKENDS, assert_close, assert_ranks_agree, last, stats, train, train_ranks, weights_of
 
 pytestmark = pytest.mark.slow
@@ -26,6 +27,43 @@ def test_worker_scope_gives_each_rank_a_perturbation_of_its_own(translation_data
     train_ranks(translation_data, tmp_path, *flags, user_dir=every_rank)
     assert_ranks_agree(tmp_path)
     assert_close(weights_of(tmp_path, 0), expected, relative=1e-5)
+
+
+WITH_PARAMETERS = (
+    EVERY_RANK
+    + """
+import functools
+from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEntropyCriterion as Criterion
+
+if not hasattr(Criterion, "_stock"):
+    Criterion._stock = Criterion.__init__, Criterion.compute_loss
+
+    @functools.wraps(Criterion.__init__)
+    def __init__(self, *args, **kwargs):
+        Criterion._stock[0](self, *args, **kwargs)
+        self.scale = torch.nn.Parameter(torch.ones(1))
+
+    def compute_loss(self, *args, **kwargs):
+        loss, nll_loss = Criterion._stock[1](self, *args, **kwargs)
+        return loss * self.scale, nll_loss
+
+    Criterion.__init__, Criterion.compute_loss = __init__, compute_loss
+"""
+)
+
+
+@pytest.mark.parametrize("method", ["sam", "dsam"])
+def test_a_criterions_weights_are_perturbed_as_the_models(translation_data, tmp_path, method):
+    """torch's DDP wraps a criterion with weights by itself. It shares no gradients in the ascent, as legacy_ddp does not."""
+    user_dir = tmp_path / "with_parameters"
+    user_dir.mkdir()
+    (user_dir / "__init__.py").write_text(WITH_PARAMETERS)
+    flags = [f"--optimizer={method}", *FLAGS, *"--batch-size 4 --max-update 3 --clip-norm 1".split()]
+    for backend in ("pytorch_ddp", "legacy_ddp"):
+        train_ranks(translation_data, tmp_path / backend, *flags, "--ddp-backend", backend, user_dir=user_dir)
+        assert_ranks_agree(tmp_path / backend)
+    ends = [weights_of(tmp_path / backend, 0) for backend in ("pytorch_ddp", "legacy_ddp")]
+    assert_close(*ends, relative=1e-5)
 
 
 # ---------------------------------------------------------------------- empty shards, overflows

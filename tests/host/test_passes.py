@@ -1,15 +1,20 @@
 """What the extra passes leave for the descent: nothing but the gradient."""
 
 import random
+import weakref
+from types import SimpleNamespace
 
 import numpy
 import pytest
 import torch
 import toy
+from fairseq.distributed import LegacyDistributedDataParallel
 from fairseq.logging import metrics
 from torch import nn
 
+from sharp_plugins.host.passes import Passes
 from sharp_plugins.host.randomness import RandomState
+from sharp_plugins.host.undo import Buffers
 from sharp_plugins.optim.base import STATE_KEY
 
 METHODS = ["sam", "dsam"]
@@ -110,6 +115,134 @@ def test_an_overflow_leaves_the_statistics_alone(translation_data, method):
             assert all(torch.equal(one, other) for one, other in zip(statistics(trainer), before))
         assert all(value.isfinite().all() for value in statistics(trainer))
     assert 0 < skipped < 8 and trainer.get_num_updates() == 8 - skipped
+
+
+# ---------------------------------------------------------------------- other buffers
+
+
+def with_spectral_norm(trainer):
+    """The encoder's output goes through a layer whose norm is estimated anew in each pass, from where the last one left it."""
+    torch.manual_seed(1)
+    layer = nn.utils.spectral_norm(nn.Linear(16, 16))
+    trainer.get_model().encoder.register_forward_hook(
+        lambda encoder, inputs, output: {**output, "encoder_out": [layer(x) for x in output["encoder_out"]]}
+    )
+    trainer.get_model().encoder.spectral = layer
+    return trainer, layer
+
+
+@pytest.mark.parametrize("sizes", [[4], [3, 5]], ids=["one batch", "micro-batches"])
+@pytest.mark.parametrize("method", METHODS)
+def test_each_pass_finds_the_buffers_as_they_were(translation_data, monkeypatch, method, sizes):
+    """With ρ = 0 the training is the base optimizer's, and δ-SAM's two losses are one."""
+    losses = []
+    for name in ("instance_losses_without_grad", "instance_losses"):
+
+        def note(self, *args, make=getattr(Passes, name), **named):
+            losses.append(make(self, *args, **named))
+            return losses[-1]
+
+        monkeypatch.setattr(Passes, name, note)
+    ends = []
+    for flags in (["--optimizer", "sgd", *SGD[2:]], ["--optimizer", method, *SGD, "--sam-rho", "0"]):
+        trainer, layer = with_spectral_norm(toy.build_trainer(translation_data, *flags))
+        before = layer.weight_u.clone()
+        for _ in range(2):
+            trainer.train_step(toy.batches(trainer, sizes))
+        assert not torch.equal(layer.weight_u, before)
+        ends.append(toy.weights(trainer))
+    toy.assert_same(*ends)
+    assert len(losses) == (4 if method == "dsam" else 0)
+    for there, here in zip(losses[::2], losses[1::2]):
+        assert all(torch.equal(a, b.detach()) for a, b in zip(there, here))
+
+
+def test_a_buffer_may_be_another_tensor_after_a_pass():
+    class Replaces(nn.Module):
+        """As fairseq's Fp32BatchNorm makes its buffers fp32, and as a cache grows."""
+
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("mean", torch.zeros(2, dtype=torch.float16))
+            self.register_buffer("cache", torch.zeros(1))
+
+        def forward(self):
+            self.mean, self.cache = self.mean.float() + 1, torch.ones(len(self.cache) + 1)
+
+    module = Replaces()
+    buffers = Buffers(module, module)
+    before = buffers.now()
+    assert len(before) == 2
+    module()
+    buffers.restore(before)
+    assert module.mean.dtype == torch.float32 and module.mean.tolist() == [0, 0] and module.cache.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("method", ["sgd", *METHODS])
+def test_a_model_is_told_of_an_update_once_and_at_w(translation_data, method):
+    """Some copy their weights then."""
+    flags = SGD if method != "sgd" else SGD[2:]
+    trainer, told = toy.build_trainer(translation_data, "--optimizer", method, *flags), []
+    model = trainer.get_model()
+    stock = type(model).set_num_updates
+
+    class Copies(type(model)):
+        def set_num_updates(self, num_updates):
+            told.append((num_updates, [p.detach().clone() for p in self.parameters()]))
+            stock(self, num_updates)
+
+    model.__class__ = Copies
+    for update in range(3):
+        here = [p.detach().clone() for p in model.parameters()]
+        trainer.train_step(toy.batches(trainer, [4]))
+        assert [number for number, _ in told] == list(range(update + 1))
+        assert all(map(torch.equal, told[-1][1], here))
+    assert "set_num_updates" not in vars(model)
+
+
+@pytest.mark.parametrize("flag", ["pq", "scalar"])
+@pytest.mark.parametrize("method", METHODS)
+def test_noise_that_is_written_into_the_weights_is_refused(translation_data, method, flag):
+    flags = ["--optimizer", method, *SGD, f"--quant-noise-{flag}", "0.1", "--quant-noise-pq-block-size", "8"]
+    with pytest.raises(ValueError, match=f"--optimizer {method} does not work with --quant-noise-{flag} .here in"):
+        toy.build_trainer(translation_data, *flags)
+
+
+# ---------------------------------------------------------------------- out of memory
+
+
+def test_what_a_failed_pass_held_is_gone_before_the_cache_is_emptied(translation_data, monkeypatch):
+    trainer = toy.build_trainer(translation_data, "--optimizer", "sam", *SGD)
+    held, alive = [], []
+
+    def run_out(*args, **kwargs):
+        large = torch.zeros(3)
+        held.append(weakref.ref(large))
+        raise RuntimeError("CUDA out of memory (injected)")
+
+    samples = toy.batches(trainer, [4])
+    zero_grad = trainer.zero_grad
+
+    def look():
+        alive.extend(one() is not None for one in held)
+        zero_grad()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer.get_criterion(), "forward", run_out)
+        patch.setattr(trainer, "zero_grad", look)
+        assert trainer.train_step(samples) is None
+    assert alive and not any(alive)
+    assert trainer.train_step(samples) is not None
+
+
+def test_legacy_ddp_shares_again_after_an_exception():
+    model = LegacyDistributedDataParallel(nn.Linear(1, 1), process_group=SimpleNamespace(size=lambda: 1))
+    for before in (False, True):
+        model.accumulate_grads = before
+        with pytest.raises(RuntimeError), model.no_sync():
+            assert model.accumulate_grads
+            raise RuntimeError
+        assert model.accumulate_grads is before
 
 
 # ---------------------------------------------------------------------- samples and losses
