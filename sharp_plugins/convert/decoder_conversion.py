@@ -148,18 +148,25 @@ def _read(source: Path) -> Tuple[DecoderModelSettings, DecoderTokenizer, List[st
             backend, special, begins = read_decoder_backend(source, config)
             stored = stored_weights(source, (ANCHOR[settings.family],))
         check_rows(stored, settings, source)  # before anything is made for each row that config.json speaks of
-        tokenizer = DecoderTokenizer(backend, special, settings.rows, settings.family, begins)
-        return settings, tokenizer, _further_ends(tokenizer, config), stored
+        ends = _ends(config)
+        tokenizer = DecoderTokenizer(backend, special, settings.rows, settings.family, begins, ends)
+        return settings, tokenizer, _further_ends(tokenizer, ends), stored
     except ValueError as error:
         if str(error).startswith(str(source)):
             raise
         raise ValueError(f"{source}: {error}") from error
 
 
-def _further_ends(tokenizer: DecoderTokenizer, config: Dict[str, Any]) -> List[str]:
-    """The symbols that end a text by config.json, beside the one that the tokenizer's files name."""
-    ends, symbols = config.get("eos_token_id"), dict(zip(tokenizer.published_ids, tokenizer.symbols))
-    found = [symbols[index] for index in ends if index in symbols] if isinstance(ends, list) else []
+def _ends(config: Dict[str, Any]) -> List[int]:
+    """The published ids that end a text by config.json; one alone is the tokenizer's own."""
+    ends = config.get("eos_token_id")
+    return ends if isinstance(ends, list) else []
+
+
+def _further_ends(tokenizer: DecoderTokenizer, ends: List[int]) -> List[str]:
+    """The symbols of the published ids *ends*, beside the one that the tokenizer's files name."""
+    symbols = dict(zip(tokenizer.published_ids, tokenizer.symbols))
+    found = [symbols[index] for index in ends if index in symbols]
     return [symbol for symbol in dict.fromkeys(found) if symbol != ROLES["eos_token"]]
 
 
