@@ -8,7 +8,8 @@ import re
 from pathlib import Path
 from typing import Dict, List, Optional, Tuple
 
-from sharp_plugins.text.published import mark_special, read_backend, token_of
+from sharp_plugins.text.added_tokens import mark_special, token_of
+from sharp_plugins.text.published import read_backend
 
 # Tokenizers for which vocab.json and merges.txt are enough; their names may end in Fast.
 CLASSES = ("GPT2Tokenizer",)
