@@ -19,7 +19,7 @@ from typing import Dict, Iterable, List, Optional
 
 from sharp_plugins.files.text import read_json
 from sharp_plugins.text.decoder_files import read_decoder_backend
-from sharp_plugins.text.tokenizer import Tokenizer, as_symbol
+from sharp_plugins.text.tokenizer import SPACES, Tokenizer, as_symbol
 
 # fairseq's symbols in the order of its dictionaries, and in that in which they take their tokens.
 FIRST = ("<s>", "<pad>", "</s>", "<unk>")
@@ -146,4 +146,4 @@ class DecoderTokenizer(Tokenizer):
     def begins_a_word(self, symbol: str) -> bool:
         """Whether a word begins with a symbol: one with a space."""
         token = self.backend.id_to_token(self._id_of[symbol]) if symbol in self._id_of else None
-        return symbol in FIRST or token is None or token.startswith(("\u0120", "\u2581"))
+        return symbol in FIRST or token is None or token.startswith(SPACES)
