@@ -72,3 +72,32 @@ def test_a_padding_token_that_ends_or_begins_a_text(tmp_path, capsys, roles, end
     found = load_decoder(tmp_path / "out")
     assert found.start == "<|endoftext|>" and "<pad>" in found.unused
     assert_ends_alike(directory, tmp_path / "out", stops, set(ends))
+
+
+@pytest.mark.parametrize(
+    "ends, more, stops",
+    [
+        (2, [2, 1], "<s>"),
+        ([2, 1], None, "<s>"),
+        ([2, 1], [0, 2, 1], "<s> <|endoftext|>"),
+        (None, [0, 2], "<|endoftext|>"),
+        (2, [10**6, -1, 2, 0], "<|endoftext|>"),  # two of no row of the table
+    ],
+)
+def test_ends_of_the_generation_config(tmp_path, capsys, ends, more, stops):
+    """transformers takes them from this file, and from config.json where there is none."""
+    directory = published(tmp_path / "published", {}, eos_token_id=ends)
+    path = directory / "generation_config.json"
+    path.unlink() if more is None else path.write_text(json.dumps({"eos_token_id": more}))
+    assert printed_stops(directory, tmp_path / "out", capsys) == stops
+    assert_ends_alike(directory, tmp_path / "out", stops, {id for id in more or ends if id in (0, 1, 2)})
+
+
+def test_a_generation_config_that_says_no_ends(tmp_path, capsys):
+    directory = published(tmp_path / "published", {}, eos_token_id=2)
+    for content, message in (('{"eos_token_id": "2"}', "eos_token_id must be a token's number"), ("{", "cannot be read")):
+        (directory / "generation_config.json").write_text(content)
+        capsys.readouterr()
+        assert main([str(directory), str(tmp_path / "out")]) == 1
+        assert re.match(f"error: .*generation_config.json: {message}", capsys.readouterr().err)
+        assert not (tmp_path / "out").exists()

@@ -252,7 +252,7 @@ def test_all_ends_of_the_config_are_told(directories, tmp_path, capsys):
     vocabulary = json.loads((directory / "vocab.json").read_text())
     small.change_config(directory, eos_token_id=[vocabulary["<|endoftext|>"], vocabulary["Ġthe"], vocabulary["."]])
     assert main([str(directory), str(tmp_path / "out")]) == 0
-    assert "by config.json these end a text too: fairseq-generate --stop-symbols 'Ġthe .'" in capsys.readouterr().out
+    assert "by its published configs these end a text too: fairseq-generate --stop-symbols 'Ġthe .'" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("end", [10**20, [10**20], [-5], -5])
