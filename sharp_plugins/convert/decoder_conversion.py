@@ -105,7 +105,7 @@ def convert_decoder(source, out, dtype: str = "fp32") -> ConvertedDecoder:
         convert_decoder("SmolLM2-135M-Instruct.Q4_1.gguf", "smollm2").flags  # ["--arch", "sharp_smollm2_135m", ...]
     """
     source, out = Path(source), Path(out)
-    check_out(out, source if source.is_dir() else source.parent)
+    check_out(out, source if source.is_dir() else source.parent, is_decoder=True)
     settings, tokenizer, further_ends, stored = _read(source)
     found = decoder_weights(stored, settings, tokenizer.published_ids, DTYPES[dtype], source)
     unused = {"unused_symbols": " ".join(tokenizer.unused)} if tokenizer.unused else {}

@@ -302,6 +302,20 @@ def test_an_encoder_is_no_decoder_and_a_decoder_no_encoder(directories, tmp_path
     assert "and this seems to be an encoder" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("kind", ["encoder", "decoder"])
+def test_an_encoder_over_a_decoder_and_a_decoder_over_an_encoder(directories, tmp_path, capsys, kind):
+    """Refused: a file of the first alone would stay, and say of what kind the second is."""
+    sources = {"encoder": published.write_bert(tmp_path / "bert"), "decoder": directories / "gpt2"}
+    first, second, out = sources.pop(kind), *sources.values(), tmp_path / "out"
+    assert main([str(first), str(out)]) == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert main([str(second), str(out)]) == 1
+    told = capsys.readouterr().err
+    assert re.search(f"out: it holds an? {kind} that was converted, and this is an? .*; choose another directory", told)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert main([str(first), str(out)]) == 0  # over its own kind
+
+
 @pytest.mark.parametrize("name", ["dict.txt", "decoder.json", "model.pt"])
 def test_parts_of_two_decoders(directories, tmp_path, name):
     convert_decoder(directories / "gpt2", tmp_path / "out")
