@@ -65,7 +65,7 @@ def what_is_next_for_a_decoder(converted: "ConvertedDecoder", out: Path) -> str:
     ]
     if converted.further_ends:
         stops = shlex.quote(" ".join(converted.further_ends))
-        lines.append(f"by config.json these end a text too: fairseq-generate --stop-symbols {stops}")
+        lines.append(f"by its published configs these end a text too: fairseq-generate --stop-symbols {stops}")
     if converted.left_out:
         lines.append(f"left out: {some(converted.left_out)}")
     prepare = ["python", "-m", "sharp_plugins.prompted", "prepare", "--backbone", str(out)]

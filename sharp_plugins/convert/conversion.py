@@ -18,7 +18,8 @@ from sharp_plugins.convert.weights import INSIDE, TOKEN_TYPES, fairseq_weights, 
 from sharp_plugins.files.writing import filling
 from sharp_plugins.models import bert  # noqa: F401  sharp_bert
 from sharp_plugins.text import bpe
-from sharp_plugins.text.encoder_directory import PUBLISHED
+from sharp_plugins.text.decoder_tokenizer import FILE as DECODER
+from sharp_plugins.text.encoder_directory import FILES, PUBLISHED
 from sharp_plugins.text.tokenizer import PairFormat, Tokenizer
 
 ARCHITECTURES = {"bert": ("sharp_bert_base", "sharp_bert_large", "sharp_minilm"), "roberta": ("roberta_base", "roberta_large")}
@@ -57,7 +58,7 @@ def convert(directory, out, redrawn: int = 0, keep: Optional[int] = None) -> Con
         ImportError: tokenizers or safetensors is not installed.
     """
     directory, out = Path(directory), Path(out)
-    check_out(out, directory)
+    check_out(out, directory, is_decoder=False)
     settings = read_settings(directory / "config.json")
     tokenizer = Tokenizer.load(directory)
     check_vocabulary(directory, tokenizer, settings.vocabulary)
@@ -107,12 +108,20 @@ def first_layers(
     return {name: value for name, value in published.items() if not name.startswith(dropped)}, layers - keep
 
 
-def check_out(out: Path, published: Path) -> None:
-    """Raise ValueError where *out* is a file, or the directory of the *published* files, of which some would be written over."""
+def check_out(out: Path, published: Path, is_decoder: bool) -> None:
+    """Raise ValueError where *out* is a file, or the directory of the *published* files, of which some would be written over; or
+    where it holds a model of the other kind, of which some would stay."""
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out}: it is a file, and OUT is a directory to write to")
     if out.exists() and published.exists() and out.samefile(published):
         raise ValueError(f"{out}: choose another directory to write to; this one holds the published files")
+    holds_decoder = (out / DECODER).is_file()
+    if holds_decoder != is_decoder and (holds_decoder or all((out / name).is_file() for name in FILES)):
+        kinds = ("an encoder", "a decoder")
+        raise ValueError(
+            f"{out}: it holds {kinds[holds_decoder]} that was converted, and this is {kinds[is_decoder]}; choose another directory "
+            "to write to"
+        )
 
 
 def pair_format(directory: Path, tokenizer: Tokenizer, settings: Settings) -> PairFormat:

@@ -27,7 +27,7 @@ from sharp_plugins.files.torch_writer import Later, Pending, write_torch
 from sharp_plugins.files.writing import filling
 from sharp_plugins.models import decoder  # noqa: F401  sharp_decoder
 from sharp_plugins.text import bpe
-from sharp_plugins.text.decoder_files import read_decoder_backend
+from sharp_plugins.text.decoder_files import all_ends, read_decoder_backend
 from sharp_plugins.text.decoder_tokenizer import ROLES, DecoderTokenizer
 from sharp_plugins.text.gguf_tokenizer import read_gguf_backend
 
@@ -105,7 +105,7 @@ def convert_decoder(source, out, dtype: str = "fp32") -> ConvertedDecoder:
         convert_decoder("SmolLM2-135M-Instruct.Q4_1.gguf", "smollm2").flags  # ["--arch", "sharp_smollm2_135m", ...]
     """
     source, out = Path(source), Path(out)
-    check_out(out, source if source.is_dir() else source.parent)
+    check_out(out, source if source.is_dir() else source.parent, is_decoder=True)
     settings, tokenizer, further_ends, stored = _read(source)
     found = decoder_weights(stored, settings, tokenizer.published_ids, DTYPES[dtype], source)
     unused = {"unused_symbols": " ".join(tokenizer.unused)} if tokenizer.unused else {}
@@ -148,18 +148,19 @@ def _read(source: Path) -> Tuple[DecoderModelSettings, DecoderTokenizer, List[st
             backend, special, begins = read_decoder_backend(source, config)
             stored = stored_weights(source, (ANCHOR[settings.family],))
         check_rows(stored, settings, source)  # before anything is made for each row that config.json speaks of
-        tokenizer = DecoderTokenizer(backend, special, settings.rows, settings.family, begins)
-        return settings, tokenizer, _further_ends(tokenizer, config), stored
+        ends = all_ends(config, None if path else source)
+        tokenizer = DecoderTokenizer(backend, special, settings.rows, settings.family, begins, ends)
+        return settings, tokenizer, _further_ends(tokenizer, ends), stored
     except ValueError as error:
         if str(error).startswith(str(source)):
             raise
         raise ValueError(f"{source}: {error}") from error
 
 
-def _further_ends(tokenizer: DecoderTokenizer, config: Dict[str, Any]) -> List[str]:
-    """The symbols that end a text by config.json, beside the one that the tokenizer's files name."""
-    ends, symbols = config.get("eos_token_id"), dict(zip(tokenizer.published_ids, tokenizer.symbols))
-    found = [symbols[index] for index in ends if index in symbols] if isinstance(ends, list) else []
+def _further_ends(tokenizer: DecoderTokenizer, ends: List[int]) -> List[str]:
+    """The symbols of the published ids *ends*, beside the one that the tokenizer's files name."""
+    symbols = dict(zip(tokenizer.published_ids, tokenizer.symbols))
+    found = [symbols[index] for index in ends if index >= 0 and index in symbols]  # -1 is of the unused ones
     return [symbol for symbol in dict.fromkeys(found) if symbol != ROLES["eos_token"]]
 
 

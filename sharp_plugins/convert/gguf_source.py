@@ -122,12 +122,14 @@ def gguf_weights(file: GGUF, config: Dict[str, Any]) -> Dict[str, Stored]:
     """The weights by their published names, dequantized to fp32 when they are read.
 
     Raises:
-        ValueError: the queries' or keys' rows are not those of the heads.
+        ValueError: the queries' or keys' rows are not those of the heads, or a layer has a weight that such a model has not.
     """
     kind = config["model_type"]
     result = {}
     for name, place in file.tensors.items():
         published = _published_name(kind, name)
+        if published is None and name.startswith("blk."):  # the model would compute something else without it
+            raise ValueError(f"{file.path}: {name} is there, and a {kind} has no such weight")
         change = _change(kind, name, config)
         shape = place.shape[::-1] if change is _transposed else place.shape
         result[published or name] = Stored(shape, "F32", _reader(file, name, change))

@@ -1,11 +1,19 @@
-"""Files that are either complete or not there."""
+"""Files that are either complete or not there.
 
+They are written in a directory beside their place, ``.unfinished-...``, which is locked as long as its process lives. What a killed
+process left is removed when the same is written again.
+"""
+
+import fcntl
 import hashlib
 import os
+import shutil
 import tempfile
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Iterator
+from typing import Iterator, Optional, Tuple
+
+PREFIX = ".unfinished-"
 
 
 @contextmanager
@@ -15,8 +23,12 @@ def unfinished_in(directory: Path) -> Iterator[Path]:
     made = [path for path in (directory, *directory.parents) if not path.exists()]
     directory.mkdir(parents=True, exist_ok=True)
     try:
-        with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=directory) as unfinished:
-            yield Path(unfinished)
+        unfinished, lock = _locked_in(directory)
+        try:
+            yield unfinished
+        finally:
+            shutil.rmtree(unfinished)
+            os.close(lock)
     except BaseException:
         with suppress(OSError):  # another process may have put something there
             for path in made:
@@ -24,12 +36,42 @@ def unfinished_in(directory: Path) -> Iterator[Path]:
         raise
 
 
+def _locked_in(directory: Path) -> Tuple[Path, int]:
+    """A new directory, and the open lock that says that this process is at it."""
+    while True:
+        path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=directory))
+        with suppress(FileNotFoundError):
+            lock = os.open(path, os.O_RDONLY)
+            with suppress(OSError):  # file systems without locks, where none is ever removed
+                fcntl.flock(lock, fcntl.LOCK_SH)
+            if path.exists():
+                return path, lock
+            os.close(lock)
+        # Another process took it for one that was left, before it was locked.
+
+
+def _remove_left(directory: Path, name: Optional[str] = None) -> None:
+    """Remove what killed processes left in *directory*; with a *name* only where it is a file of that name."""
+    for path in directory.glob(f"{PREFIX}*"):
+        if name is not None and not (path / name).exists():
+            continue
+        with suppress(OSError):  # a living process has the lock, or it is gone, or another user's
+            lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path)
+            finally:
+                os.close(lock)
+
+
 @contextmanager
 def filling(directory: Path, last: str) -> Iterator[Path]:
     """A directory to write files to, which at the end are moved to *directory* one by one, the file *last* after all others: where
-    that one is there, the others are. After an error none is moved."""
+    that one is there, the others are, and of the same writing. After an error in the block none is moved."""
+    _remove_left(directory)
     with unfinished_in(directory) as unfinished:
         yield unfinished
+        (directory / last).unlink(missing_ok=True)  # an old one, beside files of which some are new
         for name in sorted(os.listdir(unfinished), key=lambda name: name == last):
             os.replace(unfinished / name, directory / name)
 
@@ -37,6 +79,7 @@ def filling(directory: Path, last: str) -> Iterator[Path]:
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A path to write to. What is there at the end becomes *path*; after an error *path* is as it was."""
+    _remove_left(path.parent, path.name)
     with unfinished_in(path.parent) as unfinished:
         yield unfinished / path.name
         os.replace(unfinished / path.name, path)

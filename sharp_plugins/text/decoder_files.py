@@ -8,12 +8,15 @@ import re
 from pathlib import Path
 from typing import Dict, List, Optional, Tuple
 
-from sharp_plugins.text.published import mark_special, read_backend, token_of
+from sharp_plugins.files.text import read_json
+from sharp_plugins.text.added_tokens import mark_special, token_of
+from sharp_plugins.text.published import read_backend
 
 # Tokenizers for which vocab.json and merges.txt are enough; their names may end in Fast.
 CLASSES = ("GPT2Tokenizer",)
 USUAL_END = ("<|endoftext|>", "</s>")
 SENTENCEPIECE = "tokenizer.model"
+GENERATION = "generation_config.json"
 SPELLED_AS_SPECIAL = re.compile(r"<.+>|\[.+\]")
 
 
@@ -95,8 +98,19 @@ def _may_be_special(backend, index: int, token: str) -> bool:
     return index in backend.get_added_tokens_decoder() or SPELLED_AS_SPECIAL.fullmatch(token) is not None
 
 
-def _ids(config: Dict, name: str) -> List[int]:
-    """The ids that config.json has under a name: none, one, or several where a text can end in several ways.
+def all_ends(config: Dict, directory: Optional[Path] = None) -> List[int]:
+    """The ids that may end a text, by config.json and by the directory's generation_config.json, which transformers generates by.
+
+    Raises:
+        ValueError: the file cannot be read, or an id is no whole number.
+    """
+    path = None if directory is None else directory / GENERATION
+    generation = read_json(path) if path is not None and path.is_file() else {}
+    return list(dict.fromkeys([*_ids(config, "eos_token_id"), *_ids(generation, "eos_token_id", GENERATION)]))
+
+
+def _ids(config: Dict, name: str, file: str = "config.json") -> List[int]:
+    """The ids that a *file* with the content *config* has under a name: none, one, or several where a text can end in several ways.
 
     Raises:
         ValueError: it is another kind of value, such as a text.
@@ -104,7 +118,7 @@ def _ids(config: Dict, name: str) -> List[int]:
     value = config.get(name)
     ids = [] if value is None else value if isinstance(value, list) and name == "eos_token_id" else [value]
     if any(type(index) is not int for index in ids):
-        raise ValueError(f"config.json: {name} must be a token's number, a whole one, and is {value!r}")
+        raise ValueError(f"{file}: {name} must be a token's number, a whole one, and is {value!r}")
     return ids
 
 

@@ -4,6 +4,7 @@ fairseq's four special symbols begin every dictionary. Decoders have fewer speci
 
 * the token that ends a text is ``</s>``; one that begins it, where it is another, ``<s>``; one for padding, where it is another
   than both, ``<pad>``. ``<unk>`` is the token for what the tokenizer cannot write, which byte-level BPE has not;
+* a token that may end a text or stands before it is not ``<pad>``, which generation neither writes nor takes in a prompt;
 * a token without one of these roles, spelled as one of the four symbols, is that symbol where it has no other token (OPT's
   ``<s>``);
 * a symbol without a token is *unused*: the model gives it no probability;
@@ -18,11 +19,12 @@ from typing import Dict, Iterable, List, Optional
 
 from sharp_plugins.files.text import read_json
 from sharp_plugins.text.decoder_files import read_decoder_backend
-from sharp_plugins.text.tokenizer import Tokenizer, as_symbol
+from sharp_plugins.text.tokenizer import SPACES, Tokenizer, as_symbol
 
 # fairseq's symbols in the order of its dictionaries, and in that in which they take their tokens.
 FIRST = ("<s>", "<pad>", "</s>", "<unk>")
 ROLES = {"eos_token": "</s>", "bos_token": "<s>", "unk_token": "<unk>", "pad_token": "<pad>"}
+PADDING = ROLES["pad_token"]
 # What says that a directory holds a converted decoder, and what its other files do not say.
 FILE = "decoder.json"
 # Tables of words are often padded, for speed: to a multiple of 64 or 128 rows, and of 256 or 512 where they are split over GPUs.
@@ -50,13 +52,25 @@ class DecoderTokenizer(Tokenizer):
         tokenizer.unused, tokenizer.start  # ["<pad>", "<unk>"], "<|endoftext|>"
     """
 
-    def __init__(self, backend, special_tokens: Dict[str, str], rows: int, family: str, begins: Optional[str] = None):
+    def __init__(
+        self,
+        backend,
+        special_tokens: Dict[str, str],
+        rows: int,
+        family: str,
+        begins: Optional[str] = None,
+        ends: Iterable[int] = (),
+        unused: Optional[Iterable[str]] = None,
+    ):
         """
         Args:
             backend: a `tokenizers.Tokenizer` without truncation and padding.
             special_tokens: the token of each role of `ROLES` that has one, ``eos_token`` among them.
             rows: of the published table of words.
             begins: the token that the published tokenizer puts before each text.
+            ends: published ids that may end a text, beside that of ``eos_token``.
+            unused: symbols that get no token, as a converted directory says (default: ``<pad>``, where its token begins or ends
+                a text).
 
         Raises:
             ValueError: the tokenizer is not that of a table of so many rows.
@@ -78,6 +92,10 @@ class DecoderTokenizer(Tokenizer):
         for symbol in FIRST:
             if symbol not in ids and vocabulary.get(symbol, -1) not in (-1, *ids.values()):
                 ids[symbol] = vocabulary[symbol]
+        begins = begins or (SEPARATOR if SEPARATOR in vocabulary else None)
+        if unused is None:
+            unused = [PADDING] if ids.get(PADDING) in (*ends, vocabulary.get(begins)) else []
+        ids = {symbol: index for symbol, index in ids.items() if symbol not in unused}
         self.unused: List[str] = [symbol for symbol in FIRST if symbol not in ids]
         special, token_of = {index: symbol for symbol, index in ids.items()}, {i: token for token, i in vocabulary.items()}
         others = [i for i in range(rows) if i not in special]
@@ -88,7 +106,6 @@ class DecoderTokenizer(Tokenizer):
         if len(set(self.symbols)) < len(self.symbols):
             double = next(symbol for symbol in self.symbols if self.symbols.count(symbol) > 1)
             raise ValueError(f"its tokenizer has two tokens that would both be the symbol {double!r}")
-        begins = begins or (SEPARATOR if SEPARATOR in vocabulary else None)
         self.start = None if begins is None else self._symbol_of[vocabulary[begins]]
 
     @classmethod
@@ -106,7 +123,8 @@ class DecoderTokenizer(Tokenizer):
         known = read_json(directory / FILE)
         backend, special, _ = read_decoder_backend(directory, {}, is_converted=True)
         try:
-            tokenizer = cls(backend, special, int(known["rows"]), str(known["family"]))
+            unused = [str(symbol) for symbol in known.get("unused", ())]  # older directories say nothing of it
+            tokenizer = cls(backend, special, int(known["rows"]), str(known["family"]), unused=unused)
             tokenizer.start = known["start"]
             if tokenizer.start is not None:
                 tokenizer._id_of[tokenizer.start]
@@ -117,8 +135,8 @@ class DecoderTokenizer(Tokenizer):
     def save(self, directory) -> None:
         """Write what `load` reads, and fairseq's ``dict.txt``."""
         super().save(directory)
-        content = json.dumps({"family": self.family, "rows": self.rows, "start": self.start}, indent=2)
-        (Path(directory) / FILE).write_text(content + "\n", encoding="utf-8")
+        known = {"family": self.family, "rows": self.rows, "start": self.start, "unused": self.unused}
+        (Path(directory) / FILE).write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
 
     def decode(self, symbols: Iterable[str]) -> str:
         """The text of symbols, special ones too, with every space that was there."""
@@ -128,4 +146,4 @@ class DecoderTokenizer(Tokenizer):
     def begins_a_word(self, symbol: str) -> bool:
         """Whether a word begins with a symbol: one with a space."""
         token = self.backend.id_to_token(self._id_of[symbol]) if symbol in self._id_of else None
-        return symbol in FIRST or token is None or token.startswith(("\u0120", "\u2581"))
+        return symbol in FIRST or token is None or token.startswith(SPACES)

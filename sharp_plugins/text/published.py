@@ -6,10 +6,10 @@ Three sets of files are read: `FILES`. What they leave open is as in transformer
 
 import json
 from pathlib import Path
-from typing import Dict, Iterable, Sequence, Tuple
+from typing import Dict, Sequence, Tuple
 
-from sharp_plugins.files.text import read_json
 from sharp_plugins.files.unreadable import what_it_is
+from sharp_plugins.text.added_tokens import add_tokens, mark_special, read_names, read_object, token_of
 
 # The token of each role; fairseq's own symbols are spelled as RoBERTa's, in this order.
 ROBERTA_TOKENS = {"cls_token": "<s>", "pad_token": "<pad>", "sep_token": "</s>", "unk_token": "<unk>", "mask_token": "<mask>"}
@@ -53,15 +53,16 @@ def read_backend(directory: Path, classes: Sequence[str], is_converted: bool = F
 
     Raises: as `read_published`.
     """
-    config = {} if is_converted else _read_json(directory / "tokenizer_config.json")
-    backend = _read_backend(directory, config, classes)
+    config = {} if is_converted else read_object(directory / "tokenizer_config.json")
+    names = read_names(directory, config)
+    backend = _read_backend(directory, config, classes, names)
     if not is_converted:
-        _add_tokens(backend, directory, config)
+        add_tokens(backend, directory, config, names)
     if backend.decoder is None:
         backend.decoder = _usual_decoder(backend)
     backend.no_truncation()
     backend.no_padding()
-    return backend, {**config, **_read_json(directory / "special_tokens_map.json")}
+    return backend, names
 
 
 def is_wordpiece(backend) -> bool:
@@ -69,12 +70,7 @@ def is_wordpiece(backend) -> bool:
     return type(backend.model).__name__ == "WordPiece"
 
 
-def _read_json(path: Path) -> Dict:
-    """The object in a file; empty where there is no file."""
-    return read_json(path) if path.is_file() else {}
-
-
-def _read_backend(directory: Path, config: Dict, classes: Sequence[str]):
+def _read_backend(directory: Path, config: Dict, classes: Sequence[str], names: Dict):
     """The `tokenizers.Tokenizer` of the first set of files that is there."""
     try:
         from tokenizers import Tokenizer as Backend
@@ -96,7 +92,7 @@ def _read_backend(directory: Path, config: Dict, classes: Sequence[str]):
         if words.is_file():
             if "do_lower_case" not in config:
                 raise ValueError("without tokenizer.json, tokenizer_config.json must say do_lower_case, true or false")
-            backend = Backend(models.WordPiece.from_file(str(words), unk_token=token_of(config, "unk_token") or "[UNK]"))
+            backend = Backend(models.WordPiece.from_file(str(words), unk_token=token_of(names, "unk_token") or "[UNK]"))
             backend.normalizer = normalizers.BertNormalizer(
                 lowercase=config["do_lower_case"],
                 strip_accents=config.get("strip_accents"),
@@ -140,33 +136,6 @@ def _check_class(config: Dict, classes: Sequence[str]) -> None:
         )
 
 
-def _add_tokens(backend, directory: Path, config: Dict) -> None:
-    """Add the tokens that ``tokenizer_config.json`` and ``added_tokens.json`` have beside the vocabulary.
-
-    Raises:
-        ValueError: one is not of this form, or would get another id than the files say.
-    """
-    from tokenizers import AddedToken
-
-    tokens: Dict[int, AddedToken] = {}
-    try:
-        for token, index in _read_json(directory / "added_tokens.json").items():
-            tokens[int(index)] = AddedToken(token, normalized=True)
-        for index, token in (config.get("added_tokens_decoder") or {}).items():
-            flags = {name: token[name] for name in ("single_word", "lstrip", "rstrip", "normalized", "special") if name in token}
-            tokens[int(index)] = AddedToken(token["content"], **flags)
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
-        raise ValueError(f"{directory}: its added tokens cannot be read: {error}") from error
-    for index, token in sorted(tokens.items()):
-        if index not in backend.get_added_tokens_decoder():
-            (backend.add_special_tokens if token.special else backend.add_tokens)([token])
-        if backend.token_to_id(token.content) != index:
-            raise ValueError(
-                f"{directory}: the vocabulary does not fit: the added token {token.content!r} should be number {index}, and "
-                f"is {backend.token_to_id(token.content)}"
-            )
-
-
 def _usual_decoder(backend):
     from tokenizers import decoders
 
@@ -183,12 +152,6 @@ def _usual_pairs(backend, special: Dict[str, str]):
     return processors.RobertaProcessing(sep, cls, trim_offsets=False, add_prefix_space=False)
 
 
-def token_of(names: Dict, role: str):
-    """The token of a role as the two files write it: a string, or an object with its content."""
-    value = names.get(role)
-    return value.get("content") if isinstance(value, dict) else value
-
-
 def _special_tokens(names: Dict, vocabulary: Dict[str, int], directory: Path) -> Dict[str, str]:
     """The token of each role: the one that the files name, or else BERT's or RoBERTa's usual one."""
     usual = BERT_TOKENS if BERT_TOKENS["cls_token"] in vocabulary else ROBERTA_TOKENS
@@ -199,15 +162,3 @@ def _special_tokens(names: Dict, vocabulary: Dict[str, int], directory: Path) ->
     if len(set(special.values())) < len(special):
         raise ValueError(f"{directory}: each special token must have one role, and they are {special}")
     return special
-
-
-def mark_special(backend, special: Iterable[str]) -> None:
-    """Keep special tokens in one piece; where the files say how, this changes nothing."""
-    from tokenizers import AddedToken
-
-    marked = {token.content for token in backend.get_added_tokens_decoder().values()}
-    for token in special:
-        if token not in marked:
-            # In RoBERTa's own tokenizer.json the mask takes the space before it along.
-            lstrip = token == ROBERTA_TOKENS["mask_token"]
-            backend.add_special_tokens([AddedToken(token, lstrip=lstrip, normalized=False)])

@@ -24,6 +24,8 @@ from sharp_plugins.text.published import ROBERTA_TOKENS, is_wordpiece, read_publ
 
 # Published role -> fairseq's symbol, in the order of fairseq's dictionaries.
 SYMBOLS = ROBERTA_TOKENS
+# How a token is written that begins with a space: in byte-level BPE, and with sentencepiece.
+SPACES = ("\u0120", "\u2581")
 AROUND = ("<s>", "<pad>", "</s>")  # a sentence
 
 
@@ -133,11 +135,11 @@ class Tokenizer:
         return None if index is None else self._symbol_of[index]
 
     def begins_a_word(self, symbol: str) -> bool:
-        """Whether a word begins with a symbol: with WordPieces one without ``##``, with byte-level BPE one with a space."""
+        """Whether a word begins with a symbol: with WordPieces one without ``##``, with others one with a space."""
         token = self.backend.id_to_token(self._id_of[symbol]) if symbol in self._id_of else symbol
         if symbol in SYMBOLS.values() or symbol not in self._id_of:
             return True
-        return not token.startswith("##") if is_wordpiece(self.backend) else token.startswith("\u0120")
+        return not token.startswith("##") if is_wordpiece(self.backend) else token.startswith(SPACES)
 
 
 def as_symbol(token: str, index: int) -> str:

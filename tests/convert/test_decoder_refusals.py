@@ -252,7 +252,7 @@ def test_all_ends_of_the_config_are_told(directories, tmp_path, capsys):
     vocabulary = json.loads((directory / "vocab.json").read_text())
     small.change_config(directory, eos_token_id=[vocabulary["<|endoftext|>"], vocabulary["Ġthe"], vocabulary["."]])
     assert main([str(directory), str(tmp_path / "out")]) == 0
-    assert "by config.json these end a text too: fairseq-generate --stop-symbols 'Ġthe .'" in capsys.readouterr().out
+    assert "by its published configs these end a text too: fairseq-generate --stop-symbols 'Ġthe .'" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("end", [10**20, [10**20], [-5], -5])
@@ -300,6 +300,20 @@ def test_an_encoder_is_no_decoder_and_a_decoder_no_encoder(directories, tmp_path
     capsys.readouterr()
     assert main(["logits", str(tmp_path / "encoder")]) == 1
     assert "and this seems to be an encoder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["encoder", "decoder"])
+def test_an_encoder_over_a_decoder_and_a_decoder_over_an_encoder(directories, tmp_path, capsys, kind):
+    """Refused: a file of the first alone would stay, and say of what kind the second is."""
+    sources = {"encoder": published.write_bert(tmp_path / "bert"), "decoder": directories / "gpt2"}
+    first, second, out = sources.pop(kind), *sources.values(), tmp_path / "out"
+    assert main([str(first), str(out)]) == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert main([str(second), str(out)]) == 1
+    told = capsys.readouterr().err
+    assert re.search(f"out: it holds an? {kind} that was converted, and this is an? .*; choose another directory", told)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert main([str(first), str(out)]) == 0  # over its own kind
 
 
 @pytest.mark.parametrize("name", ["dict.txt", "decoder.json", "model.pt"])

@@ -248,6 +248,14 @@ REFUSALS = {
     "no size": (dict(drop=["block_count"]), "its header has no size for num_hidden_layers"),
     "no table": (dict(drop=["token_embd"]), "it has no token_embd.weight"),
     "a lost weight": (dict(drop=["blk.1.ffn_up"]), "its weights have no layers.1.mlp.up_proj.weight"),
+    "a further norm": (
+        {"blk.0.attn_q_norm.weight": np.ones(4, np.float32)},
+        "blk.0.attn_q_norm.weight is there, and a llama has no such weight",
+    ),
+    "a further bias": (
+        {"blk.1.attn_norm.bias": np.ones(24, np.float32)},
+        "layers.1.input_layernorm.bias is there, and by config.json there is no such weight",
+    ),
     "another tokenizer": ({"tokenizer.ggml.model": "t5"}, "tokenizer.ggml.model is 't5'; read are 'gpt2' and 'llama'"),
     "a part of each head turned": (
         {"llama.attention.key_length": 4, "llama.rope.dimension_count": 2},

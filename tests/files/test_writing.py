@@ -1,10 +1,15 @@
 """Files that are complete or not there, several of them too."""
 
 import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
 
 import pytest
+import toy
 
-from sharp_plugins.files.writing import filling
+from sharp_plugins.files.writing import filling, replacing
 
 
 def test_files_are_moved_and_the_last_one_is_the_last(tmp_path, monkeypatch):
@@ -26,3 +31,90 @@ def test_after_an_error_nothing_is_moved(tmp_path):
         (unfinished / "a").write_text("half")
         raise KeyboardInterrupt
     assert os.listdir(tmp_path) == []
+
+
+def test_a_kill_among_the_moves_leaves_no_last_file(tmp_path, monkeypatch):
+    """An old one would say that all is there, of old files and new ones."""
+    for name in "abc":
+        (tmp_path / name).write_text(f"old {name}")
+    replace = os.replace
+
+    def killed(old, new):
+        if new.name == "c":
+            raise KeyboardInterrupt
+        replace(old, new)
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt), filling(tmp_path, last="a") as unfinished:
+        for name in "abc":
+            (unfinished / name).write_text(f"new {name}")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"b": "new b", "c": "old c"}
+
+
+# Writes half of what is asked for, says so, and waits.
+WRITER = """
+import sys
+from pathlib import Path
+from sharp_plugins.files.writing import filling, replacing
+
+path = Path(sys.argv[2])
+with (filling(path.parent, path.name) if sys.argv[1] == "filling" else replacing(path)) as unfinished:
+    file = unfinished / path.name if sys.argv[1] == "filling" else unfinished
+    file.write_text("half")
+    print("half", flush=True)
+    sys.stdin.readline()
+    file.write_text("whole")
+"""
+
+
+def writer(way, path):
+    """A process that has written half of its file."""
+    line = [sys.executable, "-c", WRITER, way, str(path)]
+    process = subprocess.Popen(line, cwd=Path(toy.PLUGIN).parent, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "half\n"
+    return process
+
+
+def write(way, path):
+    with filling(path.parent, path.name) if way == "filling" else replacing(path) as unfinished:
+        (unfinished / path.name if way == "filling" else unfinished).write_text("mine")
+
+
+@pytest.mark.parametrize("way", ["filling", "replacing"])
+def test_what_a_killed_process_left_goes_and_not_a_living_ones(tmp_path, way):
+    path = tmp_path / "out" / "file"
+    killed, living = writer(way, path), writer(way, path)
+    killed.kill()
+    killed.communicate()
+    assert len(os.listdir(path.parent)) == 2
+    write(way, path)
+    assert path.read_text() == "mine" and len(os.listdir(path.parent)) == 2
+    living.communicate("\n")
+    assert living.returncode == 0 and path.read_text() == "whole" and os.listdir(path.parent) == ["file"]
+
+
+def test_one_file_leaves_what_was_left_of_others(tmp_path):
+    """They may be those of a process whose starter was killed."""
+    for name in ("one", "other"):
+        (tmp_path / f".unfinished-{name}").mkdir()
+        (tmp_path / f".unfinished-{name}" / name).write_text("half")
+    (tmp_path / ".unfinished-link").symlink_to(tmp_path / ".unfinished-other")
+    write("replacing", tmp_path / "one")
+    assert sorted(os.listdir(tmp_path)) == [".unfinished-link", ".unfinished-other", "one"]
+    write("filling", tmp_path / "one")
+    assert sorted(os.listdir(tmp_path)) == [".unfinished-link", "one"]
+
+
+def test_a_directory_that_is_taken_for_a_left_one(tmp_path, monkeypatch):
+    """Another process may find it before it is locked."""
+    make, made = tempfile.mkdtemp, []
+
+    def mkdtemp(**how):
+        made.append(make(**how))
+        if len(made) == 1:
+            os.rmdir(made[0])
+        return made[-1]
+
+    monkeypatch.setattr(tempfile, "mkdtemp", mkdtemp)
+    write("filling", tmp_path / "file")
+    assert len(made) == 2 and os.listdir(tmp_path) == ["file"]

@@ -111,6 +111,32 @@ def test_a_padding_token_that_is_the_unknown_one(tmp_path):
     assert tokenizer.unused == ["<pad>"] and tokenizer.published_ids[:4] == [1, -1, 2, 0]
 
 
+@pytest.mark.parametrize(
+    "pad, begins, ends, padding",
+    [
+        ("<|endoftext|>", None, [0], -1),
+        ("<|endoftext|>", None, [], -1),  # it stands before a text
+        ("<|endoftext|>", "</s>", [], 0),
+        ("<|endoftext|>", "</s>", [0, 2], -1),
+        ("<pad>", None, [1], -1),  # not for its spelling either
+        ("<pad>", "<pad>", [], -1),
+        ("<pad>", None, [0], 1),
+    ],
+)
+def test_a_padding_token_that_begins_or_ends_a_text(tmp_path, pad, begins, ends, padding):
+    """It is not <pad>, and the files of the converted decoder say so too."""
+    tokens = small.byte_level(["<|endoftext|>", "<pad>", "</s>"], [])
+    rows = small.write_vocabulary(tmp_path, tokens, eos_token="</s>", pad_token=pad)
+    backend, special, _ = read_decoder_backend(tmp_path, {})
+    tokenizer = DecoderTokenizer(backend, special, rows, "gpt2", begins, ends)
+    assert tokenizer.published_ids[1] == padding and ("<pad>" in tokenizer.unused) == (padding < 0)
+    assert tokenizer.start == tokenizer.symbol_of(begins or "<|endoftext|>") != "<pad>"
+    (tmp_path / "out").mkdir()
+    tokenizer.save(tmp_path / "out")
+    again = load_tokenizer(tmp_path / "out")
+    assert (again.symbols, again.published_ids, again.start) == (tokenizer.symbols, tokenizer.published_ids, tokenizer.start)
+
+
 def test_tokens_that_a_dictionary_cannot_hold(tmp_path):
     small.llama_tokenizer(tmp_path)
     configure(tmp_path, added_tokens_decoder={"301": {"content": "a b", "special": False}, "302": {"content": "<pad>"}})

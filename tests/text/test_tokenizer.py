@@ -52,6 +52,23 @@ def test_robertas_mask_takes_the_space_before_it_along(tmp_path, library):
     assert Tokenizer.load(tmp_path).encode("a <mask>.") == ["a", "<mask>", "."]
 
 
+def test_words_begin_where_the_text_has_spaces(tmp_path, library):
+    """With the pieces of sentencepiece, as multilingual MiniLM has them."""
+    from tokenizers import Tokenizer as Backend
+    from tokenizers import decoders, models, pre_tokenizers
+
+    pieces = ["<s>", "<pad>", "</s>", "<unk>", "\u2581the", "\u2581cat", "\u2581", "s", "at", "\u2581mat", ".", "<mask>"]
+    backend = Backend(models.Unigram([(piece, -float(len(pieces) - i)) for i, piece in enumerate(pieces)], unk_id=3))
+    backend.pre_tokenizer, backend.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    backend.save(str(tmp_path / "tokenizer.json"))
+    tokenizer, text = Tokenizer.load(tmp_path), "the cats sat at the mat."
+    symbols = tokenizer.encode(text)
+    starts = [i for i, symbol in enumerate(symbols) if tokenizer.begins_a_word(symbol)] + [len(symbols)]
+    words = [tokenizer.decode(symbols[one:other]) for one, other in zip(starts, starts[1:])]
+    assert words == text.split() and len(symbols) > len(words)
+    assert all(map(tokenizer.begins_a_word, ("<s>", "</s>", "<mask>", "strange")))
+
+
 def test_the_dictionary_is_fairseqs(directory, tmp_path):
     tokenizer = Tokenizer.load(directory)
     out = tmp_path / "out"
