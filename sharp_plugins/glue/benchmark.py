@@ -23,6 +23,7 @@ from sharp_plugins.runs.record import Measure, Record, Result
 from sharp_plugins.runs.settings_files import read_settings
 from sharp_plugins.runs.stages import Stage, train
 from sharp_plugins.runs.store import Run, name_of
+from sharp_plugins.runs.updates import changed_settings, set_last_update
 
 CONFIGS = Path(__file__).parent / "configs"
 SUBMISSION = "submission"
@@ -60,6 +61,7 @@ class Glue(Benchmark):
         self.has_selection_rows = args.selection_rows > 0
         self.args, self.backbone = args, load_backbone(args.backbone)
         self._prepared: Dict[Tuple[str, Optional[Sample]], Prepared] = {}
+        self.said: Dict[str, str] = {}
         self._settings = {task: read_settings(args.configs / self.backbone.family, task, GLUE_NEEDS) for task in args.tasks}
         if args.download:
             for task in args.tasks:
@@ -148,13 +150,21 @@ class Glue(Benchmark):
                     config[part][name] = max(1, round(config[part][name] * share))
 
     def place(self, config: Dict, run: Run) -> None:
+        from sharp_plugins.glue.binarize import longest_input
+
         prepared, home = self.prepared(run.record), self.backbone.directory.resolve()
         config["task"]["data"] = str(prepared.directory.resolve())
         config["bpe"] = {"_name": "sharp_tokenizer", "bpe_tokenizer": str(home)}  # for text in fairseq's hub
         config["dataset"]["valid_subset"] = ",".join(split for split in prepared.rows if split.startswith("valid"))
         config["checkpoint"]["finetune_from_model"] = str(home / "model.pt")
+        longest = longest_input(prepared) if config["dataset"].get("max_tokens") else None
+        said = set_last_update(config, prepared.rows["train"], changed_settings(self.args.changes, run.record), longest)
+        if said:
+            self.said[run.name] = said
 
     def check(self, runs: Sequence[Run]) -> None:
+        for line in dict.fromkeys(f"{run.record.task}: {self.said[run.name]}" for run in runs if run.name in self.said):
+            print(line)
         for run in runs if self.args.submission else ():
             if not any(split.startswith("test") for split in self.prepared(run.record).rows):
                 raise ValueError(f"--submission: there is no test set of {run.record.task} in --data")

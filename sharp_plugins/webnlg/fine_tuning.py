@@ -18,9 +18,9 @@ from sharp_plugins.runs.methods import BASE, CRITERIONS
 from sharp_plugins.runs.record import Result
 from sharp_plugins.runs.stages import Stage
 from sharp_plugins.runs.store import Run
+from sharp_plugins.runs.updates import changed_settings, set_last_update
 from sharp_plugins.webnlg.prompts import Data, Prompts, checksums, directories, prepare_prompts, read_parts
 from sharp_plugins.webnlg.results import FT, UNTRAINED, papers
-from sharp_plugins.webnlg.schedule import set_last_update
 from sharp_plugins.webnlg.seen import tell_seen
 
 SETTINGS = Path(__file__).with_name("settings")
@@ -127,7 +127,7 @@ class FineTuning:
         if run.record.method == UNTRAINED:
             config["optimization"].update(lr=[0.0], max_update=1)
             return
-        changed = {*(change.partition("=")[0] for change in self.args.changes), *run.record.axes}
+        changed = changed_settings(self.args.changes, run.record)
         said = set_last_update(config, self.data_of(run).samples, changed)
         if said:
             self.said[run.name] = said

@@ -4,8 +4,10 @@ from types import SimpleNamespace
 
 import glue_files
 import pytest
+from fairseq.tasks.sentence_prediction import SentencePredictionConfig, SentencePredictionTask
 from omegaconf import OmegaConf
 
+from sharp_plugins.glue import binarize
 from sharp_plugins.glue.benchmark import CONFIGS, GLUE_NEEDS, Glue
 from sharp_plugins.glue.binarize import prepare
 from sharp_plugins.glue.tasks import TASKS
@@ -129,6 +131,7 @@ def make(parts, tmp_path, method, family="bert", task="RTE", prepared=None, chan
     """A run's config, by the engine."""
     benchmark, args = Glue(), SimpleNamespace(out=tmp_path, changes=list(changes), cpu=cpu, selection_rows=0)
     benchmark.args, benchmark.backbone, benchmark._prepared = args, parts[family][0], {(task, None): prepared or parts[family][1]}
+    benchmark.said = {}
     planner = Planner(benchmark, args)
     planner.settings, planner.made_of = {task: settings(family, task)}, {task: {}}
     return planner.run(Record("glue", task, method, 3, {})).config
@@ -269,6 +272,53 @@ def test_a_sample_of_the_training_set_gets_its_share_of_the_updates(parts, tmp_p
     made = make(parts, tmp_path, "dsam", task="MNLI", prepared=sample)
     assert made["optimization"]["max_update"] == pytest.approx(123873 * 123 / 12272, abs=1)  # batches of 32 in an epoch
     assert made["lr_scheduler"]["warmup_updates"] == pytest.approx(74.32, abs=1)
+
+
+EPOCH = 312  # updates of RTE's 2,490 rows in batches of 8
+
+
+@pytest.mark.parametrize("longest", [64, 512])
+@pytest.mark.parametrize(
+    "changes, limits",
+    [
+        ([], {"max_update": 10 * EPOCH, "max_epoch": 10}),
+        (["optimization.max_update=6240"], {"max_update": 6240}),
+        (["optimization.max_update=3000"], {"max_update": 3000, "max_epoch": 10}),
+        (["optimization.max_epoch=3"], {"max_update": 3 * EPOCH, "max_epoch": 3}),
+        (["optimization.max_epoch=20"], {"max_update": 20 * EPOCH, "max_epoch": 20}),
+        (["optimization.max_epoch=3", "optimization.max_update=6240"], {"max_update": 3 * EPOCH, "max_epoch": 3}),
+        (["optimization.update_freq=2"], {"max_update": 10 * EPOCH // 2, "max_epoch": 10}),
+        (["dataset.batch_size=32"], {"max_update": 10 * 78, "max_epoch": 10}),
+        (["dataset.batch_size=32", "optimization.max_update=6240"], {"max_update": 6240}),
+    ],
+)
+def test_training_and_schedule_end_together(parts, tmp_path, monkeypatch, changes, limits, longest):
+    """RoBERTa's settings have epochs beside the updates, and tokens in a batch: 32 of the longest rows are too many."""
+    rte = parts["roberta"][1]._replace(rows={"train": 2490, "valid": 277})
+    monkeypatch.setattr(binarize, "longest_input", lambda prepared: longest)
+    if longest == 512 and changes == ["dataset.batch_size=32"]:
+        with pytest.raises(ValueError, match="--set optimization.max_update is needed.*dataset.max_tokens"):
+            make(parts, tmp_path, "dsam", "roberta", prepared=rte, changes=changes)
+    else:
+        made = make(parts, tmp_path, "dsam", "roberta", prepared=rte, changes=changes)
+        assert {name: made["optimization"].get(name) for name in limits} == limits
+        assert ("max_epoch" in made["optimization"]) == ("max_epoch" in limits)
+
+
+def test_a_warm_up_is_shorter_than_training(parts, tmp_path):
+    for changes, warmup in (([], 122), (["optimization.max_update=123"], 122), (["optimization.max_update=100"], 10)):
+        assert make(parts, tmp_path, "base", changes=changes)["lr_scheduler"]["warmup_updates"] == warmup
+    with pytest.raises(ValueError, match="--set lr_scheduler.warmup_updates=100: training has 100 updates"):
+        make(parts, tmp_path, "base", changes=["optimization.max_update=100", "lr_scheduler.warmup_updates=100"])
+
+
+def test_no_input_is_longer_than_the_longest(parts):
+    """Against fairseq's own task, which puts the special symbols in."""
+    for family, (backbone, prepared) in parts.items():
+        task = {"data": str(prepared.directory), "num_classes": 2, "max_positions": 256, "init_token": backbone.init_token}
+        task.update(separator_token=backbone.separator_token, seed=1)
+        train = SentencePredictionTask.setup_task(SentencePredictionConfig(**task)).load_dataset("train")
+        assert 0 <= binarize.longest_input(prepared) - max(train.sizes[0]) <= (family == "bert")
 
 
 def test_differences_but_for_places(parts, tmp_path):
