@@ -12,7 +12,9 @@ from sharp_plugins.glue.benchmark import CONFIGS, GLUE_NEEDS, Glue
 from sharp_plugins.glue.binarize import prepare
 from sharp_plugins.glue.tasks import TASKS
 from sharp_plugins.runs.configs import differences
+from sharp_plugins.runs.methods import find_method
 from sharp_plugins.runs.plan import Planner
+from sharp_plugins.runs.plan import _grid as grid_of
 from sharp_plugins.runs.record import Record
 from sharp_plugins.runs.settings_check import check_config
 from sharp_plugins.runs.settings_files import read_settings
@@ -129,12 +131,17 @@ def parts(bert, roberta, tmp_path_factory):
 
 def make(parts, tmp_path, method, family="bert", task="RTE", prepared=None, changes=(), cpu=False):
     """A run's config, by the engine."""
-    benchmark, args = Glue(), SimpleNamespace(out=tmp_path, changes=list(changes), cpu=cpu, selection_rows=0)
+    planner = plan(parts, tmp_path, family, task, prepared, changes, cpu)
+    return planner.run(Record("glue", task, method, 3, {})).config
+
+
+def plan(parts, tmp_path, family="bert", task="RTE", prepared=None, changes=(), cpu=False):
+    benchmark, args = Glue(), SimpleNamespace(out=tmp_path, changes=list(changes), cpu=cpu, selection_rows=0, seeds=[3])
     benchmark.args, benchmark.backbone, benchmark._prepared = args, parts[family][0], {(task, None): prepared or parts[family][1]}
     benchmark.said = {}
     planner = Planner(benchmark, args)
     planner.settings, planner.made_of = {task: settings(family, task)}, {task: {}}
-    return planner.run(Record("glue", task, method, 3, {})).config
+    return planner
 
 
 ADAM = {"adam_betas": "(0.9, 0.98)", "adam_eps": 1e-6, "weight_decay": 0.01}
@@ -303,6 +310,16 @@ def test_training_and_schedule_end_together(parts, tmp_path, monkeypatch, change
         made = make(parts, tmp_path, "dsam", "roberta", prepared=rte, changes=changes)
         assert {name: made["optimization"].get(name) for name in limits} == limits
         assert ("max_epoch" in made["optimization"]) == ("max_epoch" in limits)
+
+
+def test_values_of_a_sweep_go_before_the_settings_epochs_too(parts, tmp_path):
+    """More updates than the epochs have are different runs."""
+    rte = parts["roberta"][1]._replace(rows={"train": 2490, "valid": 277})
+    planner, sweep = plan(parts, tmp_path, "roberta", prepared=rte), {"optimization.max_update": [4000, 6240]}
+    found = grid_of(planner, "RTE", find_method("base"), {}, sweep)
+    assert found == [{"optimization.max_update": updates} for updates in (4000, 6240)]
+    runs = [planner.run(Record("glue", "RTE", "base", 3, axes)) for axes in found]
+    assert [run.config["optimization"]["max_update"] for run in runs] == [4000, 6240]
 
 
 def test_a_warm_up_is_shorter_than_training(parts, tmp_path):
