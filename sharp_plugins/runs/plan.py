@@ -11,7 +11,7 @@ from sharp_plugins.runs.configs import Settings, configure, differences
 from sharp_plugins.runs.methods import Method, find_method
 from sharp_plugins.runs.needs import check_start, known, own_axes
 from sharp_plugins.runs.record import Record, Value
-from sharp_plugins.runs.settings_check import check_config, check_values, has_criterion
+from sharp_plugins.runs.settings_check import check_checkpoints, check_config, check_values, has_criterion
 from sharp_plugins.runs.stages import check_stages
 from sharp_plugins.runs.store import Run, check, check_made_of, directory_of, key, name_of, stored
 from sharp_plugins.runs.sweep import changes_of, grid, read_sweeps
@@ -86,6 +86,7 @@ class Planner:
         config.setdefault("checkpoint", {})["save_dir"] = str(run.directory.resolve())
         check_values(config, f"{run.record.task} {run.method.name}", self.benchmark.settings_flag)
         self.benchmark.place(config, run)
+        check_checkpoints(config, f"{run.record.task} {run.method.name}", self.benchmark.measured, self.benchmark.settings_flag)
         return config
 
     def check_form(self, task: str, methods: Sequence[Method]) -> None:
@@ -100,6 +101,7 @@ class Planner:
                 changes = [*self.args.changes, *more]
                 config = configure(self.settings[task], method, changes, self.args.cpu, adapt, self.benchmark.own)
                 check_values(config, f"{task} {method.name}", self.benchmark.settings_flag)
+                check_checkpoints(config, f"{task} {method.name}", self.benchmark.measured, self.benchmark.settings_flag)
 
     def check_settings(self, task: str, methods: Sequence[Method], axes: Mapping[str, Value]) -> None:
         """Raise ValueError where fairseq would refuse a setting. All of a --set is in the config of one of the methods' kinds."""

@@ -1,5 +1,6 @@
 """Whether fairseq knows the settings of a config: looked at before any training starts."""
 
+import math
 from argparse import ArgumentParser, Namespace
 from copy import deepcopy
 from dataclasses import fields, is_dataclass
@@ -14,6 +15,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 import sharp_plugins
+from sharp_plugins.runs.checkpoints import BEST
 
 # Whole numbers that the engine computes with, and the smallest of each. fairseq takes a 0 as "none", or asserts after its start.
 WHOLE = {
@@ -54,8 +56,29 @@ def check_values(config: Dict, name: str, flag: str = "--configs") -> None:
         for one in value if isinstance(value, (list, tuple)) else [] if value is None else [value]:
             if type(one) is not int or one < least:
                 raise ValueError(f"{name}: {key} is {one}, and should be a whole number from {least}; see --set and {flag}")
-    if config.get("checkpoint", {}).get("no_save"):
-        raise ValueError(f"{name}: checkpoint.no_save leaves no checkpoint to measure; see --set and {flag}")
+
+
+def check_checkpoints(config: Dict, name: str, measured: str, flag: str = "--configs") -> None:
+    """Raise ValueError where training would leave no checkpoint to measure, or no last one to go on from and to tell its end.
+
+    Args:
+        measured: `Benchmark.measured`.
+        name, flag: see `check_config`.
+
+    >>> check_checkpoints({"dataset": {"disable_validation": True}}, "RTE base", BEST)
+    Traceback (most recent call last):
+    ValueError: RTE base: dataset.disable_validation leaves no best checkpoint to measure; see --set and --configs
+    """
+    kept, data, updates = (config.get(part, {}) for part in ("checkpoint", "dataset", "optimization"))
+    late = (data.get("validate_after_updates") or 0) > (updates.get("max_update") or math.inf)
+    leaves = {
+        "checkpoint.no_save leaves no checkpoint to measure": kept.get("no_save"),
+        "checkpoint.no_last_checkpoints leaves no last checkpoint": kept.get("no_last_checkpoints"),
+        "dataset.disable_validation leaves no best checkpoint to measure": measured == BEST and data.get("disable_validation"),
+        "dataset.validate_after_updates leaves no best checkpoint to measure": measured == BEST and late,
+    }
+    for words in [words for words, is_so in leaves.items() if is_so]:
+        raise ValueError(f"{name}: {words}; see --set and {flag}")
 
 
 def check_config(config: Dict, name: str, trains: bool = True, flag: str = "--configs") -> None:

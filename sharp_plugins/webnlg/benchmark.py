@@ -85,14 +85,16 @@ class DataToText(Benchmark):
         return [train(run), *self.model.generation(run), Stage("score", score, SCORES)]
 
     def collect(self, run):
-        return {**metrics_of(read_json(run.directory / SCORES)), "valid": self._validated(run)}
+        validated = self._validated(run)
+        return {**metrics_of(read_json(run.directory / SCORES)), **({"valid": validated} if validated else {})}
 
     def _validated(self, run):
-        """Of the checkpoint that generates. It keeps what the best one is chosen by, which need not be the loss."""
+        """Of the checkpoint that generates; nothing where training does not validate. It keeps what the best one is chosen by, which
+        need not be the loss."""
         state = read_checkpoint(run.directory / self.measured)
         by, value = run.config["checkpoint"].get("best_checkpoint_metric", "loss"), state["extra_state"]["val_loss"]
-        if by == "loss":
-            return {by: value}
+        if value is None or by == "loss":
+            return {} if value is None else {by: value}
         update = state["optimizer_history"][-1]["num_updates"]
         losses = [one.metrics["loss"] for one in read_validations(run.directory / TRAIN_LOG) if one.update == update]
         return {by: value, **({"loss": losses[-1]} if losses else {})}

@@ -155,7 +155,7 @@ class FineTuning:
                 )
 
     def _check_choice(self, config: Dict) -> None:
-        """Raise ValueError where training would leave no checkpoint to generate with, or could not choose one."""
+        """Raise ValueError where training could not choose a checkpoint, or --sweep a value."""
         from sharp_plugins.prompted.checks import SCORES  # here and below: these import fairseq
 
         metric = config["checkpoint"].get("best_checkpoint_metric", "loss")
@@ -165,9 +165,8 @@ class FineTuning:
                 f"--set checkpoint.best_checkpoint_metric={metric}: choose from {', '.join(known)}"
                 + "; --epoch dev-bleu generates texts for dev, and scores them" * (metric in SCORES)
             )
-        part, name = ("checkpoint", "no_last_checkpoints") if self.measured == LAST else ("dataset", "disable_validation")
-        if config.get(part, {}).get(name):
-            raise ValueError(f"--set {part}.{name}: it leaves no checkpoint for --epoch {self.args.epoch}; leave it out")
+        if self.args.sweeps and config["dataset"].get("disable_validation"):
+            raise ValueError("--sweep: it chooses by the loss on dev, of which dataset.disable_validation tells none; take one out")
 
     def _check_generation(self, config: Dict) -> None:
         """Raise ValueError where a setting of the generation would be refused once all training is done."""

@@ -95,6 +95,8 @@ def fail(run, stage):
         ("--max-positions 999", "--max-positions must be"),
         ("--set lr=3", "--set lr=3: should be part.name=value"),
         ("--configs /nowhere", "RTE.yaml: not there"),
+        ("--set checkpoint.no_last_checkpoints=true", "checkpoint.no_last_checkpoints leaves no last checkpoint"),
+        ("--set dataset.disable_validation=true", "dataset.disable_validation leaves no best checkpoint to measure"),
         ("--train-rows 20 0", "--train-rows 0: give a number of rows"),
         ("--train-rows 20 20", "--train-rows: a value is given more than once"),
         ("--train-rows 65", "--train-rows 65: the training set has 64 rows"),

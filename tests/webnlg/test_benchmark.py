@@ -98,6 +98,8 @@ def stages_of(call, method):
         ("--set model.lora_rnak=3", "fairseq does not know such a setting"),
         ("--set task.data=x", "--set task.data=x: each run has a task.data of its own"),
         ("--seeds 1 1", "--seeds: 1 given more than once"),
+        ("--set checkpoint.no_last_checkpoints=true", "checkpoint.no_last_checkpoints leaves no last checkpoint"),
+        ("--set dataset.disable_validation=true", "dataset.disable_validation leaves no best checkpoint to measure"),
     ],
 )
 def test_what_does_not_fit_is_told_before_training(call, capsys, flags, words):

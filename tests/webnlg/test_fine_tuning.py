@@ -82,7 +82,7 @@ def call(corpus, backbone, tmp_path, monkeypatch):
             for name in ("checkpoint_best.pt", "checkpoint_last.pt"):
                 path = save(run.directory / name, updates=run.config["optimization"]["max_update"])
                 state = torch.load(path)
-                state["extra_state"]["val_loss"] = 4.0
+                state["extra_state"]["val_loss"] = None if run.config["dataset"].get("disable_validation") else 4.0
                 torch.save(state, path)
             (run.directory / "train.log").write_text(LOG if run.method.network == "lora" else LOG.splitlines()[0])
         else:
@@ -145,8 +145,12 @@ def config_of(call, method):
         ("--set generation.max_len_b=-3", "--max-len-b must"),
         ("--set checkpoint.best_checkpoint_metric=bleuu", "best_checkpoint_metric=bleuu: choose from loss, nll_loss, ppl"),
         ("--set checkpoint.best_checkpoint_metric=bleu", "metric=bleu: choose from loss, nll_loss, ppl; --epoch dev-bleu"),
-        ("--set dataset.disable_validation=true", "dataset.disable_validation: it leaves no checkpoint for --epoch dev-loss"),
-        ("--epoch last --set checkpoint.no_last_checkpoints=true", "checkpoint.no_last_checkpoints: it leaves no checkpoint for"),
+        ("--set dataset.disable_validation=true", "dataset.disable_validation leaves no best checkpoint to measure"),
+        (
+            "--epoch last --set dataset.disable_validation=true --sweep optimization.lr=1,2",
+            "--sweep: it chooses by the loss on dev",
+        ),
+        ("--epoch last --set checkpoint.no_last_checkpoints=true", "checkpoint.no_last_checkpoints leaves no last checkpoint"),
         ("--set checkpoint.no_save=true", "checkpoint.no_save leaves no checkpoint to measure"),
     ],
 )
@@ -277,6 +281,17 @@ def test_all_updates_that_are_asked_for_are_made(call, capsys):
     call.out = call.out.with_name("third")
     assert call("--methods lora --set lr_scheduler.warmup_updates=20") == 1 and call.done == []
     assert "--set lr_scheduler.warmup_updates=20: training has 20 updates" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("metric", ["loss", "ppl"])
+def test_a_training_without_validations(call, metric):
+    """fairseq keeps None as the checkpoint's loss then."""
+    flags = f"--methods lora --epoch last --set dataset.disable_validation=true --set checkpoint.best_checkpoint_metric={metric}"
+    assert call(flags) == 0
+    result = json.loads((call.out / "data-to-text" / "lora" / "seed1" / "result.json").read_text())
+    assert "valid" not in result["metrics"] and result["metrics"]["test"]["bleu"] == 20.0
+    assert "loss" not in (call.out / "table.md").read_text() and (call.out / "results.md").is_file()
+    assert call(flags) == 0 and call.done == []
 
 
 @pytest.mark.parametrize(
