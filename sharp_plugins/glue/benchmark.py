@@ -40,7 +40,7 @@ class Glue(Benchmark):
     """
 
     name, title, tasks = "glue", "GLUE, development sets", tuple(TASKS)
-    own = ("dataset.valid_subset",)
+    own = ("dataset.train_subset", "dataset.valid_subset")
     costs = (("dsam", "sam"),)  # the δ-SAM paper's Table 4
     has_selection_rows = False
 

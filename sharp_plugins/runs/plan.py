@@ -79,14 +79,14 @@ class Planner:
         def adapt(config):
             self.benchmark.adapt(config, run)
 
-        of = self.settings[run.record.task]
+        of, name = self.settings[run.record.task], f"{run.record.task} {run.method.name}"
         changes = [*self.args.changes, *changes_of(run.record.axes)]
         config = configure(of, run.method, changes, self.args.cpu, adapt, self.benchmark.own)
         config.setdefault("common", {}).update(user_dir=str(Path(sharp_plugins.__file__).resolve().parent), seed=run.record.seed)
         config.setdefault("checkpoint", {})["save_dir"] = str(run.directory.resolve())
-        check_values(config, f"{run.record.task} {run.method.name}", self.benchmark.settings_flag)
+        check_values(config, name, self.benchmark.settings_flag, self.benchmark.reads)
         self.benchmark.place(config, run)
-        check_checkpoints(config, f"{run.record.task} {run.method.name}", self.benchmark.measured, self.benchmark.settings_flag)
+        check_checkpoints(config, name, self.benchmark.measured, self.benchmark.settings_flag)
         return config
 
     def check_form(self, task: str, methods: Sequence[Method]) -> None:
@@ -100,7 +100,7 @@ class Planner:
             for more in swept or [[]]:
                 changes = [*self.args.changes, *more]
                 config = configure(self.settings[task], method, changes, self.args.cpu, adapt, self.benchmark.own)
-                check_values(config, f"{task} {method.name}", self.benchmark.settings_flag)
+                check_values(config, f"{task} {method.name}", self.benchmark.settings_flag, self.benchmark.reads)
                 check_checkpoints(config, f"{task} {method.name}", self.benchmark.measured, self.benchmark.settings_flag)
 
     def check_settings(self, task: str, methods: Sequence[Method], axes: Mapping[str, Value]) -> None:

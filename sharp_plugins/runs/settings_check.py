@@ -4,7 +4,7 @@ import math
 from argparse import ArgumentParser, Namespace
 from copy import deepcopy
 from dataclasses import fields, is_dataclass
-from typing import Any, Dict, Set
+from typing import Any, Dict, Sequence, Set
 
 from fairseq.criterions import CRITERION_REGISTRY
 from fairseq.dataclass.configs import FairseqConfig
@@ -27,6 +27,8 @@ WHOLE = {
     "lr_scheduler.warmup_updates": 0,
     "model.prefix_length": 1,
 }
+# Parts of a config that fairseq's other commands read.
+NOT_OF_TRAINING = ("generation", "eval_lm", "interactive", "common_eval")
 
 
 def has_criterion(config: Dict) -> bool:
@@ -35,13 +37,14 @@ def has_criterion(config: Dict) -> bool:
     return config["criterion"]["_name"] in CRITERION_REGISTRY
 
 
-def check_values(config: Dict, name: str, flag: str = "--configs") -> None:
+def check_values(config: Dict, name: str, flag: str = "--configs", reads: Sequence[str] = ()) -> None:
     """Raise ValueError where a config has a part that fairseq does not know, or a value that cannot be computed with.
 
     It looks at what `Benchmark.place` may compute with, and so comes before it; `check_config` looks at the rest.
 
     Args:
         name, flag: see `check_config`.
+        reads: `Benchmark.reads`.
 
     >>> check_values({"optimization": {"max_update": 0}}, "RTE base")
     Traceback (most recent call last):
@@ -50,6 +53,9 @@ def check_values(config: Dict, name: str, flag: str = "--configs") -> None:
     strange = sorted(config.keys() - {one.name for one in fields(FairseqConfig)})
     if strange:
         raise ValueError(f"{name}: fairseq does not know such a part of a config: {', '.join(strange)}; see --set and {flag}")
+    idle = [f"{part}.{key}" for part in NOT_OF_TRAINING if part not in reads for key in config.get(part) or ()]
+    if idle:
+        raise ValueError(f"{name}: {', '.join(idle)} would change nothing: no part of a run reads it; see --set and {flag}")
     for key, least in WHOLE.items():
         part, _, own = key.partition(".")
         value = config.get(part, {}).get(own)

@@ -29,6 +29,7 @@ class DataToText(Benchmark):
     """
 
     name, title, tasks = "webnlg", "Data-to-text generation", ("data-to-text",)
+    own = ("dataset.train_subset", "dataset.valid_subset")
     default_methods, default_seeds = FromScratch.default_methods, (1,)
     extra_methods = {UNTRAINED: Method(UNTRAINED), FT: Method(FT)}
     keep_checkpoints, kept_help = FromScratch.keep_checkpoints, " (default: of models from scratch, without --backbone)"
@@ -51,7 +52,8 @@ class DataToText(Benchmark):
         self.model: Union[FineTuning, FromScratch] = FromScratch(args) if args.backbone is None else FineTuning(args)
         self.minutes, self.methods, self.out = args.minutes, args.methods, args.out
         self.baseline, self.kinds, self.measured = self.model.baseline, self.model.kinds, self.model.measured
-        self.keep_checkpoints = self.model.keep_checkpoints
+        self.keep_checkpoints, self.reads = self.model.keep_checkpoints, self.model.reads
+        self.settings_flag = self.model.settings_flag
 
     def made_of(self, task):
         return self.model.made_of()
@@ -89,8 +91,8 @@ class DataToText(Benchmark):
         return {**metrics_of(read_json(run.directory / SCORES)), **({"valid": validated} if validated else {})}
 
     def _validated(self, run):
-        """Of the checkpoint that generates; nothing where training does not validate. It keeps what the best one is chosen by, which
-        need not be the loss."""
+        """Of the checkpoint that generates; nothing where training does not validate. It keeps what the best one is chosen
+        by, which need not be the loss."""
         state = read_checkpoint(run.directory / self.measured)
         by, value = run.config["checkpoint"].get("best_checkpoint_metric", "loss"), state["extra_state"]["val_loss"]
         if value is None or by == "loss":

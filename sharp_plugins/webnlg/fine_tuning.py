@@ -56,7 +56,7 @@ class FineTuning:
 
     default_methods = (FT, "prefix", "lora", "lora-obar", "lora-nbar", "lora-sam", "lora-dsam")
     baseline, measures = "lora", papers()
-    keep_checkpoints, seen_flags = False, ()
+    keep_checkpoints, seen_flags, settings_flag, reads = False, (), "--configs", ("generation",)
 
     def __init__(self, args):
         from sharp_plugins.convert.decoder_backbone import load_decoder  # here, so that --help imports no fairseq

@@ -21,7 +21,15 @@ SIZES = {"small": 800, "webnlg": 2000}
 DEFAULT_SIZE = "webnlg"
 MERGED = "merged.pt"
 # Flags that mean nothing here, with what they are where they are not given.
-BACKBONES_OWN = {"format": None, "linearise": None, "texts": None, "epoch": "dev-loss", "dev_inputs": None, "test_inputs": None}
+BACKBONES_OWN = {
+    "configs": SETTINGS,
+    "format": None,
+    "linearise": None,
+    "texts": None,
+    "epoch": "dev-loss",
+    "dev_inputs": None,
+    "test_inputs": None,
+}
 # A batch size multiple above 1 makes some builds of fairseq lose the last sentences.
 GENERATE = "--gen-subset test --beam 5 --max-len-a 1.5 --max-len-b 20 --max-tokens 4000 --required-batch-size-multiple 1 "
 GENERATE += "--remove-bpe sentencepiece"
@@ -45,6 +53,7 @@ class FromScratch:
     baseline, kinds = BASE, KINDS
     measures = sacrebleus()
     measured, keep_checkpoints = BEST, True  # LoRA's runs of a later call start from them
+    settings_flag, reads = "--size", ()
 
     def __init__(self, args):
         for name, usual in BACKBONES_OWN.items():

@@ -100,6 +100,7 @@ def config(directory: Path):
         ("--set checkpoint.best_checkpoint_metric=f1", "SST-2 does not tell it while it trains; choose loss or accuracy"),
         ("--set dataset.valid_subset=test", "each run has a dataset.valid_subset of its own"),
         ("--max-positions 9999", "--max-positions must be from 4 to"),
+        ("--set generation.beam=3", "generation.beam would change nothing: no part of a run reads it; see --set and --settings"),
         ("--set checkpoint.no_last_checkpoints=true", "checkpoint.no_last_checkpoints leaves no last checkpoint"),
         ("--set dataset.disable_validation=true", "dataset.disable_validation leaves no best checkpoint to measure"),
     ],

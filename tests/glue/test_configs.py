@@ -226,6 +226,7 @@ def test_settings_can_be_changed(parts, tmp_path):
         ("common.seed=4", "of its own"),
         ("optimizer._name=sgd", "of its own"),
         ("dataset.valid_subset=train", "of its own"),
+        ("dataset.train_subset=valid", "of its own"),
     ):
         with pytest.raises(ValueError, match=f"--set {change}: .*{words}"):
             make(parts, tmp_path, "base", changes=[change])

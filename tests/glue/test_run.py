@@ -95,6 +95,7 @@ def fail(run, stage):
         ("--max-positions 999", "--max-positions must be"),
         ("--set lr=3", "--set lr=3: should be part.name=value"),
         ("--configs /nowhere", "RTE.yaml: not there"),
+        ("--set generation.beam=3", "RTE base: generation.beam would change nothing"),
         ("--set checkpoint.no_last_checkpoints=true", "checkpoint.no_last_checkpoints leaves no last checkpoint"),
         ("--set dataset.disable_validation=true", "dataset.disable_validation leaves no best checkpoint to measure"),
         ("--train-rows 20 0", "--train-rows 0: give a number of rows"),

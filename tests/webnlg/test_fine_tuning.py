@@ -151,6 +151,8 @@ def config_of(call, method):
             "--sweep: it chooses by the loss on dev",
         ),
         ("--epoch last --set checkpoint.no_last_checkpoints=true", "checkpoint.no_last_checkpoints leaves no last checkpoint"),
+        ("--set dataset.valid_subset=test", "--set dataset.valid_subset=test: each run has a dataset.valid_subset of its own"),
+        ("--set eval_lm.context_window=3", "eval_lm.context_window would change nothing"),
         ("--set checkpoint.no_save=true", "checkpoint.no_save leaves no checkpoint to measure"),
     ],
 )
