@@ -12,7 +12,7 @@ from sharp_plugins.runs.record import Result
 from sharp_plugins.runs.stages import Stage
 from sharp_plugins.runs.store import Run
 from sharp_plugins.webnlg.prepare import prepare, source_of
-from sharp_plugins.webnlg.results import FT, UNTRAINED, sacrebleus
+from sharp_plugins.webnlg.results import FT, UNTRAINED, best_in_words, check_choice, sacrebleus
 from sharp_plugins.webnlg.seen import WORDS
 
 SETTINGS = Path(__file__).with_name("settings")
@@ -93,7 +93,9 @@ class FromScratch:
             config["checkpoint"]["finetune_from_model"] = str((run.needs.directory / BEST).resolve())
 
     def check(self, runs: Sequence[Run]) -> None:
-        pass
+        for run in runs:
+            has_bleu = run.config["task"].get("eval_bleu")
+            check_choice(run.config, ["bleu"] if has_bleu else [], "" if has_bleu else "; bleu needs --set task.eval_bleu=true")
 
     # ---- stages
 
@@ -122,7 +124,8 @@ class FromScratch:
 
     def about(self) -> str:
         return (
-            "Texts are generated with the checkpoint of the lowest loss on dev and a beam of 5, and scored against all references. "
+            f"Texts are generated with {best_in_words(self.settings().task, self.args.changes)} and a beam of 5, and scored against "
+            "all references. "
             "Methods with LoRA or adapters start from the checkpoint of base of the same seed. "
             f"Whether a category is seen is told {WORDS.get(self.args.seen, 'as score.log says')}."
         )

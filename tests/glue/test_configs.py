@@ -4,11 +4,13 @@ from types import SimpleNamespace
 
 import glue_files
 import pytest
+from fairseq.criterions.sentence_prediction import SentencePredictionCriterion
+from fairseq.logging import metrics
 from fairseq.tasks.sentence_prediction import SentencePredictionConfig, SentencePredictionTask
 from omegaconf import OmegaConf
 
 from sharp_plugins.glue import binarize
-from sharp_plugins.glue.benchmark import CONFIGS, GLUE_NEEDS, Glue
+from sharp_plugins.glue.benchmark import CONFIGS, GLUE_NEEDS, Glue, logged
 from sharp_plugins.glue.binarize import prepare
 from sharp_plugins.glue.tasks import TASKS
 from sharp_plugins.runs.configs import differences
@@ -337,6 +339,18 @@ def test_no_input_is_longer_than_the_longest(parts):
         task.update(separator_token=backbone.separator_token, seed=1)
         train = SentencePredictionTask.setup_task(SentencePredictionConfig(**task)).load_dataset("train")
         assert 0 <= binarize.longest_input(prepared) - max(train.sizes[0]) <= (family == "bert")
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_what_can_choose_the_epoch_is_what_fairseqs_criterion_tells(task):
+    """A validation of two rows, by the settings of the task."""
+    criterion = settings("bert", task).task["criterion"]
+    told = {"loss": 1.0, "ntokens": 9, "nsentences": 2, "sample_size": 2, "pred": [0, 1], "targ": [1, 0]}
+    told.update({name: True for name in criterion if name.startswith("report_")})
+    told.update({} if criterion.get("regression_target") else {"ncorrect": 1})
+    with metrics.aggregate(new_root=True) as found:
+        SentencePredictionCriterion.reduce_metrics([told])
+    assert sorted(logged(criterion)) == sorted(found.get_smoothed_values().keys() - {"pred", "targ"})
 
 
 def test_differences_but_for_places(parts, tmp_path):

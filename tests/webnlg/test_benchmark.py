@@ -82,6 +82,9 @@ def stages_of(call, method):
     return {stage.name: (run, stage) for run, stage in call.done if run.record.method == method}
 
 
+BY_BLEU = "--set checkpoint.best_checkpoint_metric=bleu"
+
+
 # ---------------------------------------------------------------------- before training
 
 
@@ -98,6 +101,15 @@ def stages_of(call, method):
         ("--set model.lora_rnak=3", "fairseq does not know such a setting"),
         ("--set task.data=x", "--set task.data=x: each run has a task.data of its own"),
         ("--seeds 1 1", "--seeds: 1 given more than once"),
+        (
+            "--set checkpoint.best_checkpoint_metric=bleu",
+            "metric=bleu: choose from loss, nll_loss, ppl; bleu needs --set task.eval_",
+        ),
+        ("--set checkpoint.best_checkpoint_metric=accuracy", "metric=accuracy: choose from loss, nll_loss, ppl"),
+        (
+            "--set checkpoint.best_checkpoint_metric=f1 --set task.eval_bleu=true",
+            "metric=f1: choose from loss, nll_loss, ppl, bleu",
+        ),
         ("--set dataset.valid_subset=test", "--set dataset.valid_subset=test: each run has a dataset.valid_subset of its own"),
         ("--set dataset.train_subset=valid", "--set dataset.train_subset=valid: each run has a dataset.train_subset of its own"),
         ("--set generation.beam=3", "generation.beam would change nothing: no part of a run reads it; see --set and --size"),
@@ -112,6 +124,12 @@ def test_what_does_not_fit_is_told_before_training(call, capsys, flags, words):
     assert call(flags) == 1
     shown = capsys.readouterr().err
     assert shown.startswith("error: ") and words in shown and "Traceback" not in shown and call.done == []
+
+
+@pytest.mark.parametrize("flags, words", [("", "lowest loss"), (f"{BY_BLEU} --set task.eval_bleu=true", "highest bleu")])
+def test_the_table_says_which_checkpoint_generates(call, flags, words):
+    assert call(f"--methods base {flags}") == 0
+    assert f"Texts are generated with the checkpoint of the {words} on dev and a beam of 5" in (call.out / "table.md").read_text()
 
 
 def test_a_corpus_without_a_part_is_named(call, corpus, tmp_path, capsys):

@@ -285,6 +285,11 @@ def test_all_updates_that_are_asked_for_are_made(call, capsys):
     assert "--set lr_scheduler.warmup_updates=20: training has 20 updates" in capsys.readouterr().err
 
 
+def test_another_loss_may_choose_the_checkpoint(call):
+    assert call("--methods lora --set checkpoint.best_checkpoint_metric=nll_loss") == 0
+    assert "Texts are generated with the checkpoint of the lowest nll_loss on dev (among" in (call.out / "table.md").read_text()
+
+
 @pytest.mark.parametrize("metric", ["loss", "ppl"])
 def test_a_training_without_validations(call, metric):
     """fairseq keeps None as the checkpoint's loss then."""
