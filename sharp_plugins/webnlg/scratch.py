@@ -124,8 +124,8 @@ class FromScratch:
 
     def about(self) -> str:
         return (
-            f"Texts are generated with {best_in_words(self.settings().task, self.args.changes)} and a beam of 5, and scored against "
-            "all references. "
+            f"Texts are generated with {best_in_words(self.settings().task, self.args.changes)} and a beam of 5, and scored "
+            "against all references. "
             "Methods with LoRA or adapters start from the checkpoint of base of the same seed. "
             f"Whether a category is seen is told {WORDS.get(self.args.seen, 'as score.log says')}."
         )

@@ -322,6 +322,51 @@ def test_epochs_end_at_an_update(start, encoder, tmp_path):
     assert config(tmp_path / "both/SST-2/lora/k=4/seed13")["optimization"]["max_update"] == 6
 
 
+@pytest.mark.parametrize(
+    "settings, updates",
+    [
+        ({"optimization.update_freq": 2}, 4 + 4 + 4),
+        ({"optimization.update_freq": "[2]"}, 4 + 4 + 4),
+        ({"optimization.update_freq": "[4,2]"}, 2 + 4 + 4),
+        ({"optimization.update_freq": "[3,1]", "distributed_training.distributed_world_size": 2}, 2 + 4 + 4),
+        ({"dataset.batch_size": 3, "distributed_training.distributed_world_size": 2}, 2 + 2 + 2),
+    ],
+)
+def test_the_last_update_is_fairseqs(start, encoder, tmp_path, settings, updates):
+    """Of 8 rows, three times, in batches of one."""
+    flags = "--tasks SST-2 --methods lora --seeds 13 --k 4 --set optimization.max_epoch=3".split()
+    for name, value in {"dataset.batch_size": 1, **settings}.items():
+        flags += ["--set", f"{name}={value}"]
+    assert start(*flags, backbone=encoder) == 0
+    assert config(tmp_path / "out/SST-2/lora/k=4/seed13")["optimization"]["max_update"] == updates
+
+
+def test_a_warm_up_is_shorter_than_training(start, encoder, capsys):
+    flags = "--tasks SST-2 --methods lora --seeds 13 --k 4 --set lr_scheduler.warmup_updates=4".split()
+    assert start(*flags, *SMALL, backbone=encoder) == 1 and start.done == []
+    assert "error: --set lr_scheduler.warmup_updates=4: training has 4 updates" in capsys.readouterr().err
+
+
+def test_answers_that_do_not_fit_are_told_in_the_commands_own_flags(start, decoder, tmp_path, capsys):
+    """An answer may have 50 symbols."""
+    for name, count, context in (("short", 20, "C"), ("long", 20, "C" * 20)):
+        lines = [{"title": "X", "context": context, "question": "Q?", "answers": [str(i)]} for i in range(count)]
+        for split in ("train", "dev"):
+            rows.write_lines(tmp_path / name / f"{split}-v1.1.jsonl", lines)
+    settings = read_yaml(ROOT / "sharp_plugins/fewshot/tasks/decoder/SQuAD.yaml")
+    (tmp_path / "SQuAD.yaml").write_text(yaml.safe_dump({**settings, "rows": {"train": 4, "valid": 2, "test": 4}}))
+    flags = ["--tasks", tmp_path / "SQuAD.yaml", *"--methods lora --seeds 13 --max-positions".split()]
+    left = ", and nothing of the prompt would be left; give a larger --max-positions where the model has more"
+    for positions, data, words in (
+        (40, "long", "--max-positions: there are 40 positions, and 50 of them are for an answer: none is left for its prompt"),
+        (51, "long", f"of text do not fit into 51 positions{left}"),
+        (51, "short", f"symbols leaves less than 50 of 51 positions, which an answer may need{left}"),
+    ):
+        assert start(*flags, positions, *SMALL, backbone=decoder, data=[tmp_path / data]) == 1 and start.done == []
+        shown = capsys.readouterr().err
+        assert words in shown and "--too-long" not in shown and "--room" not in shown
+
+
 def test_a_task_of_ones_own(start, encoder, tmp_path):
     table = [[f"{rows.sentence(i)} {i}", "ba"[i % 2]] for i in range(40)]
     rows.write_table(tmp_path / "own" / "train.tsv", ["text", "mark"], table)

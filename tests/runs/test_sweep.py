@@ -43,5 +43,6 @@ def test_a_learning_rate_is_a_number():
     task = {"optimizer": {"_name": "dsam", "base_optimizer": "adam"}, "optimization": {"lr": [0.1]}, "model": {"_name": "roberta"}}
     config = configure(Settings(task), find_method("base"), ["optimization.lr=0.01"])
     assert config["optimization"]["lr"] == [0.01]
+    assert configure(Settings(task), find_method("base"), ["optimization.update_freq=2"])["optimization"]["update_freq"] == [2]
     assert configure(Settings(task), find_method("base"), ["optimization.lr=[0.01,0.02]"])["optimization"]["lr"] == [0.01, 0.02]
     assert read_sweeps(["optimization.lr=0.01,0.02"]) == {"optimization.lr": [0.01, 0.02]}
