@@ -21,7 +21,7 @@ from sharp_plugins.runs.checkpoints import BEST, read_checkpoint
 from sharp_plugins.runs.configs import Settings
 from sharp_plugins.runs.data import STAMP
 from sharp_plugins.runs.methods import CRITERIONS, Method, find_method
-from sharp_plugins.runs.record import Measure, Record, Result
+from sharp_plugins.runs.record import Measure, Record, Result, Validated
 from sharp_plugins.runs.stages import TRAIN_LOG, Stage, train
 from sharp_plugins.runs.store import Run, load_results, stored
 from sharp_plugins.runs.training_log import read_trained_weights
@@ -256,7 +256,8 @@ class FewShot(Benchmark):
 
     def selection(self, task: str) -> Measure:
         if self._metrics(task)[0] == "f1":
-            return Measure("valid", "loss", "loss on dev", higher_is_better=False)
+            # Label smoothing is a part of the loss itself: the more of it, the larger the loss.
+            return Validated("valid", "nll_loss", "loss on dev, without smoothing", higher_is_better=False)
         return Measure("valid", "accuracy", "accuracy on dev")
 
     def about(self, results: Sequence[Result]) -> str:

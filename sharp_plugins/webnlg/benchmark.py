@@ -8,7 +8,7 @@ from sharp_plugins.files.text import read_json
 from sharp_plugins.runs.benchmark import SCORES, Benchmark
 from sharp_plugins.runs.checkpoints import read_checkpoint
 from sharp_plugins.runs.methods import BASE, Method, find_method
-from sharp_plugins.runs.record import Measure
+from sharp_plugins.runs.record import Validated
 from sharp_plugins.runs.stages import TRAIN_LOG, Stage, train
 from sharp_plugins.runs.training_log import read_ends, read_trained_weights, read_validations
 from sharp_plugins.webnlg.fine_tuning import EPOCHS, SETTINGS, FineTuning
@@ -114,7 +114,8 @@ class DataToText(Benchmark):
         return self.model.measures if hasattr(self, "model") else FromScratch.measures
 
     def selection(self, task):
-        return Measure("valid", "loss", "loss on dev", higher_is_better=False)
+        # Label smoothing is a part of the loss itself: the more of it, the larger the loss.
+        return Validated("valid", "nll_loss", "loss on dev, without smoothing", higher_is_better=False)
 
     def about(self, results):
         return self.model.about()

@@ -13,11 +13,14 @@ import torch
 import yaml
 
 from sharp_plugins.fewshot.__main__ import main
+from sharp_plugins.fewshot.benchmark import FewShot
 from sharp_plugins.fewshot.sampling import permutation
 from sharp_plugins.fewshot.zero_shot import zero_shot
 from sharp_plugins.files.yaml import read_yaml
 from sharp_plugins.runs import report, stages
 from sharp_plugins.runs.command import INTERRUPTED
+from sharp_plugins.runs.record import Record, Result, Validation
+from sharp_plugins.runs.selection import choose
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ("--set", "optimization.max_update=4")
@@ -276,6 +279,19 @@ def test_one_sample_for_all_seeds(start, encoder, tmp_path):
     assert start(*"--tasks SST-2 --methods lora --seeds 1 2 --k 4 --data-seed 7".split(), *SMALL, backbone=encoder) == 0
     assert [path.name for path in (tmp_path / "out" / "data" / "SST-2").iterdir()] == ["k4-seed7"]
     assert config(tmp_path / "out" / "SST-2" / "lora" / "k=4" / "seed2")["common"]["seed"] == 2
+
+
+@pytest.mark.parametrize("smoothed, kept", [(2.0, 0.1), (2.1, 0.0)])
+def test_a_sweep_of_written_answers_does_not_choose_by_how_little_is_smoothed(smoothed, kept):
+    """The loss has the smoothing in it; of equal ones the value that is given first is kept."""
+    name, benchmark = "criterion.label_smoothing", FewShot()
+    benchmark.earlier = {"SQuAD": "f1"}
+    found = []
+    for smoothing, told in ((0.1, {"loss": 2.5, "nll_loss": smoothed}), (0.0, {"loss": 2.0, "nll_loss": 2.0})):
+        record = Record("fewshot", "SQuAD", "lora", 13, {name: smoothing})
+        found.append(Result(record, {"valid": {"loss": told["loss"]}}, 1.0, 4, 4, None, [Validation(4, 1.0, told)], {}))
+    search = choose(found, {name: [0.1, 0.0]}, benchmark.selection)
+    assert [dict(one.value)[name] for one in search.candidates if one.chosen] == [kept]
 
 
 def test_a_grid_is_a_sweep_of_the_paper(start, encoder, tmp_path):

@@ -56,7 +56,7 @@ def call(corpus, tmp_path, monkeypatch):
             for name in ("checkpoint_best.pt", "checkpoint_last.pt"):
                 path = save(run.directory / name, updates=run.config["optimization"].get("max_update", 720))
                 state = torch.load(path)
-                state["extra_state"]["val_loss"] = 4.0
+                state["extra_state"]["val_loss"] = 4.0 + run.config["criterion"]["label_smoothing"]
                 torch.save(state, path)
         else:
             (run.directory / stage.makes).write_text(json.dumps({way: dict.fromkeys(call.groups, SCORES) for way in results.WAYS}))
@@ -281,8 +281,29 @@ def test_a_sweep_chooses_by_the_loss_on_dev(call):
         "data-to-text sam optimizer.sam_rho=0.01 seed 1",
         "data-to-text sam optimizer.sam_rho=0.1 seed 1",
     ]
-    assert "By loss on dev, chosen on the development set, which is not reported." in (call.out / "table.md").read_text()
+    words = "By loss on dev, without smoothing, chosen on the development set, which is not reported."
+    assert words in (call.out / "table.md").read_text()
     assert list(json.loads((call.out / "results.json").read_text())) == ["base", "sam optimizer.sam_rho=0.01"]
+
+
+@pytest.mark.parametrize("likelihoods, kept", [((2.0, 2.0), 0.1), ((2.0, 1.9), 0.0), ((2.0, 2.1), 0.1)])
+def test_a_sweep_does_not_choose_by_how_little_is_smoothed(call, likelihoods, kept):
+    """The loss has the smoothing in it; of equal ones the value that is given first is kept."""
+
+    def log(run, stage):
+        if stage.trains:
+            smoothing, updates = run.config["criterion"]["label_smoothing"], run.config["optimization"]["max_update"]
+            told = {
+                "epoch": 1,
+                "valid_loss": 4 + smoothing,
+                "valid_nll_loss": likelihoods[smoothing == 0],
+                "valid_num_updates": updates,
+            }
+            (run.directory / "train.log").write_text(json.dumps(told) + "\n")
+
+    call.before = log
+    assert call("--methods base --set optimization.max_update=4 --sweep criterion.label_smoothing=0.1,0.0") == 0
+    assert list(json.loads((call.out / "results.json").read_text())) == [f"base criterion.label_smoothing={kept}"]
 
 
 # ---------------------------------------------------------------------- settings, data, scores
