@@ -4,7 +4,6 @@ OUT/data/TASK/kK-seedN            the samples, and OUT/data/TASK/test the test s
 OUT/TASK/METHOD/k=K/seedN         one run each; of decoders examples=N in the place of k=K
 """
 
-import math
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence
@@ -22,10 +21,11 @@ from sharp_plugins.runs.checkpoints import BEST, read_checkpoint
 from sharp_plugins.runs.configs import Settings
 from sharp_plugins.runs.data import STAMP
 from sharp_plugins.runs.methods import CRITERIONS, Method, find_method
-from sharp_plugins.runs.record import Measure, Record, Result
+from sharp_plugins.runs.record import Measure, Record, Result, Validated
 from sharp_plugins.runs.stages import TRAIN_LOG, Stage, train
 from sharp_plugins.runs.store import Run, load_results, stored
 from sharp_plugins.runs.training_log import read_trained_weights
+from sharp_plugins.runs.updates import changed_settings, set_last_update
 
 ZERO_SHOT = "zero-shot"
 # fairseq's task and criterion, by how a task is trained.
@@ -61,6 +61,7 @@ class FewShot(Benchmark):
     baseline = "lora"
     costs = (("lora-sam", "lora"), ("lora-nbar", "lora"))  # BAR's Table 2
     source: Optional[Source] = None
+    said: Dict[str, str]
     earlier: Dict[str, str] = {}  # tasks of finished runs -> what is reported of them
 
     # ---- the command line
@@ -99,7 +100,7 @@ class FewShot(Benchmark):
         assert self.source is not None, "resolve comes first"
         self.args, self.family = args, read_family(self.source.family, args.settings)
         self.seeds = list(args.seeds) if args.data_seed is None else [args.data_seed]
-        self.model = self._model_settings()
+        self.model, self.said = self._model_settings(), {}
 
     def axes(self):
         return {self.source.axis: self.source.sizes}
@@ -164,7 +165,7 @@ class FewShot(Benchmark):
 
     def adapt(self, config: Dict, run: Run) -> None:
         config["model"] = {**config.get("model", {}), **self.model}
-        changed = [*run.record.axes, *(change.partition("=")[0] for change in self.args.changes)]
+        changed = changed_settings(self.args.changes, run.record)
         if "optimization.max_update" in changed:
             config["optimization"].pop("max_epoch", None)  # the settings' epochs, which would end it before
         elif "optimization.max_epoch" in changed:
@@ -199,22 +200,19 @@ class FewShot(Benchmark):
             own = {part: of for part, of in self.family.run.items() if part not in ("common", "checkpoint", "task")}
             config.update(deepcopy({**own, "model": {**own.get("model", {}), **self.model}}))
             return
-        # fairseq saves at the last update, and not at an epoch's end where it is told to save at updates alone.
-        given, epochs = config["optimization"].get("max_update"), config["optimization"].get("max_epoch")
-        if epochs or given is None:
-            updates = self._updates(config, run)
-            config["optimization"]["max_update"] = updates if given is None else min(given, updates)
-
-    def _updates(self, config: Dict, run: Run) -> int:
-        """Of all epochs: the learning rate and BAR's α fall to 0 at the last one."""
-        epochs, batch = config["optimization"].get("max_epoch"), config["dataset"].get("batch_size")
-        if not epochs or batch is None:
-            raise ValueError("--set optimization.max_update is needed where max_epoch or dataset.batch_size is not set")
         stamp = self._data_of(run.record) / STAMP
-        # Without data there is nothing to train: the config is only looked at.
-        rows = read_json(stamp)["rows"]["train"] if stamp.is_file() else 1
-        every = (config["optimization"].get("update_freq") or [1])[-1]
-        return epochs * math.ceil(math.ceil(rows / max(batch, 1)) / every)
+        if stamp.is_file():
+            # fairseq saves at the last update, and not at an epoch's end where it is told to save at updates alone.
+            said = set_last_update(config, read_json(stamp)["rows"]["train"], changed_settings(self.args.changes, run.record))
+            if said:
+                self.said[run.name] = said
+        elif not config["optimization"].get("max_update"):
+            config["optimization"]["max_update"] = 1  # without data there is nothing to train: the config is only looked at
+
+    def check(self, runs: Sequence[Run]) -> None:
+        for run in runs:
+            if run.name in self.said:
+                print(f"{run.name}: {self.said[run.name]}")
 
     # ---- stages and results
 
@@ -258,7 +256,8 @@ class FewShot(Benchmark):
 
     def selection(self, task: str) -> Measure:
         if self._metrics(task)[0] == "f1":
-            return Measure("valid", "loss", "loss on dev", higher_is_better=False)
+            # Label smoothing is a part of the loss itself: the more of it, the larger the loss.
+            return Validated("valid", "nll_loss", "loss on dev, without smoothing", higher_is_better=False)
         return Measure("valid", "accuracy", "accuracy on dev")
 
     def about(self, results: Sequence[Result]) -> str:

@@ -30,8 +30,15 @@ FORMAT = 3
 LINES, DATA, CHOICES, ZERO_SHOT = "lines", "data", "choices", "zero-shot.json"
 # The most symbols of an answer, its end among them (MeZO's max_new_tokens).
 ANSWER = 50
-# What the cloze command advises beside, and this one has no flag for.
-TOO_LONG = ", and --too-long skip leaves such rows out"
+# What other commands advise, in the words of this one's flags.
+WORDS = {
+    "--max-length": "--max-positions",
+    ", and --too-long skip leaves such rows out": "",
+    "positions (--room)": "positions, which an answer may need",
+    ", and --too-long cut would leave nothing of the prompt; --too-long skip leaves it out": (
+        ", and nothing of the prompt would be left; give a larger --max-positions where the model has more"
+    ),
+}
 Tell = Callable[[str], None]
 
 
@@ -134,7 +141,8 @@ class Maker:
             return rows[split][int(number) - 1].where if number else str(files[split])
 
         text = re.sub(rf"{re.escape(str(new / LINES))}/(\w+)(?:\.text)?\.jsonl(?::(\d+))?", where, text)
-        text = text.replace("--max-length", "--max-positions").replace(TOO_LONG, "")
+        for theirs, ours in WORDS.items():
+            text = text.replace(theirs, ours)
         return re.sub("^--layout: ", f"--tasks {self.task.name}: layout: ", text)
 
     # ------------------------------------------------------------------ one task of fairseq's each
@@ -174,6 +182,9 @@ class Maker:
         name = {split: f"{split}.text" if (new / LINES / f"{split}.jsonl").exists() else split for split in texts}
         files = {split: [write_lines(new, name[split], of)] for split, of in texts.items()}
         positions = self.backbone.max_positions if self.max_positions is None else self.max_positions
+        if 2 <= positions <= room:
+            flag = "--backbone: the model has" if self.max_positions is None else "--max-positions: there are"
+            raise ValueError(f"{flag} {positions} positions, and {room} of them are for an answer: none is left for its prompt")
         prepare(Inputs(files), self.backbone, format.check(), new / DATA, Limits(positions, room, "cut"), tell)
 
 

@@ -17,18 +17,26 @@ from sharp_plugins.glue.sample import VERSION, Sample
 from sharp_plugins.glue.tasks import LABELS, REPORTED, TASKS, Task
 from sharp_plugins.runs.benchmark import SCORES, Benchmark
 from sharp_plugins.runs.checkpoints import BEST
-from sharp_plugins.runs.configs import NEEDED, Settings
+from sharp_plugins.runs.configs import METRIC, NEEDED, Settings
 from sharp_plugins.runs.prepared import Prepared
 from sharp_plugins.runs.record import Measure, Record, Result
 from sharp_plugins.runs.settings_files import read_settings
 from sharp_plugins.runs.stages import Stage, train
 from sharp_plugins.runs.store import Run, name_of
+from sharp_plugins.runs.updates import changed_settings, set_last_update
 
 CONFIGS = Path(__file__).parent / "configs"
 SUBMISSION = "submission"
 ROWS, NOISE = "train-rows", "label-noise"  # axes
+FIRST = "value of the task's first metric"
 DRAWN = "drawn rows (--selection-rows, --selection-noise, --data-seed)"
 GLUE_NEEDS = (*NEEDED, "dataset.batch_size", "optimization.max_update", "checkpoint.best_checkpoint_metric")
+# A criterion's settings, and what they make it tell.
+REPORTS = {
+    "report_mcc": ("mcc",),
+    "report_acc_and_f1": ("f1", "acc_and_f1"),
+    "report_pearson_and_spearman": ("pearson", "spearman", "pearson_and_spearman"),
+}
 
 
 class Glue(Benchmark):
@@ -39,7 +47,7 @@ class Glue(Benchmark):
     """
 
     name, title, tasks = "glue", "GLUE, development sets", tuple(TASKS)
-    own = ("dataset.valid_subset",)
+    own = ("dataset.train_subset", "dataset.valid_subset")
     costs = (("dsam", "sam"),)  # the δ-SAM paper's Table 4
     has_selection_rows = False
 
@@ -60,6 +68,7 @@ class Glue(Benchmark):
         self.has_selection_rows = args.selection_rows > 0
         self.args, self.backbone = args, load_backbone(args.backbone)
         self._prepared: Dict[Tuple[str, Optional[Sample]], Prepared] = {}
+        self.said: Dict[str, str] = {}
         self._settings = {task: read_settings(args.configs / self.backbone.family, task, GLUE_NEEDS) for task in args.tasks}
         if args.download:
             for task in args.tasks:
@@ -148,13 +157,25 @@ class Glue(Benchmark):
                     config[part][name] = max(1, round(config[part][name] * share))
 
     def place(self, config: Dict, run: Run) -> None:
+        from sharp_plugins.glue.binarize import longest_input
+
         prepared, home = self.prepared(run.record), self.backbone.directory.resolve()
         config["task"]["data"] = str(prepared.directory.resolve())
         config["bpe"] = {"_name": "sharp_tokenizer", "bpe_tokenizer": str(home)}  # for text in fairseq's hub
         config["dataset"]["valid_subset"] = ",".join(split for split in prepared.rows if split.startswith("valid"))
         config["checkpoint"]["finetune_from_model"] = str(home / "model.pt")
+        longest = longest_input(prepared) if config["dataset"].get("max_tokens") else None
+        said = set_last_update(config, prepared.rows["train"], changed_settings(self.args.changes, run.record), longest)
+        if said:
+            self.said[run.name] = said
 
     def check(self, runs: Sequence[Run]) -> None:
+        for line in dict.fromkeys(f"{run.record.task}: {self.said[run.name]}" for run in runs if run.name in self.said):
+            print(line)
+        for run in runs:
+            metric, known = run.config["checkpoint"][METRIC], logged(run.config["criterion"])
+            if metric not in known:
+                raise ValueError(f"--set checkpoint.{METRIC}={metric}: of {run.record.task} choose from {', '.join(known)}")
         for run in runs if self.args.submission else ():
             if not any(split.startswith("test") for split in self.prepared(run.record).rows):
                 raise ValueError(f"--submission: there is no test set of {run.record.task} in --data")
@@ -173,7 +194,7 @@ class Glue(Benchmark):
         return [train(run), Stage("evaluate", evaluate, SCORES, title="scoring the best epoch")]
 
     def notes(self, run: Run) -> Dict:
-        return {"files": dict(self.prepared(run.record).files)}
+        return {"files": dict(self.prepared(run.record).files), "chosen_by": run.config["checkpoint"][METRIC]}
 
     # ---- tables
 
@@ -191,16 +212,16 @@ class Glue(Benchmark):
 
     def about(self, results: Sequence[Result]) -> str:
         runs = f"{self.args.out}/TASK/METHOD/seedN/run.yaml"
-        which = "Values are of the epoch with the best value of the task's first metric; of equal ones the last."
+        by = _chosen_by(results)
+        which = f"Values are of the epoch with the best {by or FIRST}; of equal ones the last."
         if self.has_selection_rows:
             wrong = " (some of their labels are wrong, too)" if self.args.selection_noise else ""
+            how = f"by {by} " if by else ""
             which = (
-                f"The epoch is chosen on {self.args.selection_rows} other rows of the training set{wrong}, and of equal ones the "
+                f"The epoch is chosen {how}on {self.args.selection_rows} other rows of the training set{wrong}, and of equal ones "
             )
-            which += (
-                "last; values are of the development set, which chooses nothing. The tables of equal updates and of equal time "
-            )
-            which += "are of those rows."
+            which += "the last; values are of the development set, which chooses nothing. The tables of equal updates and of equal "
+            which += "time are of those rows."
         return f"Backbone: {self.args.backbone.name}. Runs and settings: {runs}. {which}"
 
     def remarks(self, results: Sequence[Result]) -> Sequence[str]:
@@ -213,6 +234,23 @@ class Glue(Benchmark):
                 if is_stand_in(name, task, "train" if is_drawn else reported.get(split, split)):
                     standing.add(f"{task.name}'s {split} set is {name}")
         return [f"Not the published sets: {'; '.join(sorted(standing))}."] if standing else []
+
+
+def logged(criterion: Dict) -> Sequence[str]:
+    """What fairseq's criterion tells of a validation, by its settings.
+
+    >>> logged({"_name": "sentence_prediction", "report_mcc": True})
+    ['loss', 'nll_loss', 'accuracy', 'mcc']
+    """
+    own = ["loss", "nll_loss", *([] if criterion.get("regression_target") else ["accuracy"])]
+    return [*own, *(name for setting, names in REPORTS.items() if criterion.get(setting) for name in names)]
+
+
+def _chosen_by(results: Sequence[Result]) -> str:
+    """What chose the epochs, where it is not each task's first metric."""
+    usual = {task.name: task.selected for task in TASKS.values()}  # of results without the note, too
+    chosen = {(one.record.task, str(one.notes.get("chosen_by", usual[one.record.task]))) for one in results}
+    return " or ".join(sorted({metric for _, metric in chosen})) if any(usual[task] != by for task, by in chosen) else ""
 
 
 def _files(result: Result) -> Dict[str, str]:

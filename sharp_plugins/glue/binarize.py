@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Dict, NamedTuple, Optional, Sequence
 
 import numpy
-from fairseq.data import Dictionary
+from fairseq.data import Dictionary, indexed_dataset
 
 from sharp_plugins.files.writing import sha256, write_text
 from sharp_plugins.glue import sample as sampling
@@ -115,6 +115,15 @@ def read_prepared(directory) -> Prepared:
         ValueError: it is of an earlier version.
     """
     return prepared.read_prepared(directory, SPLITS, FORMAT, "python -m sharp_plugins.glue prepare")
+
+
+def longest_input(prepared: Prepared) -> int:
+    """No input of the training set has more symbols, special ones among them."""
+    paths = [prepared.directory / f"input{n}" / "train" for n in range(len(TASKS[prepared.task].sentences))]
+    sides = [indexed_dataset.MMapIndexedDataset(str(path)) for path in paths]  # which are unmapped with the last name for them
+    sizes = sum(side.sizes for side in sides)
+    # Beside the end of each sentence, fairseq puts a symbol before the first one and, for some encoders, one between them.
+    return int(sizes.max()) + len(sides)
 
 
 class _Part(NamedTuple):

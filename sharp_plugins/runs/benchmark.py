@@ -34,6 +34,7 @@ class Benchmark:
         kinds: one method of each kind that it can train, to see whether one of them knows a setting of --set.
         settings_flag: of its own, which names the files of settings; errors point to it.
         own: settings that each run makes itself, and that --set refuses, beside those of the engine.
+        reads: parts of a config that its stages read, and fairseq's training does not: "generation", say. Others are refused.
         baseline: the method that the others are compared to.
         costs: pairs of methods such as ("dsam", "sam"), each with a table of how much longer the first one takes.
         keep_checkpoints: whether they stay without the flag, too.
@@ -78,6 +79,7 @@ class Benchmark:
     kinds: ClassVar[Sequence[str]] = KINDS
     settings_flag: ClassVar[str] = "--configs"
     own: ClassVar[Tuple[str, ...]] = ()
+    reads: ClassVar[Tuple[str, ...]] = ()
     baseline: ClassVar[Optional[str]] = "base"
     costs: ClassVar[Sequence[Tuple[str, str]]] = ()
     keep_checkpoints: ClassVar[bool] = False

@@ -24,6 +24,8 @@ PLACES = (
 )
 # fairseq's names of what chooses a run's best checkpoint.
 METRIC, MAXIMISE = "best_checkpoint_metric", "maximize_best_checkpoint_metric"
+# fairseq's lists by epoch.
+LISTS = ("optimization.lr", "optimization.update_freq")
 # Settings that each run makes itself, and that --set leaves alone.
 OWN = (*PLACES, "common.seed", "model._name", "optimizer._name", "criterion._name")
 # Settings without which there is no run.
@@ -204,7 +206,7 @@ def _refuse(changes: Sequence[str], own: Sequence[str]) -> None:
 
 def change_settings(config: Dict, changes: Sequence[str]) -> Dict:
     """A copy of *config* with the changes made, ``part.name=value`` each. A number in the place of a list of one stands for such a
-    list: fairseq's learning rate and --update-freq are lists, by epoch.
+    list: fairseq's learning rate and --update-freq, say, which are lists by epoch.
 
     >>> change_settings({"optimization": {"lr": [0.1]}}, ["optimization.lr=0.01"])
     {'optimization': {'lr': [0.01]}}
@@ -217,7 +219,8 @@ def change_settings(config: Dict, changes: Sequence[str]) -> Dict:
         made = OmegaConf.from_dotlist(list(changes))
         for name in (change.partition("=")[0] for change in changes):
             old, new = OmegaConf.select(before, name), OmegaConf.select(made, name)
-            if OmegaConf.is_list(old) and len(old) == 1 and isinstance(new, (int, float)):
+            is_list = name in LISTS or (OmegaConf.is_list(old) and len(old) == 1)
+            if is_list and isinstance(new, (int, float)):
                 OmegaConf.update(made, name, [new])
         return OmegaConf.to_container(OmegaConf.merge(before, made))
     except OmegaConfBaseException as error:

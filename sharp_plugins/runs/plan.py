@@ -11,7 +11,7 @@ from sharp_plugins.runs.configs import Settings, configure, differences
 from sharp_plugins.runs.methods import Method, find_method
 from sharp_plugins.runs.needs import check_start, known, own_axes
 from sharp_plugins.runs.record import Record, Value
-from sharp_plugins.runs.settings_check import check_config, check_values, has_criterion
+from sharp_plugins.runs.settings_check import check_checkpoints, check_config, check_values, has_criterion
 from sharp_plugins.runs.stages import check_stages
 from sharp_plugins.runs.store import Run, check, check_made_of, directory_of, key, name_of, stored
 from sharp_plugins.runs.sweep import changes_of, grid, read_sweeps
@@ -46,7 +46,7 @@ class Planner:
         directory = self.there.get(key(record), (directory_of(self.args.out, record), record))[0]
         method = find_method(record.method, self.benchmark.extra_methods)
         run = Run(record, method, Path(directory), {}, {}, None if need is None else self.sketch(need))
-        return run._replace(config=self.config(run, [*self.args.changes, *changes_of(record.axes)]))
+        return run._replace(config=self.config(run))
 
     def need_of(self, record: Record) -> Optional[Record]:
         """The run that a run needs: of the swept settings in `Benchmark.needs`' answer it has those that its method has use for."""
@@ -63,27 +63,30 @@ class Planner:
             values = list(dict.fromkeys([record.axes[name], *self.sweeps.get(name, ()), *earlier]))
             plain = self.sketch(record._replace(axes=own_axes(record)))
 
-            def config_of(changes):
-                return self.config(plain, [*self.args.changes, *changes])
+            def config_of(swept):
+                return self.config(plain, swept)
 
             if len(values) > 1:
                 self._uses[about] = name in grid({name: values}, config_of)[0]
             else:
-                self._uses[about] = bool(differences(plain.config, config_of(changes_of({name: values[0]}))))
+                self._uses[about] = bool(differences(plain.config, config_of({name: values[0]})))
         return self._uses[about]
 
-    def config(self, run: Run, changes: Sequence[str]) -> Dict:
-        """A run's config, with changes as ``--set`` has them."""
+    def config(self, run: Run, swept: Mapping[str, Value] = {}) -> Dict:
+        """A run's config; *swept* are further axes of it, of which the benchmark is to know, too."""
+        run = run._replace(record=run.record._replace(axes={**run.record.axes, **swept}))
 
         def adapt(config):
             self.benchmark.adapt(config, run)
 
-        of = self.settings[run.record.task]
+        of, name = self.settings[run.record.task], f"{run.record.task} {run.method.name}"
+        changes = [*self.args.changes, *changes_of(run.record.axes)]
         config = configure(of, run.method, changes, self.args.cpu, adapt, self.benchmark.own)
         config.setdefault("common", {}).update(user_dir=str(Path(sharp_plugins.__file__).resolve().parent), seed=run.record.seed)
         config.setdefault("checkpoint", {})["save_dir"] = str(run.directory.resolve())
-        check_values(config, f"{run.record.task} {run.method.name}", self.benchmark.settings_flag)
+        check_values(config, name, self.benchmark.settings_flag, self.benchmark.reads)
         self.benchmark.place(config, run)
+        check_checkpoints(config, name, self.benchmark.measured, self.benchmark.settings_flag)
         return config
 
     def check_form(self, task: str, methods: Sequence[Method]) -> None:
@@ -97,7 +100,8 @@ class Planner:
             for more in swept or [[]]:
                 changes = [*self.args.changes, *more]
                 config = configure(self.settings[task], method, changes, self.args.cpu, adapt, self.benchmark.own)
-                check_values(config, f"{task} {method.name}", self.benchmark.settings_flag)
+                check_values(config, f"{task} {method.name}", self.benchmark.settings_flag, self.benchmark.reads)
+                check_checkpoints(config, f"{task} {method.name}", self.benchmark.measured, self.benchmark.settings_flag)
 
     def check_settings(self, task: str, methods: Sequence[Method], axes: Mapping[str, Value]) -> None:
         """Raise ValueError where fairseq would refuse a setting. All of a --set is in the config of one of the methods' kinds."""
@@ -176,13 +180,9 @@ def _grid(planner: Planner, task: str, method: Method, axes: Dict, sweeps: Mappi
     if not sweeps:
         return [{}]
     run = planner.run(record)
-    found = grid(sweeps, lambda changes: planner.config(run, [*planner.args.changes, *changes]))
+    found = grid(sweeps, lambda swept: planner.config(run, swept))
     for one in found:
-        check_config(
-            planner.config(run, [*planner.args.changes, *changes_of(one)]),
-            f"{task} {method.name}",
-            flag=planner.benchmark.settings_flag,
-        )
+        check_config(planner.config(run, one), f"{task} {method.name}", flag=planner.benchmark.settings_flag)
     return found
 
 

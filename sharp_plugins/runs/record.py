@@ -1,5 +1,6 @@
 """What a run is, and what came out of it: the records that the engine stores, and that tables and statistics read."""
 
+import math
 from typing import Dict, List, Mapping, NamedTuple, Optional, Union
 
 Value = Union[str, int, float]
@@ -84,3 +85,22 @@ class Measure(NamedTuple):
     def of(self, result: Result) -> Optional[float]:
         """The number in a result; None where the run was not measured so."""
         return result.metrics.get(self.split, {}).get(self.name)
+
+
+class Validated(Measure):
+    """A number of the training's own validation, at the checkpoint that is measured; it need not stand in `Result.metrics`.
+
+    >>> one = Validation(10, 1.0, {"loss": 2.5, "nll_loss": 2.0})
+    >>> result = Result(Record("webnlg", "text", "sam", 1, {}), {"valid": {"loss": 2.5}}, 1.0, 10, 10, None, [one], {})
+    >>> Validated("valid", "nll_loss", "loss", higher_is_better=False).of(result)
+    2.0
+    """
+
+    __slots__ = ()
+
+    def of(self, result: Result) -> Optional[float]:
+        """The number; NaN where training diverged, which its log tells of no validation."""
+        update = result.updates if result.best_update is None else result.best_update
+        found = [one.metrics[self.name] for one in result.validations if one.update == update and self.name in one.metrics]
+        diverged = [value for value in result.metrics.get(self.split, {}).values() if math.isnan(value)]
+        return found[-1] if found else diverged[0] if diverged else None

@@ -1,9 +1,10 @@
 """Whether fairseq knows the settings of a config: looked at before any training starts."""
 
+import math
 from argparse import ArgumentParser, Namespace
 from copy import deepcopy
 from dataclasses import fields, is_dataclass
-from typing import Any, Dict, Set
+from typing import Any, Dict, Sequence, Set
 
 from fairseq.criterions import CRITERION_REGISTRY
 from fairseq.dataclass.configs import FairseqConfig
@@ -14,6 +15,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 import sharp_plugins
+from sharp_plugins.runs.checkpoints import BEST
 
 # Whole numbers that the engine computes with, and the smallest of each. fairseq takes a 0 as "none", or asserts after its start.
 WHOLE = {
@@ -25,6 +27,8 @@ WHOLE = {
     "lr_scheduler.warmup_updates": 0,
     "model.prefix_length": 1,
 }
+# Parts of a config that fairseq's other commands read.
+NOT_OF_TRAINING = ("generation", "eval_lm", "interactive", "common_eval")
 
 
 def has_criterion(config: Dict) -> bool:
@@ -33,13 +37,14 @@ def has_criterion(config: Dict) -> bool:
     return config["criterion"]["_name"] in CRITERION_REGISTRY
 
 
-def check_values(config: Dict, name: str, flag: str = "--configs") -> None:
+def check_values(config: Dict, name: str, flag: str = "--configs", reads: Sequence[str] = ()) -> None:
     """Raise ValueError where a config has a part that fairseq does not know, or a value that cannot be computed with.
 
     It looks at what `Benchmark.place` may compute with, and so comes before it; `check_config` looks at the rest.
 
     Args:
         name, flag: see `check_config`.
+        reads: `Benchmark.reads`.
 
     >>> check_values({"optimization": {"max_update": 0}}, "RTE base")
     Traceback (most recent call last):
@@ -48,14 +53,38 @@ def check_values(config: Dict, name: str, flag: str = "--configs") -> None:
     strange = sorted(config.keys() - {one.name for one in fields(FairseqConfig)})
     if strange:
         raise ValueError(f"{name}: fairseq does not know such a part of a config: {', '.join(strange)}; see --set and {flag}")
+    idle = [f"{part}.{key}" for part in NOT_OF_TRAINING if part not in reads for key in config.get(part) or ()]
+    if idle:
+        raise ValueError(f"{name}: {', '.join(idle)} would change nothing: no part of a run reads it; see --set and {flag}")
     for key, least in WHOLE.items():
         part, _, own = key.partition(".")
         value = config.get(part, {}).get(own)
         for one in value if isinstance(value, (list, tuple)) else [] if value is None else [value]:
             if type(one) is not int or one < least:
                 raise ValueError(f"{name}: {key} is {one}, and should be a whole number from {least}; see --set and {flag}")
-    if config.get("checkpoint", {}).get("no_save"):
-        raise ValueError(f"{name}: checkpoint.no_save leaves no checkpoint to measure; see --set and {flag}")
+
+
+def check_checkpoints(config: Dict, name: str, measured: str, flag: str = "--configs") -> None:
+    """Raise ValueError where training would leave no checkpoint to measure, or no last one to go on from and to tell its end.
+
+    Args:
+        measured: `Benchmark.measured`.
+        name, flag: see `check_config`.
+
+    >>> check_checkpoints({"dataset": {"disable_validation": True}}, "RTE base", BEST)
+    Traceback (most recent call last):
+    ValueError: RTE base: dataset.disable_validation leaves no best checkpoint to measure; see --set and --configs
+    """
+    kept, data, updates = (config.get(part, {}) for part in ("checkpoint", "dataset", "optimization"))
+    late = (data.get("validate_after_updates") or 0) > (updates.get("max_update") or math.inf)
+    leaves = {
+        "checkpoint.no_save leaves no checkpoint to measure": kept.get("no_save"),
+        "checkpoint.no_last_checkpoints leaves no last checkpoint": kept.get("no_last_checkpoints"),
+        "dataset.disable_validation leaves no best checkpoint to measure": measured == BEST and data.get("disable_validation"),
+        "dataset.validate_after_updates leaves no best checkpoint to measure": measured == BEST and late,
+    }
+    for words in [words for words, is_so in leaves.items() if is_so]:
+        raise ValueError(f"{name}: {words}; see --set and {flag}")
 
 
 def check_config(config: Dict, name: str, trains: bool = True, flag: str = "--configs") -> None:

@@ -77,15 +77,15 @@ def changes_of(axes: Mapping[str, Value]) -> List[str]:
     return [f"{name}={value}" for name, value in axes.items() if "." in name]
 
 
-def grid(sweeps: Mapping[str, Sequence[Value]], config_of: Callable[[Sequence[str]], Dict]) -> List[Dict[str, Value]]:
+def grid(sweeps: Mapping[str, Sequence[Value]], config_of: Callable[[Dict[str, Value]], Dict]) -> List[Dict[str, Value]]:
     """The axes of a method's runs: each combination of values of the settings that it has use for.
 
     Args:
-        config_of: the method's config with such changes.
+        config_of: the method's config with such values.
     """
     result: List[Dict[str, Value]] = [{}]
     for name, values in sweeps.items():
-        one, *others = (config_of(changes_of({name: value})) for value in values)
+        one, *others = (config_of({name: value}) for value in values)
         if any(differences(one, other) for other in others):
             result = [{**axes, name: value} for axes in result for value in values]
     return result

@@ -8,7 +8,7 @@ from sharp_plugins.files.text import read_json
 from sharp_plugins.runs.benchmark import SCORES, Benchmark
 from sharp_plugins.runs.checkpoints import read_checkpoint
 from sharp_plugins.runs.methods import BASE, Method, find_method
-from sharp_plugins.runs.record import Measure
+from sharp_plugins.runs.record import Validated
 from sharp_plugins.runs.stages import TRAIN_LOG, Stage, train
 from sharp_plugins.runs.training_log import read_ends, read_trained_weights, read_validations
 from sharp_plugins.webnlg.fine_tuning import EPOCHS, SETTINGS, FineTuning
@@ -29,6 +29,7 @@ class DataToText(Benchmark):
     """
 
     name, title, tasks = "webnlg", "Data-to-text generation", ("data-to-text",)
+    own = ("dataset.train_subset", "dataset.valid_subset")
     default_methods, default_seeds = FromScratch.default_methods, (1,)
     extra_methods = {UNTRAINED: Method(UNTRAINED), FT: Method(FT)}
     keep_checkpoints, kept_help = FromScratch.keep_checkpoints, " (default: of models from scratch, without --backbone)"
@@ -51,7 +52,8 @@ class DataToText(Benchmark):
         self.model: Union[FineTuning, FromScratch] = FromScratch(args) if args.backbone is None else FineTuning(args)
         self.minutes, self.methods, self.out = args.minutes, args.methods, args.out
         self.baseline, self.kinds, self.measured = self.model.baseline, self.model.kinds, self.model.measured
-        self.keep_checkpoints = self.model.keep_checkpoints
+        self.keep_checkpoints, self.reads = self.model.keep_checkpoints, self.model.reads
+        self.settings_flag = self.model.settings_flag
 
     def made_of(self, task):
         return self.model.made_of()
@@ -85,14 +87,16 @@ class DataToText(Benchmark):
         return [train(run), *self.model.generation(run), Stage("score", score, SCORES)]
 
     def collect(self, run):
-        return {**metrics_of(read_json(run.directory / SCORES)), "valid": self._validated(run)}
+        validated = self._validated(run)
+        return {**metrics_of(read_json(run.directory / SCORES)), **({"valid": validated} if validated else {})}
 
     def _validated(self, run):
-        """Of the checkpoint that generates. It keeps what the best one is chosen by, which need not be the loss."""
+        """Of the checkpoint that generates; nothing where training does not validate. It keeps what the best one is chosen
+        by, which need not be the loss."""
         state = read_checkpoint(run.directory / self.measured)
         by, value = run.config["checkpoint"].get("best_checkpoint_metric", "loss"), state["extra_state"]["val_loss"]
-        if by == "loss":
-            return {by: value}
+        if value is None or by == "loss":
+            return {} if value is None else {by: value}
         update = state["optimizer_history"][-1]["num_updates"]
         losses = [one.metrics["loss"] for one in read_validations(run.directory / TRAIN_LOG) if one.update == update]
         return {by: value, **({"loss": losses[-1]} if losses else {})}
@@ -110,7 +114,8 @@ class DataToText(Benchmark):
         return self.model.measures if hasattr(self, "model") else FromScratch.measures
 
     def selection(self, task):
-        return Measure("valid", "loss", "loss on dev", higher_is_better=False)
+        # Label smoothing is a part of the loss itself: the more of it, the larger the loss.
+        return Validated("valid", "nll_loss", "loss on dev, without smoothing", higher_is_better=False)
 
     def about(self, results):
         return self.model.about()

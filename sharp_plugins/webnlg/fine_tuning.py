@@ -13,14 +13,14 @@ from typing import Dict, List, Optional, Sequence
 from sharp_plugins.files.writing import sha256
 from sharp_plugins.files.yaml import read_yaml
 from sharp_plugins.runs.checkpoints import BEST, LAST
-from sharp_plugins.runs.configs import NEEDED, Settings, change_settings, check_settings, merged
+from sharp_plugins.runs.configs import METRIC, NEEDED, Settings, change_settings, check_settings, merged
 from sharp_plugins.runs.methods import BASE, CRITERIONS
 from sharp_plugins.runs.record import Result
 from sharp_plugins.runs.stages import Stage
 from sharp_plugins.runs.store import Run
+from sharp_plugins.runs.updates import changed_settings, set_last_update
 from sharp_plugins.webnlg.prompts import Data, Prompts, checksums, directories, prepare_prompts, read_parts
-from sharp_plugins.webnlg.results import FT, UNTRAINED, papers
-from sharp_plugins.webnlg.schedule import set_last_update
+from sharp_plugins.webnlg.results import FT, UNTRAINED, best_in_words, check_choice, papers
 from sharp_plugins.webnlg.seen import tell_seen
 
 SETTINGS = Path(__file__).with_name("settings")
@@ -34,7 +34,6 @@ CHOICES = {
     "last": "the last checkpoint",
 }
 EPOCHS = tuple(CHOICES)
-METRICS = ("loss", "nll_loss", "ppl")  # what the criterions log, and so can choose a checkpoint
 # Sentences that are generated at once. The texts do not depend on it, but for the order in which numbers are added up.
 BATCH = 32
 
@@ -56,7 +55,7 @@ class FineTuning:
 
     default_methods = (FT, "prefix", "lora", "lora-obar", "lora-nbar", "lora-sam", "lora-dsam")
     baseline, measures = "lora", papers()
-    keep_checkpoints, seen_flags = False, ()
+    keep_checkpoints, seen_flags, settings_flag, reads = False, (), "--configs", ("generation",)
 
     def __init__(self, args):
         from sharp_plugins.convert.decoder_backbone import load_decoder  # here, so that --help imports no fairseq
@@ -127,7 +126,7 @@ class FineTuning:
         if run.record.method == UNTRAINED:
             config["optimization"].update(lr=[0.0], max_update=1)
             return
-        changed = {*(change.partition("=")[0] for change in self.args.changes), *run.record.axes}
+        changed = changed_settings(self.args.changes, run.record)
         said = set_last_update(config, self.data_of(run).samples, changed)
         if said:
             self.said[run.name] = said
@@ -155,19 +154,13 @@ class FineTuning:
                 )
 
     def _check_choice(self, config: Dict) -> None:
-        """Raise ValueError where training would leave no checkpoint to generate with, or could not choose one."""
+        """Raise ValueError where training could not choose a checkpoint, or --sweep a value."""
         from sharp_plugins.prompted.checks import SCORES  # here and below: these import fairseq
 
-        metric = config["checkpoint"].get("best_checkpoint_metric", "loss")
-        known = [*METRICS, *(SCORES if self.args.epoch == "dev-bleu" else ())]
-        if metric not in known:
-            raise ValueError(
-                f"--set checkpoint.best_checkpoint_metric={metric}: choose from {', '.join(known)}"
-                + "; --epoch dev-bleu generates texts for dev, and scores them" * (metric in SCORES)
-            )
-        part, name = ("checkpoint", "no_last_checkpoints") if self.measured == LAST else ("dataset", "disable_validation")
-        if config.get(part, {}).get(name):
-            raise ValueError(f"--set {part}.{name}: it leaves no checkpoint for --epoch {self.args.epoch}; leave it out")
+        hint = "; --epoch dev-bleu generates texts for dev, and scores them" * (config["checkpoint"].get(METRIC) in SCORES)
+        check_choice(config, SCORES if self.args.epoch == "dev-bleu" else (), hint)
+        if self.args.sweeps and config["dataset"].get("disable_validation"):
+            raise ValueError("--sweep: it chooses by the loss on dev, of which dataset.disable_validation tells none; take one out")
 
     def _check_generation(self, config: Dict) -> None:
         """Raise ValueError where a setting of the generation would be refused once all training is done."""
@@ -216,9 +209,10 @@ class FineTuning:
         task = change_settings(self._settings.task, [one for one in self.args.changes if one.startswith("checkpoint.")])
         every = task["checkpoint"].get("save_interval_updates")
         chosen = f" (among the ends of epochs and every {every:,} updates)" if every else " (among the ends of epochs)"
+        which = best_in_words(task, ()) if self.args.epoch == "dev-loss" else CHOICES[self.args.epoch]
         formats = ", ".join(dict.fromkeys(f"{how.format} ({how.linearise})" for how in self.prompts.values()))
         return (
-            f"Backbone: {self.args.backbone.name}. Texts are generated with {CHOICES[self.args.epoch]}"
+            f"Backbone: {self.args.backbone.name}. Texts are generated with {which}"
             f"{'' if self.args.epoch == 'last' else chosen}, and scored against all "
             f"references of {counts['test']} test inputs; validations are on {counts['dev']} inputs of dev. Whether a "
             f"category is seen is told {self.seen}. Formats of prompts: {formats}. "

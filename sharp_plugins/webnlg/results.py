@@ -1,7 +1,8 @@
 """The scores of a run: what ``score --json`` writes, as the engine's metrics by split and name, and what tables call them."""
 
-from typing import Dict, List
+from typing import Dict, List, Sequence
 
+from sharp_plugins.runs.configs import METRIC, change_settings, is_lower_better
 from sharp_plugins.runs.record import Measure
 
 # Methods of the benchmark's own: full fine-tuning of a published decoder; and one update with a learning rate of 0.
@@ -11,6 +12,7 @@ SPLITS = {"all": "test", "seen": "test-seen", "unseen": "test-unseen"}
 GROUPS = {"test": "", "test-seen": ", seen", "test-unseen": ", unseen"}
 MEASURES = (("bleu", "BLEU", True), ("chrf", "chrF++", True), ("ter", "TER", False))
 # How texts are scored -> what a heading calls it.
+LOGGED = ("loss", "nll_loss", "ppl")  # by the criterions
 WAYS = {
     "lora": "As LoRA's paper scores WebNLG and DART",
     "challenge2017": "As the challenge of 2017 scores",
@@ -39,6 +41,34 @@ def metrics_of(scores: Dict) -> Dict[str, Dict[str, float]]:
             own = {name_of_measure(way, name): values[name] for name, _, _ in MEASURES if name in values}
             found.setdefault(SPLITS[group], {}).update(own)
     return found
+
+
+def check_choice(config: Dict, more: Sequence[str] = (), hint: str = "") -> None:
+    """Raise ValueError where training tells no such number as the best checkpoint is to be chosen by.
+
+    Args:
+        more: what validations tell beside the criterion's own.
+        hint: for the message.
+
+    >>> check_choice({"checkpoint": {"best_checkpoint_metric": "bleu"}, "criterion": {}})
+    Traceback (most recent call last):
+    ValueError: --set checkpoint.best_checkpoint_metric=bleu: choose from loss, nll_loss, ppl
+    """
+    metric = config["checkpoint"].get(METRIC, "loss")
+    known = [*LOGGED, *(["accuracy"] if config["criterion"].get("report_accuracy") else []), *more]
+    if metric not in known:
+        raise ValueError(f"--set checkpoint.{METRIC}={metric}: choose from {', '.join(known)}{hint}")
+
+
+def best_in_words(task: Dict, changes: Sequence[str]) -> str:
+    """The checkpoint that a training by these settings keeps as its best.
+
+    >>> best_in_words({}, ["checkpoint.best_checkpoint_metric=bleu"])
+    'the checkpoint of the highest bleu on dev'
+    """
+    changed = change_settings(task, [change for change in changes if change.startswith("checkpoint.")])
+    metric = changed.get("checkpoint", {}).get(METRIC, "loss")
+    return f"the checkpoint of the {'lowest' if is_lower_better(metric) else 'highest'} {metric} on dev"
 
 
 def sacrebleus() -> List[Measure]:

@@ -12,7 +12,7 @@ from sharp_plugins.runs.record import Result
 from sharp_plugins.runs.stages import Stage
 from sharp_plugins.runs.store import Run
 from sharp_plugins.webnlg.prepare import prepare, source_of
-from sharp_plugins.webnlg.results import FT, UNTRAINED, sacrebleus
+from sharp_plugins.webnlg.results import FT, UNTRAINED, best_in_words, check_choice, sacrebleus
 from sharp_plugins.webnlg.seen import WORDS
 
 SETTINGS = Path(__file__).with_name("settings")
@@ -21,7 +21,15 @@ SIZES = {"small": 800, "webnlg": 2000}
 DEFAULT_SIZE = "webnlg"
 MERGED = "merged.pt"
 # Flags that mean nothing here, with what they are where they are not given.
-BACKBONES_OWN = {"format": None, "linearise": None, "texts": None, "epoch": "dev-loss", "dev_inputs": None, "test_inputs": None}
+BACKBONES_OWN = {
+    "configs": SETTINGS,
+    "format": None,
+    "linearise": None,
+    "texts": None,
+    "epoch": "dev-loss",
+    "dev_inputs": None,
+    "test_inputs": None,
+}
 # A batch size multiple above 1 makes some builds of fairseq lose the last sentences.
 GENERATE = "--gen-subset test --beam 5 --max-len-a 1.5 --max-len-b 20 --max-tokens 4000 --required-batch-size-multiple 1 "
 GENERATE += "--remove-bpe sentencepiece"
@@ -45,6 +53,7 @@ class FromScratch:
     baseline, kinds = BASE, KINDS
     measures = sacrebleus()
     measured, keep_checkpoints = BEST, True  # LoRA's runs of a later call start from them
+    settings_flag, reads = "--size", ()
 
     def __init__(self, args):
         for name, usual in BACKBONES_OWN.items():
@@ -84,7 +93,9 @@ class FromScratch:
             config["checkpoint"]["finetune_from_model"] = str((run.needs.directory / BEST).resolve())
 
     def check(self, runs: Sequence[Run]) -> None:
-        pass
+        for run in runs:
+            has_bleu = run.config["task"].get("eval_bleu")
+            check_choice(run.config, ["bleu"] if has_bleu else [], "" if has_bleu else "; bleu needs --set task.eval_bleu=true")
 
     # ---- stages
 
@@ -113,7 +124,8 @@ class FromScratch:
 
     def about(self) -> str:
         return (
-            "Texts are generated with the checkpoint of the lowest loss on dev and a beam of 5, and scored against all references. "
+            f"Texts are generated with {best_in_words(self.settings().task, self.args.changes)} and a beam of 5, and scored "
+            "against all references. "
             "Methods with LoRA or adapters start from the checkpoint of base of the same seed. "
             f"Whether a category is seen is told {WORDS.get(self.args.seen, 'as score.log says')}."
         )

@@ -13,11 +13,14 @@ import torch
 import yaml
 
 from sharp_plugins.fewshot.__main__ import main
+from sharp_plugins.fewshot.benchmark import FewShot
 from sharp_plugins.fewshot.sampling import permutation
 from sharp_plugins.fewshot.zero_shot import zero_shot
 from sharp_plugins.files.yaml import read_yaml
 from sharp_plugins.runs import report, stages
 from sharp_plugins.runs.command import INTERRUPTED
+from sharp_plugins.runs.record import Record, Result, Validation
+from sharp_plugins.runs.selection import choose
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ("--set", "optimization.max_update=4")
@@ -100,6 +103,9 @@ def config(directory: Path):
         ("--set checkpoint.best_checkpoint_metric=f1", "SST-2 does not tell it while it trains; choose loss or accuracy"),
         ("--set dataset.valid_subset=test", "each run has a dataset.valid_subset of its own"),
         ("--max-positions 9999", "--max-positions must be from 4 to"),
+        ("--set generation.beam=3", "generation.beam would change nothing: no part of a run reads it; see --set and --settings"),
+        ("--set checkpoint.no_last_checkpoints=true", "checkpoint.no_last_checkpoints leaves no last checkpoint"),
+        ("--set dataset.disable_validation=true", "dataset.disable_validation leaves no best checkpoint to measure"),
     ],
 )
 def test_what_does_not_fit_is_told_before_training(start, encoder, capsys, flags, words):
@@ -275,6 +281,19 @@ def test_one_sample_for_all_seeds(start, encoder, tmp_path):
     assert config(tmp_path / "out" / "SST-2" / "lora" / "k=4" / "seed2")["common"]["seed"] == 2
 
 
+@pytest.mark.parametrize("smoothed, kept", [(2.0, 0.1), (2.1, 0.0)])
+def test_a_sweep_of_written_answers_does_not_choose_by_how_little_is_smoothed(smoothed, kept):
+    """The loss has the smoothing in it; of equal ones the value that is given first is kept."""
+    name, benchmark = "criterion.label_smoothing", FewShot()
+    benchmark.earlier = {"SQuAD": "f1"}
+    found = []
+    for smoothing, told in ((0.1, {"loss": 2.5, "nll_loss": smoothed}), (0.0, {"loss": 2.0, "nll_loss": 2.0})):
+        record = Record("fewshot", "SQuAD", "lora", 13, {name: smoothing})
+        found.append(Result(record, {"valid": {"loss": told["loss"]}}, 1.0, 4, 4, None, [Validation(4, 1.0, told)], {}))
+    search = choose(found, {name: [0.1, 0.0]}, benchmark.selection)
+    assert [dict(one.value)[name] for one in search.candidates if one.chosen] == [kept]
+
+
 def test_a_grid_is_a_sweep_of_the_paper(start, encoder, tmp_path):
     flags = "--tasks SST-2 --methods zero-shot lora lora-nbar --seeds 13 --k 4 --grid bar".split()
     fixed = ("--set", "optimizer.bar_alpha=2.0", *SMALL)  # of this setting no grid is trained
@@ -317,6 +336,51 @@ def test_epochs_end_at_an_update(start, encoder, tmp_path):
     assert made["max_update"] == 6 and made["max_epoch"] == 3  # 8 rows, three times
     assert start(*flags, "--set", "optimization.max_update=9", backbone=encoder, out="both") == 0
     assert config(tmp_path / "both/SST-2/lora/k=4/seed13")["optimization"]["max_update"] == 6
+
+
+@pytest.mark.parametrize(
+    "settings, updates",
+    [
+        ({"optimization.update_freq": 2}, 4 + 4 + 4),
+        ({"optimization.update_freq": "[2]"}, 4 + 4 + 4),
+        ({"optimization.update_freq": "[4,2]"}, 2 + 4 + 4),
+        ({"optimization.update_freq": "[3,1]", "distributed_training.distributed_world_size": 2}, 2 + 4 + 4),
+        ({"dataset.batch_size": 3, "distributed_training.distributed_world_size": 2}, 2 + 2 + 2),
+    ],
+)
+def test_the_last_update_is_fairseqs(start, encoder, tmp_path, settings, updates):
+    """Of 8 rows, three times, in batches of one."""
+    flags = "--tasks SST-2 --methods lora --seeds 13 --k 4 --set optimization.max_epoch=3".split()
+    for name, value in {"dataset.batch_size": 1, **settings}.items():
+        flags += ["--set", f"{name}={value}"]
+    assert start(*flags, backbone=encoder) == 0
+    assert config(tmp_path / "out/SST-2/lora/k=4/seed13")["optimization"]["max_update"] == updates
+
+
+def test_a_warm_up_is_shorter_than_training(start, encoder, capsys):
+    flags = "--tasks SST-2 --methods lora --seeds 13 --k 4 --set lr_scheduler.warmup_updates=4".split()
+    assert start(*flags, *SMALL, backbone=encoder) == 1 and start.done == []
+    assert "error: --set lr_scheduler.warmup_updates=4: training has 4 updates" in capsys.readouterr().err
+
+
+def test_answers_that_do_not_fit_are_told_in_the_commands_own_flags(start, decoder, tmp_path, capsys):
+    """An answer may have 50 symbols."""
+    for name, count, context in (("short", 20, "C"), ("long", 20, "C" * 20)):
+        lines = [{"title": "X", "context": context, "question": "Q?", "answers": [str(i)]} for i in range(count)]
+        for split in ("train", "dev"):
+            rows.write_lines(tmp_path / name / f"{split}-v1.1.jsonl", lines)
+    settings = read_yaml(ROOT / "sharp_plugins/fewshot/tasks/decoder/SQuAD.yaml")
+    (tmp_path / "SQuAD.yaml").write_text(yaml.safe_dump({**settings, "rows": {"train": 4, "valid": 2, "test": 4}}))
+    flags = ["--tasks", tmp_path / "SQuAD.yaml", *"--methods lora --seeds 13 --max-positions".split()]
+    left = ", and nothing of the prompt would be left; give a larger --max-positions where the model has more"
+    for positions, data, words in (
+        (40, "long", "--max-positions: there are 40 positions, and 50 of them are for an answer: none is left for its prompt"),
+        (51, "long", f"of text do not fit into 51 positions{left}"),
+        (51, "short", f"symbols leaves less than 50 of 51 positions, which an answer may need{left}"),
+    ):
+        assert start(*flags, positions, *SMALL, backbone=decoder, data=[tmp_path / data]) == 1 and start.done == []
+        shown = capsys.readouterr().err
+        assert words in shown and "--too-long" not in shown and "--room" not in shown
 
 
 def test_a_task_of_ones_own(start, encoder, tmp_path):

@@ -4,13 +4,19 @@ from types import SimpleNamespace
 
 import glue_files
 import pytest
+from fairseq.criterions.sentence_prediction import SentencePredictionCriterion
+from fairseq.logging import metrics
+from fairseq.tasks.sentence_prediction import SentencePredictionConfig, SentencePredictionTask
 from omegaconf import OmegaConf
 
-from sharp_plugins.glue.benchmark import CONFIGS, GLUE_NEEDS, Glue
+from sharp_plugins.glue import binarize
+from sharp_plugins.glue.benchmark import CONFIGS, GLUE_NEEDS, Glue, logged
 from sharp_plugins.glue.binarize import prepare
 from sharp_plugins.glue.tasks import TASKS
 from sharp_plugins.runs.configs import differences
+from sharp_plugins.runs.methods import find_method
 from sharp_plugins.runs.plan import Planner
+from sharp_plugins.runs.plan import _grid as grid_of
 from sharp_plugins.runs.record import Record
 from sharp_plugins.runs.settings_check import check_config
 from sharp_plugins.runs.settings_files import read_settings
@@ -127,11 +133,17 @@ def parts(bert, roberta, tmp_path_factory):
 
 def make(parts, tmp_path, method, family="bert", task="RTE", prepared=None, changes=(), cpu=False):
     """A run's config, by the engine."""
-    benchmark, args = Glue(), SimpleNamespace(out=tmp_path, changes=list(changes), cpu=cpu, selection_rows=0)
+    planner = plan(parts, tmp_path, family, task, prepared, changes, cpu)
+    return planner.run(Record("glue", task, method, 3, {})).config
+
+
+def plan(parts, tmp_path, family="bert", task="RTE", prepared=None, changes=(), cpu=False):
+    benchmark, args = Glue(), SimpleNamespace(out=tmp_path, changes=list(changes), cpu=cpu, selection_rows=0, seeds=[3])
     benchmark.args, benchmark.backbone, benchmark._prepared = args, parts[family][0], {(task, None): prepared or parts[family][1]}
+    benchmark.said = {}
     planner = Planner(benchmark, args)
     planner.settings, planner.made_of = {task: settings(family, task)}, {task: {}}
-    return planner.run(Record("glue", task, method, 3, {})).config
+    return planner
 
 
 ADAM = {"adam_betas": "(0.9, 0.98)", "adam_eps": 1e-6, "weight_decay": 0.01}
@@ -216,6 +228,7 @@ def test_settings_can_be_changed(parts, tmp_path):
         ("common.seed=4", "of its own"),
         ("optimizer._name=sgd", "of its own"),
         ("dataset.valid_subset=train", "of its own"),
+        ("dataset.train_subset=valid", "of its own"),
     ):
         with pytest.raises(ValueError, match=f"--set {change}: .*{words}"):
             make(parts, tmp_path, "base", changes=[change])
@@ -269,6 +282,75 @@ def test_a_sample_of_the_training_set_gets_its_share_of_the_updates(parts, tmp_p
     made = make(parts, tmp_path, "dsam", task="MNLI", prepared=sample)
     assert made["optimization"]["max_update"] == pytest.approx(123873 * 123 / 12272, abs=1)  # batches of 32 in an epoch
     assert made["lr_scheduler"]["warmup_updates"] == pytest.approx(74.32, abs=1)
+
+
+EPOCH = 312  # updates of RTE's 2,490 rows in batches of 8
+
+
+@pytest.mark.parametrize("longest", [64, 512])
+@pytest.mark.parametrize(
+    "changes, limits",
+    [
+        ([], {"max_update": 10 * EPOCH, "max_epoch": 10}),
+        (["optimization.max_update=6240"], {"max_update": 6240}),
+        (["optimization.max_update=3000"], {"max_update": 3000, "max_epoch": 10}),
+        (["optimization.max_epoch=3"], {"max_update": 3 * EPOCH, "max_epoch": 3}),
+        (["optimization.max_epoch=20"], {"max_update": 20 * EPOCH, "max_epoch": 20}),
+        (["optimization.max_epoch=3", "optimization.max_update=6240"], {"max_update": 3 * EPOCH, "max_epoch": 3}),
+        (["optimization.update_freq=2"], {"max_update": 10 * EPOCH // 2, "max_epoch": 10}),
+        (["dataset.batch_size=32"], {"max_update": 10 * 78, "max_epoch": 10}),
+        (["dataset.batch_size=32", "optimization.max_update=6240"], {"max_update": 6240}),
+    ],
+)
+def test_training_and_schedule_end_together(parts, tmp_path, monkeypatch, changes, limits, longest):
+    """RoBERTa's settings have epochs beside the updates, and tokens in a batch: 32 of the longest rows are too many."""
+    rte = parts["roberta"][1]._replace(rows={"train": 2490, "valid": 277})
+    monkeypatch.setattr(binarize, "longest_input", lambda prepared: longest)
+    if longest == 512 and changes == ["dataset.batch_size=32"]:
+        with pytest.raises(ValueError, match="--set optimization.max_update is needed.*dataset.max_tokens"):
+            make(parts, tmp_path, "dsam", "roberta", prepared=rte, changes=changes)
+    else:
+        made = make(parts, tmp_path, "dsam", "roberta", prepared=rte, changes=changes)
+        assert {name: made["optimization"].get(name) for name in limits} == limits
+        assert ("max_epoch" in made["optimization"]) == ("max_epoch" in limits)
+
+
+def test_values_of_a_sweep_go_before_the_settings_epochs_too(parts, tmp_path):
+    """More updates than the epochs have are different runs."""
+    rte = parts["roberta"][1]._replace(rows={"train": 2490, "valid": 277})
+    planner, sweep = plan(parts, tmp_path, "roberta", prepared=rte), {"optimization.max_update": [4000, 6240]}
+    found = grid_of(planner, "RTE", find_method("base"), {}, sweep)
+    assert found == [{"optimization.max_update": updates} for updates in (4000, 6240)]
+    runs = [planner.run(Record("glue", "RTE", "base", 3, axes)) for axes in found]
+    assert [run.config["optimization"]["max_update"] for run in runs] == [4000, 6240]
+
+
+def test_a_warm_up_is_shorter_than_training(parts, tmp_path):
+    for changes, warmup in (([], 122), (["optimization.max_update=123"], 122), (["optimization.max_update=100"], 10)):
+        assert make(parts, tmp_path, "base", changes=changes)["lr_scheduler"]["warmup_updates"] == warmup
+    with pytest.raises(ValueError, match="--set lr_scheduler.warmup_updates=100: training has 100 updates"):
+        make(parts, tmp_path, "base", changes=["optimization.max_update=100", "lr_scheduler.warmup_updates=100"])
+
+
+def test_no_input_is_longer_than_the_longest(parts):
+    """Against fairseq's own task, which puts the special symbols in."""
+    for family, (backbone, prepared) in parts.items():
+        task = {"data": str(prepared.directory), "num_classes": 2, "max_positions": 256, "init_token": backbone.init_token}
+        task.update(separator_token=backbone.separator_token, seed=1)
+        train = SentencePredictionTask.setup_task(SentencePredictionConfig(**task)).load_dataset("train")
+        assert 0 <= binarize.longest_input(prepared) - max(train.sizes[0]) <= (family == "bert")
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_what_can_choose_the_epoch_is_what_fairseqs_criterion_tells(task):
+    """A validation of two rows, by the settings of the task."""
+    criterion = settings("bert", task).task["criterion"]
+    told = {"loss": 1.0, "ntokens": 9, "nsentences": 2, "sample_size": 2, "pred": [0, 1], "targ": [1, 0]}
+    told.update({name: True for name in criterion if name.startswith("report_")})
+    told.update({} if criterion.get("regression_target") else {"ncorrect": 1})
+    with metrics.aggregate(new_root=True) as found:
+        SentencePredictionCriterion.reduce_metrics([told])
+    assert sorted(logged(criterion)) == sorted(found.get_smoothed_values().keys() - {"pred", "targ"})
 
 
 def test_differences_but_for_places(parts, tmp_path):

@@ -95,6 +95,11 @@ def fail(run, stage):
         ("--max-positions 999", "--max-positions must be"),
         ("--set lr=3", "--set lr=3: should be part.name=value"),
         ("--configs /nowhere", "RTE.yaml: not there"),
+        ("--set checkpoint.best_checkpoint_metric=f1", "metric=f1: of RTE choose from loss, nll_loss, accuracy"),
+        ("--set checkpoint.best_checkpoint_metric=bleu", "metric=bleu: of RTE choose from loss, nll_loss, accuracy"),
+        ("--set generation.beam=3", "RTE base: generation.beam would change nothing"),
+        ("--set checkpoint.no_last_checkpoints=true", "checkpoint.no_last_checkpoints leaves no last checkpoint"),
+        ("--set dataset.disable_validation=true", "dataset.disable_validation leaves no best checkpoint to measure"),
         ("--train-rows 20 0", "--train-rows 0: give a number of rows"),
         ("--train-rows 20 20", "--train-rows: a value is given more than once"),
         ("--train-rows 65", "--train-rows 65: the training set has 64 rows"),
@@ -110,6 +115,23 @@ def test_what_does_not_fit_is_told_before_training(start, capsys, flags, words):
     shown = capsys.readouterr().err
     assert shown.startswith("error: ") and words in shown and "Traceback" not in shown
     assert start.done == []
+
+
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        ("", "the epoch with the best value of the task's first metric; of equal ones the last."),
+        ("--set checkpoint.best_checkpoint_metric=loss", "the epoch with the best loss; of equal ones the last."),
+        (
+            "--set checkpoint.best_checkpoint_metric=loss --selection-rows 9",
+            "The epoch is chosen by loss on 9 other rows of the training set, and of equal ones the last;",
+        ),
+        ("--selection-rows 9", "The epoch is chosen on 9 other rows of the training set, and of equal ones the last;"),
+    ],
+)
+def test_the_table_says_what_chose_the_epoch(start, tmp_path, flags, words):
+    assert start(*"--tasks RTE --methods base --seeds 1".split(), *flags.split()) == 0
+    assert words in (tmp_path / "out" / "table.md").read_text()
 
 
 def test_a_backbone_that_is_missing_or_does_not_fit(start, bert, tmp_path, capsys):

@@ -102,6 +102,12 @@ def test_what_another_call_finished_meanwhile_with_other_settings_is_in_no_table
         ("--set optimization.update_freq=[0]", "optimization.update_freq is 0, and should be a whole number from 1"),
         ("--set lr_scheduler.warmup_updates=x", "lr_scheduler.warmup_updates is x, and should be a whole number from 0"),
         ("--set checkpoint.no_save=true", "checkpoint.no_save leaves no checkpoint to measure"),
+        ("--set checkpoint.no_last_checkpoints=true", "short base: checkpoint.no_last_checkpoints leaves no last checkpoint; see"),
+        ("--set dataset.disable_validation=true", "short base: dataset.disable_validation leaves no best checkpoint to measure"),
+        (
+            "--set dataset.validate_after_updates=9 --set optimization.max_update=8",
+            "short base: dataset.validate_after_updates leaves no best checkpoint to measure",
+        ),
         ("--seeds -1", "--seeds -1: should be from 0 to 4294967295"),
         ("--set model.lora_rnak=1", "fairseq does not know such a setting"),
         ("--set criterion.r3f_nosie=1", "fairseq does not know such a setting"),

@@ -6,7 +6,7 @@ import pytest
 from made_up_results import ACCURACY, LOSS, result
 
 from sharp_plugins.runs.coordinates import coordinates, describe, in_order, is_part
-from sharp_plugins.runs.record import Record
+from sharp_plugins.runs.record import Record, Validated, Validation
 from sharp_plugins.runs.selection import choose
 from sharp_plugins.runs.words import about_search
 
@@ -24,6 +24,16 @@ def runs(task, method, values, **axes):
 
 def kept(search):
     return {one[:3]: dict(one.value) for one in search.candidates if one.chosen}
+
+
+def test_a_number_of_the_measured_checkpoints_validation():
+    """Of the best checkpoint, or of the last one; a training that diverged tells none."""
+    loss = Validated("valid", "nll_loss", "loss", higher_is_better=False)
+    told = [Validation(update, 1.0, {"nll_loss": value}) for update, value in ((2, 3.0), (4, 2.0), (6, 2.5))]
+    one = result("RTE", "sam", 1, loss=9.0)._replace(updates=6, best_update=4, validations=told)
+    assert (loss.of(one), loss.of(one._replace(best_update=None)), loss.of(one._replace(best_update=5))) == (2.0, 2.5, None)
+    lost = result("RTE", "sam", 1, loss=math.nan)
+    assert math.isnan(loss.of(lost._replace(validations=[Validation(10, 1.0, {})])))
 
 
 def test_the_best_mean_is_kept_for_each_task_and_method():

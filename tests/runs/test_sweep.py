@@ -4,7 +4,7 @@ import pytest
 
 from sharp_plugins.runs.configs import Settings, configure
 from sharp_plugins.runs.methods import find_method
-from sharp_plugins.runs.sweep import grid, read_sweeps
+from sharp_plugins.runs.sweep import changes_of, grid, read_sweeps
 
 RHO = "optimizer.sam_rho"
 
@@ -34,7 +34,7 @@ def test_methods_without_use_for_a_setting_are_trained_once(method, count):
         "model": {"_name": "roberta"},
     }
     sweeps = read_sweeps([f"{RHO}=0.1,0.2", "optimizer.dsam_beta=1,2"])
-    found = grid(sweeps, lambda changes: configure(Settings(task, {"lr": 0.2}), find_method(method), changes))
+    found = grid(sweeps, lambda swept: configure(Settings(task, {"lr": 0.2}), find_method(method), changes_of(swept)))
     assert len(found) == count and all(set(axes) <= set(sweeps) for axes in found)
 
 
@@ -43,5 +43,6 @@ def test_a_learning_rate_is_a_number():
     task = {"optimizer": {"_name": "dsam", "base_optimizer": "adam"}, "optimization": {"lr": [0.1]}, "model": {"_name": "roberta"}}
     config = configure(Settings(task), find_method("base"), ["optimization.lr=0.01"])
     assert config["optimization"]["lr"] == [0.01]
+    assert configure(Settings(task), find_method("base"), ["optimization.update_freq=2"])["optimization"]["update_freq"] == [2]
     assert configure(Settings(task), find_method("base"), ["optimization.lr=[0.01,0.02]"])["optimization"]["lr"] == [0.01, 0.02]
     assert read_sweeps(["optimization.lr=0.01,0.02"]) == {"optimization.lr": [0.01, 0.02]}

@@ -133,6 +133,7 @@ def test_the_text_is_a_place(backbone, data, tmp_path, planned, capsys):
         (["--methods", "sam"], "--methods sam"),
         (["--methods", "lora-sam"], "--methods lora-sam: there is no such method here"),
         (["--set", "distributed_training.distributed_world_size=3"], "10 sentences are fewer than a batch"),
+        (["--set", "checkpoint.no_last_checkpoints=true"], "checkpoint.no_last_checkpoints leaves no last checkpoint"),
         (["--set", "criterion.beta=1"], "fairseq does not know such a setting"),
         (["--methods", "mirror", "mirror-sam", "--set", "optimizer.sam_start=1.5"], "mirror-sam: --sam-start must be a share"),
         (["--methods", "mirror-sam", "--set", "optimizer.sam_start=0.5"], "0.5 is a share of the run, whose length is not known"),

@@ -56,7 +56,7 @@ def call(corpus, tmp_path, monkeypatch):
             for name in ("checkpoint_best.pt", "checkpoint_last.pt"):
                 path = save(run.directory / name, updates=run.config["optimization"].get("max_update", 720))
                 state = torch.load(path)
-                state["extra_state"]["val_loss"] = 4.0
+                state["extra_state"]["val_loss"] = 4.0 + run.config["criterion"]["label_smoothing"]
                 torch.save(state, path)
         else:
             (run.directory / stage.makes).write_text(json.dumps({way: dict.fromkeys(call.groups, SCORES) for way in results.WAYS}))
@@ -82,6 +82,9 @@ def stages_of(call, method):
     return {stage.name: (run, stage) for run, stage in call.done if run.record.method == method}
 
 
+BY_BLEU = "--set checkpoint.best_checkpoint_metric=bleu"
+
+
 # ---------------------------------------------------------------------- before training
 
 
@@ -98,12 +101,35 @@ def stages_of(call, method):
         ("--set model.lora_rnak=3", "fairseq does not know such a setting"),
         ("--set task.data=x", "--set task.data=x: each run has a task.data of its own"),
         ("--seeds 1 1", "--seeds: 1 given more than once"),
+        (
+            "--set checkpoint.best_checkpoint_metric=bleu",
+            "metric=bleu: choose from loss, nll_loss, ppl; bleu needs --set task.eval_",
+        ),
+        ("--set checkpoint.best_checkpoint_metric=accuracy", "metric=accuracy: choose from loss, nll_loss, ppl"),
+        (
+            "--set checkpoint.best_checkpoint_metric=f1 --set task.eval_bleu=true",
+            "metric=f1: choose from loss, nll_loss, ppl, bleu",
+        ),
+        ("--set dataset.valid_subset=test", "--set dataset.valid_subset=test: each run has a dataset.valid_subset of its own"),
+        ("--set dataset.train_subset=valid", "--set dataset.train_subset=valid: each run has a dataset.train_subset of its own"),
+        ("--set generation.beam=3", "generation.beam would change nothing: no part of a run reads it; see --set and --size"),
+        ("--sweep generation.beam=3,4", "generation.beam would change nothing"),
+        ("--configs other", "--configs: it is of a published decoder; give --backbone too"),
+        ("--set optimization.max_update=0", "should be a whole number from 1; see --set and --size"),
+        ("--set checkpoint.no_last_checkpoints=true", "checkpoint.no_last_checkpoints leaves no last checkpoint"),
+        ("--set dataset.disable_validation=true", "dataset.disable_validation leaves no best checkpoint to measure"),
     ],
 )
 def test_what_does_not_fit_is_told_before_training(call, capsys, flags, words):
     assert call(flags) == 1
     shown = capsys.readouterr().err
     assert shown.startswith("error: ") and words in shown and "Traceback" not in shown and call.done == []
+
+
+@pytest.mark.parametrize("flags, words", [("", "lowest loss"), (f"{BY_BLEU} --set task.eval_bleu=true", "highest bleu")])
+def test_the_table_says_which_checkpoint_generates(call, flags, words):
+    assert call(f"--methods base {flags}") == 0
+    assert f"Texts are generated with the checkpoint of the {words} on dev and a beam of 5" in (call.out / "table.md").read_text()
 
 
 def test_a_corpus_without_a_part_is_named(call, corpus, tmp_path, capsys):
@@ -255,8 +281,29 @@ def test_a_sweep_chooses_by_the_loss_on_dev(call):
         "data-to-text sam optimizer.sam_rho=0.01 seed 1",
         "data-to-text sam optimizer.sam_rho=0.1 seed 1",
     ]
-    assert "By loss on dev, chosen on the development set, which is not reported." in (call.out / "table.md").read_text()
+    words = "By loss on dev, without smoothing, chosen on the development set, which is not reported."
+    assert words in (call.out / "table.md").read_text()
     assert list(json.loads((call.out / "results.json").read_text())) == ["base", "sam optimizer.sam_rho=0.01"]
+
+
+@pytest.mark.parametrize("likelihoods, kept", [((2.0, 2.0), 0.1), ((2.0, 1.9), 0.0), ((2.0, 2.1), 0.1)])
+def test_a_sweep_does_not_choose_by_how_little_is_smoothed(call, likelihoods, kept):
+    """The loss has the smoothing in it; of equal ones the value that is given first is kept."""
+
+    def log(run, stage):
+        if stage.trains:
+            smoothing, updates = run.config["criterion"]["label_smoothing"], run.config["optimization"]["max_update"]
+            told = {
+                "epoch": 1,
+                "valid_loss": 4 + smoothing,
+                "valid_nll_loss": likelihoods[smoothing == 0],
+                "valid_num_updates": updates,
+            }
+            (run.directory / "train.log").write_text(json.dumps(told) + "\n")
+
+    call.before = log
+    assert call("--methods base --set optimization.max_update=4 --sweep criterion.label_smoothing=0.1,0.0") == 0
+    assert list(json.loads((call.out / "results.json").read_text())) == [f"base criterion.label_smoothing={kept}"]
 
 
 # ---------------------------------------------------------------------- settings, data, scores

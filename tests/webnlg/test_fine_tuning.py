@@ -82,7 +82,7 @@ def call(corpus, backbone, tmp_path, monkeypatch):
             for name in ("checkpoint_best.pt", "checkpoint_last.pt"):
                 path = save(run.directory / name, updates=run.config["optimization"]["max_update"])
                 state = torch.load(path)
-                state["extra_state"]["val_loss"] = 4.0
+                state["extra_state"]["val_loss"] = None if run.config["dataset"].get("disable_validation") else 4.0
                 torch.save(state, path)
             (run.directory / "train.log").write_text(LOG if run.method.network == "lora" else LOG.splitlines()[0])
         else:
@@ -145,8 +145,14 @@ def config_of(call, method):
         ("--set generation.max_len_b=-3", "--max-len-b must"),
         ("--set checkpoint.best_checkpoint_metric=bleuu", "best_checkpoint_metric=bleuu: choose from loss, nll_loss, ppl"),
         ("--set checkpoint.best_checkpoint_metric=bleu", "metric=bleu: choose from loss, nll_loss, ppl; --epoch dev-bleu"),
-        ("--set dataset.disable_validation=true", "dataset.disable_validation: it leaves no checkpoint for --epoch dev-loss"),
-        ("--epoch last --set checkpoint.no_last_checkpoints=true", "checkpoint.no_last_checkpoints: it leaves no checkpoint for"),
+        ("--set dataset.disable_validation=true", "dataset.disable_validation leaves no best checkpoint to measure"),
+        (
+            "--epoch last --set dataset.disable_validation=true --sweep optimization.lr=1,2",
+            "--sweep: it chooses by the loss on dev",
+        ),
+        ("--epoch last --set checkpoint.no_last_checkpoints=true", "checkpoint.no_last_checkpoints leaves no last checkpoint"),
+        ("--set dataset.valid_subset=test", "--set dataset.valid_subset=test: each run has a dataset.valid_subset of its own"),
+        ("--set eval_lm.context_window=3", "eval_lm.context_window would change nothing"),
         ("--set checkpoint.no_save=true", "checkpoint.no_save leaves no checkpoint to measure"),
     ],
 )
@@ -279,6 +285,22 @@ def test_all_updates_that_are_asked_for_are_made(call, capsys):
     assert "--set lr_scheduler.warmup_updates=20: training has 20 updates" in capsys.readouterr().err
 
 
+def test_another_loss_may_choose_the_checkpoint(call):
+    assert call("--methods lora --set checkpoint.best_checkpoint_metric=nll_loss") == 0
+    assert "Texts are generated with the checkpoint of the lowest nll_loss on dev (among" in (call.out / "table.md").read_text()
+
+
+@pytest.mark.parametrize("metric", ["loss", "ppl"])
+def test_a_training_without_validations(call, metric):
+    """fairseq keeps None as the checkpoint's loss then."""
+    flags = f"--methods lora --epoch last --set dataset.disable_validation=true --set checkpoint.best_checkpoint_metric={metric}"
+    assert call(flags) == 0
+    result = json.loads((call.out / "data-to-text" / "lora" / "seed1" / "result.json").read_text())
+    assert "valid" not in result["metrics"] and result["metrics"]["test"]["bleu"] == 20.0
+    assert "loss" not in (call.out / "table.md").read_text() and (call.out / "results.md").is_file()
+    assert call(flags) == 0 and call.done == []
+
+
 @pytest.mark.parametrize(
     "epoch, file, words",
     [
@@ -334,7 +356,8 @@ def test_a_sweep_chooses_by_the_loss_on_dev(call):
     assert call("--methods lora lora-nbar --sweep optimizer.bar_alpha=0.5,1") == 0
     names = [run.name for run, stage in call.done if stage.trains]
     assert names == ["data-to-text lora seed 1", *(f"data-to-text lora-nbar optimizer.bar_alpha={a} seed 1" for a in (0.5, 1))]
-    assert "By loss on dev, chosen on the development set, which is not reported." in (call.out / "table.md").read_text()
+    words = "By loss on dev, without smoothing, chosen on the development set, which is not reported."
+    assert words in (call.out / "table.md").read_text()
 
 
 # ---------------------------------------------------------------------- settings and data

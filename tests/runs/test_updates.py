@@ -1,9 +1,10 @@
 """How many updates a training has, against fairseq's own iterators; which of two limits holds; warm-ups that are too long."""
 
+import numpy
 import pytest
-from fairseq.data import iterators
+from fairseq.data import data_utils, iterators
 
-from sharp_plugins.webnlg.schedule import set_last_update, updates_of_epochs
+from sharp_plugins.runs.updates import set_last_update, updates_of_epochs
 
 
 def config(workers=1, warmup=0, rows=4, **limits):
@@ -35,6 +36,9 @@ MAX_UPDATE, MAX_EPOCH = "optimization.max_update", "optimization.max_epoch"
         ([MAX_UPDATE], {"max_epoch": 5, "max_update": 20}, {"max_epoch": 5, "max_update": 20}),
         ([MAX_UPDATE, MAX_EPOCH], {"max_epoch": 2, "max_update": 200}, {"max_epoch": 2, "max_update": 20}),
         ([], {"max_epoch": 5, "max_update": 200}, {"max_epoch": 5, "max_update": 50}),
+        ([], {"max_epoch": 5, "max_update": 20}, {"max_epoch": 5, "max_update": 20}),
+        ([MAX_EPOCH], {"max_epoch": 5, "max_update": 20}, {"max_epoch": 5, "max_update": 50}),  # it would say nothing
+        ([MAX_EPOCH], {"max_epoch": 0, "max_update": 20}, {"max_epoch": 0, "max_update": 20}),
     ],
 )
 def test_which_limit_holds(changed, before, after):
@@ -44,10 +48,43 @@ def test_which_limit_holds(changed, before, after):
 
 def test_without_a_number_of_sentences_epochs_tell_nothing():
     own = config(rows=None, max_epoch=5, max_update=200)
-    with pytest.raises(ValueError, match=f"--set {MAX_EPOCH}: "):
+    with pytest.raises(ValueError, match=f"--set {MAX_UPDATE} is needed: without dataset.batch_size"):
         set_last_update(own, 40, [MAX_EPOCH, MAX_UPDATE])
     set_last_update(own, 40, [MAX_UPDATE])
     assert own["optimization"] == {"max_update": 200}
+
+
+@pytest.mark.parametrize("longest, tokens, epochs", [(9, 36, 50), (9, 35, None), (None, 36, None)])
+def test_max_tokens_may_limit_no_batch(longest, tokens, epochs):
+    """fairseq ends a batch before its rows times its longest are more."""
+    own = config(max_epoch=5)
+    own["dataset"]["max_tokens"] = tokens
+    assert updates_of_epochs(own, 40, longest) == epochs
+    if longest:
+        lengths = numpy.full(40, longest)
+        batches = data_utils.batch_by_size(numpy.arange(40), lambda i: longest, lengths, max_tokens=tokens, max_sentences=4)
+        assert (len(batches) == 10) == (epochs == 50)
+
+
+@pytest.mark.parametrize(
+    "changed, before, after",
+    [
+        ([], {"max_epoch": 5, "max_update": 50}, {"max_epoch": 5, "max_update": 50}),  # there are 50 at least
+        ([MAX_UPDATE], {"max_epoch": 5, "max_update": 51}, {"max_update": 51}),
+        ([], {"max_epoch": 5, "max_update": 51}, None),
+        ([MAX_EPOCH], {"max_epoch": 5, "max_update": 20}, None),
+        ([MAX_EPOCH, MAX_UPDATE], {"max_epoch": 5, "max_update": 51}, None),
+        ([MAX_EPOCH, MAX_UPDATE], {"max_epoch": 5, "max_update": 20}, {"max_epoch": 5, "max_update": 20}),
+    ],
+)
+def test_which_limit_holds_where_tokens_make_batches_smaller(changed, before, after):
+    own = config(**before)
+    own["dataset"]["max_tokens"] = 8
+    if after is None:
+        with pytest.raises(ValueError, match=f"--set {MAX_UPDATE} is needed, and no --set {MAX_EPOCH}: dataset.max_tokens"):
+            set_last_update(own, 40, changed)
+    else:
+        assert set_last_update(own, 40, changed) is None and own["optimization"] == after
 
 
 def test_a_warm_up_ends_before_training_does():
