@@ -332,7 +332,8 @@ def test_what_the_evaluation_is_asked_for(start, tmp_path):
     line += " --device cpu --submission submission"
     assert [one[:2] for one in seen] == [("train", "train.log"), ("evaluate", "evaluate.log")] and seen[1][2] == line
     result = json.loads((tmp_path / "out" / "RTE" / "base" / "seed1" / "result.json").read_text())
-    assert result["notes"] == {"best_epoch": 2, "files": {"train": "train.tsv", "valid": "dev.tsv", "test": "test.tsv"}}
+    files = {"train": "train.tsv", "valid": "dev.tsv", "test": "test.tsv"}
+    assert result["notes"] == {"best_epoch": 2, "files": files, "chosen_by": "accuracy"}
     assert (result["minutes"], result["updates"], result["checkpoints"]) == (1.5, 2036, "deleted")
 
 

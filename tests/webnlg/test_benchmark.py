@@ -190,7 +190,7 @@ def test_the_default_is_the_quickstarts_four_methods(call, capsys):
     assert list(numbers) == ["untrained", "base", "sam", "dsam"]
     one = numbers["base"]["seed 1"]
     assert one["scores"]["test-unseen"].items() >= SCORES.items() and (one["updates"], one["train_seconds"]) == (720, 90)
-    assert one["scores"]["valid"] == {"loss": 4.0}
+    assert one["scores"]["valid"] == {"loss": 4.1}  # with the settings' smoothing, as the stand-in has it
     assert "TER, lower is better" in (call.out / "table.md").read_text()
     # The same command has nothing left to do.
     assert call("--size small") == 0 and call.done == [] and "4 of them finished before" in capsys.readouterr().out
