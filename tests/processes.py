@@ -19,6 +19,30 @@ ENTRIES = {f"fairseq-{name.replace('_', '-')}": name for name in ("train", "gene
 
 BACKENDS = ["legacy_ddp", "pytorch_ddp"]
 
+# fairseq saves the weights of rank 0 alone; this writes those of every rank beside each checkpoint.
+EVERY_RANK = """
+import os
+import sharp_plugins
+import torch
+from fairseq import checkpoint_utils
+
+sharp_plugins.register()
+
+stock = checkpoint_utils.save_checkpoint
+
+
+def save_checkpoint(cfg, trainer, *args):
+    os.makedirs(cfg.save_dir, exist_ok=True)
+    path = os.path.join(cfg.save_dir, f"weights{trainer.data_parallel_rank}.pt")
+    torch.save(trainer.get_model().state_dict(), path)
+    return stock(cfg, trainer, *args)
+
+
+if not hasattr(checkpoint_utils, "_every_rank"):
+    checkpoint_utils._every_rank = True
+    checkpoint_utils.save_checkpoint = save_checkpoint
+"""
+
 # Every run is a process of its own. Those of `start` are forked from one that has imported fairseq (and nothing of the
 # plugin, which is imported by --user-dir), because importing it takes longer than the tests' training.
 _forks = multiprocessing.get_context("forkserver")

@@ -3,8 +3,7 @@
 import plain
 import pytest
 import toy
-from conftest import EVERY_RANK
-from processes import BACKENDS, assert_close, assert_ranks_agree, last, stats, train, train_ranks, weights_of
+from processes import BACKENDS, EVERY_RANK, assert_close, assert_ranks_agree, last, stats, train, train_ranks, weights_of
 
 pytestmark = pytest.mark.slow
 
