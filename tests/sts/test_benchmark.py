@@ -94,7 +94,7 @@ def test_the_settings_are_mirror_berts_and_the_papers(data, tmp_path, planned, m
     found = {one.record.method: one.config for one in planned}
     assert list(found) == list(METHODS)
     rho, beta, epsilon, pooling = {"bert": (0.05, 3, 5e-2, "mean-padded"), "roberta": (0.01, 5, 1e-3, "cls")}.get(
-        family, (0.005, 3, 5e-2, "mean")
+        family, (0.05, 3, 5e-2, "mean")
     )
     for method, config in found.items():
         optimizer, criterion, common = config["optimizer"], config["criterion"], config["common"]
