@@ -7,7 +7,6 @@ writes overview.png. A setting with LoRA has LoRA with Adam as its baseline.
 """
 
 import argparse
-import csv
 import sys
 from pathlib import Path
 from typing import Callable, Dict, Iterator, List, NamedTuple, Sequence, Tuple
@@ -17,7 +16,7 @@ sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
 import survives
 from plan import STUDIES
-from report import Gain, draw, gain
+from report import Gain, Row, draw, gain, read_csv
 
 from sharp_plugins.runs.statistics import compare
 
@@ -27,7 +26,6 @@ METHODS = {"base": BASELINE, "lora": BASELINE, "mirror": BASELINE, "sam": "SAM",
 METHODS.update({"r3f": "R3F", "rdrop": "R-Drop", "dsam-r3f": "δ-SAM + R3F"})
 LAYERS = 6  # of MiniLM; a setting with fewer says so
 PART = "-3-layers"  # after a study's name, where these are all it has
-Row = Dict[str, str]
 # A row of a file -> settings, each with the run's score there.
 Reader = Callable[[Row], Iterator[Tuple[str, str]]]
 
@@ -89,11 +87,8 @@ READERS: Dict[str, Reader] = {
 def read(directory: Path) -> Iterator[Run]:
     """The runs of the studies' files in a directory."""
     for name, reader in READERS.items():
-        path = directory / f"{name}.csv"
-        if path.is_file():
-            with open(path, newline="", encoding="utf-8") as file:
-                for row in csv.DictReader(file):
-                    yield from (Run(where, called(row["method"]), int(row["seed"]), float(score)) for where, score in reader(row))
+        for row in read_csv(directory / f"{name}.csv"):
+            yield from (Run(where, called(row["method"]), int(row["seed"]), float(score)) for where, score in reader(row))
 
 
 def gains_of(runs: Sequence[Run]) -> List[Gain]:
