@@ -55,16 +55,23 @@ def check_scope(cfg: FairseqConfig, criterion) -> None:
         )
 
 
+# A flag -> where its modules or hooks are from, and what each pass in training mode does there.
+_QUANTIZED = {
+    "pq": ("fairseq.modules.quant_noise", "writes noise into the weights"),
+    "scalar": ("fairseq.modules.quantization.scalar", "is counted, and moves the quantization's scale"),
+}
+
+
 def check_quantization(model: nn.Module, optimizer: str) -> None:
-    """Raise ValueError where modules of *model* write noise into their weights in each pass: *optimizer* makes several passes, of
-    which each would have the noise of those before it, and would take it for the weights."""
+    """Raise ValueError where modules of *model* are quantized while they train: *optimizer* makes several passes, and each would
+    find what those before it have left there."""
     for name, module in model.named_modules():
         hooks = [getattr(hook, "__module__", None) or "" for hook in module._forward_pre_hooks.values()]
-        for flag, place in (("pq", "fairseq.modules.quant_noise"), ("scalar", "fairseq.modules.quantization.scalar")):
+        for flag, (place, what) in _QUANTIZED.items():
             if any(of.startswith(place) for of in (*hooks, type(module).__module__)):
                 raise ValueError(
-                    f"--optimizer {optimizer} does not work with --quant-noise-{flag} (here in {name}), which writes noise into "
-                    "the weights in each pass: leave it out"
+                    f"--optimizer {optimizer} does not work with --quant-noise-{flag} (here in {name}): each pass {what}, and "
+                    "this optimizer makes several; leave it out"
                 )
 
 

@@ -35,7 +35,10 @@ class Buffers:
         every = dict.fromkeys(module for root in modules for module in root.modules())
         # By their places: a module may put another tensor there, as fairseq's Fp32BatchNorm does in its first pass.
         self.places: List[Tuple[nn.Module, str]] = [
-            (module, name) for module in every for name, buffer in module._buffers.items() if buffer is not None
+            (module, name)
+            for module in every
+            for name, buffer in module._buffers.items()
+            if buffer is not None and not _is_expanded(buffer)
         ]
 
     def now(self) -> List[Optional[Tensor]]:
@@ -48,6 +51,11 @@ class Buffers:
         both = [(a, b) for a, b in zip(here, values) if a is not None and b is not None and a.shape == b.shape]
         if both:
             torch._foreach_copy_(*map(list, zip(*both)))
+
+
+def _is_expanded(buffer: Tensor) -> bool:
+    """Whether elements share their memory: torch refuses to write into such a buffer, so no pass moves it."""
+    return any(stride == 0 and size > 1 for size, stride in zip(buffer.size(), buffer.stride()))
 
 
 class Beginning:

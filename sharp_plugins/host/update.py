@@ -54,34 +54,46 @@ def _wrap_train_step(train_step):
 
 
 def _update(trainer, method: WrappingOptimizer, samples, raise_oom: bool, fairseqs_own):
-    with undone_unless_made(trainer, method) as beginning:
-        if not (isinstance(method, SAM) and method.is_due(trainer.get_num_updates())):
+    if not (isinstance(method, SAM) and method.is_due(trainer.get_num_updates())):
+        with undone_unless_made(trainer, method):
             return fairseqs_own(trainer, samples, raise_oom)
-        method.perturbation  # noqa: B018  # is made here at first, and refuses what cannot be perturbed before any pass
-        with _told_once(trainer):
-            passes = Passes(trainer, samples, method.is_global, raise_oom)
-            measured = _try_to_ascend(trainer, method, passes)
-            if measured is None:
-                return None
-            beginning.restore()
-            with sent_along(trainer, measured, passes.has_data):
-                return fairseqs_own(trainer, passes.samples, raise_oom)
+    method.perturbation  # noqa: B018  # is made here at first, and refuses what cannot be perturbed before any pass
+    with _told_at_w(trainer, samples), undone_unless_made(trainer, method) as beginning:
+        passes = Passes(trainer, samples, method.is_global, raise_oom)
+        measured = _try_to_ascend(trainer, method, passes)
+        if measured is None:
+            return None
+        beginning.restore()
+        with sent_along(trainer, measured, passes.has_data):
+            return fairseqs_own(trainer, passes.samples, raise_oom)
+
+
+def _tell_nothing(model, num_updates):
+    pass
 
 
 @contextmanager
-def _told_once(trainer) -> Iterator[None]:
-    """Before each pass fairseq tells the model the number of updates. Some models move something then, as data2vec does its teacher
-    towards its own weights. Here they are told once an update, at w, as before a plain update's only pass."""
+def _told_at_w(trainer, samples) -> Iterator[None]:
+    """Before each batch's pass fairseq tells the model the number of updates. Some models move something then, as data2vec does its
+    teacher towards its own weights. Here they are told at w, as often as before a plain update's passes, and not in the method's."""
     model = trainer.get_model()
-    if "set_num_updates" in vars(model):  # AMP repeats an update from within itself
+    kind = type(model)  # not the model itself: a copy made meanwhile, as of --store-ema, would never be told again
+    if kind.set_num_updates is _tell_nothing:  # AMP repeats an update from within itself
         yield
         return
-    model.set_num_updates(trainer.get_num_updates())
-    model.set_num_updates = lambda num_updates: None
+    trainer.model.train()  # as a plain update's pass does before: some models stand still while they evaluate
+    trainer.criterion.train()
+    for _ in samples:
+        model.set_num_updates(trainer.get_num_updates())
+    own = vars(kind).get("set_num_updates")
+    kind.set_num_updates = _tell_nothing
     try:
         yield
     finally:
-        del model.set_num_updates
+        if own is None:
+            del kind.set_num_updates
+        else:
+            kind.set_num_updates = own
 
 
 def _try_to_ascend(trainer, method: SAM, passes: Passes) -> Optional[Dict[str, Tensor]]:

@@ -178,26 +178,55 @@ def test_a_buffer_may_be_another_tensor_after_a_pass():
     assert module.mean.dtype == torch.float32 and module.mean.tolist() == [0, 0] and module.cache.tolist() == [1, 1]
 
 
+def test_a_buffer_whose_elements_share_their_memory_is_left_alone():
+    """Torch refuses to write into it."""
+    module = nn.Module()
+    module.register_buffer("expanded", torch.ones(1).expand(8))
+    module.register_buffer("own", torch.zeros(2))
+    buffers = Buffers(module)
+    before = buffers.now()
+    module.own += 1
+    buffers.restore(before)
+    assert module.own.tolist() == [0, 0] and module.expanded.tolist() == [1] * 8
+
+
+@pytest.mark.parametrize("sizes", [[4], [2, 3]], ids=["a batch", "two batches"])
 @pytest.mark.parametrize("method", ["sgd", *METHODS])
-def test_a_model_is_told_of_an_update_once_and_at_w(translation_data, method):
-    """Some copy their weights then."""
+def test_a_model_is_told_of_an_update_at_w_as_often_as_without_the_plugin(translation_data, method, sizes):
+    """Some copy their weights then, where they train; a validation has just been made. Some count in a buffer."""
     flags = SGD if method != "sgd" else SGD[2:]
-    trainer, told = toy.build_trainer(translation_data, "--optimizer", method, *flags), []
+    trainer, told = toy.build_trainer(translation_data, "--optimizer", method, "--store-ema", *flags), []
     model = trainer.get_model()
     stock = type(model).set_num_updates
 
     class Copies(type(model)):
         def set_num_updates(self, num_updates):
-            told.append((num_updates, [p.detach().clone() for p in self.parameters()]))
+            told.append((num_updates, self.training, [p.detach().clone() for p in self.parameters()]))
+            self.count += 1
             stock(self, num_updates)
 
     model.__class__ = Copies
+    model.register_buffer("count", torch.zeros(()))
+    own = Copies.set_num_updates
     for update in range(3):
+        trainer.valid_step(toy.batches(trainer, [4])[0])
         here = [p.detach().clone() for p in model.parameters()]
-        trainer.train_step(toy.batches(trainer, [4]))
-        assert [number for number, _ in told] == list(range(update + 1))
-        assert all(map(torch.equal, told[-1][1], here))
-    assert "set_num_updates" not in vars(model)
+        trainer.train_step(toy.batches(trainer, sizes))
+        assert [number for number, _, _ in told] == [update] * len(sizes)
+        for _, training, weights in told:
+            assert training and all(map(torch.equal, weights, here))
+        told.clear()
+    assert model.count == 3 * len(sizes)
+    trainer.ema.get_model().set_num_updates(7)
+    assert Copies.set_num_updates is own and len(told) == 1
+
+
+def test_a_model_that_inherits_how_it_is_told_still_does(translation_data):
+    trainer = toy.build_trainer(translation_data, "--optimizer", "sam", *SGD)
+    kind = type(trainer.get_model())
+    assert "set_num_updates" not in vars(kind)
+    trainer.train_step(toy.batches(trainer, [4]))
+    assert "set_num_updates" not in vars(kind)
 
 
 @pytest.mark.parametrize("flag", ["pq", "scalar"])
