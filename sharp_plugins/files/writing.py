@@ -1,7 +1,7 @@
 """Files that are either complete or not there.
 
-They are written in a directory beside their place, ``.unfinished-...``, which is locked as long as its process lives. What a killed
-process left is removed when the same is written again.
+They are written in a directory beside their place, ``.unfinished-...``. A file in it is locked as long as its process lives. What a
+killed process left is removed when the same is written again.
 """
 
 import fcntl
@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Iterator, Optional, Tuple
 
 PREFIX = ".unfinished-"
+# A file and not the directory itself: over NFS a lock on a directory is the machine's own, and one on a file is everybody's.
+LOCK = ".lock"
 
 
 @contextmanager
@@ -27,7 +29,8 @@ def unfinished_in(directory: Path) -> Iterator[Path]:
         try:
             yield unfinished
         finally:
-            shutil.rmtree(unfinished)
+            # What cannot be removed, as read-only directories, stays: the files that were to be written are there.
+            shutil.rmtree(unfinished, ignore_errors=True)
             os.close(lock)
     except BaseException:
         with suppress(OSError):  # another process may have put something there
@@ -41,22 +44,22 @@ def _locked_in(directory: Path) -> Tuple[Path, int]:
     while True:
         path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=directory))
         with suppress(FileNotFoundError):
-            lock = os.open(path, os.O_RDONLY)
+            lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT)
             with suppress(OSError):  # file systems without locks, where none is ever removed
                 fcntl.flock(lock, fcntl.LOCK_SH)
-            if path.exists():
+            if (path / LOCK).exists():
                 return path, lock
             os.close(lock)
         # Another process took it for one that was left, before it was locked.
 
 
-def _remove_left(directory: Path, name: Optional[str] = None) -> None:
+def remove_left(directory: Path, name: Optional[str] = None) -> None:
     """Remove what killed processes left in *directory*; with a *name* only where it is a file of that name."""
     for path in directory.glob(f"{PREFIX}*"):
-        if name is not None and not (path / name).exists():
-            continue
         with suppress(OSError):  # a living process has the lock, or it is gone, or another user's
-            lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            if path.is_symlink() or (name is not None and not (path / name).exists()):
+                continue
+            lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(path)
@@ -68,18 +71,18 @@ def _remove_left(directory: Path, name: Optional[str] = None) -> None:
 def filling(directory: Path, last: str) -> Iterator[Path]:
     """A directory to write files to, which at the end are moved to *directory* one by one, the file *last* after all others: where
     that one is there, the others are, and of the same writing. After an error in the block none is moved."""
-    _remove_left(directory)
+    remove_left(directory)
     with unfinished_in(directory) as unfinished:
         yield unfinished
         (directory / last).unlink(missing_ok=True)  # an old one, beside files of which some are new
-        for name in sorted(os.listdir(unfinished), key=lambda name: name == last):
+        for name in sorted({*os.listdir(unfinished)} - {LOCK}, key=lambda name: name == last):
             os.replace(unfinished / name, directory / name)
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A path to write to. What is there at the end becomes *path*; after an error *path* is as it was."""
-    _remove_left(path.parent, path.name)
+    remove_left(path.parent, path.name)
     with unfinished_in(path.parent) as unfinished:
         yield unfinished / path.name
         os.replace(unfinished / path.name, path)

@@ -1,9 +1,10 @@
 """Two calls may share a directory: a run is locked while a process is at it."""
 
 import fcntl
-import shutil
 from contextlib import contextmanager
 from pathlib import Path
+
+from sharp_plugins.files.writing import remove_left
 
 
 class RunBusy(Exception):
@@ -29,6 +30,7 @@ def locked(directory: Path, name: str):
         except BlockingIOError:
             raise RunBusy(f"{name}: another process is at it") from None
         # What a killed process had not finished writing.
-        for path in (*directory.glob(".unfinished-*"), *directory.glob("*.pt.tmp")):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        remove_left(directory)
+        for path in directory.glob("*.pt.tmp"):
+            path.unlink()
         yield lock

@@ -1,6 +1,9 @@
 """Files that are complete or not there, several of them too."""
 
+import fcntl
 import os
+import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -118,3 +121,46 @@ def test_a_directory_that_is_taken_for_a_left_one(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "mkdtemp", mkdtemp)
     write("filling", tmp_path / "file")
     assert len(made) == 2 and os.listdir(tmp_path) == ["file"]
+
+
+def test_what_is_locked_is_a_file(tmp_path, monkeypatch):
+    """Over NFS a lock on a directory keeps away no process of another machine."""
+    flock, kinds = fcntl.flock, []
+    monkeypatch.setattr(fcntl, "flock", lambda file, how: kinds.append(stat.S_IFMT(os.fstat(file).st_mode)) or flock(file, how))
+    (tmp_path / ".unfinished-left").mkdir()
+    write("filling", tmp_path / "file")
+    assert kinds == [stat.S_IFREG] * 2 and os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("way", ["filling", "replacing"])
+def test_what_another_user_left_stays(tmp_path, monkeypatch, way):
+    other, look, open_ = tmp_path / ".unfinished-other", os.stat, os.open
+    other.mkdir()
+
+    def refusing(what):
+        def asked(path, *args, **kwargs):
+            if str(path).startswith(f"{other}{os.sep}"):
+                raise PermissionError(13, "Permission denied", str(path))
+            return what(path, *args, **kwargs)
+
+        return asked
+
+    monkeypatch.setattr(os, "stat", refusing(look))
+    monkeypatch.setattr(os, "open", refusing(open_))
+    write(way, tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "mine" and other.is_dir()
+
+
+def test_a_file_is_written_though_its_directory_cannot_be_removed(tmp_path, monkeypatch):
+    """It may hold old data that are read-only, or be gone already."""
+
+    def refuse(*args, **kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rmdir", refuse)
+        write("replacing", tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "mine"
+    with pytest.raises(FileNotFoundError, match="own"), filling(tmp_path, last="other") as unfinished:
+        shutil.rmtree(unfinished)
+        raise FileNotFoundError("the block's own")
