@@ -40,7 +40,7 @@ def equal_budgets(grouped: Grouped, unit: str, measure: Callable[[str], Measure]
 
     Args:
         unit: "updates" or "minutes".
-        measure: of a task; its name is looked up in `Validation.metrics`.
+        measure: of a task; it is looked up in `Validation.metrics`.
     """
     reached = []
     for task in grouped.tasks:
@@ -70,7 +70,7 @@ def _widest(grouped: Grouped, task: str) -> List[Coordinates]:
 def _validated(runs: Group, measure: Measure) -> Dict[int, Result]:
     # A single update is made only to get a checkpoint, of an untrained model, say: it would be everybody's budget.
     trained = {seed: run for seed, run in runs.items() if run.updates > 1}
-    return {seed: run for seed, run in trained.items() if any(measure.name in one.metrics for one in run.validations)}
+    return {seed: run for seed, run in trained.items() if any(measure.told_by(one.metrics) is not None for one in run.validations)}
 
 
 def _used(run: Result, unit: str) -> float:
@@ -86,7 +86,6 @@ def _when(one: Validation, run: Result, unit: str) -> float:
 
 
 def _best_within(run: Result, unit: str, budget: float, measure: Measure) -> Optional[float]:
-    values = [
-        one.metrics[measure.name] for one in run.validations if measure.name in one.metrics and _when(one, run, unit) <= budget
-    ]
-    return summarize(values, measure.higher_is_better).best if values else None
+    values = [measure.told_by(one.metrics) for one in run.validations if _when(one, run, unit) <= budget]
+    known = [value for value in values if value is not None]
+    return summarize(known, measure.higher_is_better).best if known else None

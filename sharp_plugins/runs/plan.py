@@ -101,7 +101,8 @@ class Planner:
                 changes = [*self.args.changes, *more]
                 config = configure(self.settings[task], method, changes, self.args.cpu, adapt, self.benchmark.own)
                 check_values(config, f"{task} {method.name}", self.benchmark.settings_flag, self.benchmark.reads)
-                check_checkpoints(config, f"{task} {method.name}", self.benchmark.measured, self.benchmark.settings_flag)
+                flag = self.benchmark.settings_flag
+                check_checkpoints(config, f"{task} {method.name}", self.benchmark.measured, flag, is_placed=False)
 
     def check_settings(self, task: str, methods: Sequence[Method], axes: Mapping[str, Value]) -> None:
         """Raise ValueError where fairseq would refuse a setting. All of a --set is in the config of one of the methods' kinds."""

@@ -86,6 +86,14 @@ class Measure(NamedTuple):
         """The number in a result; None where the run was not measured so."""
         return result.metrics.get(self.split, {}).get(self.name)
 
+    def told_by(self, metrics: Mapping[str, float]) -> Optional[float]:
+        """The number in a validation's metrics. fairseq's criterions tell no nll_loss where the loss is the same.
+
+        >>> Measure("valid", "nll_loss", "loss").told_by({"loss": 2.5})
+        2.5
+        """
+        return metrics.get(self.name, metrics.get("loss") if self.name == "nll_loss" else None)
+
 
 class Validated(Measure):
     """A number of the training's own validation, at the checkpoint that is measured; it need not stand in `Result.metrics`.
@@ -101,6 +109,7 @@ class Validated(Measure):
     def of(self, result: Result) -> Optional[float]:
         """The number; NaN where training diverged, which its log tells of no validation."""
         update = result.updates if result.best_update is None else result.best_update
-        found = [one.metrics[self.name] for one in result.validations if one.update == update and self.name in one.metrics]
+        found = [self.told_by(one.metrics) for one in result.validations if one.update == update]
+        found = [value for value in found if value is not None]
         diverged = [value for value in result.metrics.get(self.split, {}).values() if math.isnan(value)]
         return found[-1] if found else diverged[0] if diverged else None

@@ -40,7 +40,7 @@ class Search(NamedTuple):
         axes: names of the swept settings.
         measures: by task, what chose.
         candidates: of all tasks and methods, in the order of the results; a method's values in the order given.
-        unfinished: (task, method) of which not all values have the same seeds, so that the choice may change.
+        unfinished: (task, method) of which not all values have the same seeds, or none has any, so that the choice may change.
     """
 
     axes: Tuple[str, ...]
@@ -119,7 +119,7 @@ def choose(results: Sequence[Result], axes: Axes, measure: Callable[[str], Measu
         seeds = [{run.record.seed for run in values[value] if by.of(run) is not None} for value in ordered]
         every = set.union(*seeds)
         whole = [of == every for of in seeds]
-        if not all(whole):
+        if not all(whole) or not every:  # or no run tells the measure
             unfinished.append((task, method))
         common = every
         if not any(whole):

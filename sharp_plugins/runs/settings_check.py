@@ -64,19 +64,20 @@ def check_values(config: Dict, name: str, flag: str = "--configs", reads: Sequen
                 raise ValueError(f"{name}: {key} is {one}, and should be a whole number from {least}; see --set and {flag}")
 
 
-def check_checkpoints(config: Dict, name: str, measured: str, flag: str = "--configs") -> None:
+def check_checkpoints(config: Dict, name: str, measured: str, flag: str = "--configs", is_placed: bool = True) -> None:
     """Raise ValueError where training would leave no checkpoint to measure, or no last one to go on from and to tell its end.
 
     Args:
         measured: `Benchmark.measured`.
         name, flag: see `check_config`.
+        is_placed: whether `Benchmark.place` has had its say, which may change the number of updates.
 
     >>> check_checkpoints({"dataset": {"disable_validation": True}}, "RTE base", BEST)
     Traceback (most recent call last):
     ValueError: RTE base: dataset.disable_validation leaves no best checkpoint to measure; see --set and --configs
     """
     kept, data, updates = (config.get(part, {}) for part in ("checkpoint", "dataset", "optimization"))
-    late = (data.get("validate_after_updates") or 0) > (updates.get("max_update") or math.inf)
+    late = is_placed and (data.get("validate_after_updates") or 0) > (updates.get("max_update") or math.inf)
     leaves = {
         "checkpoint.no_save leaves no checkpoint to measure": kept.get("no_save"),
         "checkpoint.no_last_checkpoints leaves no last checkpoint": kept.get("no_last_checkpoints"),

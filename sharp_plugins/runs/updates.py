@@ -6,6 +6,7 @@ from typing import Collection, Dict, Optional, Sequence, Set
 from sharp_plugins.runs.record import Record
 
 MAX_UPDATE, MAX_EPOCH, WARMUP = "optimization.max_update", "optimization.max_epoch", "lr_scheduler.warmup_updates"
+FAIRSEQS_MULTIPLE = 8  # its default of dataset.required_batch_size_multiple
 
 
 def changed_settings(changes: Sequence[str], record: Record) -> Set[str]:
@@ -37,16 +38,27 @@ def updates_of_epochs(config: Dict, samples: int, longest: Optional[int] = None)
 def _least_updates(config: Dict, samples: int) -> Optional[int]:
     """The same, were there no ``max_tokens``, which can but make batches smaller."""
     limits, rows = config["optimization"], config["dataset"].get("batch_size")
-    epochs = limits.get("max_epoch")
+    epochs, multiple = limits.get("max_epoch"), config["dataset"].get("required_batch_size_multiple", FAIRSEQS_MULTIPLE)
     if not epochs or not rows:
         return None
     # Each worker has as many batches as the others, with an empty one where they do not come out even.
     workers = config.get("distributed_training", {}).get("distributed_world_size") or 1
-    batches = math.ceil(math.ceil(samples / rows) / workers)
+    batches = math.ceil(_batches(samples, rows, multiple) / workers)
     given = limits.get("update_freq") or [1]
     frequencies = list(given) if isinstance(given, (list, tuple)) else [given]  # by epoch; the last one stays
     whole = math.floor if limits.get("skip_remainder_batch") else math.ceil
     return sum(whole(batches / frequencies[min(epoch, len(frequencies) - 1)]) for epoch in range(epochs))
+
+
+def _batches(samples: int, rows: int, multiple: int) -> int:
+    """Of an epoch. fairseq cuts a batch of more than *multiple* samples to a multiple of it.
+
+    >>> _batches(100, 12, 8), _batches(100, 12, 1), _batches(13, 16, 8)
+    (13, 9, 2)
+    """
+    rows -= rows % multiple if rows > multiple else 0
+    whole, rest = divmod(samples, rows)
+    return whole + bool(rest) + (rest > multiple and rest % multiple > 0)
 
 
 def set_last_update(config: Dict, samples: int, changed: Collection[str], longest: Optional[int] = None) -> Optional[str]:

@@ -79,7 +79,7 @@ def about_search(search: Search, measures: Measures) -> str:
     if search.unfinished:
         of = ", ".join(" ".join(one) for one in search.unfinished)
         parts.append(
-            "Not all values have the same seeds: runs are not finished, or failed. A value that lacks seeds is not kept where "
+            "Not all values have the same seeds, or none has the measure: runs are not finished, or failed. A value that lacks seeds is not kept where "
             f"another has all, and the choice may change: {of}."
         )
     tasks: Dict[str, List[str]] = {}

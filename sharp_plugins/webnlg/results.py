@@ -11,8 +11,9 @@ FT, UNTRAINED = "ft", "untrained"
 SPLITS = {"all": "test", "seen": "test-seen", "unseen": "test-unseen"}
 GROUPS = {"test": "", "test-seen": ", seen", "test-unseen": ", unseen"}
 MEASURES = (("bleu", "BLEU", True), ("chrf", "chrF++", True), ("ter", "TER", False))
-# How texts are scored -> what a heading calls it.
 LOGGED = ("loss", "nll_loss", "ppl")  # by the criterions
+UNSMOOTHED = ("cross_entropy", "adaptive_loss")  # they tell no nll_loss where it is their loss
+# How texts are scored -> what a heading calls it.
 WAYS = {
     "lora": "As LoRA's paper scores WebNLG and DART",
     "challenge2017": "As the challenge of 2017 scores",
@@ -55,7 +56,10 @@ def check_choice(config: Dict, more: Sequence[str] = (), hint: str = "") -> None
     ValueError: --set checkpoint.best_checkpoint_metric=bleu: choose from loss, nll_loss, ppl
     """
     metric = config["checkpoint"].get(METRIC, "loss")
-    known = [*LOGGED, *(["accuracy"] if config["criterion"].get("report_accuracy") else []), *more]
+    by_sentence = config.get("optimization", {}).get("sentence_avg") or config["criterion"].get("sentence_avg")
+    is_same = config["criterion"].get("_name") in UNSMOOTHED and not by_sentence
+    own = [name for name in LOGGED if not (is_same and name == "nll_loss")]
+    known = [*own, *(["accuracy"] if config["criterion"].get("report_accuracy") else []), *more]
     if metric not in known:
         raise ValueError(f"--set checkpoint.{METRIC}={metric}: choose from {', '.join(known)}{hint}")
 

@@ -117,6 +117,14 @@ def test_what_does_not_fit_is_told_before_training(start, capsys, flags, words):
     assert start.done == []
 
 
+@pytest.mark.parametrize("epochs, status", [(2000, 0), (10, 1)])  # of 4 updates
+def test_a_late_first_validation_is_seen_against_the_updates_of_the_epochs(start, capsys, epochs, status):
+    """And not against the settings' own number, which --set optimization.max_epoch replaces."""
+    changes = f"--set optimization.max_epoch={epochs} --set dataset.validate_after_updates=3000"
+    assert start(*"--tasks RTE --methods base --seeds 1".split(), *changes.split()) == status
+    assert ("validate_after_updates leaves no best checkpoint" in capsys.readouterr().err) == bool(status)
+
+
 @pytest.mark.parametrize(
     "flags, words",
     [

@@ -6,7 +6,7 @@ import pytest
 from made_up_results import ACCURACY, LOSS, result
 
 from sharp_plugins.runs.coordinates import coordinates, describe, in_order, is_part
-from sharp_plugins.runs.record import Record, Validated, Validation
+from sharp_plugins.runs.record import Measure, Record, Validated, Validation
 from sharp_plugins.runs.selection import choose
 from sharp_plugins.runs.words import about_search
 
@@ -34,6 +34,15 @@ def test_a_number_of_the_measured_checkpoints_validation():
     assert (loss.of(one), loss.of(one._replace(best_update=None)), loss.of(one._replace(best_update=5))) == (2.0, 2.5, None)
     lost = result("RTE", "sam", 1, loss=math.nan)
     assert math.isnan(loss.of(lost._replace(validations=[Validation(10, 1.0, {})])))
+    # fairseq's cross_entropy tells no nll_loss, which is its loss.
+    assert loss.of(one._replace(validations=[Validation(4, 1.0, {"loss": 2.0})])) == 2.0
+
+
+def test_a_search_in_which_no_run_tells_the_measure_says_so():
+    other = Measure("valid", "f1", "F1")
+    search = choose(runs("RTE", "sam", {0.01: [70.0], 0.05: [71.0]}), [RHO], lambda task: other)
+    assert search.unfinished == [("RTE", "sam")]
+    assert "or none has the measure" in about_search(search, lambda task: [other])
 
 
 def test_the_best_mean_is_kept_for_each_task_and_method():

@@ -3,7 +3,9 @@
 import numpy
 import pytest
 from fairseq.data import data_utils, iterators
+from fairseq.dataclass.configs import DatasetConfig
 
+import sharp_plugins
 from sharp_plugins.runs.updates import set_last_update, updates_of_epochs
 
 
@@ -23,6 +25,20 @@ def test_the_number_is_fairseqs(samples, workers, frequencies, skip):
         updates += len(list(iterators.GroupedIterator(shard, every, skip_remainder_batch=skip)))
     own = config(workers, max_epoch=4, update_freq=frequencies, skip_remainder_batch=skip)
     assert updates_of_epochs(own, samples) == updates
+
+
+@pytest.mark.parametrize("rows, multiple", [(12, 8), (12, None), (17, 4), (16, 8), (5, 8), (12, 1), (9, 8)])
+@pytest.mark.parametrize("samples", [100, 96, 13])
+def test_the_number_is_that_of_the_batches_which_fairseq_cuts(rows, multiple, samples):
+    sharp_plugins.register()  # else fairseq leaves the last rows out
+    how = dict(max_sentences=rows, required_batch_size_multiple=multiple or DatasetConfig.required_batch_size_multiple)
+    lengths = numpy.full(samples, 7)
+    batches = data_utils.batch_by_size(numpy.arange(samples), lambda i: 7, lengths, **how)
+    assert sum(map(len, batches)) == samples
+    own = config(rows=rows, max_epoch=3)
+    if multiple:
+        own["dataset"]["required_batch_size_multiple"] = multiple
+    assert updates_of_epochs(own, samples) == 3 * len(batches)
 
 
 MAX_UPDATE, MAX_EPOCH = "optimization.max_update", "optimization.max_epoch"
