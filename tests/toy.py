@@ -2,8 +2,10 @@
 
 import os
 import random
+from contextlib import contextmanager
 from pathlib import Path
 
+import plain
 import pytest
 import torch
 from fairseq import options, tasks
@@ -161,3 +163,24 @@ def perturbed_weights(trainer, samples):
     trainer.train_step(samples)
     trainer.get_criterion().forward = forward
     return seen
+
+
+@contextmanager
+def random_points(trainer, points):
+    """Add to *points* where the first forward pass of each update is made inside: its weights minus those before the update."""
+    model, train_step, before = trainer.get_model(), trainer.train_step, []
+
+    def start(*args, **kwargs):
+        before[:] = [p.detach().clone() for p in plain.trainable(model)]
+        return train_step(*args, **kwargs)
+
+    def note(*args):
+        if before:
+            points.append([p.detach() - w for p, w in zip(plain.trainable(model), before)])
+            before.clear()
+
+    hook = model.register_forward_pre_hook(note)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "train_step", start)
+        yield
+    hook.remove()

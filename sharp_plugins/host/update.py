@@ -75,7 +75,7 @@ def _tell_nothing(model, num_updates):
 @contextmanager
 def _told_at_w(trainer, samples) -> Iterator[None]:
     """Before each batch's pass fairseq tells the model the number of updates. Some models move something then, as data2vec does its
-    teacher towards its own weights. Here they are told at w, as often as before a plain update's passes, and not in the method's."""
+    teacher towards its own weights. Here they are told at w, as often as in a plain update, and not before the method's passes."""
     model = trainer.get_model()
     kind = type(model)  # not the model itself: a copy made meanwhile, as of --store-ema, would never be told again
     if kind.set_num_updates is _tell_nothing:  # AMP repeats an update from within itself

@@ -79,8 +79,8 @@ def about_search(search: Search, measures: Measures) -> str:
     if search.unfinished:
         of = ", ".join(" ".join(one) for one in search.unfinished)
         parts.append(
-            "Not all values have the same seeds, or none has the measure: runs are not finished, or failed. A value that lacks seeds is not kept where "
-            f"another has all, and the choice may change: {of}."
+            "Not all values have the same seeds, or none has the measure: runs are not finished, or failed. A value that lacks "
+            f"seeds is not kept where another has all, and the choice may change: {of}."
         )
     tasks: Dict[str, List[str]] = {}
     for task in dict.fromkeys(one.task for one in every):

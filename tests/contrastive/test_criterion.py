@@ -189,17 +189,22 @@ def test_a_step_of_delta_sam_is_the_same_by_parts(backbone, criterion):
             torch.testing.assert_close(other[name], change, rtol=1e-3, atol=1e-5)
 
 
-def test_r3f_adds_the_divergence_of_the_rows(backbone):
-    flags = ["--r3f-eps", "0.5", "--r3f-lambda", "2", "--dropout", "0", "--attention-dropout", "0"]
+@pytest.mark.parametrize("pooling", ["mean", "mean-padded"])
+def test_r3f_adds_the_divergence_of_the_rows(backbone, pooling):
+    """To each pair's loss, which is what δ-SAM weighs. The noise is on words, also where padding counts as a word."""
+    flags = ["--pooling", pooling, "--r3f-eps", "0.5", "--r3f-lambda", "2", "--dropout", "0", "--attention-dropout", "0"]
     trainer = pairs.trainer(backbone, *flags, criterion="r3f_contrastive")
     sample, model = pairs.sample(trainer), trainer.get_model()
     loss, _, log = loss_and_gradients(trainer, sample, seed=5)
     tokens = sample["net_input"]["src_tokens"]
+    assert tokens.eq(1).any()
+    torch.manual_seed(5)
+    losses = trainer.get_criterion().sentence_losses(model, sample)
     torch.manual_seed(5)
     z = torch.empty(*tokens.shape, 16).uniform_(-0.5, 0.5) * tokens.ne(1).unsqueeze(-1)
-    clean = Vectors.of(sentence_vectors(model, tokens, 1, "mean"))
+    clean = Vectors.of(sentence_vectors(model, tokens, 1, pooling))
     with perturbed(model, z):
-        noised = Vectors.of(sentence_vectors(model, tokens, 1, "mean"))
+        noised = Vectors.of(sentence_vectors(model, tokens, 1, pooling))
     p, q = (log_probabilities(vectors, vectors, 0.04) for vectors in (clean, noised))
     kl = torch.zeros(4)
     for view in range(2):
@@ -208,7 +213,8 @@ def test_r3f_adds_the_divergence_of_the_rows(backbone):
             a, b = p[view, j][finite], q[view, j][finite]
             kl[j] += ((a.exp() - b.exp()) * (a - b)).sum() / 2
     torch.testing.assert_close(log["symm_kl"], kl.sum().detach(), rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(loss, (pair_losses(p) + 2 * kl).sum().detach(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(losses, pair_losses(p) + 2 * kl, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(loss, losses.sum().detach(), rtol=1e-4, atol=1e-5)
     assert "symm_kl" in log and kl.sum() > 0.01
 
 

@@ -1,6 +1,5 @@
 """Updates equal those of the slow plain twin, which is written from the paper's equations."""
 
-import contextlib
 import copy
 
 import plain
@@ -29,27 +28,6 @@ def decay_of(method):
 UPDATES = ([12], [4, 4, 4], [1, 8, 3])
 
 
-@contextlib.contextmanager
-def random_points(trainer, points):
-    """Add to *points* where the first forward pass of each update is made inside: its weights minus those before the update."""
-    model, train_step, before = trainer.get_model(), trainer.train_step, []
-
-    def start(*args, **kwargs):
-        before[:] = [p.detach().clone() for p in plain.trainable(model)]
-        return train_step(*args, **kwargs)
-
-    def note(*args):
-        if before:
-            points.append([p.detach() - w for p, w in zip(plain.trainable(model), before)])
-            before.clear()
-
-    hook = model.register_forward_pre_hook(note)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer, "train_step", start)
-        yield
-    hook.remove()
-
-
 def objective_of(trainer, method):
     """What the twin trains on."""
     if method.criterion is None:
@@ -61,7 +39,7 @@ def assert_equals_its_twin(trainer, method, updates, make_updates, tolerance, **
     """*make_updates*() makes the *updates* (lists of samples) with *trainer*; the twin makes them with *settings* of its own."""
     start, twin = toy.weights(trainer), method.twin()
     model, points = copy.deepcopy(trainer.get_model()), []
-    with random_points(trainer, points):
+    with toy.random_points(trainer, points):
         make_updates()
     if hasattr(twin, "points"):
         twin.points = points
