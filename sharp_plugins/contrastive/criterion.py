@@ -50,7 +50,7 @@ class ContrastiveConfig(FairseqDataclass):
         default=0,
         metadata={
             "help": "encode so many texts at a time, and again in the backward pass: exact gradients of a large batch in the "
-            "memory of a small one, for a third more time (default: 0, all at once)"
+            "memory of a small one, for a forward pass more (default: 0, all at once)"
         },
     )
     own_negatives: bool = field(

@@ -40,6 +40,22 @@ def test_a_pair_is_a_text_and_its_second_view(backbone):
     assert dictionary.index("<mask>") in second and dictionary.index("<mask>") not in first
 
 
+@pytest.mark.parametrize("mask_text, is_one_symbol", [("[MASK]", False), ("<mask>", True)])
+def test_robertas_second_view(tmp_path, mask_text, is_one_symbol):
+    """It reads [MASK] as plain text, as in Mirror-BERT's code; <mask> is its own symbol."""
+    roberta = pairs.write_backbone(tmp_path, "roberta")
+    flags = ["--pooling", "cls", "--mask-text", mask_text, "--optimizer", "sam", "--base-optimizer", "sgd"]
+    trainer = pairs.trainer(roberta, *flags, kind="roberta")
+    dictionary, sample = trainer.task.source_dictionary, pairs.sample(trainer)
+    first, second = sample["net_input"]["src_tokens"].chunk(2)
+    mask = dictionary.index("<mask>")
+    assert mask != dictionary.unk() and mask not in first and (mask in second) == is_one_symbol
+    assert not torch.equal(first, second)
+    before = toy.weights(trainer)
+    assert trainer.train_step([sample])["loss"] > 0
+    assert any(not torch.equal(value, before[name]) for name, value in toy.weights(trainer).items())
+
+
 def test_each_epoch_has_an_order_and_spans_of_its_own_and_full_batches_alone(backbone):
     dataset = pairs.trainer(backbone).task.dataset("train")
     seen = []
@@ -138,20 +154,27 @@ def test_an_interrupted_training_goes_on_bit_for_bit(backbone, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("ddp", ["--ddp-backend legacy_ddp", "--find-unused-parameters"])
 @pytest.mark.parametrize(
-    "method, duplicates",
-    [("sgd", []), ("dsam --base-optimizer sgd --sam-scope global --sam-rho 0.2 --dsam-beta 1", []), ("sgd", ["--skip-duplicates"])],
+    "method, criterion, duplicates",
+    [
+        ("sgd", "contrastive", []),
+        ("dsam --base-optimizer sgd --sam-scope global --sam-rho 0.2 --dsam-beta 1", "contrastive", []),
+        # Without noise to speak of, which is drawn batch by batch; its divergence is of two passes all the same.
+        ("sgd", "r3f_contrastive --r3f-eps 1e-9", []),
+        ("sgd", "contrastive", ["--skip-duplicates"]),
+    ],
 )
-def test_two_ranks_train_as_one_with_their_batches_together(backbone, tmp_path, every_rank, method, duplicates):
+def test_two_ranks_train_as_one_with_their_batches_together(backbone, tmp_path, every_rank, method, criterion, duplicates, ddp):
     """All ten texts are in a batch: the order does not matter then. With duplicates four of them come twice, on whatever rank."""
     texts = [*pairs.TEXTS[:6], *pairs.TEXTS[:4]] if duplicates else pairs.TEXTS
     (tmp_path / "texts.txt").write_text("".join(text + "\n" for text in texts))
     flags = [*pairs.flags(backbone), *f"--optimizer {method} --lr 0.1 --span-length 0 --dropout 0 --attention-dropout 0".split()]
     flags += ["--text", tmp_path / "texts.txt"]
-    criterion = "--criterion contrastive --contrastive-temperature 0.5".split()
+    criterion = f"--criterion {criterion} --contrastive-temperature 0.5".split()
     parts = dict(model=pairs.arch(), criterion=[*criterion, *duplicates], user_dir=every_rank)
     task = ["--task", "contrastive_sentences", "--max-update", "1"]
-    train_ranks(backbone, tmp_path / "two", *task, *flags, "--batch-size", "5", "--ddp-backend", "legacy_ddp", **parts)
+    train_ranks(backbone, tmp_path / "two", *task, *flags, "--batch-size", "5", *ddp.split(), **parts)
     assert_ranks_agree(tmp_path / "two")
     arguments = line(backbone, tmp_path / "one", *task, *flags, "--batch-size", "10", **parts)
     start(arguments, tmp_path / "one" / "log").succeed()

@@ -8,10 +8,12 @@ import pairs
 import pytest
 import sts_files
 
+from sharp_plugins.files.yaml import read_yaml
 from sharp_plugins.runs import schedule
 from sharp_plugins.runs.configs import differences
 from sharp_plugins.sts.__main__ import main
-from sharp_plugins.sts.benchmark import METHODS
+from sharp_plugins.sts.benchmark import CONFIGS, METHODS
+from sharp_plugins.sts.sets import SETS
 from sharp_plugins.text import encoder_directory
 
 
@@ -47,7 +49,12 @@ def test_methods_are_trained_evaluated_and_compared(backbone, data, tmp_path):
     flags = ["--methods", "base", "mirror", "mirror-dsam-r3f", "--seeds", "1", *SMALL, "--set", "task.pooling=cls"]
     assert run(backbone, data, tmp_path, *flags) == 0
     table = (tmp_path / "table.md").read_text()
-    assert "average" in table and "mirror-dsam-r3f" in table
+    assert "mirror-dsam-r3f" in table and all(f"{name}, " in table or f"{name} |" in table for name in (*SETS, "average"))
+    # base is the encoder as it is.
+    where = [backbone / "model.pt", "--data", data, "--device", "cpu", "--pooling", "cls", "--json", tmp_path / "direct.json"]
+    assert main(["evaluate", *map(str, where)]) == 0
+    [base] = [json.loads(path.read_text()) for path in (tmp_path / "sentences" / "base").rglob("result.json")]
+    assert base["metrics"]["test"] == pytest.approx(json.loads((tmp_path / "direct.json").read_text()))
     assert "A sentence's vector: cls, of at most 20 symbols in training." in table
     with open(tmp_path / "table.csv", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -82,6 +89,13 @@ def test_the_optimizers_of_other_methods_have_no_say(backbone, data, tmp_path, p
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "minilm"])
+def test_a_batch_is_mirror_berts(family):
+    """Of 200 pairs, so that its 10,000 sentences make 50 updates; the last weights are used."""
+    data = read_yaml(CONFIGS / f"{family}.yaml")["dataset"]
+    assert (data["batch_size"], data["required_batch_size_multiple"], data["disable_validation"]) == (200, 1, True)
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "minilm"])
 def test_the_settings_are_mirror_berts_and_the_papers(data, tmp_path, planned, monkeypatch, family):
     """Those of its scripts, and of δ-SAM's appendix A. fairseq knows all settings, or the call would be refused."""
     backbone = pairs.write_backbone(tmp_path / "backbone", "roberta" if family == "roberta" else "bert")
@@ -111,6 +125,8 @@ def test_the_settings_are_mirror_berts_and_the_papers(data, tmp_path, planned, m
         rates = [0.0] if method == "base" else [2e-5]
         assert (optimization["lr"], optimization["clip_norm"], optimization["max_epoch"]) == (rates, 0.0, 1)
         assert (config["model"]["dropout"], config["model"]["attention_dropout"]) == (0.1, 0.1)
+        assert (optimizer["_name"] if base is optimizer else optimizer["base_optimizer"]) == "adam"
+        assert config["lr_scheduler"] == {"_name": "fixed"}
         # fp32 weights, which hold a small ρ; on a CPU no AMP.
         assert not common.get("fp16") and common.get("amp", False) is not common.get("cpu", False)
 
