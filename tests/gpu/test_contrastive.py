@@ -1,4 +1,4 @@
-"""Sentence vectors on a GPU in the precision of the benchmark's settings, AMP: the losses before and after an update are those of fp32."""
+"""Sentence vectors on a GPU under AMP, which the settings have: the losses before and after an update are those of fp32."""
 
 import pairs
 import pytest
