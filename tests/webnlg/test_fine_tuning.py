@@ -290,6 +290,14 @@ def test_another_loss_may_choose_the_checkpoint(call):
     assert "Texts are generated with the checkpoint of the lowest nll_loss on dev (among" in (call.out / "table.md").read_text()
 
 
+def test_fairseqs_cross_entropy_tells_no_second_loss():
+    """But where the first one is by sentence, and the second by word."""
+    config = {"checkpoint": {"best_checkpoint_metric": "nll_loss"}, "criterion": {"_name": "cross_entropy"}}
+    with pytest.raises(ValueError, match="best_checkpoint_metric=nll_loss: choose from loss, ppl"):
+        results.check_choice(config)
+    results.check_choice({**config, "optimization": {"sentence_avg": True}})
+
+
 @pytest.mark.parametrize("metric", ["loss", "ppl"])
 def test_a_training_without_validations(call, metric):
     """fairseq keeps None as the checkpoint's loss then."""
