@@ -82,7 +82,6 @@ def _told_at_w(trainer, samples) -> Iterator[None]:
         yield
         return
     trainer.model.train()  # as a plain update's pass does before: some models stand still while they evaluate
-    trainer.criterion.train()
     for _ in samples:
         model.set_num_updates(trainer.get_num_updates())
     own = vars(kind).get("set_num_updates")

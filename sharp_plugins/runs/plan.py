@@ -96,13 +96,14 @@ class Planner:
             config.setdefault("model", {}).setdefault("_name", "")  # which a backbone brings
 
         swept = [changes_of({name: value}) for name, values in self.sweeps.items() for value in values]
+        flag = self.benchmark.settings_flag
         for method in methods:
+            name = f"{task} {method.name}"
             for more in swept or [[]]:
                 changes = [*self.args.changes, *more]
                 config = configure(self.settings[task], method, changes, self.args.cpu, adapt, self.benchmark.own)
-                check_values(config, f"{task} {method.name}", self.benchmark.settings_flag, self.benchmark.reads)
-                flag = self.benchmark.settings_flag
-                check_checkpoints(config, f"{task} {method.name}", self.benchmark.measured, flag, is_placed=False)
+                check_values(config, name, flag, self.benchmark.reads)
+                check_checkpoints(config, name, self.benchmark.measured, flag, is_placed=False)
 
     def check_settings(self, task: str, methods: Sequence[Method], axes: Mapping[str, Value]) -> None:
         """Raise ValueError where fairseq would refuse a setting. All of a --set is in the config of one of the methods' kinds."""

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Collection, Dict
 
 from sharp_plugins.files.text import read_json
+from sharp_plugins.files.writing import PREFIX
 
 
 def check_out(out: Path) -> None:
@@ -35,7 +36,7 @@ def holds(out: Path, stamp: str, version: int, source: Dict, own: Collection[str
         if found.get("source") == source:
             return True
         raise ValueError(f"{out}: holds data of other files or settings; choose another --out, or remove it")
-    others = [name for name in os.listdir(out) if name not in own and not name.startswith(".unfinished-")]
+    others = [name for name in os.listdir(out) if name not in own and not name.startswith(PREFIX)]
     if others:
         raise ValueError(f"{out}: holds something else ({sorted(others)[0]}); choose another --out")
     return False
