@@ -144,7 +144,7 @@ def _tables(
         return table, head
     if table not in stored and heads:  # written once, under the other name
         table = heads[0]
-    for name in {table, *heads}:
+    for name in dict.fromkeys([table, *heads]):
         _check(stored, name, shape, where)
     if heads and heads[0] != table and not torch.equal(stored[heads[0]].read(), stored[table].read()):
         raise ValueError(

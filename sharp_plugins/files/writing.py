@@ -75,7 +75,7 @@ def filling(directory: Path, last: str) -> Iterator[Path]:
     with unfinished_in(directory) as unfinished:
         yield unfinished
         (directory / last).unlink(missing_ok=True)  # an old one, beside files of which some are new
-        for name in sorted({*os.listdir(unfinished)} - {LOCK}, key=lambda name: name == last):
+        for name in sorted(sorted({*os.listdir(unfinished)} - {LOCK}), key=lambda name: name == last):
             os.replace(unfinished / name, directory / name)
 
 

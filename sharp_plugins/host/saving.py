@@ -105,7 +105,7 @@ def what_else_is_there(last: Path) -> str:
             f"it: cp {newest} {last}, and the same command again"
         )
     if refused:
-        newest = max(refused, key=lambda path: path.stat().st_mtime)
+        newest = max(refused, key=lambda path: (path.stat().st_mtime, path.name))
         return (
             f"The others in {last.parent} are whole, but hold more than can be read safely, the newest of them {newest.name}: "
             "sharp_plugins/files/README.md ('Files from elsewhere') says what to do"

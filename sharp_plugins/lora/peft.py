@@ -157,7 +157,7 @@ def from_peft(adapter: Adapter, plain: State, decoder: Optional[Published] = Non
             raise ValueError(f"{WEIGHTS} holds {key}, and the model has no {key}")
         if key in plain and plain[key].shape != ours[key].shape:
             raise ValueError(f"{theirs[key]} is {shape(ours[key])}, and the model's {key} is {shape(plain[key])}")
-    for name in replaced & plain.keys():
+    for name in sorted(replaced & plain.keys()):
         for other in tied_to(plain, name):
             if not torch.equal(state[other], state[name]):
                 raise ValueError(f"{name} and {other} are one weight in the model, and two with the adapter")
@@ -197,7 +197,7 @@ def _inside(whole: Tuple[str, ...], key: str, theirs: str, innermost: bool) -> L
 
 def _check_heads(state: State) -> None:
     """Raise ValueError where a part of a classification head of fairseq's is missing."""
-    for head in {".".join(key.split(".")[:2]) for key in state if key.startswith(f"{HEADS}.")}:
+    for head in sorted({".".join(key.split(".")[:2]) for key in state if key.startswith(f"{HEADS}.")}):
         for part in ("dense.weight", "dense.bias", "out_proj.weight", "out_proj.bias"):
             if f"{head}.{part}" not in state:
                 raise ValueError(f"{WEIGHTS} holds no {head}.{part}, and holds the rest of this head")

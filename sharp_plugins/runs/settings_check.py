@@ -109,7 +109,7 @@ def check_config(config: Dict, name: str, trains: bool = True, flag: str = "--co
         wrapper = getattr(ARCH_MODEL_REGISTRY.get(config["model"]["_name"]), "config", None)
         if is_dataclass(wrapper):  # LoRA and the like: to fairseq they are flags
             place, own = "model.", {one.name for one in fields(wrapper)} & config["model"].keys()
-            OmegaConf.merge(OmegaConf.structured(wrapper), {key: config["model"][key] for key in own})
+            OmegaConf.merge(OmegaConf.structured(wrapper), {key: config["model"][key] for key in sorted(own)})
         place = ""
         for part in ("optimization", "common"):  # an optimizer may look at them
             parts.setdefault(part, OmegaConf.structured(getattr(FairseqConfig(), part)))
