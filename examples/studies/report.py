@@ -221,7 +221,7 @@ class Gain(NamedTuple):
 
 
 def draw(gains: Sequence[Gain], baseline: str, title: str, path: Path) -> None:
-    """The gains over the baseline with their intervals, by place and method."""
+    """The gains over the baseline with their intervals, by place and method, and how many seeds they are of."""
     import matplotlib
 
     matplotlib.use("Agg")  # no display is needed
@@ -237,7 +237,8 @@ def draw(gains: Sequence[Gain], baseline: str, title: str, path: Path) -> None:
         errors = [0 if one.interval is None else one.interval[1] - one.difference for one in found]
         axis.errorbar([one.difference for one in found], heights, xerr=errors, fmt="o", capsize=3, label=method)
     axis.axvline(0, color="black", linewidth=0.8)
-    axis.set_yticks(range(len(places)), places)
+    pairs = [sorted({one.comparison.pairs for one in gains if one.where == place}) for place in places]
+    axis.set_yticks(range(len(places)), [f"{place}\nseeds: {' or '.join(map(str, own))}" for place, own in zip(places, pairs)])
     axis.set_ylim(len(places) - 0.5, -0.5)
     axis.set(xlabel=f"gain over {baseline}, points, with its 95 % interval", title=title)
     axis.grid(axis="x", alpha=0.3)

@@ -235,7 +235,7 @@ def test_a_figure_shows_gains_with_their_intervals(scripts, tmp_path, monkeypatc
 
     from sharp_plugins.runs.statistics import compare
 
-    baseline, own = {1: 60.0, 2: 61.0, 3: 63.0}, {"sam": (1.0, 2.5, -0.5), "dsam": (3.0, 1.0, 2.0)}
+    baseline, own = {1: 60.0, 2: 61.0, 3: 63.0}, {"sam": (1.0, 2.5, -0.5), "dsam": (3.0, 1.0)}
     gains = [scripts.report.Gain("MRPC-300", "base", None)]
     for method, differences in own.items():
         values = {seed: baseline[seed] + one for seed, one in zip(baseline, differences)}
@@ -245,11 +245,12 @@ def test_a_figure_shows_gains_with_their_intervals(scripts, tmp_path, monkeypatc
     scripts.report.draw(gains, "base", "Few examples", tmp_path / "few.png")
     [axis] = figures[0].axes
     assert axis.get_xlabel() == "gain over base, points, with its 95 % interval"
-    assert [label.get_text() for label in axis.get_yticklabels()] == ["MRPC-300"]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["MRPC-300\nseeds: 2 or 3"]
     assert [text.get_text() for text in axis.get_legend().get_texts()] == list(own)
     for bars, differences in zip(axis.containers, own.values()):
         [segment] = bars.lines[2][0].get_segments()
-        low, high = stats.t.interval(0.95, 2, loc=statistics.fmean(differences), scale=stats.sem(differences))
+        degrees = len(differences) - 1
+        low, high = stats.t.interval(0.95, degrees, loc=statistics.fmean(differences), scale=stats.sem(differences))
         assert bars.lines[0].get_xdata() == pytest.approx([statistics.fmean(differences)])
         assert segment[:, 0] == pytest.approx([low, high])
 
