@@ -4,6 +4,7 @@ import argparse
 import logging
 import os
 import sys
+import tempfile
 import warnings
 from pathlib import Path
 from typing import Callable, Iterable, Optional
@@ -19,12 +20,19 @@ def output_file(text: str) -> Path:
     'today.json'
 
     Raises:
-        argparse.ArgumentTypeError: it is a directory, or below a file.
+        argparse.ArgumentTypeError: it is a directory, a device or the like, below a file, or where nothing can be written.
     """
     path = Path(text)
     if path.is_dir():
         raise argparse.ArgumentTypeError(f"{path}: it is a directory, and a file is wanted")
+    if path.exists() and not path.is_file():
+        raise argparse.ArgumentTypeError(f"{path}: it is no regular file, and is not replaced by one")
     _refuse_a_file(path, path.absolute().parents)
+    place = next(place for place in Path(os.path.realpath(path)).parents if place.is_dir())
+    try:
+        tempfile.TemporaryFile(dir=place).close()
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{path}: cannot be written in {place}: {error.strerror}") from None
     return path
 
 

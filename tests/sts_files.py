@@ -15,8 +15,8 @@ def write_sets(directory: Path, pairs: int = 12) -> Path:
     def sentence():
         return " ".join(rng.choice(WORDS) for _ in range(rng.randint(3, 7)))
 
-    for name, (file, _) in FILES.items():
-        path = directory / file
+    for name, source in FILES.items():
+        path = directory / source.places[0]
         path.parent.mkdir(parents=True, exist_ok=True)
         if name == "SICK-R":
             rows = ["pair_ID\tsentence_A\tsentence_B\trelatedness_score\tentailment_judgment"]

@@ -2,8 +2,10 @@
 
 import argparse
 import importlib
+import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,28 @@ def test_a_file_that_cannot_be_written_is_refused(tmp_path):
             output_directory(str(path))
     assert output_directory(str(tmp_path)) == tmp_path
     assert output_file(str(tmp_path / "new" / "a.json")) == tmp_path / "new" / "a.json"
+
+
+def test_a_device_is_no_place_for_a_file(tmp_path):
+    """Written beside its place and moved there, a file would take the place of /dev/stdout."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path / "link", Path(os.devnull)):
+        with pytest.raises(argparse.ArgumentTypeError, match=f"{path}: it is no regular file"):
+            output_file(str(path))
+    (tmp_path / "to a file").symlink_to(tmp_path / "new.json")
+    assert output_file(str(tmp_path / "to a file")) == tmp_path / "to a file"
+
+
+def test_where_nothing_can_be_written_is_told_before_any_work(tmp_path, monkeypatch):
+    def refuse(dir):
+        raise PermissionError(13, "Permission denied", str(dir / "tmpabc"))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    (tmp_path / "link").symlink_to(tmp_path / "other" / "a.json")
+    for name in ("new/a.json", "link"):
+        with pytest.raises(argparse.ArgumentTypeError, match=f"{name}: cannot be written in {tmp_path}: Permission denied"):
+            output_file(str(tmp_path / name))
 
 
 @pytest.mark.parametrize(

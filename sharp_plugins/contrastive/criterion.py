@@ -59,7 +59,8 @@ class ContrastiveConfig(FairseqDataclass):
     skip_duplicates: bool = field(
         default=False,
         metadata={
-            "help": "a text that is in the batch twice is no negative of itself (default: it is one, as in Mirror-BERT's code)"
+            "help": "a text that is in the batch twice, by its symbols, is no negative of itself (default: it is one, as in "
+            "Mirror-BERT's code)"
         },
     )
 
@@ -93,23 +94,28 @@ class Contrastive(FairseqCriterion):
 
     def __init__(self, cfg, task):
         super().__init__(task)
-        check_flag("--contrastive-temperature", cfg.contrastive_temperature, above=0)
-        if cfg.encode_rows < 0:
-            raise ValueError(f"--encode-rows must be 0 or larger, and is {cfg.encode_rows}")
-        if cfg.length_groups < 0:
-            raise ValueError(f"--length-groups must be 0 (chosen by the device) or larger, and is {cfg.length_groups}")
+        self.check(cfg)
         if not hasattr(task, "pooling"):
             raise ValueError(
                 "--criterion contrastive and r3f_contrastive compare the vectors of pairs, which a "
                 f"{type(task).__name__} does not have: use --task contrastive_sentences"
             )
         self.cfg, self.pad, self.pooling = cfg, task.source_dictionary.pad(), task.pooling
-        self.compares_rows = True  # `sharp_plugins.sharpness.landscape` looks at it
+        self.compares_rows = True  # `sharp_plugins.sharpness.landscape` and the task look at it
         self.couples_workers = None if cfg.own_negatives else "--own-negatives"  # `sharp_plugins.host.refusals` looks at it
 
     @classmethod
     def build_criterion(cls, cfg, task):
         return cls(cfg, task)
+
+    @classmethod
+    def check(cls, cfg) -> None:
+        """Raise ValueError, naming the flag, where a setting is out of range."""
+        check_flag("--contrastive-temperature", cfg.contrastive_temperature, above=0)
+        if cfg.encode_rows < 0:
+            raise ValueError(f"--encode-rows must be 0 or larger, and is {cfg.encode_rows}")
+        if cfg.length_groups < 0:
+            raise ValueError(f"--length-groups must be 0 (chosen by the device) or larger, and is {cfg.length_groups}")
 
     # ---- the loss
 
@@ -219,8 +225,9 @@ class R3FContrastive(Contrastive):
         log["symm_kl"]
     """
 
-    def __init__(self, cfg, task):
-        super().__init__(cfg, task)
+    @classmethod
+    def check(cls, cfg) -> None:
+        super().check(cfg)
         check_flag("--r3f-lambda", cfg.r3f_lambda)
         check_flag("--r3f-eps", cfg.r3f_eps, above=0)
         if cfg.r3f_noise not in ("uniform", "normal"):

@@ -100,10 +100,13 @@ class ContrastiveSentences(FairseqTask):
         self.tokenizer = Tokenizer.load(directory)
         self.pooling = str(cfg.pooling)
         self.positions = positions_of(directory / "model.pt")
-        if cfg.max_length < 3:
-            raise ValueError(f"--max-length must be 3 or larger, and is {cfg.max_length}: two symbols stand around a text")
-        if cfg.span_length < 0:
-            raise ValueError(f"--span-length must be 0 or larger, and is {cfg.span_length}")
+        check_text_flags(cfg)
+
+    @classmethod
+    def check(cls, cfg) -> None:
+        """Raise ValueError, naming the flag, where training cannot have these settings."""
+        check_text_flags(cfg)
+        check_batch_size(cfg.batch_size)
 
     @property
     def source_dictionary(self):
@@ -130,6 +133,20 @@ class ContrastiveSentences(FairseqTask):
         check_pooling(model, self.pooling)
         return model
 
+    def build_criterion(self, cfg, from_checkpoint=False):
+        """The criterion.
+
+        Raises:
+            ValueError: it does not compare pairs.
+        """
+        criterion = super().build_criterion(cfg, from_checkpoint)
+        if not getattr(criterion, "compares_rows", False):
+            name = getattr(cfg, "_name", None) or getattr(cfg, "criterion", None)
+            raise ValueError(
+                f"--criterion {name}: --task contrastive_sentences has pairs and no labels; use contrastive or r3f_contrastive"
+            )
+        return criterion
+
     def load_dataset(self, split: str, **unused) -> PairsOfViews:
         """Read a split's texts: those of ``--text``, or of ``--valid-text``.
 
@@ -145,17 +162,15 @@ class ContrastiveSentences(FairseqTask):
             )
         texts, workers = read_texts(path), self.workers if is_train else 1
         if is_train:
-            if not self.cfg.batch_size:
-                raise ValueError("--batch-size: say how many pairs are compared with each other (Mirror-BERT: 200)")
-            if self.cfg.batch_size < 2:
-                raise ValueError(
-                    f"--batch-size {self.cfg.batch_size}: a pair is compared with others of its batch; 2 or more are needed"
-                )
+            check_batch_size(self.cfg.batch_size)
             if len(texts) < self.cfg.batch_size * workers:
                 raise ValueError(
                     f"{path}: {len(texts)} texts are fewer than the {self.cfg.batch_size * workers} of a batch (--batch-size)"
                 )
-            repeated = len(texts) - len(set(texts))
+            distinct = len(set(texts))
+            if distinct < 2:
+                raise ValueError(f"{path}: all {len(texts)} texts are the same, and no pair has another one to be compared with")
+            repeated = len(texts) - distinct
             if repeated:
                 logger.info(
                     "%d of %d texts repeat an earlier one; with --skip-duplicates a text is no negative of itself",
@@ -176,6 +191,22 @@ class ContrastiveSentences(FairseqTask):
             multiple=workers,
         )
         return self.datasets[split]
+
+
+def check_text_flags(cfg) -> None:
+    """Raise ValueError where a flag about texts is out of range."""
+    if cfg.max_length < 3:
+        raise ValueError(f"--max-length must be 3 or larger, and is {cfg.max_length}: two symbols stand around a text")
+    if cfg.span_length < 0:
+        raise ValueError(f"--span-length must be 0 or larger, and is {cfg.span_length}")
+
+
+def check_batch_size(pairs: Optional[int]) -> None:
+    """Raise ValueError where a batch has no two pairs."""
+    if not pairs:
+        raise ValueError("--batch-size: say how many pairs are compared with each other (Mirror-BERT: 200)")
+    if pairs < 2:
+        raise ValueError(f"--batch-size {pairs}: a pair is compared with others of its batch; 2 or more are needed")
 
 
 def positions_of(path: Path) -> int:

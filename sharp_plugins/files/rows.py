@@ -69,6 +69,8 @@ def read_rows(
         ends_with_break, where = line.endswith(b"\n"), f"{path}:{number}"
         try:
             fields = fit(_fields(line, where), len(names))
+            if fields == [""] and len(names) > 1:
+                raise RowError(f"{where}: the line is empty")
             if len(fields) != len(names):
                 like = "the first line" if has_names else "a row of this task"
                 raise RowError(f"{where}: {len(fields)} fields, and {like} has {len(names)}")

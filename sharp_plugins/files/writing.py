@@ -81,7 +81,15 @@ def filling(directory: Path, last: str) -> Iterator[Path]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path to write to. What is there at the end becomes *path*; after an error *path* is as it was."""
+    """A path to write to. What is there at the end becomes *path*, or the file that *path* is a link to; after an error all is as
+    it was.
+
+    Raises:
+        OSError: it is a device or the like, which no file may replace, or cannot be written.
+    """
+    path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_file():
+        raise OSError(f"{path}: it is no regular file, and is not replaced by one")
     remove_left(path.parent, path.name)
     with unfinished_in(path.parent) as unfinished:
         yield unfinished / path.name

@@ -29,6 +29,7 @@ class Benchmark:
         title: heading of its tables.
         tasks: all there are, in the order of the tables.
         tasks_help: of --tasks, where it takes more than the names of the tasks.
+        methods_help: of --methods, where it does not take what the engine does.
         default_tasks, default_methods, default_seeds: what is done without the flags.
         extra_methods: methods of its own, by name, beside those of `sharp_plugins.runs.methods`.
         kinds: one method of each kind that it can train, to see whether one of them knows a setting of --set.
@@ -72,6 +73,7 @@ class Benchmark:
     title: ClassVar[str] = ""
     tasks: ClassVar[Sequence[str]] = ()
     tasks_help: ClassVar[str] = ""
+    methods_help: ClassVar[str] = ""
     default_tasks: ClassVar[Optional[Sequence[str]]] = None
     default_methods: ClassVar[Sequence[str]] = ("base", "sam", "dsam")
     default_seeds: ClassVar[Sequence[int]] = (1, 2, 3, 4, 5)

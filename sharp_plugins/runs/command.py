@@ -31,8 +31,8 @@ def add_run_arguments(parser, benchmark: Benchmark) -> None:
     parser.add_argument("--tasks", nargs="+", default=tasks, metavar="TASK", help=words)
     words = f"{', '.join(dict.fromkeys((BASE, *benchmark.extra_methods)))}; or parts with hyphens between them: "
     words += f"one of {', '.join(NETWORKS)}, one of {', '.join(OPTIMIZERS)}, "
-    words += f"and one of {', '.join(CRITERIONS)}; such as dsam-r3f and lora-nbar "
-    words += f"(default: {listed(benchmark.default_methods)})"
+    words += f"and one of {', '.join(CRITERIONS)}; such as dsam-r3f and lora-nbar"
+    words = f"{benchmark.methods_help or words} (default: {listed(benchmark.default_methods)})"
     parser.add_argument("--methods", nargs="+", default=list(benchmark.default_methods), metavar="METHOD", help=words)
     words = f"random seeds, one run each (default: {listed(benchmark.default_seeds)})"
     parser.add_argument("--seeds", nargs="+", type=int, default=list(benchmark.default_seeds), metavar="N", help=words)

@@ -11,6 +11,7 @@ from fairseq.dataclass.configs import FairseqConfig
 from fairseq.dataclass.initialize import add_defaults
 from fairseq.models import ARCH_CONFIG_REGISTRY, ARCH_MODEL_REGISTRY
 from fairseq.optim import OPTIMIZER_REGISTRY
+from fairseq.tasks import TASK_REGISTRY
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
@@ -94,8 +95,7 @@ def check_config(config: Dict, name: str, trains: bool = True, flag: str = "--co
     Args:
         name: the run's, for the message.
         flag: which names the files of settings, for the message.
-        trains: whether there will be such a run. Of others the optimizer's and the model's values are not looked at, as they may
-            lack what a run brings.
+        trains: whether there will be such a run. Of others no part looks at its own values, as they may lack what a run brings.
     """
     sharp_plugins.register()  # fairseq knows the parts then
     parts = OmegaConf.create(deepcopy(config))
@@ -123,15 +123,18 @@ def check_config(config: Dict, name: str, trains: bool = True, flag: str = "--co
         unknown = ", ".join(f"model.{key}" for key in sorted(config["model"].keys() - _model_settings(config["model"])))
     if unknown:
         raise ValueError(f"{name}: fairseq does not know such a setting: {unknown}; see --set and {flag}")
+    criterion = CRITERION_REGISTRY.get(config["criterion"]["_name"])
     if trains:
         _check_by_itself(OPTIMIZER_REGISTRY.get(config["optimizer"]["_name"]), parts.optimizer, name, "optimizer", "optimization")
         _check_by_itself(ARCH_MODEL_REGISTRY.get(config["model"]["_name"]), Namespace(**config["model"]), name, "model")
-    if config["criterion"]["_name"] not in CRITERION_REGISTRY:
+        _check_by_itself(TASK_REGISTRY.get(config["task"]["_name"]), parts.task, name, "task", "dataset")
+        _check_by_itself(criterion, parts.criterion, name, "criterion")
+    if criterion is None:
         raise ValueError(f"{name}: --methods: there is no criterion {config['criterion']['_name']}; choose another method")
 
 
 def _check_by_itself(one: Any, settings: Any, name: str, *parts: str) -> None:
-    """Let an optimizer or a model that has a look at its own settings do so."""
+    """Let a part of fairseq that has a look at its own settings do so."""
     if hasattr(one, "check"):
         try:
             one.check(settings)

@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Optional
 
 from sharp_plugins.command_line import output_file, run_command
 from sharp_plugins.files.writing import write_text
@@ -12,7 +13,7 @@ from sharp_plugins.sts.sets import DEV, SETS, read_set
 PROGRAM = "python -m sharp_plugins.sts"
 
 
-def run_evaluate(args) -> str:
+def run_evaluate(args) -> Optional[str]:
     from sharp_plugins.sts.evaluate import SentenceEncoder, correlations  # here, so that --help imports no fairseq
 
     sets = {name: read_set(args.data, name) for name in args.sets}
@@ -27,7 +28,7 @@ def run_evaluate(args) -> str:
         raise ValueError(f"{args.checkpoint}: cannot be evaluated: {error}") from error
     if args.json:
         write_text(args.json, json.dumps(found, indent=2) + "\n")
-    return f"average: {found['average']:.2f}" if "average" in found else ""
+    return f"average: {found['average']:.2f}" if "average" in found else None
 
 
 def main(argv=None) -> int:
@@ -47,7 +48,7 @@ def main(argv=None) -> int:
     command = commands.add_parser("evaluate", help="an encoder's correlations on the test sets", description=words)
     command.set_defaults(run=run_evaluate)
     command.add_argument("checkpoint", metavar="CHECKPOINT.pt", type=Path)
-    words = "directory with STS12.tsv to STS16.tsv, STS-B/test.tsv and SICK/test.tsv"
+    words = "directory with STS12.tsv to STS16.tsv, STS-B/test.tsv and SICK/test.tsv, or with them as they are published"
     command.add_argument("--data", metavar="DIR", type=Path, required=True, help=words)
     words = "a sentence's vector: cls, mean, or mean-padded, over all positions of a padded row (default: as trained, or mean)"
     command.add_argument("--pooling", choices=("cls", "mean", "mean-padded"), help=words)

@@ -16,7 +16,7 @@ from sharp_plugins.runs.methods import Method
 from sharp_plugins.runs.record import Measure
 from sharp_plugins.runs.stages import Stage, train
 from sharp_plugins.runs.store import Run
-from sharp_plugins.sts.sets import DEV, SETS, find_set
+from sharp_plugins.sts.sets import DEV, SETS, checksum_of
 
 CONFIGS = Path(__file__).parent / "configs"
 TASK, UNTRAINED = "sentences", "base"
@@ -43,6 +43,7 @@ class SentenceSimilarity(Benchmark):
     default_methods = (UNTRAINED, "mirror", "mirror-r3f", "mirror-sam", "mirror-dsam", "mirror-dsam-r3f")
     extra_methods = METHODS
     kinds = ("mirror-dsam-r3f",)
+    methods_help = ", ".join(METHODS)
     baseline, costs, measured = "mirror", (("mirror-dsam", "mirror-sam"),), LAST
     sets: Sequence[str] = tuple(SETS)  # that are measured, beside DEV
 
@@ -52,7 +53,8 @@ class SentenceSimilarity(Benchmark):
         parser.add_argument(
             "--backbone", metavar="DIR", type=Path, required=True, help="what `python -m sharp_plugins.convert` wrote"
         )
-        words = "directory with the test sets: STS12.tsv to STS16.tsv, STS-B/test.tsv, STS-B/dev.tsv, SICK/test.tsv"
+        words = "directory with the test sets: STS12.tsv to STS16.tsv, STS-B/test.tsv, STS-B/dev.tsv and SICK/test.tsv, or with "
+        words += "them as they are published"
         parser.add_argument("--data", metavar="DIR", type=Path, required=True, help=words)
         words = "training sentences, one a line (Mirror-BERT: 10,000 of STS-B's training set)"
         parser.add_argument("--text", metavar="FILE", type=Path, required=True, help=words)
@@ -70,7 +72,10 @@ class SentenceSimilarity(Benchmark):
         if unknown:
             raise ValueError(f"--methods {unknown[0]}: there is no such method here; it is one of {', '.join(METHODS)}")
         self.args, self.backbone = args, load_backbone(args.backbone)
-        self.texts = len(read_texts(args.text))
+        try:
+            self.texts = len(read_texts(args.text))
+        except OSError as error:
+            raise ValueError(f"--text {args.text}: cannot be read: {error.strerror}") from error
         self.sets = [name for name in SETS if name in args.sets]
         self.warnings = [warning for name in (*self.sets, DEV) for warning in read_set(args.data, name).warnings]
         path = args.configs / f"{self.backbone.family}.yaml"
@@ -79,7 +84,7 @@ class SentenceSimilarity(Benchmark):
         self._settings = read_yaml(path)
         self.vectors: Dict[str, None] = {}  # what a sentence's vector is, in the order of the runs' configs
         self.r3f = self._settings.pop("r3f", {})
-        check_settings(self._settings, path, (*NEEDED, "dataset.batch_size"))
+        check_settings(self._settings, path, (*NEEDED, "dataset.batch_size", "task.max_length", "task.pooling"))
 
     # ---- data and settings
 
@@ -87,7 +92,7 @@ class SentenceSimilarity(Benchmark):
         shared = {"backbone": self.backbone.checksums}
         if task is None:
             return shared
-        sets = {name: sha256(find_set(self.args.data, name)) for name in (*self.sets, DEV)}
+        sets = {name: checksum_of(self.args.data, name) for name in (*self.sets, DEV)}
         return {**shared, "text": sha256(self.args.text), "sets": sets}
 
     def prepare(self, task: str) -> str:
@@ -111,6 +116,9 @@ class SentenceSimilarity(Benchmark):
 
     def check(self, runs: Sequence[Run]) -> None:
         for run in runs:
+            length, positions = run.config["task"]["max_length"], self.backbone.max_positions
+            if length > positions:
+                raise ValueError(f"--set task.max_length={length}: {self.backbone.directory} has {positions} positions")
             batch = run.config["dataset"]["batch_size"] * run.config["distributed_training"]["distributed_world_size"]
             if batch > self.texts:
                 raise ValueError(

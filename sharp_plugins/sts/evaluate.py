@@ -19,7 +19,7 @@ from sharp_plugins.files.checkpoint_config import config_of
 from sharp_plugins.models.encoder_sizes import check_encoder
 from sharp_plugins.models.loading import load_model, read_state
 from sharp_plugins.runs.metrics import scores
-from sharp_plugins.sts.sets import SETS, PairSet
+from sharp_plugins.sts.sets import SETS, YEARS, PairSet
 
 BATCH = 64
 # Mirror-BERT's tests cut at 64 symbols, or pad to them: with padding in the mean the length is a part of the model. Sentence
@@ -122,10 +122,12 @@ def correlations(
         tell: is given a line for each set.
 
     Raises:
-        ValueError: with *by_subset*, a subset has no two different scores, and so no correlation.
+        ValueError: with *by_subset*, a year has no subsets, or one has no two different scores, and so no correlation.
     """
     found: Dict[str, float] = {}
     for name, (pairs, _) in sets.items() if by_subset else ():
+        if name in YEARS and not any(pair.subset for pair in pairs):
+            raise ValueError(f"--subsets: the file of {name} has no column subset, which says where each pair is from")
         for subset in dict.fromkeys(pair.subset for pair in pairs):
             if len({pair.score for pair in pairs if pair.subset == subset}) < 2:
                 raise ValueError(f"--subsets: {name}: the pairs of {subset!r} have no two different scores, and so no correlation")

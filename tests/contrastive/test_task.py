@@ -117,6 +117,36 @@ def test_a_flag_that_does_not_fit_is_named(backbone, flags, words):
         pairs.trainer(backbone, *flags)
 
 
+def test_a_criterion_that_compares_no_pairs_is_refused(backbone):
+    with pytest.raises(ValueError, match="--criterion cross_entropy: --task contrastive_sentences has pairs and no labels"):
+        pairs.trainer(backbone, criterion="cross_entropy")
+
+
+def test_texts_that_are_all_the_same_are_refused(backbone, tmp_path):
+    (tmp_path / "texts.txt").write_text("the cat\n" * 10)
+    with pytest.raises(ValueError, match="texts.txt: all 10 texts are the same"):
+        pairs.trainer(backbone, "--text", tmp_path / "texts.txt")
+
+
+def test_texts_of_the_same_symbols_are_one_text(backbone, tmp_path):
+    """BERT's tokenizer knows no capitals and no second space; what is behind the last symbol that is kept makes no difference."""
+    long = "the cat sat on the mat, and the dog runs one two three four five six ten times"
+    texts = ["the cat", "The  cat", "the cats", f"{long} one", f"{long} two", "a dog"]
+    (tmp_path / "texts.txt").write_text("".join(text + "\n" for text in texts))
+    trainer = pairs.trainer(backbone, "--text", tmp_path / "texts.txt", "--skip-duplicates")
+    dataset = trainer.task.dataset("train")
+
+    def groups(numbers):
+        return dataset.collater([dataset[number] for number in numbers])["groups"].tolist()
+
+    first, again, other, cut, also_cut, dog = groups(range(6))
+    assert first == again and cut == also_cut and len({first, other, cut, dog}) == 4
+    assert groups([5, 0]) == [dog, first]  # in every batch, and so on every worker
+    assert 0 <= min(first, other, cut, dog) and max(first, other, cut, dog) < 2**63
+    loss = trainer.get_criterion()(trainer.get_model().eval(), dataset.collater([dataset[0], dataset[1]]))[0]
+    assert loss.item() == 0  # each has the other one alone, which is no negative
+
+
 def test_an_empty_line_and_an_empty_file_are_named(tmp_path):
     path = tmp_path / "texts.txt"
     path.write_text("one\n \ntwo\n")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import toy
 
-from sharp_plugins.files.writing import filling, replacing
+from sharp_plugins.files.writing import filling, replacing, write_text
 
 
 def test_files_are_moved_and_the_last_one_is_the_last(tmp_path, monkeypatch):
@@ -58,7 +58,7 @@ def test_a_kill_among_the_moves_leaves_no_last_file(tmp_path, monkeypatch):
 WRITER = """
 import sys
 from pathlib import Path
-from sharp_plugins.files.writing import filling, replacing
+from sharp_plugins.files.writing import filling, replacing, write_text
 
 path = Path(sys.argv[2])
 with (filling(path.parent, path.name) if sys.argv[1] == "filling" else replacing(path)) as unfinished:
@@ -164,3 +164,21 @@ def test_a_file_is_written_though_its_directory_cannot_be_removed(tmp_path, monk
     with pytest.raises(FileNotFoundError, match="own"), filling(tmp_path, last="other") as unfinished:
         shutil.rmtree(unfinished)
         raise FileNotFoundError("the block's own")
+
+
+def test_a_link_stays_and_what_it_leads_to_is_written(tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to(Path("there", "file"))
+    for text in ("new", "newer"):
+        write_text(tmp_path / "link", text)
+        assert (tmp_path / "link").is_symlink() and (tmp_path / "there" / "file").read_text() == text
+    assert sorted(os.listdir(tmp_path)) == ["link", "there"] and os.listdir(tmp_path / "there") == ["file"]
+
+
+def test_no_file_takes_the_place_of_a_device(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    for name in ("pipe", "link"):
+        with pytest.raises(OSError, match="pipe: it is no regular file"):
+            write_text(tmp_path / name, "text")
+    assert stat.S_ISFIFO(os.stat(tmp_path / "link").st_mode) and sorted(os.listdir(tmp_path)) == ["link", "pipe"]

@@ -107,6 +107,8 @@ def fail(run, stage):
         ("--selection-rows -1", "--selection-rows -1: give a number of rows"),
         ("--selection-noise --selection-rows 9", "--selection-noise makes labels of the rows"),
         ("--submission --train-rows 9", "--submission is of models of the whole training set"),
+        ("--methods r3f --set criterion.r3f_eps=0", "RTE r3f: --r3f-eps must be a finite number that is larger than 0, and is 0"),
+        ("--methods rdrop --sweep criterion.rdrop_alpha=1,-1", "RTE rdrop: --rdrop-alpha must be a finite number"),
         ("--data-seed 3", "--data-seed draws a part of the training set"),
     ],
 )

@@ -152,9 +152,25 @@ def test_the_text_is_a_place(backbone, data, tmp_path, planned, capsys):
         (["--set", "checkpoint.no_last_checkpoints=true"], "checkpoint.no_last_checkpoints leaves no last checkpoint"),
         (["--set", "criterion.beta=1"], "fairseq does not know such a setting"),
         (["--methods", "mirror", "mirror-sam", "--set", "optimizer.sam_start=1.5"], "mirror-sam: --sam-start must be a share"),
+        (["--set", "dataset.batch_size=null"], "--batch-size: say how many pairs are compared"),
+        (["--set", "dataset.batch_size=1"], "--batch-size 1: a pair is compared with others of its batch"),
+        (["--set", "task.max_length=2"], "--max-length must be 3 or larger, and is 2"),
+        (["--set", "task.max_length=300"], "--set task.max_length=300: "),
+        (["--set", "task.span_length=-1"], "--span-length must be 0 or larger, and is -1"),
+        (["--set", "criterion.contrastive_temperature=nan"], "--contrastive-temperature must be a finite number"),
+        (["--methods", "mirror-r3f", "--sweep", "criterion.r3f_eps=0.1,-1"], "--r3f-eps must be a finite number"),
+        (["--text", "no.txt"], "--text no.txt: cannot be read: No such file or directory"),
         (["--methods", "mirror-sam", "--set", "optimizer.sam_start=0.5"], "0.5 is a share of the run, whose length is not known"),
     ],
 )
 def test_what_does_not_fit_is_told_before_training(backbone, data, tmp_path, capsys, flags, words):
     assert run(backbone, data, tmp_path, "--seeds", "1", *SMALL, *flags) == 1
-    assert words in capsys.readouterr().err
+    assert words in capsys.readouterr().err and not list(tmp_path.rglob("*.log"))
+
+
+def test_help_names_the_methods_that_there_are(capsys):
+    with pytest.raises(SystemExit):
+        main(["run", "--help"])
+    words = " ".join(capsys.readouterr().out.split())
+    assert "base, mirror, mirror-r3f, mirror-sam, mirror-sam-r3f, mirror-dsam, mirror-dsam-r3f (default:" in words
+    assert "lora" not in words and "hyphens" not in words

@@ -55,6 +55,14 @@ def test_a_subset_without_a_correlation_is_named(backbone):
         correlations(SentenceEncoder(backbone / "model.pt", device="cpu"), {"STS14": found}, by_subset=True)
 
 
+def test_a_year_without_subsets_has_no_mean_over_them(backbone):
+    pairs = PairSet([Pair("the cat", "a dog", n, "") for n in (1.0, 2.0)], [])
+    encoder = SentenceEncoder(backbone / "model.pt", device="cpu")
+    with pytest.raises(ValueError, match="--subsets: the file of STS14 has no column subset"):
+        correlations(encoder, {"STS14": pairs}, by_subset=True)
+    assert correlations(encoder, {"STS-B": pairs}, by_subset=True) == {"STS-B": 0}
+
+
 def test_a_lora_encoder_without_positions_of_its_own(backbone, tmp_path):
     """fairseq's LoRA and adapters leave them to the task."""
     parts = dict(model=["--arch", "lora", "--base-arch", *pairs.arch()[1:]], criterion=["--criterion", "contrastive"])

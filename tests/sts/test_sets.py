@@ -5,7 +5,7 @@ import gzip
 import pytest
 import sts_files
 
-from sharp_plugins.sts.sets import DEV, FILES, SETS, find_set, read_set
+from sharp_plugins.sts.sets import DEV, FILES, SETS, checksum_of, find_set, read_set
 
 
 def test_the_published_files_have_the_published_pairs(data_beside):
@@ -35,6 +35,7 @@ def test_a_compressed_file_is_read_and_other_counts_are_told(tmp_path):
         ("a\t\tone\ttwo", "the score is ''"),
         ("a\t1\t \ttwo", "STS12.tsv:2: a sentence is empty"),
         ("a\t1\tone", "3 fields, and the first line has 4"),
+        ("a\t1\tone\ttwo\n", "STS12.tsv:3: the line is empty"),
     ],
 )
 def test_a_row_that_cannot_be_read_is_named(tmp_path, row, words):
@@ -50,11 +51,87 @@ def test_scores_that_are_all_the_same_are_refused(tmp_path):
 
 
 def test_missing_files_columns_and_sets_are_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="--data wants a directory with STS12.tsv"):
+    with pytest.raises(FileNotFoundError, match="STS-B-dev --data wants a directory with STS-B/dev.tsv or stsbenchmark/sts-dev"):
         find_set(tmp_path, DEV)
     with pytest.raises(ValueError, match="--sets STS11: there is no such set; choose of STS12"):
         find_set(tmp_path, "STS11")
     (tmp_path / "STS12.tsv").write_text("subset\tgold\tsentence1\tsentence2\na\t1\tone\ttwo\n")
     with pytest.raises(ValueError, match="no column score or relatedness_score"):
         read_set(tmp_path, "STS12")
+    (tmp_path / "STS12.tsv").write_text("score\tscore\tsentence1\tsentence2\n1\t2\tone\ttwo\n")
+    with pytest.raises(ValueError, match="STS12.tsv:1: 2 columns are named score"):
+        read_set(tmp_path, "STS12")
     assert len(SETS) == 7
+
+
+# ---------------------------------------------------------------------- as they are published
+
+
+def write_year(directory, **changes):
+    """Two subsets in SemEval's files; a pair nobody scored, and sources as 2016 has them."""
+    files = {
+        "STS.input.OnWN.txt": "a cat\ta dog\nno score\there\na mat\ta \"park\n",
+        "STS.gs.OnWN.txt": "4.5\n\n0\n",
+        "STS2016.input.news.txt": "the cat sat\ta cat sits\tsource one\tsource two\n",
+        "STS2016.gs.news.txt": "3\n",
+        "STS.gs.ALL.txt": "4.5\n0\n3\n",
+        **changes,
+    }
+    directory.mkdir(exist_ok=True)
+    for name, text in files.items():
+        (directory / name).unlink(missing_ok=True)
+        if text is not None:
+            (directory / name).write_text(text)
+
+
+def test_a_year_is_read_as_semeval_publishes_it(tmp_path):
+    write_year(tmp_path / "STS16-en-test")
+    pairs, (warning,) = read_set(tmp_path, "STS16")
+    assert pairs == [("a cat", "a dog", 4.5, "OnWN"), ("a mat", 'a "park', 0, "OnWN"), ("the cat sat", "a cat sits", 3, "news")]
+    assert "STS16-en-test: 3 pairs, and the published STS16 has 1186" in warning
+    before = checksum_of(tmp_path, "STS16")
+    write_year(tmp_path / "STS16-en-test", **{"STS.gs.OnWN.txt": "4.5\n\n1\n"})
+    assert checksum_of(tmp_path, "STS16") != before
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"STS.gs.OnWN.txt": None}, r"STS.input.OnWN.txt: there is no STS.gs.OnWN.txt beside it"),
+        ({"STS2016.input.news.txt": None}, r"STS2016.gs.news.txt: there is no STS.input.news.txt beside it"),
+        ({"STS.gs.OnWN.txt": "4.5\n\n"}, r"STS.input.OnWN.txt:3: .*STS.gs.OnWN.txt has no such line; the two must be parallel"),
+        ({"STS.gs.OnWN.txt": "1\n\n2\n3\n"}, r"STS.gs.OnWN.txt:4: .*STS.input.OnWN.txt has no such line"),
+        ({"STS.gs.OnWN.txt": "1\n\n6\n"}, r"STS.gs.OnWN.txt:3: the score is '6'"),
+        ({"STS.input.OnWN.txt": "a cat\nb\tc\nd\te\n"}, r"STS.input.OnWN.txt:1: 1 sentences, and should have two"),
+        ({"STS.input.OnWN.txt": "a cat\t \nb\tc\nd\te\n"}, r"STS.input.OnWN.txt:1: a sentence is empty"),
+    ],
+)
+def test_what_does_not_fit_in_a_years_files_is_named(tmp_path, changes, words):
+    write_year(tmp_path / "STS16-en-test", **changes)
+    with pytest.raises(ValueError, match=words):
+        read_set(tmp_path, "STS16")
+
+
+def test_a_year_without_any_of_its_files_is_named(tmp_path):
+    (tmp_path / "STS12-en-test").mkdir()
+    with pytest.raises(ValueError, match="STS12-en-test: no STS.input.SUBSET.txt in it"):
+        read_set(tmp_path, "STS12")
+
+
+def test_the_benchmark_is_read_as_it_is_published(tmp_path):
+    """Without names of the columns, and with sources behind some rows."""
+    (tmp_path / "stsbenchmark").mkdir()
+    rows = ["captions\tMSRvid\t2012test\t0024\t2.500\tA girl is styling her hair.\tA girl is brushing her hair."]
+    rows += ['news\theadlines\t2015\t0033\t3.600\tOne "two.\tThree.\tsource\tother']
+    (tmp_path / "stsbenchmark" / "sts-test.csv").write_text("".join(f"{row}\n" for row in rows))
+    pairs = read_set(tmp_path, "STS-B").pairs
+    assert [(pair.first, pair.score) for pair in pairs] == [("A girl is styling her hair.", 2.5), ('One "two.', 3.6)]
+    (tmp_path / "SICK").mkdir()
+    names = "pair_ID\tsentence_A\tsentence_B\trelatedness_score\tentailment_judgment"
+    (tmp_path / "SICK" / "SICK_test_annotated.txt").write_bytes(f"{names}\r\n1\ta\tb\t3.3\tN\r\n2\tc\td\t4\tN\r\n".encode())
+    assert [pair.score for pair in read_set(tmp_path, "SICK-R").pairs] == [3.3, 4]
+
+
+def test_tokenised_text_is_told(data_beside):
+    [warning] = read_set(data_beside / "sts" / "senteval_tokenised", "STS16").warnings
+    assert "STS16.tsv: the text seems to be tokenised" in warning
