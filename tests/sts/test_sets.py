@@ -70,7 +70,7 @@ def test_missing_files_columns_and_sets_are_named(tmp_path):
 def write_year(directory, **changes):
     """Two subsets in SemEval's files; a pair nobody scored, and sources as 2016 has them."""
     files = {
-        "STS.input.OnWN.txt": "a cat\ta dog\nno score\there\na mat\ta \"park\n",
+        "STS.input.OnWN.txt": 'a cat\ta dog\nno score\there\na mat\ta "park\n',
         "STS.gs.OnWN.txt": "4.5\n\n0\n",
         "STS2016.input.news.txt": "the cat sat\ta cat sits\tsource one\tsource two\n",
         "STS2016.gs.news.txt": "3\n",
