@@ -69,9 +69,10 @@ def test_where_nothing_can_be_written_is_told_before_any_work(tmp_path, monkeypa
         raise PermissionError(13, "Permission denied", str(dir / "tmpabc"))
 
     monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
-    (tmp_path / "link").symlink_to(tmp_path / "other" / "a.json")
-    for name in ("new/a.json", "link"):
-        with pytest.raises(argparse.ArgumentTypeError, match=f"{name}: cannot be written in {tmp_path}: Permission denied"):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "there" / "a.json")
+    for name, place in (("new/a.json", tmp_path), ("link", tmp_path / "there")):
+        with pytest.raises(argparse.ArgumentTypeError, match=f"{name}: cannot be written in {place}: Permission denied"):
             output_file(str(tmp_path / name))
 
 
