@@ -9,6 +9,8 @@ import warnings
 from pathlib import Path
 from typing import Callable, Iterable, Optional
 
+from sharp_plugins.files.writing import refuse_special
+
 # What a user can mend; others are defects, and are shown with their traceback.
 MENDABLE = (ValueError, OSError, ImportError)
 
@@ -25,10 +27,13 @@ def output_file(text: str) -> Path:
     path = Path(text)
     if path.is_dir():
         raise argparse.ArgumentTypeError(f"{path}: it is a directory, and a file is wanted")
-    if path.exists() and not path.is_file():
-        raise argparse.ArgumentTypeError(f"{path}: it is no regular file, and is not replaced by one")
-    _refuse_a_file(path, path.absolute().parents)
-    place = next(place for place in Path(os.path.realpath(path)).parents if place.is_dir())
+    try:
+        refuse_special(path)
+    except OSError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    above = Path(os.path.realpath(path)).parents
+    _refuse_a_file(path, above)
+    place = next(place for place in above if place.is_dir())
     try:
         tempfile.TemporaryFile(dir=place).close()
     except OSError as error:

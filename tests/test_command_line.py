@@ -57,9 +57,14 @@ def test_a_device_is_no_place_for_a_file(tmp_path):
     """Written beside its place and moved there, a file would take the place of /dev/stdout."""
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link").symlink_to(tmp_path / "pipe")
-    for path in (tmp_path / "pipe", tmp_path / "link", Path(os.devnull)):
+    # What /dev/stdout leads to may be a file, such as a log that the output is written to.
+    for path in (tmp_path / "pipe", tmp_path / "link", Path(os.devnull), Path("/dev/stdout"), Path("/proc/self/fd/1")):
         with pytest.raises(argparse.ArgumentTypeError, match=f"{path}: it is no regular file"):
             output_file(str(path))
+    (tmp_path / "file").touch()
+    (tmp_path / "below a file").symlink_to(tmp_path / "file" / "a.json")
+    with pytest.raises(argparse.ArgumentTypeError, match="file is a file, and no directory"):
+        output_file(str(tmp_path / "below a file"))
     (tmp_path / "to a file").symlink_to(tmp_path / "new.json")
     assert output_file(str(tmp_path / "to a file")) == tmp_path / "to a file"
 

@@ -1,4 +1,7 @@
-"""Nothing goes over a set in the set's own order: strings have another one in each process, and so would messages and files."""
+"""Nothing goes over a set in the set's own order: strings have another one in each process, and so would messages and files.
+
+Looked at is what is a set by its form, where it is gone over; not a set that was given a name before.
+"""
 
 import ast
 from pathlib import Path
@@ -9,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FILES = [path for folder in ("sharp_plugins", "examples") for path in sorted((ROOT / folder).rglob("*.py"))]
 SET_METHODS = ("union", "intersection", "difference", "symmetric_difference")
 # Where these get a set, its order is not seen; with a key it is, among those that the key makes equal.
-ORDERLESS = ("sorted", "max", "min", "any", "all", "set", "frozenset", "len", "sum", "Counter")
+ORDERLESS = ("sorted", "max", "min", "any", "all", "set", "frozenset", "len", "Counter")
 
 
 def is_called(node, names):

@@ -10,7 +10,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "sharp_plugins"
 
 # A folder imports itself and what stands below it; folders on one level do not know each other.
 LEVELS = [
-    ["core", "files", "command_line", "user_dir"],
+    ["core", "files", "user_dir"],
+    ["command_line"],
     ["networks", "text"],
     ["criterions", "models", "generation"],
     ["prompted", "cloze", "contrastive", "sharpness"],

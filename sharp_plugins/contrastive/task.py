@@ -143,7 +143,8 @@ class ContrastiveSentences(FairseqTask):
         if not getattr(criterion, "compares_rows", False):
             name = getattr(cfg, "_name", None) or getattr(cfg, "criterion", None)
             raise ValueError(
-                f"--criterion {name}: --task contrastive_sentences has pairs and no labels; use contrastive or r3f_contrastive"
+                f"--criterion {name}: --task contrastive_sentences has pairs and no labels; use contrastive or r3f_contrastive "
+                "(one of your own for pairs sets compares_rows = True)"
             )
         return criterion
 

@@ -75,7 +75,8 @@ def filling(directory: Path, last: str) -> Iterator[Path]:
     with unfinished_in(directory) as unfinished:
         yield unfinished
         (directory / last).unlink(missing_ok=True)  # an old one, beside files of which some are new
-        for name in sorted(sorted({*os.listdir(unfinished)} - {LOCK}), key=lambda name: name == last):
+        names = sorted({*os.listdir(unfinished)} - {LOCK})
+        for name in sorted(names, key=lambda name: name == last):
             os.replace(unfinished / name, directory / name)
 
 
@@ -87,13 +88,18 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         OSError: it is a device or the like, which no file may replace, or cannot be written.
     """
-    path = Path(os.path.realpath(path))
-    if path.exists() and not path.is_file():
+    refuse_special(path)
+    real = Path(os.path.realpath(path))
+    remove_left(real.parent, path.name)
+    with unfinished_in(real.parent) as unfinished:
+        yield unfinished / path.name  # by the name that was asked for, whose end may say the format
+        os.replace(unfinished / path.name, real)
+
+
+def refuse_special(path: Path) -> None:
+    """Raise OSError where *path* is what no file may replace: a directory, a device, or a name of an open file, as /dev/stdout."""
+    if (path.exists() and not path.is_file()) or {Path("/dev"), Path("/proc")} & {*path.absolute().parents}:
         raise OSError(f"{path}: it is no regular file, and is not replaced by one")
-    remove_left(path.parent, path.name)
-    with unfinished_in(path.parent) as unfinished:
-        yield unfinished / path.name
-        os.replace(unfinished / path.name, path)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -27,6 +27,7 @@ WHOLE = {
     "distributed_training.distributed_world_size": 1,
     "lr_scheduler.warmup_updates": 0,
     "model.prefix_length": 1,
+    "task.max_length": 1,
 }
 # Parts of a config that fairseq's other commands read.
 NOT_OF_TRAINING = ("generation", "eval_lm", "interactive", "common_eval")

@@ -3,7 +3,8 @@
     STS12-en-test/STS.input.MSRpar.txt   two sentences a line, with a tab between them; 2016's have their sources behind them
     STS12-en-test/STS.gs.MSRpar.txt      a score in the same line; an empty one where nobody scored the pair, which is left out
 
-2016's own files are called STS2016.input… and STS2016.gs…. SentEval's copies have these names too, and tokenised text.
+2016's own files are called STS2016.input… and STS2016.gs…. SentEval's copies have these names too, and tokenised text. Each file
+may be gzip-compressed, with .gz behind its name.
 """
 
 import hashlib
@@ -15,7 +16,7 @@ from typing import Dict, List, NamedTuple, Tuple
 from sharp_plugins.files.text import text_lines
 from sharp_plugins.files.writing import sha256
 
-NAME = re.compile(r"STS(?:20\d\d)?\.(input|gs)\.(.+)\.txt")
+NAME = re.compile(r"STS(?:20\d\d)?\.(input|gs)\.(.+)\.txt(?:\.gz)?")
 WHOLE = "ALL"  # 2012's scores of all subsets once more
 
 
@@ -33,13 +34,15 @@ def files_of(directory: Path) -> Dict[str, Tuple[Path, Path]]:
     """The files of pairs and of scores by subset, in the order of their names.
 
     Raises:
-        ValueError: there is none, or one of a subset's two files is missing.
+        ValueError: there is none, one of a subset's two files is missing, or one is there twice.
     """
     found: Dict[str, Dict[str, Path]] = {}
     for path in sorted(directory.iterdir()):
         match = NAME.fullmatch(path.name)
         if match and match[2] != WHOLE:
-            found.setdefault(match[2], {})[match[1]] = path
+            other = found.setdefault(match[2], {}).setdefault(match[1], path)
+            if other != path:
+                raise ValueError(f"{other} and {path} are of the same subset; take one of them away")
     if not found:
         raise ValueError(f"{directory}: no STS.input.SUBSET.txt in it, with pairs, and no STS.gs.SUBSET.txt, with their scores")
     for subset, two in found.items():
@@ -64,14 +67,17 @@ def read_lines(directory: Path) -> List[Line]:
     """
     lines = []
     for subset, (pairs, scores) in files_of(directory).items():
-        for pair, score in zip_longest(text_lines(pairs, is_free=True), text_lines(scores, is_free=True)):
-            if pair is None or score is None:
-                longer, number = (pairs, pair[0]) if pair else (scores, score[0])
-                raise ValueError(f"{longer}:{number}: {scores if pair else pairs} has no such line; the two must be parallel")
-            if not score[1].strip():
+        both = zip_longest(*([text for _, text in text_lines(path, is_free=True)] for path in (pairs, scores)))
+        for number, (pair, score) in enumerate(both, 1):
+            where, scored = f"{pairs}:{number}", f"{scores}:{number}"
+            if pair is None and score.strip():
+                raise ValueError(f"{scored}: {pairs} has no such line; the two must be parallel")
+            if score is None and pair.strip():
+                raise ValueError(f"{where}: {scores} has no such line; the two must be parallel")
+            if not (score or "").strip():
                 continue
-            where, fields = f"{pairs}:{pair[0]}", pair[1].split("\t")
+            fields = pair.split("\t")
             if len(fields) < 2:
                 raise ValueError(f"{where}: {len(fields)} sentences, and should have two with a tab between them")
-            lines.append(Line(where, subset, (fields[0], fields[1]), score[1], f"{scores}:{score[0]}"))
+            lines.append(Line(where, subset, (fields[0], fields[1]), score, scored))
     return lines

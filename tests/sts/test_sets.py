@@ -5,7 +5,7 @@ import gzip
 import pytest
 import sts_files
 
-from sharp_plugins.sts.sets import DEV, FILES, SETS, checksum_of, find_set, read_set
+from sharp_plugins.sts.sets import DEV, FILES, SETS, YEARS, checksum_of, find_set, read_set
 
 
 def test_the_published_files_have_the_published_pairs(data_beside):
@@ -94,11 +94,32 @@ def test_a_year_is_read_as_semeval_publishes_it(tmp_path):
     assert checksum_of(tmp_path, "STS16") != before
 
 
+@pytest.mark.parametrize("longer", ["STS.input.OnWN.txt", "STS.gs.OnWN.txt"])
+def test_lines_of_nothing_at_the_end_are_none(tmp_path, longer):
+    write_year(tmp_path / "STS16-en-test")
+    before = read_set(tmp_path, "STS16").pairs
+    with open(tmp_path / "STS16-en-test" / longer, "a") as file:
+        file.write("\n \n")
+    assert read_set(tmp_path, "STS16").pairs == before
+
+
+def test_a_years_files_may_be_compressed(tmp_path):
+    write_year(tmp_path / "STS16-en-test")
+    before = read_set(tmp_path, "STS16").pairs
+    for name in ("STS.input.OnWN.txt", "STS2016.gs.news.txt"):
+        path = tmp_path / "STS16-en-test" / name
+        with gzip.open(f"{path}.gz", "wb") as file:
+            file.write(path.read_bytes())
+        path.unlink()
+    assert read_set(tmp_path, "STS16").pairs == before
+
+
 @pytest.mark.parametrize(
     "changes, words",
     [
         ({"STS.gs.OnWN.txt": None}, r"STS.input.OnWN.txt: there is no STS.gs.OnWN.txt beside it"),
         ({"STS2016.input.news.txt": None}, r"STS2016.gs.news.txt: there is no STS.input.news.txt beside it"),
+        ({"STS.input.news.txt": "a\tb\n"}, r"STS.input.news.txt and .*STS2016.input.news.txt are of the same subset"),
         ({"STS.gs.OnWN.txt": "4.5\n\n"}, r"STS.input.OnWN.txt:3: .*STS.gs.OnWN.txt has no such line; the two must be parallel"),
         ({"STS.gs.OnWN.txt": "1\n\n2\n3\n"}, r"STS.gs.OnWN.txt:4: .*STS.input.OnWN.txt has no such line"),
         ({"STS.gs.OnWN.txt": "1\n\n6\n"}, r"STS.gs.OnWN.txt:3: the score is '6'"),
@@ -132,6 +153,8 @@ def test_the_benchmark_is_read_as_it_is_published(tmp_path):
     assert [pair.score for pair in read_set(tmp_path, "SICK-R").pairs] == [3.3, 4]
 
 
-def test_tokenised_text_is_told(data_beside):
-    [warning] = read_set(data_beside / "sts" / "senteval_tokenised", "STS16").warnings
-    assert "STS16.tsv: the text seems to be tokenised" in warning
+@pytest.mark.parametrize("year", YEARS)
+def test_tokenised_text_is_told(data_beside, year):
+    """The raw files have no warning at all, see above."""
+    [warning] = read_set(data_beside / "sts" / "senteval_tokenised", year).warnings
+    assert f"{year}.tsv: the text seems to be tokenised" in warning
