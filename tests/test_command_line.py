@@ -57,8 +57,7 @@ def test_a_device_is_no_place_for_a_file(tmp_path):
     """Written beside its place and moved there, a file would take the place of /dev/stdout."""
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link").symlink_to(tmp_path / "pipe")
-    # What /dev/stdout leads to may be a file, such as a log that the output is written to.
-    for path in (tmp_path / "pipe", tmp_path / "link", Path(os.devnull), Path("/dev/stdout"), Path("/proc/self/fd/1")):
+    for path in (tmp_path / "pipe", tmp_path / "link", Path(os.devnull)):
         with pytest.raises(argparse.ArgumentTypeError, match=f"{path}: it is no regular file"):
             output_file(str(path))
     (tmp_path / "file").touch()
@@ -67,6 +66,22 @@ def test_a_device_is_no_place_for_a_file(tmp_path):
         output_file(str(tmp_path / "below a file"))
     (tmp_path / "to a file").symlink_to(tmp_path / "new.json")
     assert output_file(str(tmp_path / "to a file")) == tmp_path / "to a file"
+
+
+@pytest.mark.parametrize("stream", [1, 2])
+@pytest.mark.parametrize("name", ["/dev/stdout", "/dev/stderr", "log"])
+def test_the_file_that_the_output_is_printed_to_is_not_replaced(tmp_path, stream, name):
+    """It would lose what was printed, and what is printed later."""
+    code = (
+        "import sys; from sharp_plugins.command_line import output_file; print('first', file=sys.stderr); output_file(sys.argv[1])"
+    )
+    with open(tmp_path / "log", "w") as log:
+        to = {"stdout": log if stream == 1 else subprocess.DEVNULL, "stderr": log if stream == 2 else subprocess.PIPE}
+        path = tmp_path / "log" if name == "log" else name
+        done = subprocess.run([sys.executable, "-c", code, path], cwd=ROOT, text=True, **to)
+    said = (done.stderr or "") + (tmp_path / "log").read_text()
+    is_it = name in ("log", {1: "/dev/stdout", 2: "/dev/stderr"}[stream])
+    assert done.returncode == 1 and f"{path}: it is {'the file that the output' if is_it else 'no regular file'}" in said
 
 
 def test_where_nothing_can_be_written_is_told_before_any_work(tmp_path, monkeypatch):

@@ -222,3 +222,18 @@ def test_code_in_a_package_is_found(tree):
 def test_a_long_file_is_found(tree):
     root = tree(host__of__trainer="x = 1\n" * 4, host__of__update="x = 1\n" * 3)
     assert long_files(root / "host", 3) == ["trainer.py"]
+
+
+# ---------------------------------------------------------------------- the tests' own files
+
+
+def test_what_tests_share_has_a_name_of_its_own():
+    """Two folders have files of one name; which of them is imported would depend on the order of the folders."""
+    files = sorted(Path(__file__).parent.rglob("*.py"))
+    shared = [path.stem for path in files if not path.name.startswith("test_") and path.name != "conftest.py"]
+    assert len(shared) == len({*shared})
+    for path in files:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) else []
+            assert not [name for name in names if name.startswith("test_")], path

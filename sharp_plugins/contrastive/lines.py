@@ -5,8 +5,11 @@ from typing import List
 from sharp_plugins.files.text import TextError, text_lines
 
 
-def read_texts(path) -> List[str]:
+def read_texts(path, flag: str = "--text") -> List[str]:
     """The texts of a file, one a line; .gz is read too.
+
+    Args:
+        flag: which names the file, for the message.
 
     Raises:
         OSError: it cannot be opened.
@@ -20,6 +23,8 @@ def read_texts(path) -> List[str]:
             texts.append(line)
     except TextError as error:
         raise ValueError(str(error)) from None
+    except OSError as error:
+        raise OSError(f"{flag} {path}: cannot be read: {error.strerror}") from error
     if not texts:
         raise ValueError(f"{path}: no text in it")
     return texts

@@ -161,7 +161,7 @@ class ContrastiveSentences(FairseqTask):
             raise ValueError(
                 f"{flag}: the file of the {split} texts is not given" + ("" if is_train else "; or --disable-validation")
             )
-        texts, workers = read_texts(path), self.workers if is_train else 1
+        texts, workers = read_texts(path, flag), self.workers if is_train else 1
         if is_train:
             check_batch_size(self.cfg.batch_size)
             if len(texts) < self.cfg.batch_size * workers:

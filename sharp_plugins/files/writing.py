@@ -97,9 +97,20 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def refuse_special(path: Path) -> None:
-    """Raise OSError where *path* is what no file may replace: a directory, a device, or a name of an open file, as /dev/stdout."""
-    if (path.exists() and not path.is_file()) or {Path("/dev"), Path("/proc")} & {*path.absolute().parents}:
+    """Raise OSError where *path* is what no file may replace: a directory, a device, or the file that the output is printed to."""
+    if not path.exists():
+        return
+    if not path.is_file():
         raise OSError(f"{path}: it is no regular file, and is not replaced by one")
+    if any(_is_printed_to(path, stream) for stream in (1, 2)):
+        raise OSError(f"{path}: it is the file that the output is printed to, and is not replaced by another one")
+
+
+def _is_printed_to(path: Path, stream: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(stream))
+    except OSError:  # a stream that is closed
+        return False
 
 
 def write_text(path: Path, text: str) -> None:

@@ -72,10 +72,7 @@ class SentenceSimilarity(Benchmark):
         if unknown:
             raise ValueError(f"--methods {unknown[0]}: there is no such method here; it is one of {', '.join(METHODS)}")
         self.args, self.backbone = args, load_backbone(args.backbone)
-        try:
-            self.texts = len(read_texts(args.text))
-        except OSError as error:
-            raise ValueError(f"--text {args.text}: cannot be read: {error.strerror}") from error
+        self.texts = len(read_texts(args.text))
         self.sets = [name for name in SETS if name in args.sets]
         self.warnings = [warning for name in (*self.sets, DEV) for warning in read_set(args.data, name).warnings]
         path = args.configs / f"{self.backbone.family}.yaml"

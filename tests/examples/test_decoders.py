@@ -3,13 +3,9 @@
 import re
 from pathlib import Path
 
+from shell_commands import one_line_each
+
 GUIDE = Path(__file__).resolve().parents[2] / "examples" / "decoders"
-
-
-def one_line_each(commands):
-    """The commands of a piece of shell, each in one line, with single blanks."""
-    joined = re.sub(r"\\\n\s*", "", commands)
-    return [re.sub(r"\s+", " ", line).strip() for line in joined.splitlines() if line.strip()]
 
 
 def test_the_readme_has_the_scripts_commands_word_for_word():

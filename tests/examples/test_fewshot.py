@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from shell_commands import one_line_each
 
 from sharp_plugins.fewshot.__main__ import main
 from sharp_plugins.fewshot.benchmark import FewShot
@@ -23,12 +24,6 @@ from sharp_plugins.runs.stages import RunFailed
 GUIDE = Path(__file__).resolve().parents[2] / "examples" / "fewshot"
 TEXT = (GUIDE / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```\n(.*?)^```", TEXT, re.M | re.S)
-
-
-def one_line_each(commands):
-    """The commands of a piece of shell, each in one line, with single blanks."""
-    joined = re.sub(r"\\\n\s*", "", commands)
-    return [re.sub(r"\s+", " ", line).strip() for line in joined.splitlines() if line.strip()]
 
 
 def test_the_first_look_has_the_scripts_commands_word_for_word():

@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 GUIDE = ROOT / "examples" / "webnlg"
 sys.path[:0] = [str(ROOT / "tests" / "examples")]
-from test_decoders import one_line_each
+from shell_commands import one_line_each
 
 from sharp_plugins.webnlg.fine_tuning import SETTINGS, read_family
 

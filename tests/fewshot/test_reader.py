@@ -5,7 +5,7 @@ import json
 
 import pytest
 import rows
-from test_tasks import CLOZE, DECODER, written
+from own_tasks import CLOZE, DECODER, written
 
 from sharp_plugins.fewshot.data import settings_of
 from sharp_plugins.fewshot.reader import read

@@ -1,38 +1,15 @@
 """What is wrong with a task's file, a row or a sample is named before anything is trained."""
 
-from pathlib import Path
-
 import pytest
 import rows
 import yaml
+from own_tasks import CLOZE, DECODER, written
 
 from sharp_plugins.fewshot.data import settings_of
 from sharp_plugins.fewshot.family import DIRECTORY, FAMILIES, named, read_family
 from sharp_plugins.fewshot.reader import read
 from sharp_plugins.fewshot.samples import Sampler
 from sharp_plugins.fewshot.task_files import find_task, read_task
-
-CLOZE = {
-    "kind": "cloze",
-    "files": {"train": ["own/train"], "test": ["own/test"]},
-    "fields": {"text": ["text", "sentence"]},
-    "label": ["label"],
-    "labels": {"bad": ["0"], "good": ["1"]},
-    "sentences": ["{text}"],
-    "layout": {"template": [{"sentence": 1}, " It was", "<mask>", "."], "words": {"bad": "bad", "good": "good"}, "max_length": 64},
-}
-DECODER = {
-    **{name: CLOZE[name] for name in ("files", "fields", "label", "labels")},
-    "kind": "decoder",
-    "prompt": "{text|strip} It was",
-    "candidates": {"bad": " bad", "good": " good"},
-}
-
-
-def written(directory: Path, settings) -> Path:
-    path = directory / "own.yaml"
-    path.write_text(yaml.safe_dump(settings), encoding="utf-8")
-    return path
 
 
 def test_adding_a_task_is_one_file(tmp_path):

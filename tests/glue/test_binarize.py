@@ -7,9 +7,7 @@ import glue_files
 import pytest
 import torch
 import toy
-from fairseq import tasks
-from fairseq.tasks.sentence_prediction import SentencePredictionConfig
-from omegaconf import OmegaConf
+from glue_models import read_back
 
 from sharp_plugins.glue.__main__ import main
 from sharp_plugins.glue.binarize import prepare, read_prepared
@@ -18,16 +16,6 @@ from sharp_plugins.runs.prepared import STAMP
 from sharp_plugins.text.encoder_directory import load_backbone
 
 BOS, EOS = 0, 2
-
-
-def fairseq_task(prepared, backbone):
-    """The stock task on the data, as the runs configure it."""
-    task = TASKS[prepared.task]
-    cfg = OmegaConf.structured(SentencePredictionConfig())
-    cfg.data, cfg.num_classes = str(prepared.directory), max(1, len(task.classes))
-    cfg.init_token, cfg.separator_token = backbone.init_token, backbone.separator_token
-    cfg.regression_target, cfg.classification_head_name, cfg.seed = task.is_regression, "head", 1
-    return tasks.TASK_REGISTRY["sentence_prediction"].setup_task(cfg)
 
 
 def indices(dict_txt, sentence):
@@ -47,12 +35,6 @@ def bytes_indices(dict_txt, sentence):
             result.append(4 + lines.index(piece))
             text = text[len(piece) :]
     return result
-
-
-def read_back(prepared, backbone, split):
-    dataset = fairseq_task(prepared, backbone).load_dataset(split)
-    rows = [dataset[i] for i in range(len(dataset))]
-    return [row["net_input.src_tokens"].tolist() for row in rows], [row.get("target") for row in rows]
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta"])

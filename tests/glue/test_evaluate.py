@@ -6,7 +6,7 @@ import shutil
 import glue_files
 import pytest
 import torch
-import toy
+from glue_models import outputs, train_a_little
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
@@ -16,48 +16,6 @@ from sharp_plugins.glue.binarize import prepare
 from sharp_plugins.glue.evaluate import Checkpoint
 from sharp_plugins.glue.tasks import TASKS
 from sharp_plugins.text.encoder_directory import load_backbone
-
-HEAD = "sentence_classification_head"
-
-
-def train_a_little(directory, converted, task, lora=False):
-    """A checkpoint after a few updates, the data, and the trainer."""
-    glue_files.write_task(directory / "data", task, counts=(40, 150, 30), layouts=glue_files.PLAIN)
-    backbone, task = load_backbone(converted), TASKS[task]
-    prepared = prepare(directory / "data", backbone, task, directory / "prepared", max_positions=256)
-    flags = ["--optimizer", "adam", "--lr", "0.01", "--max-positions", 256, "--init-token", 0, "--dropout", "0.1"]
-    if backbone.separator_token is not None:
-        flags += ["--separator-token", backbone.separator_token]
-    kind = ["--num-classes", max(1, len(task.classes)), *(["--regression-target"] if task.is_regression else [])]
-    sizes = [f"--{name.replace('_', '-')}={value}" for name, value in backbone.sizes.items()]
-    arch = ["--arch", "lora", "--base-arch", backbone.arch] if lora else ["--arch", backbone.arch]
-    trainer = toy.build_trainer(
-        prepared.directory,
-        *flags,
-        *kind,
-        model=[*arch, *sizes],
-        criterion=["--criterion", "sentence_prediction"],
-        task="sentence_prediction",
-    )
-    for sample in toy.batches(trainer, [20, 20]) * 12:
-        trainer.train_step([sample])
-    path = directory / "checkpoint.pt"
-    trainer.consolidate_optimizer()
-    trainer.save_checkpoint(str(path), {"train_iterator": {"epoch": 1}, "val_loss": None})
-    return path, prepared, trainer
-
-
-def outputs(trainer, split):
-    """Logits (rows, outputs) of a split's rows, each alone, and their targets."""
-    dataset = trainer.task.load_dataset(split)
-    model = trainer.get_model().eval()
-    logits, targets = [], []
-    for i in range(len(dataset)):
-        sample = dataset.collater([dataset[i]])
-        with torch.no_grad():
-            logits.append(model(**sample["net_input"], features_only=True, classification_head_name=HEAD)[0])
-        targets.append(sample["target"].view(-1))
-    return torch.cat(logits), torch.cat(targets)
 
 
 @pytest.mark.parametrize(

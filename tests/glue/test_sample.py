@@ -5,7 +5,7 @@ from collections import Counter
 
 import glue_files
 import pytest
-from test_binarize import fairseq_task, read_back
+from glue_models import fairseq_task, read_back
 
 from sharp_plugins.glue.binarize import prepare
 from sharp_plugins.glue.sample import Sample, draw

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 import toy
 from fairseq.tasks.sentence_prediction import SentencePredictionTask
-from test_evaluate import HEAD, outputs, train_a_little
+from glue_models import HEAD, outputs, train_a_little
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sharp_plugins.core.sharpness import norm, random_direction

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import glue_files
 import pytest
 import torch
-from test_evaluate import outputs, train_a_little
+from glue_models import outputs, train_a_little
 
 from sharp_plugins.glue.binarize import prepare
 from sharp_plugins.glue.sample import Sample

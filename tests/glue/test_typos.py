@@ -5,7 +5,7 @@ import re
 import glue_files
 import numpy
 import pytest
-from test_binarize import read_back
+from glue_models import read_back
 
 from sharp_plugins.glue.__main__ import main
 from sharp_plugins.glue.binarize import prepare

@@ -4,8 +4,6 @@ import fcntl
 import json
 import os
 import re
-import shlex
-import shutil
 import signal
 import time
 
@@ -13,50 +11,9 @@ import engine
 import made_up
 import pytest
 
-from sharp_plugins.runs import execution, stages
+from sharp_plugins.runs import execution
 from sharp_plugins.runs.command import INTERRUPTED
 from sharp_plugins.runs.stages import RunFailed
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory):
-    """The data of the tasks."""
-    benchmark = made_up.Backwards()
-    benchmark.sentences, benchmark.data = 32, tmp_path_factory.mktemp("data") / "data"
-    benchmark.prepare("short"), benchmark.prepare("long")
-    return benchmark.data
-
-
-@pytest.fixture
-def call(prepared, tmp_path, monkeypatch):
-    """Calls the command in this process; `call.done` lists the stages that were done, which make what real ones make."""
-    shutil.copytree(prepared, tmp_path / "out" / "data")
-    done = []
-
-    def perform(run, stage, lock, stop, show=None, environment=None):
-        done.append(f"{run.name}, {stage.name}")
-        call.before(run, stage)
-        if stage.trains:
-            for name in ("checkpoint_best.pt", "checkpoint_last.pt"):
-                engine.save(run.directory / name, updates=run.config["optimization"]["max_update"])
-        else:
-            (run.directory / stage.makes).write_text(json.dumps({"valid": {"words": call.value(run)}}))
-            stages._mark(run, {**stages._marks(run), stage.name: list(stage.command)})
-
-    monkeypatch.setattr(stages, "perform", perform)
-
-    def call(line="--tasks short --methods base --seeds 1", *more):
-        done.clear()
-        flags = ["--out", str(tmp_path / "out"), "--cpu", *shlex.split(line), *map(str, more)]
-        return made_up.main(made_up.Backwards(), flags)
-
-    call.done, call.out = done, tmp_path / "out"
-    call.value, call.before = lambda run: 50.0, lambda run, stage: None
-    return call
-
-
-def trained(call):
-    return [name.removesuffix(", train") for name in call.done if name.endswith(", train")]
 
 
 def test_what_another_call_finished_meanwhile_with_other_settings_is_in_no_table_of_this_one(call, capsys):
@@ -156,7 +113,7 @@ def test_what_is_in_the_place_of_a_run_is_named(call, capsys):
 def test_missing_runs_are_done_and_finished_ones_skipped(call, capsys):
     line = "--tasks short --methods base sam --seeds 1 2"
     assert call(line) == 0
-    assert trained(call) == ["short base seed 1", "short sam seed 1", "short base seed 2", "short sam seed 2"]
+    assert engine.trained(call) == ["short base seed 1", "short sam seed 1", "short base seed 2", "short sam seed 2"]
     shown = capsys.readouterr().out
     assert "4 runs, 0 of them finished before" in shown and str(call.out / "table.md") in shown
     assert "[2/4] short sam seed 1: words in place, % 50.00 in epoch 1; 12 updates, 1.5 min" in shown
@@ -164,7 +121,7 @@ def test_missing_runs_are_done_and_finished_ones_skipped(call, capsys):
     assert re.search(r"\n\+ cd \S+/seed1; (\w+=\S+ )*fairseq-generate .* > generated.txt 2>> generate.log", shown)
     assert not list(call.out.rglob("checkpoint*.pt"))
     assert call(line) == 0 and call.done == []
-    assert call("--tasks short --methods base rdrop --seeds 1") == 0 and trained(call) == ["short rdrop seed 1"]
+    assert call("--tasks short --methods base rdrop --seeds 1") == 0 and engine.trained(call) == ["short rdrop seed 1"]
     assert "2 runs, 1 of them finished before" in capsys.readouterr().out
     text = (call.out / "table.md").read_text()
     assert all(method in text for method in ("rdrop", "base", "sam"))
@@ -184,14 +141,14 @@ def test_a_run_that_fails_does_not_stop_the_others(call, capsys, error):
     assert "short sam seed 1: words in place" in shown.out and "sam" in (call.out / "table.md").read_text()
     call.before = lambda run, stage: None
     assert call("--tasks short --methods base sam lora --seeds 1") == 0
-    assert trained(call) == ["short base seed 1", "short lora seed 1"]
+    assert engine.trained(call) == ["short base seed 1", "short lora seed 1"]
 
 
 def test_a_need_keeps_its_checkpoints_until_it_is_met(call, capsys):
     seen = []
     call.before = lambda run, stage: seen.append(run.needs and (run.needs.directory / "checkpoint_best.pt").is_file())
     line = "--tasks short --methods lora base --seeds 1"
-    assert call(line) == 0 and trained(call) == ["short base seed 1", "short lora seed 1"]
+    assert call(line) == 0 and engine.trained(call) == ["short base seed 1", "short lora seed 1"]
     assert seen == [None] * 3 + [True] * 3 and not list(call.out.rglob("checkpoint*.pt"))
     result = json.loads((call.out / "short" / "lora" / "seed1" / "result.json").read_text())
     assert result["minutes"] == 0  # the stand-in's clock did not go on
@@ -246,7 +203,7 @@ def test_what_another_call_has_done_is_not_a_failure(call, capsys):
             (busy / "record.json").write_text(json.dumps({**run.record._asdict(), "method": "sam"}))
 
         call.before = before
-        assert call("--tasks short --methods sam rdrop --seeds 1") == 0 and trained(call) == ["short rdrop seed 1"]
+        assert call("--tasks short --methods sam rdrop --seeds 1") == 0 and engine.trained(call) == ["short rdrop seed 1"]
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
@@ -270,14 +227,14 @@ def test_a_sweep_trains_each_value_where_it_is_used(call, capsys):
     call.value = lambda run: 60 + 100 * run.record.axes.get("optimizer.sam_rho", 0) + run.record.seed
     line = "--tasks short --methods base sam --seeds 1 2 --sweep optimizer.sam_rho=0.01,0.02"
     assert call(line) == 0
-    assert len(trained(call)) == 6 and "short sam optimizer.sam_rho=0.02 seed 2" in trained(call)
+    assert len(engine.trained(call)) == 6 and "short sam optimizer.sam_rho=0.02 seed 2" in engine.trained(call)
     directory = call.out / "short" / "sam" / "optimizer.sam_rho=0.02" / "seed1"
     assert "sam_rho: 0.02" in (directory / "run.yaml").read_text()
     assert json.loads((directory / "record.json").read_text())["axes"] == {"optimizer.sam_rho": 0.02}
     assert "| 0.02 | 2 | 63.50 | 0.71 | chosen |" in " ".join((call.out / "table.md").read_text().split())
     assert call(line) == 0 and call.done == []
     # One value more.
-    assert call(line.replace("0.01,", "0.01,0.05,")) == 0 and len(trained(call)) == 2
+    assert call(line.replace("0.01,", "0.01,0.05,")) == 0 and len(engine.trained(call)) == 2
 
 
 def test_a_sweep_does_not_choose_on_test_data_by_oversight(call, capsys, monkeypatch):
@@ -302,7 +259,7 @@ def test_a_damaged_file_of_one_run_does_not_stop_the_others(call, capsys):
     directory.mkdir(parents=True)
     (directory / "threads.json").write_text("{")
     assert call("--tasks short --methods base sam --seeds 1") == 1
-    assert "threads.json: is to hold whole numbers" in capsys.readouterr().err and trained(call) == ["short sam seed 1"]
+    assert "threads.json: is to hold whole numbers" in capsys.readouterr().err and engine.trained(call) == ["short sam seed 1"]
 
 
 def test_a_report_that_fails_does_not_stop_the_runs(call, capsys, monkeypatch):
@@ -311,7 +268,7 @@ def test_a_report_that_fails_does_not_stop_the_runs(call, capsys, monkeypatch):
 
     monkeypatch.setattr(made_up.Backwards, "report", fails)
     assert call("--tasks short --methods base sam --seeds 1 2") == 1
-    assert len(trained(call)) == 4 and "error: the report has no ink" in capsys.readouterr().err
+    assert len(engine.trained(call)) == 4 and "error: the report has no ink" in capsys.readouterr().err
 
 
 def test_metrics_of_another_shape_are_refused_before_they_are_saved(call, capsys, monkeypatch):

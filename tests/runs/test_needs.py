@@ -5,14 +5,11 @@ import json
 
 import made_up
 import pytest
-import test_command
-from test_command import trained
+from engine import trained
 
 from sharp_plugins.runs import needs
 from sharp_plugins.runs.checkpoints import LAST
 from sharp_plugins.runs.stages import RunFailed, Stage, train
-
-prepared, call = test_command.prepared, test_command.call
 
 
 def checkpoint(call, method="base", *axes):
