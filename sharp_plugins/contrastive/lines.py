@@ -12,7 +12,7 @@ def read_texts(path, flag: str = "--text") -> List[str]:
         flag: which names the file, for the message.
 
     Raises:
-        OSError: it cannot be opened.
+        OSError: it cannot be opened; a FileNotFoundError where it is not there.
         ValueError: a line is empty or not UTF-8, or there is none.
     """
     texts = []
@@ -24,7 +24,7 @@ def read_texts(path, flag: str = "--text") -> List[str]:
     except TextError as error:
         raise ValueError(str(error)) from None
     except OSError as error:
-        raise OSError(f"{flag} {path}: cannot be read: {error.strerror}") from error
+        raise type(error)(f"{flag} {path}: cannot be read: {error.strerror}") from error
     if not texts:
         raise ValueError(f"{path}: no text in it")
     return texts

@@ -156,7 +156,7 @@ def test_an_empty_line_and_an_empty_file_are_named(tmp_path):
     with pytest.raises(ValueError, match="no text in it"):
         read_texts(path)
     path.unlink()
-    with pytest.raises(OSError, match="--valid-text .*texts.txt: cannot be read: No such file"):
+    with pytest.raises(FileNotFoundError, match="--valid-text .*texts.txt: cannot be read: No such file"):
         read_texts(path, "--valid-text")
 
 
