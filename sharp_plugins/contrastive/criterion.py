@@ -29,7 +29,7 @@ from sharp_plugins.contrastive.info_nce import Vectors, is_found, log_probabilit
 from sharp_plugins.contrastive.pooling import sentence_vectors
 from sharp_plugins.contrastive.workers import count_of, gathered
 from sharp_plugins.criterions.perturbed_embeddings import empty_perturbation, perturbed, real_tokens
-from sharp_plugins.criterions.r3f import R3FConfig, draw_noise_
+from sharp_plugins.criterions.r3f import R3F, R3FConfig, draw_noise_
 from sharp_plugins.criterions.regularized import check_flag, symmetric_kl
 
 
@@ -228,8 +228,7 @@ class R3FContrastive(Contrastive):
     @classmethod
     def check(cls, cfg) -> None:
         super().check(cfg)
-        check_flag("--r3f-lambda", cfg.r3f_lambda)
-        check_flag("--r3f-eps", cfg.r3f_eps, above=0)
+        R3F.check(cfg)
         if cfg.r3f_noise not in ("uniform", "normal"):
             raise ValueError(f"--r3f-noise {cfg.r3f_noise}: choose uniform or normal")
 

@@ -110,28 +110,29 @@ class PairsOfViews(FairseqDataset):
         # The lengths are numbers of the host: the criterion cuts rows to them, and shall not wait for a device. A text may spell
         # the padding symbol, so the last other symbol counts.
         places = torch.arange(1, tokens.size(1) + 1)
-        lengths, by_length = (tokens.ne(self.dictionary.pad()) * places).amax(1).sort(stable=True)
-        originals = tokens[: len(samples)].tolist()
+        ends = (tokens.ne(self.dictionary.pad()) * places).amax(1)
+        lengths, by_length = ends.sort(stable=True)
         return {
             "id": torch.tensor([sample["id"] for sample in samples]),
             "nsentences": len(samples),
             "ntokens": int(lengths.sum()),
             "lengths": lengths.tolist(),
             "by_length": by_length,
-            "groups": torch.tensor([group_of(row, self.dictionary.pad()) for row in originals]),
+            "groups": torch.tensor([group_of(row[:end]) for row, end in zip(tokens[: len(samples)], ends)]),
             "net_input": {"src_tokens": tokens},
         }
 
 
-def group_of(row: Sequence[int], pad: int) -> int:
+def group_of(symbols: Tensor) -> int:
     """A number of 63 bits that equal texts share, on all workers: texts are equal where the model is given the same symbols.
 
-    >>> group_of([0, 8, 2, 1, 1], pad=1) == group_of([0, 8, 2], pad=1) != group_of([0, 9, 2], pad=1)
+    Args:
+        symbols: (T,) int64, without padding.
+
+    >>> group_of(torch.tensor([0, 8, 2])) == group_of(torch.tensor([0, 8, 2, 1])[:3]) != group_of(torch.tensor([0, 9, 2]))
     True
     """
-    end = max((place for place, symbol in enumerate(row, 1) if symbol != pad), default=0)
-    symbols = ",".join(map(str, row[:end]))
-    return int.from_bytes(hashlib.blake2b(symbols.encode(), digest_size=8).digest(), "big") >> 1
+    return int.from_bytes(hashlib.blake2b(symbols.numpy().tobytes(), digest_size=8).digest(), "big") >> 1
 
 
 def rows_of(texts: Sequence[str], tokenizer: Tokenizer, dictionary: Dictionary, length: int, is_padded: bool) -> Tensor:
