@@ -14,7 +14,8 @@ the batch is looked for:
       K directions, norms   the same with such |a_j|
 
 Why smaller: Σ_j ∇l_j(w + ε_j) is, to first order, Σ_j ∇l_j + ρ Σ_j H_j ∇l_j/‖∇l_j‖. An instance with a large gradient has its own
-perturbation as short as the others', so one direction for all should lie along the sum of *normalised* gradients.
+perturbation as short as the others', so where the H_j are alike, one direction for all should lie along the sum of *normalised*
+gradients.
 
 The second table has what may explain it: the sign of ā, r, the share of negative weights (β = 3), and Spearman's correlation of
 |a_j| with ‖∇l_j‖₂ without dropout, with one dropout mask for both passes, and with a mask of its own for each pass.

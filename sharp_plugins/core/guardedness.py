@@ -101,9 +101,19 @@ def weights(a: Tensor, total: Sums, beta: float) -> Weights:
     r = beta * a_bar.abs() / torch.where(degenerate, one, a_s).abs()  # Eq. 5
     r = torch.where(degenerate, torch.zeros_like(r), r)
     g_prime = (g - 1 / n) * r + 1 / n  # Eq. 6
-    entropy = abs_a_sum.log() - total.abs_a_log_abs_a / abs_a_sum
-    entropy = torch.where((total.abs_a == 0) | (n == 1), one, entropy / n.log().clamp(min=1e-12))
-    return Weights(g_prime, r, entropy)
+    return Weights(g_prime, r, entropy(total.abs_a, total.abs_a_log_abs_a, n))
+
+
+def entropy(sum_x: Tensor, sum_x_log_x: Tensor, n: Tensor) -> Tensor:
+    """() entropy of x / Σ x over ln N, of N ≥ 0 numbers x ≥ 0: 1 where they are alike, all 0, or one; 0 where all but one are 0.
+
+    >>> x = torch.tensor([3.0, 1.0])
+    >>> round(entropy(x.sum(), torch.special.xlogy(x, x).sum(), torch.tensor(2.0)).item(), 4)  # 3/4 and 1/4
+    0.8113
+    """
+    one = torch.ones_like(sum_x)
+    s = torch.where(sum_x == 0, one, sum_x)
+    return torch.where((sum_x == 0) | (n <= 1), one, (s.log() - sum_x_log_x / s) / n.log().clamp(min=1e-12))
 
 
 def inverse_weights(a: Tensor, total: Sums) -> Tensor:
@@ -111,9 +121,9 @@ def inverse_weights(a: Tensor, total: Sums) -> Tensor:
 
         v_j = ā' / (|a_j| + ā'),   ā' = (1/N) Σ |a_i|
 
-    An instance with a large gradient has its own perturbation in Eq. 2 as short as the others'. So to first order the one direction
-    that replaces them all lies along the sum of the *normalised* gradients, and |a_j| is a noisy measure of the norm.
-    `examples/benchmarks` measures how close the update comes to Eq. 2's.
+    An instance with a large gradient has its own perturbation in Eq. 2 as short as the others'. So where the Hessians of the
+    instances are alike, the one direction that replaces them all lies, to first order, along the sum of the *normalised* gradients,
+    and |a_j| is a noisy measure of the norm. `examples/benchmarks` measures how close the update comes to Eq. 2's.
 
     Args:
         a: (N_part,) changes of loss (Eq. 3), finite.

@@ -19,7 +19,7 @@ def add_sample_arguments(parser) -> None:
     """Add the flags of `sharp_plugins.glue.sample` to an argparse parser."""
     words = "train on so many rows of the training set, drawn so that each class has its share; each N is a row of the table"
     parser.add_argument("--train-rows", metavar="N", type=int, nargs="+", help=f"{words} (default: all)")
-    words = "give this share of the training rows a wrong label, from 0 to 1; each P is a row of the table (default: 0)"
+    words = "give this share of the training rows a wrong label, from 0 to below 1; each P is a row of the table (default: 0)"
     parser.add_argument("--label-noise", metavar="P", type=float, nargs="+", help=words)
     words = "let so many other rows of the training set choose the epoch, and the values of --sweep; the development set is then "
     words += "only reported (default: 0, the development set chooses, as in the papers)"

@@ -65,6 +65,9 @@ class Glue(Benchmark):
         from sharp_plugins.text.encoder_directory import load_backbone  # here and below, so that --help imports no fairseq
 
         check_sample(args)
+        numbers = [task for task in args.tasks if TASKS[task].is_regression]
+        if any(args.label_noise or ()) and numbers:
+            raise ValueError(f"--label-noise flips classes, and the labels of {numbers[0]} are numbers: leave it out of --tasks")
         self.has_selection_rows = args.selection_rows > 0
         self.args, self.backbone = args, load_backbone(args.backbone)
         self._prepared: Dict[Tuple[str, Optional[Sample]], Prepared] = {}

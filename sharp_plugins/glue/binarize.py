@@ -188,7 +188,10 @@ def _write(
 def _sampled(parts: Dict[str, _Part], task: Task, sample: Sample, file: Path) -> Dict[str, _Part]:
     """The sets of a sample; *file* is told which rows they are."""
     rows, path, _ = parts["train"]
-    drawn = sampling.draw([row.label for row in rows], task.classes, sample)
+    try:
+        drawn = sampling.draw([row.label for row in rows], task.classes, sample)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     write_text(file, json.dumps(drawn._asdict(), indent=1) + "\n")
     relabelled = [row._replace(label=drawn.wrong.get(number, row.label)) for number, row in enumerate(rows)]
     found = {"train": _Part([relabelled[number] for number in drawn.train], path, "train")}

@@ -54,7 +54,8 @@ def draw(labels: Sequence[str], classes: Sequence[str], sample: Sample) -> Drawn
         classes: all there are; none where labels are numbers, which are drawn as one class.
 
     Raises:
-        ValueError: there are not so many rows, or the labels are numbers and noise is wanted.
+        ValueError: there are not so many rows, a class would have none to train on, no label would be wrong where some should be,
+            or the labels are numbers and noise is wanted.
 
     >>> labels = ["a", "b", "a", "a", "b", "a", "a", "a", "b"]
     >>> drawn = draw(labels, ["a", "b"], Sample(seed=1, rows=3, noise=0.34, selection=3))
@@ -62,7 +63,7 @@ def draw(labels: Sequence[str], classes: Sequence[str], sample: Sample) -> Drawn
     (['a', 'b', 'a'], [0, 1, 5], {3: 'b'})
     """
     if sample.noise and not classes:
-        raise ValueError("--label-noise flips classes, and the task's labels are numbers: leave it out")
+        raise ValueError("--label-noise flips classes, and these labels are numbers")
     kinds = labels if classes else ["" for _ in labels]
     everything = list(range(len(labels)))
     selection = stratified(kinds, everything, sample.selection, sample.seed, SELECTION, "--selection-rows")
@@ -71,6 +72,9 @@ def draw(labels: Sequence[str], classes: Sequence[str], sample: Sample) -> Drawn
     if not left:
         raise ValueError(f"--selection-rows {sample.selection}: there are {len(labels)} rows, and none is left to train on")
     train = stratified(kinds, left, sample.rows, sample.seed, TRAINING, "--train-rows") if sample.rows else left
+    none = sorted(set(kinds) - {kinds[row] for row in train})
+    if none:  # the rows that choose have all of its rows
+        raise ValueError(f"--selection-rows {sample.selection}: none of the class {none[0]} is left to train on; give fewer")
     wrong = flipped(train, labels, classes, sample.noise, sample.seed)
     if sample.selection_noise:
         wrong.update(flipped(selection, labels, classes, sample.noise, sample.seed))
@@ -109,10 +113,15 @@ def stratified(kinds: Sequence[str], rows: Sequence[int], count: int, seed: int,
 def flipped(rows: Sequence[int], labels: Sequence[str], classes: Sequence[str], share: float, seed: int) -> Dict[int, str]:
     """Row -> another label than its own, of a share of *rows*: those that come first in a random order of all rows.
 
+    Raises:
+        ValueError: the share, rounded, is no row.
+
     >>> flipped([0, 2, 3], ["a", "b", "a", "b"], ["a", "b"], share=0.7, seed=1)
     {0: 'b', 2: 'b'}
     """
     count = round(share * len(rows))
+    if share and not count:
+        raise ValueError(f"--label-noise {share:g}: of {len(rows)} rows none would be wrong; give more")
     place = numpy.random.default_rng([WRONG, seed]).permutation(len(labels))
     # One number for each row of the file, so that a row's wrong label does not depend on the others'.
     step = numpy.random.default_rng([LABEL, seed]).integers(1, max(len(classes), 2), size=len(labels))

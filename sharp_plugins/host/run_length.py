@@ -14,43 +14,65 @@ from sharp_plugins.optim.sam import SAM
 logger = logging.getLogger(__name__)
 
 
-def updates_of_the_run(cfg: OptimizationConfig, batches: int) -> float:
-    """The updates of a run over epochs of *batches* batches, which ``--max-update`` or ``--max-epoch`` ends; ∞ where neither does.
+def last_update(cfg: OptimizationConfig, made: int, epoch: int, left: int, batches: int) -> float:
+    """The number of updates at which a run ends by ``--max-update`` or ``--max-epoch``; ∞ where neither ends it.
 
-    >>> updates_of_the_run(OptimizationConfig(max_epoch=3, update_freq=[2, 4]), batches=10)
+    Args:
+        made: updates so far, as of the checkpoint that the run goes on from.
+        epoch: the one that it goes on in, from 1.
+        left: the batches that are left of that epoch.
+        batches: of an epoch.
+
+    >>> last_update(OptimizationConfig(max_epoch=3, update_freq=[2, 4]), made=0, epoch=1, left=10, batches=10)
     11
+    >>> last_update(OptimizationConfig(max_epoch=3), made=14, epoch=2, left=6, batches=10)
+    30
     """
     most = cfg.max_update or math.inf
-    epochs = cfg.max_epoch or math.inf
-    if math.isinf(epochs):
+    if not cfg.max_epoch or math.isinf(cfg.max_epoch):
         return most
-    first, last = cfg.update_freq[:epochs], cfg.update_freq[-1]
     whole = math.floor if cfg.skip_remainder_batch else math.ceil
-    return min(most, sum(whole(batches / k) for k in first) + (epochs - len(first)) * whole(batches / last))
+    for one in range(epoch, cfg.max_epoch + 1):
+        made += whole((left if one == epoch else batches) / cfg.update_freq[min(one, len(cfg.update_freq)) - 1])
+    return min(most, made)
 
 
-def warn_of_a_late_start(method: SAM, cfg: OptimizationConfig, batches: int) -> None:
-    """Warn where the run ends before *method* climbs for the first time: all of its updates are then the base optimizer's."""
-    updates = updates_of_the_run(cfg, batches)
-    if method.first_climb >= updates:
-        end = f"--max-update {cfg.max_update}" if updates == cfg.max_update else f"--max-epoch {cfg.max_epoch}"
+def warn_of_a_late_start(method: SAM, cfg: OptimizationConfig, last: float) -> None:
+    """Warn where the run ends, at *last* updates, before *method* climbs for the first time: all are the base optimizer's then."""
+    if method.first_climb >= last:
+        end = f"--max-update {cfg.max_update}" if last == cfg.max_update else f"--max-epoch {cfg.max_epoch}"
         logger.warning(
             f"--sam-start {method.cfg.sam_start:g}: all updates will be plain ones, without {method.cfg._name}'s climb. The first "
-            f"climb would be after {method.first_climb} updates, and {end} ends the run after {updates}"
+            f"climb would be after {method.first_climb} updates, and {end} ends the run after {last}"
         )
 
 
 def _wrap_get_train_iterator(get):
     def get_train_iterator(self, *args, **kwargs):
-        iterator, method = get(self, *args, **kwargs), registered_optimizer(self)
-        # Once, though fairseq asks anew for each epoch. Streams do not know their length.
-        if isinstance(method, SAM) and isinstance(iterator, EpochBatchIterator) and not hasattr(self, "_sharp_knows_length"):
-            self._sharp_knows_length = True
-            warn_of_a_late_start(method, self.cfg.optimization, len(iterator))
-        return iterator
+        self._sharp_iterator = get(self, *args, **kwargs)
+        return self._sharp_iterator
 
     return get_train_iterator
 
 
+def _wrap_begin_epoch(begin):
+    """Only here a run knows where in its data a checkpoint lets it go on."""
+
+    def begin_epoch(self, epoch):
+        begin(self, epoch)
+        # Once, though there is a new iterator for each epoch. Streams do not know their length, nor shards that of the others.
+        method, data = registered_optimizer(self), vars(self).pop("_sharp_iterator", None)
+        is_first = "_sharp_has_begun" not in vars(self)
+        self._sharp_has_begun = True
+        if not (is_first and isinstance(method, SAM) and isinstance(data, EpochBatchIterator)):
+            return
+        cfg, made, left = self.cfg.optimization, self.get_num_updates(), len(data) - data.iterations_in_epoch
+        if made <= method.first_climb and not self.task.has_sharded_data("train"):
+            warn_of_a_late_start(method, cfg, last_update(cfg, made, epoch, left, len(data)))
+
+    return begin_epoch
+
+
 def install() -> None:
     wrap(Trainer, "get_train_iterator", _wrap_get_train_iterator)
+    wrap(Trainer, "begin_epoch", _wrap_begin_epoch)

@@ -27,7 +27,10 @@ STATE_KEY = "sharp_plugins"
 class BaseOptimizerConfig(FairseqDataclass):
     base_optimizer: str = field(
         default="adam",
-        metadata={"help": "optimizer that makes the update once the gradient is there: any registered one, with its own flags"},
+        metadata={
+            "help": "optimizer that makes the update once the gradient is there: any registered one, with its own flags "
+            "(default: ours; the papers fine-tune with Adam or AdamW)"
+        },
     )
     # A mapping, or its JSON. Not Dict[str, Any]: hydra lets a new key into an untyped field only.
     base: Any = field(

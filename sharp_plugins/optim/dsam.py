@@ -104,30 +104,30 @@ class DSAM(SAM):
         largest = passes.max_over_scope(guardedness.largest_finite(a))
         a_finite = guardedness.replace_nonfinite(a, largest)
         total = guardedness.Sums(*passes.sum_over_scope(torch.stack(guardedness.sums(a_finite))))
-        inverse = str(self.cfg.dsam_weights) == "inverse"
-        weights = guardedness.weights(a_finite, total, 0.0 if inverse else self.cfg.dsam_beta)  # Eq. 4-6
         n = total.n.clamp(min=1)
-        if inverse:
+        if str(self.cfg.dsam_weights) == "inverse":
             v = guardedness.inverse_weights(a_finite, total)
-            g_prime = v / passes.sum_over_scope(v.sum())
+            sum_v, sum_v_log_v = passes.sum_over_scope(torch.stack([v.sum(), torch.special.xlogy(v, v).sum()]))
+            g_prime, r = v / sum_v, torch.zeros_like(n)
             weight_max = passes.max_over_scope(guardedness.largest_finite(g_prime))
+            metrics = {"dsam_weight_entropy": guardedness.entropy(sum_v, sum_v_log_v, n)}  # there is no r
         else:
-            g_prime = weights.g_prime
+            g_prime, r, entropy = guardedness.weights(a_finite, total, self.cfg.dsam_beta)  # Eq. 4-6
             # g' grows with |a_j| as r >= 0, so the largest weight belongs to the largest |a_j|.
             largest_g = largest / torch.where(total.abs_a == 0, torch.ones_like(n), total.abs_a)
-            weight_max = (largest_g - 1 / n) * weights.r + 1 / n
+            weight_max = (largest_g - 1 / n) * r + 1 / n
+            metrics = {"dsam_r": r, "dsam_weight_entropy": entropy}
         g_prime_n = (g_prime * total.n).float()
         # r has no bound, and weights of several hundred would overflow fp16 gradients that SAM's do not: the weights, which
         # are between 1 - r and N times the largest, are divided by a power of two. Only the direction counts.
-        shrink = torch.maximum(weight_max * n, weights.r).clamp(min=1).log2().ceil().exp2().float()
+        shrink = torch.maximum(weight_max * n, r).clamp(min=1).log2().ceil().exp2().float()
         passes.weighted_backward(clean, (g_prime_n / shrink).split([change.numel() for change in changes]))
         real = [c.detach().float().sum() for c, dummy in zip(clean, passes.is_dummy) if not (dummy or c is None)]
         return {
             "sam_loss": sum(real, nothing.sum()),
             "sam_shrink": shrink,
-            "dsam_r": weights.r,
             "dsam_weight_max": weight_max,
-            "dsam_weight_entropy": weights.entropy,
             "dsam_negative": (g_prime_n < 0).sum().float(),
             "dsam_nonfinite": (~a.isfinite()).sum().float(),
+            **metrics,
         }

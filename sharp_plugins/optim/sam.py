@@ -40,7 +40,10 @@ class SAMConfig(BaseOptimizerConfig):
     )
     sam_adaptive: bool = field(
         default=False,
-        metadata={"help": "adaptive SAM: the neighbourhood scales with the weights (Kwon et al. 2021); wants a larger ρ"},
+        metadata={
+            "help": "adaptive SAM: the neighbourhood scales with the weights (Kwon et al. 2021); wants a larger ρ "
+            "(default: off, as in the papers of SAM and δ-SAM)"
+        },
     )
     sam_eta: float = field(
         default=0.01, metadata={"help": "η of adaptive SAM's |w| + η, which keeps zero weights movable (default: Kwon et al. 2021)"}
@@ -67,10 +70,22 @@ class SAMConfig(BaseOptimizerConfig):
         metadata={
             "help": "make so many plain updates first, and climb in those after them: a number of updates, or below 1 a share "
             "of --max-update, as 0.75 for the last quarter, which moves where a resumed run has another --max-update "
-            "(default: climb from the beginning)"
+            "(default: climb from the beginning, as the papers do; here a last phase alone is not measured)"
         },
     )
     max_update: float = II("optimization.max_update")
+
+
+def first_climb(cfg: SAMConfig) -> int:
+    """The number of updates before the first one that climbs.
+
+    >>> first_climb(SAMConfig(sam_start=0.75, max_update=100)), first_climb(SAMConfig(sam_start=3, sam_interval=2))
+    (75, 4)
+    """
+    start, interval = cfg.sam_start, cfg.sam_interval
+    if 0 < start < 1:
+        start = math.ceil(round(start * cfg.max_update, 6))  # 0.7 of 10 is 7, and not 8 for 7.000000000000001
+    return math.ceil(start / interval) * interval
 
 
 @register_optimizer("sam", dataclass=SAMConfig)
@@ -122,11 +137,7 @@ class SAM(WrappingOptimizer):
 
     @property
     def first_climb(self) -> int:
-        """The number of updates before the first one that climbs."""
-        start, interval = self.cfg.sam_start, self.cfg.sam_interval
-        if 0 < start < 1:
-            start = math.ceil(round(start * self.cfg.max_update, 6))  # 0.7 of 10 is 7, and not 8 for 7.000000000000001
-        return math.ceil(start / interval) * interval
+        return first_climb(self.cfg)
 
     def is_due(self, num_updates: int) -> bool:
         """Whether the update after *num_updates* ones climbs. It depends on the config alone beside, so resuming keeps the

@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 import sharp_plugins
+from sharp_plugins.optim.sam import SAM, first_climb
 from sharp_plugins.runs.checkpoints import BEST
 
 # Whole numbers that the engine computes with, and the smallest of each. fairseq takes a 0 as "none", or asserts after its start.
@@ -126,7 +127,9 @@ def check_config(config: Dict, name: str, trains: bool = True, flag: str = "--co
         raise ValueError(f"{name}: fairseq does not know such a setting: {unknown}; see --set and {flag}")
     criterion = CRITERION_REGISTRY.get(config["criterion"]["_name"])
     if trains:
-        _check_by_itself(OPTIMIZER_REGISTRY.get(config["optimizer"]["_name"]), parts.optimizer, name, "optimizer", "optimization")
+        optimizer = OPTIMIZER_REGISTRY.get(config["optimizer"]["_name"])
+        _check_by_itself(optimizer, parts.optimizer, name, "optimizer", "optimization")
+        _check_that_it_climbs(optimizer, parts.optimizer, name)
         _check_by_itself(ARCH_MODEL_REGISTRY.get(config["model"]["_name"]), Namespace(**config["model"]), name, "model")
         _check_by_itself(TASK_REGISTRY.get(config["task"]["_name"]), parts.task, name, "task", "dataset")
         _check_by_itself(criterion, parts.criterion, name, "criterion")
@@ -142,6 +145,16 @@ def _check_by_itself(one: Any, settings: Any, name: str, *parts: str) -> None:
         except (ValueError, TypeError) as error:
             ways = " or ".join(f"--set {part}.a_flag=" for part in parts)
             raise ValueError(f"{name}: {error}; the engine takes --a-flag as {ways}") from None
+
+
+def _check_that_it_climbs(optimizer: Any, settings: Any, name: str) -> None:
+    """Raise ValueError where a run would end before SAM begins: the table would call the base optimizer SAM."""
+    updates = settings.get("max_update") or math.inf
+    if isinstance(optimizer, type) and issubclass(optimizer, SAM) and first_climb(settings) >= updates:
+        raise ValueError(
+            f"{name}: --sam-start {settings.sam_start:g}: the first climb would be after {first_climb(settings)} updates, and "
+            f"there are {updates}; the engine takes --sam-start as --set optimizer.sam_start="
+        )
 
 
 def _model_settings(model: Dict) -> Set[str]:

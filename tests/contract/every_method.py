@@ -93,7 +93,7 @@ METHODS = {
         "dsam --sam-rho 0.5 --dsam-weights inverse",
         "--sam-rho 0",
         lambda: plain.DSAM(0.5, 3.0, plain.inverse_weights),
-        DSAM,
+        DSAM.replace("dsam_r ", ""),
         varies=True,
     ),
     "bar-nbar": Method("bar --bar-alpha 2", "--bar-alpha 0", bar("nbar"), f"{BAR} balancedness_*"),

@@ -102,7 +102,12 @@ def fail(run, stage):
         ("--set dataset.disable_validation=true", "dataset.disable_validation leaves no best checkpoint to measure"),
         ("--train-rows 20 0", "--train-rows 0: give a number of rows"),
         ("--train-rows 20 20", "--train-rows: a value is given more than once"),
-        ("--train-rows 65", "--train-rows 65: the training set has 64 rows"),
+        ("--train-rows 65", "RTE/train.tsv: --train-rows 65: the training set has 64 rows"),
+        ("--tasks RTE STS-B --label-noise 0.2", "the labels of STS-B are numbers: leave it out of --tasks"),
+        (
+            "--methods sam --set optimizer.sam_start=50 --set optimization.max_update=6",
+            "climb would be after 50 updates, and there are 6",
+        ),
         ("--label-noise 1", "--label-noise 1.0: give a share"),
         ("--selection-rows -1", "--selection-rows -1: give a number of rows"),
         ("--selection-noise --selection-rows 9", "--selection-noise makes labels of the rows"),

@@ -74,6 +74,18 @@ def test_what_cannot_be_drawn_names_its_flag(sample, classes, words):
         draw(LABELS, classes, sample)
 
 
+def test_no_class_goes_to_the_rows_that_choose_alone():
+    """Each of the two has its share of five of a and one of b: the one row of b chooses."""
+    with pytest.raises(ValueError, match="--selection-rows 3: none of the class b is left to train on; give fewer"):
+        draw(["a"] * 5 + ["b"], ["a", "b"], Sample(seed=1, selection=3))
+
+
+@pytest.mark.parametrize("sample", [Sample(1, rows=12, noise=0.04), Sample(1, 0, 0.1, 4, True)])
+def test_a_share_that_is_no_row_is_refused(sample):
+    with pytest.raises(ValueError, match=f"--label-noise {sample.noise}: of {sample.rows or 4} rows none would be wrong"):
+        draw(["a", "b"] * 20, ["a", "b"], sample)
+
+
 def test_scores_are_drawn_as_one_class():
     assert len(draw(["0.5", "1.0", "4.2", "4.2"], (), Sample(1, rows=3)).train) == 3
 

@@ -169,10 +169,40 @@ def test_what_cannot_be_perturbed_is_refused_before_any_pass(translation_data, t
     ],
 )
 def test_a_run_that_ends_before_sam_begins_says_so(translation_data, caplog, flags, words):
-    """64 sentences by 4: an epoch is 16 batches."""
-    trainer = toy.build_trainer(translation_data, "--optimizer", "sam", *SGD, "--batch-size", "4", *flags.split())
+    said = said_where_it_begins(translation_data, caplog, flags)
+    assert len(said) == bool(words) and all(words in line for line in said)
+
+
+def said_where_it_begins(data, caplog, flags, made=0, epoch=1, batches=0):
+    """64 sentences by 4: an epoch is 16 batches. The run goes on after updates and after some batches of an epoch."""
+    trainer = toy.build_trainer(data, "--optimizer", "sam", *SGD, "--batch-size", "4", *flags.split())
+    iterator = trainer.get_train_iterator(epoch=1)
+    iterator.load_state_dict({"version": 2, "epoch": epoch, "iterations_in_epoch": batches})
+    trainer.set_num_updates(made)
     with caplog.at_level("WARNING", "sharp_plugins"):
-        trainer.get_train_iterator(epoch=1)
-        trainer.get_train_iterator(epoch=2)
-    said = [record.getMessage() for record in caplog.records]
+        for _ in range(2):
+            iterator.next_epoch_itr()
+            trainer.begin_epoch(iterator.epoch)
+            iterator = trainer.get_train_iterator(epoch=iterator.epoch + 1)
+    return [record.getMessage() for record in caplog.records]
+
+
+@pytest.mark.parametrize(
+    "flags, went_on, words",
+    [
+        # In epochs with other numbers of updates than the settings that go on would make.
+        ("--sam-start 20 --max-epoch 4 --update-freq 4", dict(made=32, epoch=3), ""),
+        ("--sam-start 35 --max-epoch 4 --update-freq 4", dict(made=32, epoch=3), ""),
+        ("--sam-start 40 --max-epoch 4 --update-freq 4", dict(made=32, epoch=3), "--max-epoch 4 ends the run after 40"),
+        # --reset-optimizer counts the updates from 0, and one epoch is left.
+        ("--sam-start 20 --max-epoch 3", dict(made=0, epoch=3), "--max-epoch 3 ends the run after 16"),
+        # Within an epoch, after 6 of its 16 batches.
+        ("--sam-start 41 --max-epoch 3", dict(made=32, epoch=3, batches=6), ""),
+        ("--sam-start 42 --max-epoch 3", dict(made=32, epoch=3, batches=6), "--max-epoch 3 ends the run after 42"),
+        # It has climbed, and has a smaller --max-update now.
+        ("--sam-start 20 --max-update 10", dict(made=32, epoch=3), ""),
+    ],
+)
+def test_a_run_that_goes_on_counts_from_where_it_is(translation_data, caplog, flags, went_on, words):
+    said = said_where_it_begins(translation_data, caplog, flags, **went_on)
     assert len(said) == bool(words) and all(words in line for line in said)
