@@ -4,24 +4,27 @@
     python examples/studies/elsewhere.py --backbone backbones/minilm --snli SNLI/test.tsv --rte GLUE/RTE/dev.tsv --out runs/studies
 
 The other sets are given MNLI's names and read as MNLI's. RTE has two classes: there neutral and contradiction are one. It writes
-elsewhere-sets.csv, elsewhere-sets.md and elsewhere-sets.png into --to, beside what report.py writes of MNLI itself.
+elsewhere-sets.csv, elsewhere-sets.md and elsewhere-sets.png into --to, beside what report.py writes of MNLI itself. Called again it
+measures what is not measured.
 """
 
 import argparse
+import json
 import shutil
 import sys
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
 from plan import STUDIES
-from report import Gain, about_p, draw, gain, ps, rows_of, write_csv
+from report import Gain, about_p, draw, gain, ps, refuse_lost, rows_of, write_csv
 from study import place
 
 from sharp_plugins.command_line import run_command
-from sharp_plugins.files.writing import unfinished_in, write_text
+from sharp_plugins.files.text import read_json
+from sharp_plugins.files.writing import sha256, unfinished_in, write_text
 from sharp_plugins.glue.reader import read
 from sharp_plugins.glue.tasks import TASKS
 from sharp_plugins.runs.checkpoints import BEST
@@ -32,6 +35,8 @@ from sharp_plugins.runs.tables import mean_and_std
 STUDY = STUDIES["elsewhere"]
 LONGEST = 512  # of an input, as GLUE's runs have it
 ENTAILMENT, OTHER = "entailment", "not_entailment"
+UNDECIDED = "-"  # of SNLI, whose annotators did not agree
+MEASURED = "elsewhere.json"  # in a run's directory
 
 
 class Value(NamedTuple):
@@ -48,14 +53,15 @@ def prepare(path: Path, name: str, backbone: Path, out: Path):
     from sharp_plugins.glue.binarize import prepare
     from sharp_plugins.text.encoder_directory import load_backbone
 
-    # SNLI's rows without an agreed label ("-") are left out.
-    rows = read(path, TASKS["RTE"] if name == "RTE" else TASKS["MNLI"], "valid", skip_malformed=name == "SNLI")
-    for warning in rows.warnings:
-        print(warning, flush=True)
+    task = TASKS["RTE"] if name == "RTE" else TASKS["MNLI"]._replace(classes=(*TASKS["MNLI"].classes, UNDECIDED))
+    rows = read(path, task, "valid")
+    kept = [row for row in rows.rows if row.label != UNDECIDED]
+    left = f", {len(rows.rows) - len(kept)} without an agreed label left out" if len(kept) < len(rows.rows) else ""
+    print("\n".join([*rows.warnings, f"{path}: {len(kept)} rows{left}"]), flush=True)
     with unfinished_in(out) as unfinished:
         (unfinished / "MNLI").mkdir()
         lines = ["sentence1\tsentence2\tlabel"]
-        for row in rows.rows:
+        for row in kept:
             label = "neutral" if row.label == OTHER else row.label
             lines.append("\t".join([*row.sentences, label]))
         write_text(unfinished / "MNLI" / "dev_matched.tsv", "\n".join(lines) + "\n")
@@ -75,25 +81,50 @@ def accuracy(predicted: Sequence[str], right: Sequence[str], name: str) -> float
     return 100 * sum(a == b for a, b in zip(predicted, right)) / len(right)
 
 
-def measure(args, sets: Dict[str, Path]) -> List[Value]:
-    from sharp_plugins.glue.evaluate import Checkpoint
+def finished(out: Path) -> Iterator[Tuple[str, int, Path]]:
+    """Method, seed and directory of the runs that there are."""
+    for cell in STUDY.cells:
+        for method in STUDY.methods:
+            final = place(out, cell, method, "final")
+            for result in sorted(load_results(final, "glue"), key=lambda result: result.record.seed):
+                yield method, result.record.seed, directory_of(final, result.record)
 
-    values: List[Value] = []
-    if not any(load_results(place(args.out, cell, method, "final"), "glue") for cell in STUDY.cells for method in STUDY.methods):
+
+def measure(args, sets: Dict[str, Path]) -> List[Value]:
+    runs = list(finished(args.out))
+    if not runs:
         raise ValueError(f"--out {args.out}: no finished run; study.py elsewhere trains them")
     for name, path in sets.items():
         if not path.is_file():
             raise FileNotFoundError(f"{path}: not there; --{name.lower()} wants a file")
+    there = {(name, method, str(seed)) for name in sets for method, seed, _ in runs}
+    refuse_lost(args.to / f"{args.name}.csv", there, ("set", "method", "seed"))
     prepared = {name: prepare(path, name, args.backbone, args.out / "sets") for name, path in sets.items()}
-    for cell in STUDY.cells:
-        for method in STUDY.methods:
-            final = place(args.out, cell, method, "final")
-            for result in sorted(load_results(final, "glue"), key=lambda result: result.record.seed):
-                for name, data in prepared.items():
-                    found = Checkpoint(directory_of(final, result.record) / BEST, data, args.device).predict("valid")
-                    values.append(Value(name, method, result.record.seed, accuracy(found.values, found.targets, name)))
-                    print(f"{method}, seed {values[-1].seed}, {name}: {values[-1].accuracy:.2f}", flush=True)
+    values: List[Value] = []
+    for method, seed, directory in runs:
+        for name, path in sets.items():
+            values.append(Value(name, method, seed, measured(directory, name, sha256(path), prepared[name], args.device)))
+            print(f"{method}, seed {seed}, {name}: {values[-1].accuracy:.2f}", flush=True)
     return values
+
+
+def measured(directory: Path, name: str, checksum: str, data, device: Optional[str]) -> float:
+    """The accuracy of a run's model, which its directory keeps: a call that was stopped goes on, and another machine, to which the
+    models were not copied, has it.
+
+    Args:
+        checksum: of the set's file.
+    """
+    from sharp_plugins.glue.evaluate import Checkpoint
+
+    file, model = directory / MEASURED, directory / BEST
+    known = read_json(file) if file.is_file() else {}
+    of = {"file": checksum, "model": sha256(model) if model.is_file() else known.get(name, {}).get("model")}
+    if name not in known or {key: known[name][key] for key in of} != of:
+        found = Checkpoint(model, data, device).predict("valid")
+        known[name] = {**of, "accuracy": accuracy(found.values, found.targets, name)}
+        write_text(file, json.dumps(known, indent=1) + "\n")
+    return known[name]["accuracy"]
 
 
 def compared(values: Sequence[Value]) -> Dict[Tuple[str, str], Optional[Comparison]]:
@@ -140,12 +171,13 @@ def main(argv: Sequence[str] = None) -> int:
     parser.add_argument("--rte", type=Path, metavar="FILE", help="RTE's development set, as GLUE's")
     parser.add_argument("--out", type=Path, default=Path("runs/studies"), metavar="OUT", help="of study.py (default: %(default)s)")
     parser.add_argument("--name", default="elsewhere-sets", help="of the files that are written (default: %(default)s)")
-    parser.add_argument("--to", type=Path, default=HERE, metavar="DIR", help="where the files go (default: beside this script)")
+    parser.add_argument("--to", type=Path, metavar="DIR", help="where the files go (default: --out)")
     parser.add_argument("--device", metavar="DEVICE", help="cpu or cuda (default: cuda where there is a GPU)")
     args = parser.parse_args(argv)
     sets = {name: path for name, path in (("SNLI", args.snli), ("RTE", args.rte)) if path}
     if not sets:
         parser.error("--snli or --rte: a file is needed")
+    args.to = args.to or args.out
     return run_command(lambda: report(args, measure(args, sets)))
 
 

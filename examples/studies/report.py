@@ -13,7 +13,7 @@ import csv
 import sys
 from itertools import groupby
 from pathlib import Path
-from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence
+from typing import Container, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1])]
@@ -23,11 +23,9 @@ from plan import PILOT_SEEDS, SELECTION_ROWS, STUDIES, Cell, Study
 from study import place, selected
 
 from sharp_plugins.files.writing import replacing, write_text
-from sharp_plugins.files.yaml import read_yaml
 from sharp_plugins.glue.tasks import LABELS, TASKS
-from sharp_plugins.runs.record import Result
 from sharp_plugins.runs.statistics import Comparison, compare, correct, least_p, summarize
-from sharp_plugins.runs.store import directory_of, load_results
+from sharp_plugins.runs.store import load_results
 from sharp_plugins.runs.tables import mean_and_std
 
 WHERE = ("layers", "task", "rows", "noise", "noisy_selection")
@@ -61,7 +59,7 @@ def collect(study: Study, out: Path) -> List[Row]:
         for method in study.methods:
             final, metric = place(out, cell, method, "final"), TASKS[cell.task].selected
             for result in sorted(load_results(final, "glue"), key=lambda result: result.record.seed):
-                config = config_of(final, result)
+                config = searches.config_of(final, result)
                 settings = " ".join(settings_of(config, study.searched(method)))
                 where = [config["model"]["encoder_layers"], *where_of(cell)]
                 scores = [f"{selected(result, split):.4f}" for split in ("dev", "valid")]
@@ -81,6 +79,16 @@ def read_csv(path: Path) -> List[Row]:
         return []
     with open(path, newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
+
+
+def refuse_lost(path: Path, there: Container[Tuple[str, ...]], names: Sequence[str]) -> None:
+    """Raise ValueError where the file has runs, by the columns *names*, that are not *there*: they would be written over."""
+    lost = [" ".join(run) for run in (tuple(row[name] for name in names) for row in read_csv(path)) if run not in there]
+    if lost:
+        raise ValueError(
+            f"{path}: {len(lost)} runs are there that this call has not, such as {lost[0]} ({', '.join(names)}); give another --to "
+            "or --name"
+        )
 
 
 def joined(old: Sequence[Row], new: Sequence[Row]) -> List[Row]:
@@ -112,11 +120,6 @@ def lines_of(study: Study, rows: Sequence[Row]) -> List[Line]:
                     minutes = sum(float(row["minutes"]) for row in own) / len(own)
                     lines.append(Line(cell, method, layers, own[0]["settings"].split(), values, minutes))
     return lines
-
-
-def config_of(out: Path, result: Result) -> Dict:
-    """A run's own, of a call of the engine with that --out."""
-    return read_yaml(directory_of(out, result.record) / "run.yaml")
 
 
 def pilots_of(study: Study, out: Path) -> List[searches.Pilot]:
@@ -263,8 +266,15 @@ def main(argv: Sequence[str] = None) -> int:
         print(f"error: --out {args.out}: no finished run of {args.study}; study.py trains them", file=sys.stderr)
         return 1
     runs, searched = (args.to / f"{name}{what}.csv" for what in ("", "-search"))
+    trained = {
+        (int(row["layers"]), cell.name)
+        for row in new
+        for cell in study.cells
+        if where_of(cell) == [row[name] for name in WHERE[1:]]
+    }
     try:
         rows = joined(read_csv(runs), new)
+        pilots = searches.joined(searches.from_rows(read_csv(searched)), pilots_of(study, args.out), trained)
     except ValueError as error:
         print(f"error: {runs}: {error}", file=sys.stderr)
         return 1
@@ -272,7 +282,6 @@ def main(argv: Sequence[str] = None) -> int:
     found = comparisons(lines, study)
     args.to.mkdir(parents=True, exist_ok=True)
     write_csv(runs, COLUMNS, ([row[name] for name in COLUMNS] for row in rows))
-    pilots = searches.joined(searches.from_rows(read_csv(searched)), pilots_of(study, args.out))
     write_csv(searched, searches.COLUMNS, searches.csv_rows(pilots))
     seen = rows_of(searches.table_rows(pilots, f"mean of the {SELECTION_ROWS} rows"))
     text = f"{table(lines, found, study)}\n\nWhat the searches saw:\n\n{seen}"

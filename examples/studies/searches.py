@@ -1,13 +1,14 @@
 """What the searches saw: of each value, the pilot seeds' scores on what chose it. A study's report adds them to its table."""
 
 from pathlib import Path
-from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Sequence, Tuple
+from typing import Callable, Container, Dict, Iterable, Iterator, List, NamedTuple, Sequence, Tuple
 
+from sharp_plugins.files.yaml import read_yaml
 from sharp_plugins.runs.record import Result
 from sharp_plugins.runs.statistics import summarize
-from sharp_plugins.runs.store import load_results
+from sharp_plugins.runs.store import directory_of, load_results
 
-COLUMNS = ("cell", "method", "setting", "value", "seed", "score")
+COLUMNS = ("layers", "cell", "method", "setting", "value", "seed", "score")
 
 
 def words_of(settings: Sequence[str]) -> str:
@@ -22,11 +23,13 @@ class Pilot(NamedTuple):
     """A search.
 
     Attributes:
+        layers: of the encoder.
         cell: its name, or the task's.
         setting: what was searched, such as "optimizer.sam_rho".
         found: of each value as given, the scores by seed.
     """
 
+    layers: int
     cell: str
     method: str
     setting: str
@@ -44,39 +47,72 @@ def read(
     """
     setting, values = search.split("=")
     found: Dict[str, Dict[int, float]] = {value: {} for value in values.split(",")}
-    for result in load_results(directory, benchmark):
+    results = load_results(directory, benchmark)
+    layers = layers_of(directory, results[0]) if results else 0
+    for result in results:
         for value in found:
             if float(value) == result.record.axes[setting] and result.record.seed in seeds:
                 found[value][result.record.seed] = score(result)
-    return Pilot(cell, method, setting, found)
+    return Pilot(layers, cell, method, setting, found)
+
+
+def config_of(out: Path, result: Result) -> Dict:
+    """A run's own, of a call of the engine with that --out."""
+    return read_yaml(directory_of(out, result.record) / "run.yaml")
+
+
+def layers_of(out: Path, result: Result) -> int:
+    return config_of(out, result)["model"]["encoder_layers"]
 
 
 def from_rows(rows: Iterable[Dict[str, str]]) -> List[Pilot]:
     """Those of a file, whose rows are by `COLUMNS`."""
-    found: Dict[Tuple[str, str, str], Pilot] = {}
+    found: Dict[Tuple[int, str, str, str], Pilot] = {}
     for row in rows:
-        key = row["cell"], row["method"], row["setting"]
+        key = int(row["layers"]), row["cell"], row["method"], row["setting"]
         own = found.setdefault(key, Pilot(*key, {})).found
         own.setdefault(row["value"], {})[int(row["seed"])] = float(row["score"])
     return list(found.values())
 
 
-def joined(old: Sequence[Pilot], new: Sequence[Pilot]) -> List[Pilot]:
-    """*new*, and of *old* the cells that *new* has not."""
-    cells = {pilot.cell for pilot in new}
-    return [*(pilot for pilot in old if pilot.cell not in cells), *new]
+def joined(old: Sequence[Pilot], new: Sequence[Pilot], trained: Container[Tuple[int, str]]) -> List[Pilot]:
+    """*new*, and of *old* the cells that *new* has not, or has but begun to search.
+
+    Args:
+        trained: (layers, cell) of which *new* has fresh runs, too.
+
+    Raises:
+        ValueError: *old* has runs of a trained cell that *new* has not.
+    """
+    there = {pilot[:2] for pilot in old}
+    taken = [pilot for pilot in new if pilot[:2] in trained or pilot[:2] not in there]
+    replaced = {pilot[:2] for pilot in taken}
+    runs = [
+        {(*pilot[:4], value, seed) for pilot in some for value, own in pilot.found.items() for seed in own} for some in (old, taken)
+    ]
+    lost = sorted(run for run in runs[0] - runs[1] if run[:2] in replaced)
+    if lost:
+        words = " ".join(map(str, lost[0]))
+        raise ValueError(
+            f"{len(lost)} runs are there and not in --out, such as {words} ({', '.join(COLUMNS[:-1])}); give another --to"
+        )
+    return [*(pilot for pilot in old if pilot[:2] not in replaced), *taken]
 
 
 def table_rows(pilots: Sequence[Pilot], scored: str) -> List[List[str]]:
-    """Means of the pilot seeds, with a head.
+    """Means of the pilot seeds, with a head. A value that lacks runs says of how many its mean is.
 
     Args:
         scored: what the scores are, for the head.
     """
-    rows = [["cell", "method", "searched", f"{scored}, by value"]]
+    rows = [["layers", "cell", "method", "searched", f"{scored}, by value"]]
     for pilot in pilots:
-        means = [f"{value}: {summarize(list(own.values())).mean:.2f}" for value, own in pilot.found.items() if own]
-        rows.append([pilot.cell, pilot.method, words_of([pilot.setting]), ", ".join(means)])
+        most = max(map(len, pilot.found.values()))
+        means = []
+        for value, own in pilot.found.items():
+            seeds = "" if len(own) == most else f" ({len(own)} of {most} runs)"
+            means += [f"{value}: {summarize(list(own.values())).mean:.2f}{seeds}"] if own else [f"{value}: failed or not run"]
+        rows.append([str(pilot.layers), pilot.cell, pilot.method, words_of([pilot.setting]), ", ".join(means)])
     return rows
 
 
@@ -84,6 +120,4 @@ def csv_rows(pilots: Sequence[Pilot]) -> Iterator[List]:
     """Each run by `COLUMNS`."""
     for pilot in pilots:
         for value, own in pilot.found.items():
-            yield from (
-                [pilot.cell, pilot.method, pilot.setting, value, seed, f"{score:.4f}"] for seed, score in sorted(own.items())
-            )
+            yield from ([*pilot[:4], value, seed, f"{score:.4f}"] for seed, score in sorted(own.items()))

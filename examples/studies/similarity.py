@@ -7,7 +7,7 @@
     2. fresh seeds train each method with what was chosen, and are scored on the test sets
 
 Called again it goes on where it stopped. It writes NAME.csv, NAME.md and NAME.png into --to, also of the methods that are there
-so far, and what the searches saw into NAME-search.csv.
+so far, and what the searches saw into NAME-search.csv. Runs of another machine in such files are not written over.
 """
 
 import argparse
@@ -20,8 +20,9 @@ sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
 import searches
 import study  # it puts the repository on its processes' path, too
+from calls import Unfinished, guarded
 from plan import BETAS, PILOT_SEEDS, RHOS, SEEDS
-from report import Gain, about_p, config_of, draw, gain, ps, rows_of, write_csv
+from report import Gain, about_p, draw, gain, ps, refuse_lost, rows_of, write_csv
 
 from sharp_plugins.files.writing import write_text
 from sharp_plugins.runs.record import Measure, Result
@@ -57,8 +58,8 @@ class Line(NamedTuple):
         return {seed: result.metrics["test"][name] for seed, result in self.results.items()}
 
 
-def call(args, out: Path, method: str, seeds: Sequence[int], settings: Sequence[str], more: Sequence[str] = ()) -> None:
-    study.engine(args, "sts", out, method, seeds, settings, ["--text", args.text, *more])
+def call(args, out: Path, method: str, seeds: Sequence[int], settings: Sequence[str], more: Sequence[str] = ()) -> bool:
+    return study.engine(args, "sts", out, method, seeds, settings, ["--text", args.text, *more])
 
 
 def search(args, method: str, chosen: Dict[str, List[str]]) -> List[str]:
@@ -69,8 +70,8 @@ def search(args, method: str, chosen: Dict[str, List[str]]) -> List[str]:
             own.append(sweep)
             continue
         pilot = args.out / method / f"pilot{number}"
-        call(args, pilot, method, args.pilot_seeds, own, ["--sweep", sweep, "--sets", DEV])
-        own.append(study.best_of(pilot, "sts", sweep, lambda task: CHOOSES, args.pilot_seeds))
+        done = call(args, pilot, method, args.pilot_seeds, own, ["--sweep", sweep, "--sets", DEV])
+        own.append(study.best_of(pilot, "sts", sweep, lambda task: CHOOSES, args.pilot_seeds, done))
         print(f"{method}: {own[-1]} is chosen", flush=True)
     return own
 
@@ -87,6 +88,11 @@ def searches_of(parser: argparse.ArgumentParser, given: Sequence[Sequence[str]])
     return found
 
 
+def whole_search(method: str, sweep: str) -> str:
+    """Of `SEARCHES`, the one of the same setting."""
+    return next(own for own in SEARCHES[method] if own.split("=")[0] == sweep.split("=")[0])
+
+
 def pilots_of(args) -> List[searches.Pilot]:
     return [
         searches.read(args.out / method / f"pilot{number}", "sts", "sentences", method, sweep, CHOOSES.of, args.pilot_seeds)
@@ -98,10 +104,10 @@ def pilots_of(args) -> List[searches.Pilot]:
 
 def train(args, method: str, own: List[str]) -> Line:
     """The fresh runs of a method with the settings *own*."""
-    final = args.out / method / "final"
     # What trains nothing is the same with each seed.
-    call(args, final, method, args.seeds[:1] if method == UNTRAINED else args.seeds, own)
-    results = {result.record.seed: result for result in load_results(final, "sts")}
+    if not call(args, args.out / method / "final", method, args.seeds[:1] if method == UNTRAINED else args.seeds, own):
+        raise Unfinished(f"{method}: not all fresh runs are finished; run the same command again")
+    results = {result.record.seed: result for result in load_results(args.out / method / "final", "sts")}
     return Line(method, own, {seed: result for seed, result in results.items() if seed in args.seeds})
 
 
@@ -119,8 +125,14 @@ def table(lines: Sequence[Line], args, layers: int) -> str:
     most = max((comparison.pairs for comparison in found if comparison), default=0)
     note = f"An encoder of {layers} layers; 100 times Spearman's correlation, means of seeds. The search, on STS-B's development "
     note += f"set, was of seed {' and '.join(map(str, args.pilot_seeds))}. {about_p(most)}; Holm's correction is for all rows."
-    taken = [(method, sweep) for method, own in args.searches.items() for sweep in own if "," not in sweep]
-    note += "".join(f" Of {method}, {searches.words_of([sweep])} was not searched." for method, sweep in taken)
+    for method, own in args.searches.items():
+        for sweep in own:
+            values, whole = (text.split("=")[1].split(",") for text in (sweep, whole_search(method, sweep)))
+            missing = [value for value in whole if value not in values]
+            if len(values) == 1:
+                note += f" Of {method}, {searches.words_of([sweep])} was not searched."
+            elif missing:
+                note += f" Of {method}, {searches.words_of([sweep.split('=')[0]])} {', '.join(missing)} was not tried."
     return f"{note}\n\n{rows_of(rows)}"
 
 
@@ -148,7 +160,7 @@ def report(args, lines: Sequence[Line]) -> str:
     write_csv(args.to / f"{args.name}-search.csv", searches.COLUMNS, searches.csv_rows(pilots))
     [baseline] = [line for line in lines if line.method == BASELINE]
     any_run = next(iter(baseline.results.values()))
-    layers = config_of(args.out / BASELINE / "final", any_run)["model"]["encoder_layers"]
+    layers = searches.layers_of(args.out / BASELINE / "final", any_run)
     text = f"{table(lines, args, layers)}\n\n{rows_of(searches.table_rows(pilots, CHOOSES.heading))}"
     write_text(args.to / f"{args.name}.md", f"## Sentence similarity\n\n{text}\n")
     draw(list(gains_of(lines)), BASELINE, f"Sentence similarity, {layers} layers", args.to / f"{args.name}.png")
@@ -162,7 +174,7 @@ def main(argv: Sequence[str] = None) -> int:
     parser.add_argument("--text", required=True, metavar="FILE", help="training sentences, one a line")
     parser.add_argument("--name", default="similarity", help="of the files that are written (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("runs/studies/similarity"), metavar="OUT", help="default: %(default)s")
-    parser.add_argument("--to", type=Path, default=HERE, metavar="DIR", help="where the table goes (default: beside this script)")
+    parser.add_argument("--to", type=Path, metavar="DIR", help="where the table goes (default: --out)")
     seeds, words = list(PILOT_SEEDS), "seeds that search; one is half the work, and may choose by luck (default: 101 and 102)"
     parser.add_argument("--pilot-seeds", nargs="+", type=int, choices=seeds, default=seeds, metavar="N", help=words)
     words = "search fewer values for a method; one is taken without a search (example: mirror optimization.lr=2e-5)"
@@ -173,6 +185,14 @@ def main(argv: Sequence[str] = None) -> int:
     args = parser.parse_args(argv)
     study.check_seeds(parser, args.seeds)
     args.searches = searches_of(parser, args.search)
+    args.to = args.to or args.out
+    return guarded(lambda: search_and_train(args))
+
+
+def search_and_train(args) -> int:
+    found = [load_results(args.out / method / "final", "sts") for method in (UNTRAINED, *SEARCHES)]
+    there = {(one.record.method, str(one.record.seed)) for results in found for one in results}
+    refuse_lost(args.to / f"{args.name}.csv", there, ("method", "seed"))
     chosen: Dict[str, List[str]] = {}
     for method in SEARCHES:
         chosen[method] = search(args, method, chosen)

@@ -3,13 +3,14 @@
     python examples/studies/study.py few --backbone backbones/minilm --data GLUE --out runs/studies --cpu --jobs 2
 
 The studies and the search are in plan.py. Called again it goes on where it stopped; Ctrl-C and a time limit lose no finished
-run. `report.py` writes the tables and the figure, also of what is there so far.
+run. A value whose runs fail is not chosen, and a cell that cannot be finished ends no other. `report.py` writes the tables and the
+figure, also of what is there so far.
 """
 
 import argparse
 import os
-import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Callable, Dict, List, Sequence
 
@@ -17,9 +18,11 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE.parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
 
+from calls import Unfinished, guarded, run_program
 from plan import JOINS, PILOT_SEEDS, SEEDS, STUDIES, Cell, Study
 
 from sharp_plugins.glue.tasks import LABELS, TASKS
+from sharp_plugins.runs.command import INTERRUPTED
 from sharp_plugins.runs.record import Measure, Result
 from sharp_plugins.runs.selection import choose
 from sharp_plugins.runs.store import load_results
@@ -45,10 +48,20 @@ def main(argv: Sequence[str] = None) -> int:
     unknown = sorted(set(args.cells or ()) - set(names))
     if unknown:
         parser.error(f"--cells {' '.join(unknown)}: there are {', '.join(names)}")
-    for cell in study.cells:
-        if not args.cells or cell.name in args.cells:
+    return guarded(lambda: run_cells(args, study, [cell for cell in study.cells if not args.cells or cell.name in args.cells]))
+
+
+def run_cells(args, study: Study, cells: Sequence[Cell]) -> int:
+    failed = []
+    for cell in cells:
+        try:
             run_cell(args, study, cell)
-    return 0
+        except Unfinished as error:
+            print(f"error: {cell.name}: {error}", file=sys.stderr)
+            failed.append(cell.name)
+    if failed:
+        print(f"error: {len(failed)} of {len(cells)} cells are not finished: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def check_seeds(parser: argparse.ArgumentParser, seeds: Sequence[int]) -> None:
@@ -64,12 +77,13 @@ def run_cell(args, study: Study, cell: Cell) -> None:
         settings = taken(chosen, (study.methods[0], *JOINS.get(method, ())))
         for number, search in enumerate(study.searches(method), 1):
             pilot = place(args.out, cell, method, f"pilot{number}")
-            call(args, cell, pilot, method, PILOT_SEEDS, settings, ["--sweep", search])
-            settings.append(best(pilot, search))
+            done = call(args, cell, pilot, method, PILOT_SEEDS, settings, ["--sweep", search])
+            settings.append(best(pilot, search, done))
             print(f"{cell.name}, {method}: {settings[-1]} is chosen", flush=True)
         chosen[method] = settings
         keep = ["--keep-checkpoints"] if study.keeps_checkpoints else []
-        call(args, cell, place(args.out, cell, method, "final"), method, args.seeds, settings, keep)
+        if not call(args, cell, place(args.out, cell, method, "final"), method, args.seeds, settings, keep):
+            raise Unfinished(f"{method}: not all fresh runs are finished; run the same command again")
 
 
 def taken(chosen: Dict[str, List[str]], methods: Sequence[str]) -> List[str]:
@@ -85,42 +99,70 @@ def place(out: Path, cell: Cell, method: str, what: str) -> Path:
     return out / cell.name / method / what
 
 
-def call(args, cell: Cell, out: Path, method: str, seeds: Sequence[int], settings: Sequence[str], more: Sequence[str] = ()) -> None:
-    engine(args, "glue", out, method, seeds, settings, [*cell.flags, *more])
+def call(args, cell: Cell, out: Path, method: str, seeds: Sequence[int], settings: Sequence[str], more: Sequence[str] = ()) -> bool:
+    return engine(args, "glue", out, method, seeds, settings, [*cell.flags, *more])
 
 
 def engine(
     args, benchmark: str, out: Path, method: str, seeds: Sequence[int], settings: Sequence[str], more: Sequence[str]
-) -> None:
-    """Call the engine of runs; end the program where it fails."""
+) -> bool:
+    """Call the engine of runs; returns whether all runs are finished."""
     line = [sys.executable, "-m", f"sharp_plugins.{benchmark}", "run", "--backbone", args.backbone, "--data", args.data]
     line += ["--out", str(out), "--methods", method, "--seeds", *map(str, seeds), "--jobs", args.jobs, *more]
     # Some settings have half precision, for GPUs: the studies are in fp32 on every machine.
     line += [word for setting in (FP32[benchmark], *settings) for word in ("--set", setting)]
     line += ["--cpu"] if args.cpu else []
-    done = subprocess.run(line)
-    if done.returncode:
-        sys.exit(f"error: ended with {done.returncode}: {' '.join(line)}")
+    code = run_program(line)
+    if code == INTERRUPTED:
+        raise KeyboardInterrupt
+    if code:
+        print(f"error: ended with {code}: {' '.join(line)}", file=sys.stderr)
+    return code == 0
 
 
-def best(pilot: Path, search: str) -> str:
+def best(pilot: Path, search: str, done: bool = True) -> str:
     """What --sweep chooses of a pilot's runs on GLUE, as --set has it."""
-    return best_of(pilot, "glue", search, lambda task: Measure("valid", TASKS[task].selected, LABELS[TASKS[task].selected]))
+
+    def measure(task: str) -> Measure:
+        return Measure("valid", TASKS[task].selected, LABELS[TASKS[task].selected])
+
+    return best_of(pilot, "glue", search, measure, done=done)
 
 
-def best_of(pilot: Path, benchmark: str, search: str, measure: Callable[[str], Measure], seeds: Sequence[int] = PILOT_SEEDS) -> str:
+def best_of(
+    pilot: Path,
+    benchmark: str,
+    search: str,
+    measure: Callable[[str], Measure],
+    seeds: Sequence[int] = PILOT_SEEDS,
+    done: bool = True,
+) -> str:
     """What --sweep chooses: the value with the best mean of *measure* over the pilot *seeds*, as --set has it.
 
     An earlier search there may have had more seeds and values.
+
+    Args:
+        done: False where runs of the search failed, as with a ρ so large that a run diverges. Their values are not chosen.
+
+    Raises:
+        Unfinished: a run is missing and none failed, or no value has all of its runs.
     """
     name, texts = search.split("=")
     values = {float(text) for text in texts.split(",")}
     results = [one for one in load_results(pilot, benchmark) if one.record.seed in seeds and one.record.axes[name] in values]
-    if len(results) != len(seeds) * len(values):
-        sys.exit(f"error: {pilot}: not all runs of the search are finished")
-    found = choose(results, read_sweeps([search], ()), measure)
+    runs = Counter(one.record.axes[name] for one in results)
+    whole = [text for text in texts.split(",") if runs[float(text)] == len(seeds)]
+    lost = [text for text in texts.split(",") if text not in whole]
+    if lost and (done or not whole):
+        raise Unfinished(f"{pilot}: not all runs of the search are finished")
+    if lost:
+        print(f"{name}: not chosen, as a run failed: {', '.join(lost)}", flush=True)
+    if len(whole) == 1:
+        return f"{name}={whole[0]}"
+    kept = [one for one in results if runs[one.record.axes[name]] == len(seeds)]
+    found = choose(kept, read_sweeps([f"{name}={','.join(whole)}"], ()), measure)
     [chosen] = [dict(one.value)[name] for one in found.candidates if one.chosen]
-    return f"{name}={next(text for text in texts.split(',') if float(text) == chosen)}"
+    return f"{name}={next(text for text in whole if float(text) == chosen)}"
 
 
 def selected(result: Result, split: str) -> float:

@@ -3,13 +3,15 @@ after another task was learnt with Adam, and after the weights were rounded to 8
 
     python examples/studies/survives.py --backbone backbones/minilm --data GLUE --out runs/studies/survives --cpu --jobs 2
 
-    1. the learning rate of both methods and then SAM's ρ are searched with the pilot seeds of plan.py, as in all studies
+    1. the learning rate of both methods and then SAM's ρ are searched with the pilot seeds of plan.py, as in all studies; and the
+       second task's learning rate, from the published encoder
     2. fresh seeds train the first task with both methods, on the same rows
     3. from each of their encoders, of the last epoch, the second task is trained, with Adam and the same seed
     4. the first task is measured on its development set, before and after 3; after it with its own classifier on the encoder
        that 3 left
 
-Called again it goes on where it stopped. It writes survives.csv, survives.md and survives.png into --to.
+Called again it goes on where it stopped. It writes survives.csv, survives.md and survives.png into --to, after each run. Each run
+of the first task keeps a checkpoint of MiniLM (the weights and Adam's state, 270 MB).
 """
 
 import argparse
@@ -17,22 +19,23 @@ import json
 import shutil
 import sys
 from pathlib import Path
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
 import study
 import torch
+from calls import Unfinished, guarded
 from plan import BATCH, EPOCHS, FULL_RATES, PILOT_SEEDS, RHOS, Cell
-from report import Gain, about_p, draw, gain, ps, rows_of, write_csv
+from report import Gain, about_p, draw, gain, ps, refuse_lost, rows_of, write_csv
 
 from sharp_plugins.files.tensors import read_torch
 from sharp_plugins.files.text import read_json
-from sharp_plugins.files.writing import filling, write_text
+from sharp_plugins.files.writing import filling, sha256, write_text
 from sharp_plugins.files.yaml import read_yaml
 from sharp_plugins.glue.tasks import TASKS
-from sharp_plugins.runs.checkpoints import BEST
+from sharp_plugins.runs.checkpoints import BEST, LAST
 from sharp_plugins.runs.statistics import Comparison, compare, correct, summarize
 from sharp_plugins.runs.store import directory_of, load_results
 from sharp_plugins.runs.tables import mean_and_std
@@ -44,12 +47,14 @@ LAST_EPOCH = f"dataset.validate_interval={EPOCHS}"
 BITS = (8, 4)
 METHODS = ("base", "sam")  # the baseline first
 COLUMNS = ("trained", "8 bits", "4 bits", "after the second task")
+SECOND = "the second task"  # its own score
 LOST = "lost: "  # before a column: what is missing in it of what was trained
+SCORES = "scores.json"
 FILES = ("dict.txt", "tokenizer.json", "special_tokens_map.json")  # of a backbone, beside model.pt
 
 
 class Value(NamedTuple):
-    """What was measured of one run, in percent, by `COLUMNS`."""
+    """What was measured of one run, in percent, by `COLUMNS` and `SECOND`."""
 
     method: str
     seed: int
@@ -93,11 +98,11 @@ def measure(state: Dict[str, Any], data: Path, work: Path, metric: str, device: 
     from sharp_plugins.glue.evaluate import Checkpoint
 
     path = work / "measured.pt"
-    torch.save({key: part for key, part in state.items() if key != "last_optimizer_state"}, path)
     try:
+        torch.save({key: part for key, part in state.items() if key != "last_optimizer_state"}, path)
         return Checkpoint(path, read_prepared(data), device).score()["dev"][metric]
     finally:
-        path.unlink()
+        path.unlink(missing_ok=True)
 
 
 # ---------------------------------------------------------------------- runs
@@ -108,41 +113,64 @@ def place_of(out: Path) -> Dict[int, Path]:
     return {result.record.seed: directory_of(out, result.record) for result in load_results(out, "glue")}
 
 
-def learn(args, cell: Cell, method: str, settings: List[str], search: str) -> Tuple[Path, str]:
-    """Search a setting and train the first task; returns where its runs are, and what was chosen."""
+def search_for(args, cell: Cell, method: str, settings: List[str], search: str) -> str:
+    """Search a setting, and return what is chosen."""
     pilot = study.place(args.out, cell, method, "pilot1")
-    study.call(args, cell, pilot, method, PILOT_SEEDS, settings, ["--sweep", search])
-    chosen = study.best(pilot, search)
+    done = study.call(args, cell, pilot, method, PILOT_SEEDS, settings, ["--sweep", search])
+    chosen = study.best(pilot, search, done)
     print(f"{cell.name}, {method}: {chosen} is chosen", flush=True)
-    final = study.place(args.out, cell, method, "final")
-    study.call(args, cell, final, method, args.seeds, [*settings, chosen], ["--keep-checkpoints"])
-    return final, chosen
+    return chosen
 
 
-def go_on(args, home: Path, second: Cell, seed: int, trained: Path) -> Path:
+def train(args, cell: Cell, out: Path, method: str, seeds: Sequence[int], settings: List[str]) -> Dict[int, Path]:
+    """Fresh runs; returns their directories by seed. Of each the last epoch's checkpoint is the best one, too: one is kept."""
+    if not study.call(args, cell, out, method, seeds, settings, ["--keep-checkpoints"]):
+        raise Unfinished(f"{cell.name}, {method}: not all fresh runs are finished; run the same command again")
+    found = place_of(out)
+    for directory in found.values():
+        (directory / LAST).unlink(missing_ok=True)
+    return found
+
+
+def go_on(args, home: Path, second: Cell, seed: int, trained: Path, settings: List[str]) -> Path:
     """Train the second task from a run's encoder, and return the run's directory."""
     backbone = home / "backbone"
     if not (backbone / "model.pt").is_file():
         write_backbone(backbone, Path(args.backbone), read_torch(trained / BEST))
     own = argparse.Namespace(**{**vars(args), "backbone": str(backbone), "jobs": "1"})  # one run has all cores
-    study.call(own, second, home / "runs", METHODS[0], [seed], [LAST_EPOCH], ["--keep-checkpoints"])
-    [directory] = place_of(home / "runs").values()
+    [directory] = train(own, second, home / "runs", METHODS[0], [seed], settings).values()
     return directory
 
 
-def look(args, first: Cell, second: Cell, method: str, seed: int, trained: Path, tell: Callable[[str], None]) -> Value:
-    """All of `COLUMNS`; what was measured before is read."""
-    home = args.out / f"{first.name}+{second.name}" / method / f"seed{seed}"
-    found = home / "scores.json"
-    after = go_on(args, home, second, seed, trained)
+def together(first: Cell, second: Cell) -> str:
+    return f"{first.name}+{second.name}"
+
+
+def look(args, first: Cell, second: Cell, method: str, seed: int, trained: Path, settings: List[str]) -> Value:
+    """All that is measured of a run; what was measured before is read.
+
+    Raises:
+        ValueError: what is there is of another training of the first task.
+    """
+    home = args.out / together(first, second) / method / f"seed{seed}"
+    found, origin = home / SCORES, home / "trained.sha256"
+    if (trained / BEST).is_file():  # it may not have been copied to this machine
+        checksum = sha256(trained / BEST)
+        if origin.is_file() and origin.read_text(encoding="utf-8") != checksum:
+            raise ValueError(f"{home}: is of another training of {first.name}; delete it, and it is made again")
+        write_text(origin, checksum)
     if not found.is_file():
+        after = go_on(args, home, second, seed, trained, settings)
         metric, data = TASKS[first.task].selected, Path(read_yaml(trained / "run.yaml")["task"]["data"])
         state = read_torch(trained / BEST)
         states = [state, *(rounded_state(state, bits) for bits in BITS), with_head_of(read_torch(after / BEST), state)]
         scores = {name: measure(one, data, home, metric, "cpu" if args.cpu else None) for name, one in zip(COLUMNS, states)}
-        write_text(found, json.dumps(scores, indent=1) + "\n")
+        [result] = load_results(home / "runs", "glue")
+        write_text(found, json.dumps({**scores, SECOND: study.selected(result, "dev")}, indent=1) + "\n")
+        (after / BEST).unlink(missing_ok=True)
+        shutil.rmtree(home / "backbone")
     value = Value(method, seed, read_json(found))
-    tell(f"{method}, seed {seed}: " + ", ".join(f"{name} {score:.2f}" for name, score in value.scores.items()))
+    print(f"{method}, seed {seed}: " + ", ".join(f"{name} {score:.2f}" for name, score in value.scores.items()), flush=True)
     return value
 
 
@@ -159,7 +187,7 @@ def of(values: Sequence[Value], method: str, column: str) -> Dict[int, float]:
 
 def compared(values: Sequence[Value]) -> Dict[str, Comparison]:
     """The second method with the first by column, also of what was lost; corrected for all (Holm)."""
-    columns = [*COLUMNS, *(LOST + name for name in COLUMNS[1:])]
+    columns = [*COLUMNS, *(LOST + name for name in COLUMNS[1:]), SECOND]
     return dict(zip(columns, correct([compare(of(values, METHODS[1], name), of(values, METHODS[0], name)) for name in columns])))
 
 
@@ -173,14 +201,19 @@ def table(values: Sequence[Value], found: Dict[str, Comparison]) -> str:
 
 
 def report(values: Sequence[Value], args, first: Cell, second: Cell, chosen: Sequence[str]) -> str:
+    """Write what there is; returns the table, or nothing where only the first method has runs."""
     args.to.mkdir(parents=True, exist_ok=True)
-    rows = [[one.method, one.seed, *(f"{one.scores[name]:.4f}" for name in COLUMNS)] for one in values]
-    write_csv(args.to / f"{args.name}.csv", ["method", "seed", *COLUMNS], rows)
-    pilots, seeds = " and ".join(map(str, PILOT_SEEDS)), len(args.seeds)
+    columns = [*COLUMNS, SECOND]
+    rows = [[one.method, one.seed, *(f"{one.scores[name]:.4f}" for name in columns)] for one in values]
+    write_csv(args.to / f"{args.name}.csv", ["method", "seed", *columns], rows)
+    seeds = sum(one.method == METHODS[1] for one in values)
+    if not seeds:
+        return ""
+    pilots = " and ".join(map(str, PILOT_SEEDS))
     note = (
         f"{first.task} is learnt from {first.rows} rows, then {second.task} from {second.rows}. `sam`: SAM in the last quarter. "
-        f"Seeds {pilots} chose {' and '.join(chosen)}. Values are of {first.task}'s development set, in percent; `lost` is what "
-        f"is missing to `trained`. {about_p(seeds)}."
+        f"Seeds {pilots} chose {', '.join(chosen)}. Values are of {first.task}'s development set, in percent; `lost` is what "
+        f"is missing to `trained`, and `{SECOND}` is {second.task}'s own score. {about_p(seeds)}."
     )
     found = compared(values)
     text = f"{note}\n\n{table(values, found)}"
@@ -196,7 +229,7 @@ def main(argv: Sequence[str] = None) -> int:
     parser.add_argument("--data", required=True, metavar="DIR", help="directory with GLUE's files")
     parser.add_argument("--out", type=Path, default=Path("runs/studies/survives"), metavar="OUT", help="default: %(default)s")
     parser.add_argument("--name", default="survives", help="of the files that are written (default: %(default)s)")
-    parser.add_argument("--to", type=Path, default=HERE, metavar="DIR", help="where the table goes (default: beside this script)")
+    parser.add_argument("--to", type=Path, metavar="DIR", help="where the table goes (default: --out)")
     parser.add_argument("--first", default="SST-2", choices=BATCH, help="task (default: %(default)s)")
     parser.add_argument("--second", default="MRPC", choices=BATCH, help="task (default: %(default)s)")
     parser.add_argument("--rows", type=int, default=1000, metavar="N", help="of each task (default: %(default)s)")
@@ -207,16 +240,26 @@ def main(argv: Sequence[str] = None) -> int:
     study.check_seeds(parser, args.seeds)
     if args.first == args.second:
         parser.error("--second: it is the first task, too")
+    args.to = args.to or args.out
+    return guarded(lambda: search_and_train(args))
+
+
+def search_and_train(args) -> int:
     first, second = Cell(args.first, args.rows), Cell(args.second, args.rows)
+    homes = args.out / together(first, second)
+    there = {(file.parts[-3], file.parent.name.removeprefix("seed")) for file in homes.glob(f"*/seed*/{SCORES}")}
+    refuse_lost(args.to / f"{args.name}.csv", there, ("method", "seed"))
+    then = [LAST_EPOCH, search_for(args, second, METHODS[0], [LAST_EPOCH], FULL_RATES)]
     values: List[Value] = []
     chosen: List[str] = []  # the learning rate, and then ρ
     for method, own, search in zip(METHODS, ([LAST_EPOCH], [LAST_EPOCH, LAST_QUARTER]), (FULL_RATES, RHOS)):
-        final, found = learn(args, first, method, [*own, *chosen], search)
-        chosen.append(found)
-        trained = place_of(final)
+        own = [*own, *chosen]
+        chosen.append(search_for(args, first, method, own, search))
+        trained = train(args, first, study.place(args.out, first, method, "final"), method, args.seeds, [*own, chosen[-1]])
         for seed in args.seeds:
-            values.append(look(args, first, second, method, seed, trained[seed], lambda line: print(line, flush=True)))
-    print(report(values, args, first, second, chosen))
+            values.append(look(args, first, second, method, seed, trained[seed], then))
+            text = report(values, args, first, second, [*chosen, f"{then[-1]} for {second.task}"])
+    print(text)
     return 0
 
 

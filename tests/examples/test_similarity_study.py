@@ -5,7 +5,6 @@ import importlib
 import json
 import statistics
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from scipy import stats
@@ -54,9 +53,9 @@ def similarity(monkeypatch):
                 (directory / "run.yaml").write_text("model: {encoder_layers: 3}")
                 (directory / RECORD).write_text(json.dumps(record._asdict()))
                 (directory / RESULT).write_text(json.dumps({**result, "record": record._asdict(), "checkpoints": "deleted"}))
-        return SimpleNamespace(returncode=0)
+        return 0
 
-    monkeypatch.setattr(script.study.subprocess, "run", engine)
+    monkeypatch.setattr(script.study, "run_program", engine)
     return script
 
 
@@ -95,7 +94,7 @@ def test_one_pilot_seed_may_search(similarity, tmp_path):
     text = (tmp_path / "to" / "similarity.md").read_text()
     assert "An encoder of 3 layers" in text and "was of seed 102." in text
     # What the searches saw.
-    assert "| sentences | mirror-sam | sam rho | 0.005: 70.00, 0.01: 71.00, 0.02: 70.00, 0.05: 70.00, 0.1: 70.00 |" in text
+    assert "| 3 | sentences | mirror-sam | sam rho | 0.005: 70.00, 0.01: 71.00, 0.02: 70.00, 0.05: 70.00, 0.1: 70.00 |" in text
     with open(tmp_path / "to" / "similarity-search.csv", newline="") as file:
         rows = [(row["method"], row["value"], row["seed"], row["score"]) for row in csv.DictReader(file)]
     assert ("mirror-dsam", "1", "102", "71.0000") in rows and len(rows) == 4 + 5 + 5 + 3 + 6
@@ -120,7 +119,7 @@ def test_fewer_values_may_be_searched_and_one_is_taken(similarity, tmp_path):
     assert similarity.calls[-1][2] == dict([FIXED, (RATE, "2e-5"), (RHO, "0.01"), (BETA, "3"), (EPSILON, "1e-3")])
     text = (tmp_path / "to" / "similarity.md").read_text()
     assert "Of mirror, lr=2e-5 was not searched. Of mirror-dsam, dsam beta=3 was not searched." in text
-    assert "| sentences | mirror-r3f | r3f eps | 1e-3: 71.00, 5e-2: 70.00 |" in text and "| mirror | lr |" not in text
+    assert "| 3 | sentences | mirror-r3f | r3f eps | 1e-3: 71.00, 5e-2: 70.00 |" in text and "| mirror | lr |" not in text
 
 
 def test_fewer_values_choose_among_the_runs_of_more(similarity, tmp_path):
@@ -139,22 +138,32 @@ def test_a_search_that_is_none_is_refused_before_any_run(similarity, tmp_path, c
 
 
 def test_what_is_there_is_written_where_a_later_method_fails(similarity, tmp_path, monkeypatch):
-    whole = similarity.study.subprocess.run
+    whole = similarity.study.run_program
 
     def fails(line):
         last = "mirror-r3f" in line and "--sweep" not in line
-        return SimpleNamespace(returncode=1) if last else whole(line)
+        return 1 if last else whole(line)
 
-    monkeypatch.setattr(similarity.study.subprocess, "run", fails)
-    with pytest.raises(SystemExit):
-        run(similarity, tmp_path)
+    monkeypatch.setattr(similarity.study, "run_program", fails)
+    assert run(similarity, tmp_path) == 1
     with open(tmp_path / "to" / "similarity.csv", newline="") as file:
         assert {row["method"] for row in csv.DictReader(file)} == {"base", "mirror", "mirror-sam", "mirror-dsam"}
 
 
+def test_runs_of_another_machine_are_not_written_over(similarity, tmp_path, capsys):
+    assert run(similarity, tmp_path) == 0
+    there = {path.name: path.read_bytes() for path in (tmp_path / "to").iterdir()}
+    similarity.calls.clear()
+    line = ["--backbone", "B", "--data", "D", "--text", "T", "--out", str(tmp_path / "other"), "--seeds", "1", "2", "3"]
+    assert similarity.main([*line, "--to", str(tmp_path / "to")]) == 1 and not similarity.calls
+    assert "16 runs are there that this call has not, such as base 1 (method, seed); give another --to" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in (tmp_path / "to").iterdir()} == there
+    assert similarity.main(line) == 0 and (tmp_path / "other" / "similarity.csv").is_file()  # beside its runs
+
+
 def test_the_table_is_of_the_fresh_seeds(similarity, tmp_path):
     assert run(similarity, tmp_path, "--name", "minilm") == 0
-    text, _ = (tmp_path / "to" / "minilm.md").read_text().split("\n\n| cell | method | searched |")
+    text, _ = (tmp_path / "to" / "minilm.md").read_text().split("\n\n| layers | cell | method | searched |")
     lines = {line.split(" | ")[0].strip("| "): line.split(" | ") for line in text.splitlines()}
     for method, gains in GAINS.items():
         low, high = stats.t.interval(0.95, 2, loc=statistics.fmean(gains), scale=stats.sem(gains))

@@ -3,10 +3,15 @@
 import csv
 import importlib
 import json
+import os
 import statistics
+import subprocess
+import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import pairs
 import pytest
 import torch
 import yaml
@@ -46,9 +51,9 @@ def scripts(monkeypatch):
                 axes = {**rows, **({name: float(value)} if name else {})}
                 record = Record("glue", words["--tasks"][0], words["--methods"][0], seed, axes)
                 save(Path(words["--out"][0]), record, settings, found.score(record.method, settings, seed))
-        return SimpleNamespace(returncode=0)
+        return 0
 
-    monkeypatch.setattr(found.study.subprocess, "run", engine)
+    monkeypatch.setattr(found.study, "run_program", engine)
     return found
 
 
@@ -266,10 +271,73 @@ def test_pilot_seeds_are_not_used_again(scripts, tmp_path, capsys):
     assert "no finished run of few" in capsys.readouterr().err
 
 
-def test_a_run_that_failed_ends_the_study(scripts, tmp_path, monkeypatch):
-    monkeypatch.setattr(scripts.study.subprocess, "run", lambda line: SimpleNamespace(returncode=1))
-    with pytest.raises(SystemExit, match="ended with 1: .*--methods base"):
-        run(scripts, tmp_path, "few")
+def test_a_cell_that_fails_ends_no_other(scripts, tmp_path, monkeypatch, capsys):
+    whole = scripts.study.run_program
+    monkeypatch.setattr(scripts.study, "run_program", lambda line: 1 if "MRPC" in line else whole(line))
+    assert run(scripts, tmp_path, "few", "--seeds", "1") == 1
+    told = capsys.readouterr().err
+    assert "error: ended with 1: " in told and "error: 2 of 6 cells are not finished: MRPC-300, MRPC-1000" in told
+    assert {Path(flags(line, "--out")[0]).parts[-3] for line in scripts.calls} == {
+        f"{task}-{rows}" for task in ("SST-2", "CoLA") for rows in (300, 1000)
+    }
+    # Where all runs are there, an engine that failed has failed in something else.
+    monkeypatch.setattr(scripts.study, "run_program", lambda line: 1)
+    assert run(scripts, tmp_path, "few", "--cells", "SST-2-300") == 1
+    assert "SST-2-300: base: not all fresh runs are finished; run the same command again" in capsys.readouterr().err
+
+
+def test_a_value_whose_run_fails_is_not_chosen(scripts, tmp_path, monkeypatch, capsys):
+    """ρ = 0.05 is the best with one seed, and diverges with the other."""
+    whole, lost = scripts.study.run_program, []
+
+    def engine(line):
+        whole(line)
+        for result in tmp_path.rglob(RESULT):
+            if "sam_rho=0.05" in str(result) and "seed102" in str(result):
+                result.unlink()
+                lost.append(result)
+                return 1
+        return 0
+
+    monkeypatch.setattr(scripts.study, "run_program", engine)
+    scripts.score = lambda method, settings, seed: 70.0 + {"0.05": 9, "0.02": 5}.get(settings.get(RHO), 0)
+    assert run(scripts, tmp_path / "out", "few", "--cells", "SST-2-300", "--seeds", "1", "2") == 0 and lost
+    told = capsys.readouterr().out
+    assert (
+        "optimizer.sam_rho: not chosen, as a run failed: 0.05" in told
+        and "SST-2-300, sam: optimizer.sam_rho=0.02 is chosen" in told
+    )
+    assert scripts.report.main(["few", "--out", str(tmp_path / "out"), "--to", str(tmp_path / "to")]) == 0
+    assert "0.02: 76.00, 0.05: 80.00 (1 of 2 runs), 0.1: 71.00" in (tmp_path / "to" / "few.md").read_text()
+    # Nothing failed, and yet one is missing: no choice.
+    with pytest.raises(importlib.import_module("calls").Unfinished, match="not all runs of the search"):
+        scripts.study.best(tmp_path / "out" / "SST-2-300" / "sam" / "pilot1", scripts.plan.RHOS)
+
+
+CHILD = """
+import pathlib, signal, sys, time
+def end(*_):
+    time.sleep(0.3)
+    pathlib.Path("ended").write_text("")
+    sys.exit(130)
+signal.signal(signal.SIGTERM, end)
+pathlib.Path("begun").write_text("")
+time.sleep(60)
+"""
+PARENT = "import sys, calls; sys.exit(calls.guarded(lambda: calls.run_program([sys.executable, '-c', sys.argv[1]])))"
+
+
+def test_what_ends_a_study_ends_its_engine(tmp_path):
+    """SIGTERM comes to the study alone; it waits for its engine, which stops its trainings."""
+    environment = {**os.environ, "PYTHONPATH": f"{STUDIES}:{ROOT}"}
+    how = dict(cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+    with subprocess.Popen([sys.executable, "-c", PARENT, CHILD], **how) as study:
+        while not (tmp_path / "begun").exists():
+            time.sleep(0.05)
+        study.terminate()
+        _, told = study.communicate(timeout=30)
+    assert study.returncode == 130 and (tmp_path / "ended").exists()
+    assert told == "interrupted; run the same command again to go on\n"
 
 
 # ---------------------------------------------------------------------- what survives
@@ -314,7 +382,7 @@ def test_what_is_lost_is_compared_by_seed(survives):
         "sam": [(81, 81, 66, 76), (82, 81, 70, 75), (84, 83, 65, 79)],
     }
     values = [
-        survives.Value(method, seed, dict(zip(survives.COLUMNS, map(float, row))))
+        survives.Value(method, seed, {**dict(zip(survives.COLUMNS, map(float, row))), survives.SECOND: 70.0})
         for method, rows in numbers.items()
         for seed, row in enumerate(rows, 1)
     ]
@@ -351,12 +419,14 @@ def measured(survives, monkeypatch):
 def test_two_tasks_with_both_methods(scripts, survives, measured, tmp_path, capsys):
     line = ["--backbone", "B", "--data", "D", "--out", str(tmp_path / "out"), "--to", str(tmp_path / "to"), "--jobs", "2"]
     assert survives.main([*line, "--rows", "300", "--seeds", "1", "2"]) == 0
-    rate, rho = [call for call in scripts.calls if "--sweep" in call]
+    then, rate, rho = [call for call in scripts.calls if "--sweep" in call]
+    assert "MRPC" in then and flags(then, "--methods") == ["base"] and flags(then, "--backbone") == ["B"]
     assert flags(rate, "--methods") == ["base"] and "optimizer.sam_start=0.75" not in rate
     assert {"optimizer.sam_start=0.75", "optimization.lr=1e-4"} <= set(rho)
     # SAM's first epochs are Adam's: the last one is measured, in all runs.
     assert all("dataset.validate_interval=4" in call for call in scripts.calls)
-    second = [call for call in scripts.calls if "MRPC" in call]
+    second = [call for call in scripts.calls if "MRPC" in call and "--sweep" not in call]
+    assert all("optimization.lr=1e-4" in call for call in second)  # what was chosen for it
     assert len(second) == 4 and all(flags(call, "--jobs") == ["1"] for call in second)
     assert len({call[call.index("--backbone") + 1] for call in second}) == 4  # each from an encoder of its own
     assert len(measured) == 16 and {metric for _, metric in measured} == {"accuracy"}
@@ -365,16 +435,54 @@ def test_two_tasks_with_both_methods(scripts, survives, measured, tmp_path, caps
             (method, seed, "3.0000") for method in ("base", "sam") for seed in "12"
         ]
     assert (
-        "Seeds 101 and 102 chose optimization.lr=1e-4 and optimizer.sam_rho=0.005." in (tmp_path / "to" / "survives.md").read_text()
+        "Seeds 101 and 102 chose optimization.lr=1e-4, optimizer.sam_rho=0.005, optimization.lr=1e-4 for MRPC."
+        in (tmp_path / "to" / "survives.md").read_text()
     )
     assert (tmp_path / "to" / "survives.png").stat().st_size > 5000
     assert "at least 0.5 of 2 seeds" in (tmp_path / "to" / "survives.md").read_text()
-    # Other rows, another task or fewer seeds are other studies.
-    assert survives.main([*line, "--rows", "1000", "--seeds", "1", "2"]) == 0 and len(measured) == 32
-    assert survives.main([*line, "--rows", "1000", "--seeds", "1", "--second", "CoLA"]) == 0 and len(measured) == 40
-    with open(tmp_path / "to" / "survives.csv") as file:
-        assert [(row["seed"], row["trained"]) for row in csv.DictReader(file)] == [("1", "10.0000")] * 2
-    assert survives.main([*line, "--rows", "1000", "--seeds", "1", "2"]) == 0 and len(measured) == 40  # all was there
+    # Other rows, another task or fewer seeds are other studies, whose files are not written over.
+    assert survives.main([*line, "--rows", "1000", "--seeds", "1", "2"]) == 1 and len(measured) == 16
+    assert "4 runs are there that this call has not, such as base 1 (method, seed); give another --to" in capsys.readouterr().err
+    assert survives.main([*line, "--name", "more", "--rows", "1000", "--seeds", "1", "2"]) == 0 and len(measured) == 32
+    cola = [*line, "--name", "cola", "--rows", "1000", "--seeds", "1", "--second", "CoLA"]
+    assert survives.main(cola) == 0 and len(measured) == 40
+    with open(tmp_path / "to" / "cola.csv") as file:
+        assert [(row["seed"], row["trained"], row["the second task"]) for row in csv.DictReader(file)] == [
+            ("1", "10.0000", "70.0000")
+        ] * 2
+    assert (
+        survives.main([*line, "--name", "more", "--rows", "1000", "--seeds", "1", "2"]) == 0 and len(measured) == 40
+    )  # all was there
+
+
+def test_what_was_measured_is_kept_and_is_of_one_training(scripts, survives, measured, tmp_path, monkeypatch, capsys):
+    line = ["--backbone", "B", "--data", "D", "--out", str(tmp_path), "--rows", "300", "--seeds", "1", "2"]
+    whole, looks = survives.look, []
+
+    def look(args, first, second, method, seed, trained, settings):
+        if len(looks) == 3:
+            raise KeyboardInterrupt
+        looks.append((method, seed))
+        (trained / survives.BEST).write_text("weights")
+        return whole(args, first, second, method, seed, trained, settings)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(survives, "look", look)
+        assert survives.main(line) == 130
+    with open(tmp_path / "survives.csv") as file:  # beside the runs, where --to does not say another place
+        assert (
+            [(row["method"], int(row["seed"])) for row in csv.DictReader(file)] == looks == [("base", 1), ("base", 2), ("sam", 1)]
+        )
+    # The models were not copied to this machine: the scores were.
+    for path in tmp_path.rglob(survives.BEST):
+        path.rename(path.with_name("elsewhere"))
+    assert survives.main(line) == 0 and len(measured) == 16
+    # Another training of the first task, in the place of one that was measured.
+    kept = next(path for path in tmp_path.rglob("elsewhere") if "base" in path.parts)
+    kept.with_name(survives.BEST).write_text("others")
+    capsys.readouterr()
+    assert survives.main(line) == 1
+    assert "is of another training of SST-2-300; delete it, and it is made again" in capsys.readouterr().err
 
 
 # ---------------------------------------------------------------------- other data
@@ -423,3 +531,66 @@ def test_rte_is_entailment_or_not(scripts):
     predicted = ["entailment", "contradiction", "neutral", "entailment"]
     assert elsewhere.accuracy(predicted, ["entailment", "neutral", "neutral", "neutral"], "RTE") == 75
     assert elsewhere.accuracy(predicted, ["entailment", "neutral", "neutral", "neutral"], "SNLI") == 50
+
+
+def test_rows_without_an_agreed_label_are_left_out_and_no_others(scripts, tmp_path, capsys):
+    elsewhere, backbone = importlib.import_module("elsewhere"), pairs.write_backbone(tmp_path / "backbone", "bert")
+    rows = ["a man\tsleeps\tentailment", "a man\truns\t-", "a dog\truns\tneutral"]
+    file = tmp_path / "test.tsv"
+    file.write_text("\n".join(["sentence1\tsentence2\tlabel", *rows]) + "\n")
+    assert elsewhere.prepare(file, "SNLI", backbone, tmp_path / "sets").rows["valid"] == 2
+    assert f"{file}: 2 rows, 1 without an agreed label left out" in capsys.readouterr().out
+    file.write_text("\n".join(["sentence1\tsentence2\tlabel", *rows, "a dog\tsits\t2"]) + "\n")
+    with pytest.raises(ValueError, match="test.tsv:5: the label is '2'"):
+        elsewhere.prepare(file, "SNLI", backbone, tmp_path / "again")
+
+
+def test_other_sets_are_measured_once(scripts, tmp_path, monkeypatch, capsys):
+    """A model that was measured need not be there, as where --out came from another machine without the checkpoints."""
+    elsewhere, calls = importlib.import_module("elsewhere"), []
+    assert run(scripts, tmp_path / "out", "elsewhere", "--seeds", "1", "2") == 0
+    for result in (tmp_path / "out").rglob(f"final/**/{RESULT}"):
+        result.with_name(elsewhere.BEST).write_text(str(result))
+
+    class Checkpoint:
+        def __init__(self, path, data, device):
+            calls.append(path)
+
+        def predict(self, split):
+            return SimpleNamespace(values=["entailment", "neutral"], targets=["entailment", "entailment"])
+
+    monkeypatch.setattr("sharp_plugins.glue.evaluate.Checkpoint", Checkpoint)
+    monkeypatch.setattr(elsewhere, "prepare", lambda *_: None)
+    for name in ("snli", "rte"):
+        (tmp_path / f"{name}.tsv").write_text(name)
+    line = ["--backbone", "B", "--out", str(tmp_path / "out")]
+    rte, snli = ["--rte", str(tmp_path / "rte.tsv")], ["--snli", str(tmp_path / "snli.tsv")]
+    assert elsewhere.main([*line, *rte]) == 0 and len(calls) == 6
+    for model in dict.fromkeys(calls[:2]):
+        model.unlink()
+    assert elsewhere.main([*line, *rte]) == 0 and len(calls) == 6
+    with open(tmp_path / "out" / "elsewhere-sets.csv", newline="") as file:
+        assert {row["accuracy"] for row in csv.DictReader(file)} == {"50.0000"}
+    for model in calls[:2]:
+        model.write_text("back")
+    assert elsewhere.main([*line, *rte, *snli]) == 0 and len(calls) == 6 + 2 + 6  # two others' weights, and another set
+    capsys.readouterr()
+    assert elsewhere.main([*line, *rte]) == 1  # it would leave SNLI out
+    assert "6 runs are there that this call has not, such as SNLI base 1 (set, method, seed)" in capsys.readouterr().err
+
+
+def test_searches_of_another_machine_stay(scripts):
+    """Of a cell that was but begun here, and of an encoder with fewer layers; those that would be lost are told."""
+    searches = importlib.import_module("searches")
+
+    def pilot(layers, cell, *scores):
+        return searches.Pilot(layers, cell, "sam", RHO, {"0.01": dict(zip((101, 102), scores))})
+
+    theirs, ours = [pilot(6, "SST-2-300", 70.0, 71.0), pilot(3, "SST-2-300", 60.0, 61.0)], pilot(6, "MRPC-300", 80.0, 81.0)
+    begun = pilot(6, "SST-2-300", 72.0)
+    assert searches.joined(theirs, [begun, ours], {(6, "MRPC-300")}) == [*theirs, ours]
+    whole = pilot(6, "SST-2-300", 72.0, 73.0)
+    assert searches.joined(theirs, [whole, ours], {(6, "SST-2-300"), (6, "MRPC-300")}) == [theirs[1], whole, ours]
+    with pytest.raises(ValueError, match="1 runs are there and not in --out, such as 6 SST-2-300 sam optimizer.sam_rho 0.01 102 "):
+        searches.joined(theirs, [begun], {(6, "SST-2-300")})
+    assert searches.from_rows(dict(zip(searches.COLUMNS, map(str, row))) for row in searches.csv_rows(theirs)) == theirs
