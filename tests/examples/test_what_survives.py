@@ -1,0 +1,153 @@
+"""The study of what survives, with an engine that makes up its scores and with models that are not there."""
+
+import csv
+import importlib
+import statistics
+from pathlib import Path
+
+import pytest
+import torch
+from scipy import stats
+from study_engine import flags
+
+
+@pytest.fixture
+def survives(scripts):
+    return importlib.import_module("survives")
+
+
+def test_a_later_encoder_is_measured_under_the_first_classifier(survives):
+    def state(value):
+        names = ("encoder.sentence_encoder.a", "encoder.classification_heads.sentence_classification_head.dense")
+        return {"cfg": value, "model": {name: torch.full((2, 2), float(value)) for name in names}}
+
+    joined = survives.with_head_of(state(7), state(3))
+    assert joined["cfg"] == 3
+    assert [weight[0, 0].item() for weight in joined["model"].values()] == [7, 3]
+
+
+def test_a_backbone_has_the_trained_encoder_and_keeps_what_no_classifier_has(survives, tmp_path):
+    published, trained = tmp_path / "published", {"model": {"encoder.sentence_encoder.a": torch.ones(2), "head": torch.ones(1)}}
+    published.mkdir()
+    own = {"encoder.sentence_encoder.a": torch.zeros(2), "encoder.pooler.b": torch.zeros(3)}
+    torch.save({"args": {"arch": "x"}, "model": own}, published / "model.pt")
+    for name in ("dict.txt", "tokenizer.json"):
+        (published / name).write_text(name)
+    survives.write_backbone(tmp_path / "new", published, trained)
+    made = torch.load(tmp_path / "new" / "model.pt", weights_only=True)
+    assert made["args"] == {"arch": "x"} and {name: weight.tolist() for name, weight in made["model"].items()} == {
+        "encoder.sentence_encoder.a": [1, 1],
+        "encoder.pooler.b": [0, 0, 0],
+    }
+    assert (tmp_path / "new" / "dict.txt").read_text() == "dict.txt"
+    with pytest.raises(SystemExit, match="has no encoder.sentence_encoder.a"):
+        survives.write_backbone(tmp_path / "other", published, {"model": {}})
+
+
+def test_what_is_lost_is_compared_by_seed(survives):
+    numbers = {
+        "base": [(80, 79, 60, 70), (82, 82, 61, 75), (81, 80, 63, 70)],
+        "sam": [(81, 81, 66, 76), (82, 81, 70, 75), (84, 83, 65, 79)],
+    }
+    values = [
+        survives.Value(method, seed, {**dict(zip(survives.COLUMNS, map(float, row))), survives.SECOND: 70.0})
+        for method, rows in numbers.items()
+        for seed, row in enumerate(rows, 1)
+    ]
+    lines = {
+        line.split(" | ")[0].strip("| "): line.split(" | ")
+        for line in survives.table(values, survives.compared(values)).splitlines()
+    }
+    lost = {method: [row[0] - row[3] for row in rows] for method, rows in numbers.items()}
+    differences = [b - a for a, b in zip(lost["base"], lost["sam"])]
+    half = stats.t.ppf(0.975, 2) * statistics.stdev(differences) / 3**0.5
+    mean = statistics.mean(differences)
+    found = lines["lost: after the second task"]
+    assert found[1].startswith(f"{statistics.mean(lost['base']):.2f} ± {statistics.stdev(lost['base']):.2f}")
+    assert found[3] == f"{mean:+.2f} ({mean - half:+.2f} to {mean + half:+.2f})"
+
+
+@pytest.fixture
+def measured(survives, monkeypatch):
+    """Nothing is loaded: a checkpoint is its path, and its score the rows that its first task had."""
+    monkeypatch.setattr(survives, "read_torch", lambda path: {"model": {}, "path": str(path)})
+    monkeypatch.setattr(
+        survives, "write_backbone", lambda directory, *_: [directory.mkdir(parents=True), (directory / "model.pt").touch()]
+    )
+    found = []
+
+    def measure(state, data, work, metric, device):
+        found.append((state["path"], metric))
+        return float(next(part for part in Path(state["path"]).parts if part.startswith("train-rows=")).split("=")[1]) / 100
+
+    monkeypatch.setattr(survives, "measure", measure)
+    return found
+
+
+def test_two_tasks_with_both_methods(scripts, survives, measured, tmp_path, capsys):
+    line = ["--backbone", "B", "--data", "D", "--out", str(tmp_path / "out"), "--to", str(tmp_path / "to"), "--jobs", "2"]
+    assert survives.main([*line, "--rows", "300", "--seeds", "1", "2"]) == 0
+    then, rate, rho = [call for call in scripts.calls if "--sweep" in call]
+    assert "MRPC" in then and flags(then, "--methods") == ["base"] and flags(then, "--backbone") == ["B"]
+    assert flags(rate, "--methods") == ["base"] and "optimizer.sam_start=0.75" not in rate
+    assert {"optimizer.sam_start=0.75", "optimization.lr=1e-4"} <= set(rho)
+    # SAM's first epochs are Adam's: the last one is measured, in all runs.
+    assert all("dataset.validate_interval=4" in call for call in scripts.calls)
+    second = [call for call in scripts.calls if "MRPC" in call and "--sweep" not in call]
+    assert all("optimization.lr=1e-4" in call for call in second)  # what was chosen for it
+    assert len(second) == 4 and all(flags(call, "--jobs") == ["1"] for call in second)
+    assert len({call[call.index("--backbone") + 1] for call in second}) == 4  # each from an encoder of its own
+    assert len(measured) == 16 and {metric for _, metric in measured} == {"accuracy"}
+    with open(tmp_path / "to" / "survives.csv") as file:
+        assert [(row["method"], row["seed"], row["trained"]) for row in csv.DictReader(file)] == [
+            (method, seed, "3.0000") for method in ("base", "sam") for seed in "12"
+        ]
+    assert (
+        "Seeds 101 and 102 chose optimization.lr=1e-4, optimizer.sam_rho=0.005, optimization.lr=1e-4 for MRPC."
+        in (tmp_path / "to" / "survives.md").read_text()
+    )
+    assert (tmp_path / "to" / "survives.png").stat().st_size > 5000
+    assert "at least 0.5 of 2 seeds" in (tmp_path / "to" / "survives.md").read_text()
+    # Other rows, another task or fewer seeds are other studies, whose files are not written over.
+    assert survives.main([*line, "--rows", "1000", "--seeds", "1", "2"]) == 1 and len(measured) == 16
+    assert "4 runs are there that this call has not, such as base 1 (method, seed); give another --to" in capsys.readouterr().err
+    assert survives.main([*line, "--name", "more", "--rows", "1000", "--seeds", "1", "2"]) == 0 and len(measured) == 32
+    cola = [*line, "--name", "cola", "--rows", "1000", "--seeds", "1", "--second", "CoLA"]
+    assert survives.main(cola) == 0 and len(measured) == 40
+    with open(tmp_path / "to" / "cola.csv") as file:
+        assert [(row["seed"], row["trained"], row["the second task"]) for row in csv.DictReader(file)] == [
+            ("1", "10.0000", "70.0000")
+        ] * 2
+    assert (
+        survives.main([*line, "--name", "more", "--rows", "1000", "--seeds", "1", "2"]) == 0 and len(measured) == 40
+    )  # all was there
+
+
+def test_what_was_measured_is_kept_and_is_of_one_training(scripts, survives, measured, tmp_path, monkeypatch, capsys):
+    line = ["--backbone", "B", "--data", "D", "--out", str(tmp_path), "--rows", "300", "--seeds", "1", "2"]
+    whole, looks = survives.look, []
+
+    def look(args, first, second, method, seed, trained, settings):
+        if len(looks) == 3:
+            raise KeyboardInterrupt
+        looks.append((method, seed))
+        (trained / survives.BEST).write_text("weights")
+        return whole(args, first, second, method, seed, trained, settings)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(survives, "look", look)
+        assert survives.main(line) == 130
+    with open(tmp_path / "survives.csv") as file:  # beside the runs, where --to does not say another place
+        assert (
+            [(row["method"], int(row["seed"])) for row in csv.DictReader(file)] == looks == [("base", 1), ("base", 2), ("sam", 1)]
+        )
+    # The models were not copied to this machine: the scores were.
+    for path in tmp_path.rglob(survives.BEST):
+        path.rename(path.with_name("elsewhere"))
+    assert survives.main(line) == 0 and len(measured) == 16
+    # Another training of the first task, in the place of one that was measured.
+    kept = next(path for path in tmp_path.rglob("elsewhere") if "base" in path.parts)
+    kept.with_name(survives.BEST).write_text("others")
+    capsys.readouterr()
+    assert survives.main(line) == 1
+    assert "is of another training of SST-2-300; delete it, and it is made again" in capsys.readouterr().err
