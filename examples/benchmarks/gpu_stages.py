@@ -22,7 +22,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 sys.path[:0] = [str(HERE)]
 
-from gpu_studies import Part, study_stages
+from gpu_studies import Part, closing_stages, study_stages, unpack, what_is_wrong
 from stages import Runner, Stage
 
 PRECISIONS = ("bf16", "fp32", "fp16")
@@ -43,6 +43,7 @@ def arguments(given=None) -> argparse.Namespace:
     parser.add_argument("--glue", type=Path, metavar="DIR", help="GLUE's files; for GLUE")
     words = "cells of examples/studies, such as few:SST-2-300, or survives; wants --minilm and --glue. All else is left out"
     parser.add_argument("--studies", nargs="+", metavar="STUDY:CELL", default=[], help=words)
+    parser.add_argument("--resume", type=Path, metavar="FILE", help="studies.tgz of an earlier call, to go on from; for studies")
     parser.add_argument("--snli", type=Path, metavar="FILE", help="SNLI's test set, for elsewhere:MNLI-1000 beside GLUE's RTE")
     parser.add_argument("--sts", type=Path, metavar="DIR", help="test sets of sentence similarity, for its study; with --text")
     parser.add_argument("--text", type=Path, metavar="FILE", help="the sentences that it trains on")
@@ -58,10 +59,13 @@ def arguments(given=None) -> argparse.Namespace:
         args.studies = [Part.read(text) for text in args.studies]
     except ValueError as error:
         parser.error(f"--studies {error}")
+    wrong = what_is_wrong(args)
+    if wrong:
+        parser.error(wrong)
     on_gpu = args.device == "cuda"
     args.minutes = args.minutes or (9 if on_gpu else 60)
     args.workers = args.workers or (7 if on_gpu else 1)
-    for name in ("wheels", "out", "minilm", "glue", "snli", "sts", "text"):
+    for name in ("wheels", "out", "minilm", "glue", "snli", "sts", "text", "resume"):
         if getattr(args, name) is not None:
             setattr(args, name, getattr(args, name).resolve())  # before main goes to the repository's root
     return args
@@ -203,12 +207,19 @@ def main(given=None) -> int:
     scratch = Path(tempfile.mkdtemp(prefix="sharp-gpu-"))
     try:
         runner = Runner(args.out, args.minutes * 60, "What was run on a GPU" if args.device == "cuda" else "A dry run")
-        for group in plan(args, scratch):
-            # A CPU, and a busy one at that, takes its time.
-            group = [stage if args.device == "cuda" else stage._replace(limit=10 * stage.limit) for stage in group]
-            chosen = [stage for stage in group if not args.only or stage.name.startswith(("set-up", *args.only))]
-            if chosen:
-                runner.run(chosen)
+        if args.resume:  # nothing is kept before this is done: the file may be the one that is written
+            unpack(args.resume, scratch)
+        try:
+            for group in plan(args, scratch):
+                # A CPU, and a busy one at that, takes its time.
+                slower = 1 if args.device == "cuda" else 10
+                group = [stage._replace(limit=slower * stage.limit, spare=slower * stage.spare) for stage in group]
+                chosen = [stage for stage in group if not args.only or stage.name.startswith(("set-up", *args.only))]
+                if chosen:
+                    runner.run(chosen)
+        finally:
+            signal.signal(signal.SIGTERM, lambda *_: None)  # what is left is short, and a second signal must not end it
+            runner.run(closing_stages(args, scratch, runner.outcomes), is_closing=True)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     print(f"{args.out / 'summary.md'}: {len(runner.outcomes)} stages, not done: {', '.join(runner.failed) or 'none'}")

@@ -4,6 +4,7 @@ A stage that fails or runs out of its time stops no other. What its command has 
 log, its tables in a summary that is written anew after every stage, so that an early end loses the stage that it ends.
 """
 
+import math
 import os
 import signal
 import subprocess
@@ -15,6 +16,8 @@ DONE, LATE, ENDED, LEFT_OUT = "done", "out of time", "ended from outside", "left
 NOT_BEGUN = "failed: could not be begun, see its log"
 # Seconds that a command gets to stop, and those under which none is begun.
 PATIENCE, LEAST = 3.0, 5.0
+# The largest share of all the time that a stage has to leave.
+MOST_SPARE = 1 / 3
 # Seconds between two looks at the commands that run.
 PAUSE = 0.1
 
@@ -27,6 +30,7 @@ class Stage(NamedTuple):
     """A command.
 
     limit: the seconds that it may take.
+    spare: the seconds that it has to leave for the stages after it.
     log: name of the file in the output directory that its output is appended to.
     environment: what is set for it beside what is set already.
     tables: returns the Markdown of what the command has found so far.
@@ -38,6 +42,7 @@ class Stage(NamedTuple):
     log: str
     environment: Dict[str, str] = {}
     tables: Callable[[], str] = nothing
+    spare: float = 0.0
 
 
 class Outcome(NamedTuple):
@@ -53,6 +58,7 @@ class Runner:
         self.out, self.title = Path(out), title
         self.out.mkdir(parents=True, exist_ok=True)
         self.end = time.monotonic() + seconds
+        self.most_spare = MOST_SPARE * seconds
         self.outcomes: List[Outcome] = []
 
     @property
@@ -60,19 +66,22 @@ class Runner:
         """Names of the stages that were not done."""
         return [outcome.stage.name for outcome in self.outcomes if outcome.status != DONE]
 
-    def run(self, stages: Sequence[Stage]) -> None:
-        """Run *stages* side by side."""
-        left = self.end - time.monotonic()
-        if left < LEAST:
-            self._note([Outcome(stage, LEFT_OUT, 0.0) for stage in stages])
-            return
-        start, waiting, running = time.monotonic(), list(stages), {}
+    def run(self, stages: Sequence[Stage], is_closing: bool = False) -> None:
+        """Run *stages* side by side. Closing ones run however little time is left: they tidy up, and have limits of their own."""
+        start, waiting, running = time.monotonic(), [], {}
+        left = math.inf if is_closing else self.end - start
+        allowed = {stage.name: left - min(stage.spare, self.most_spare) for stage in stages}
+        for stage in stages:
+            if allowed[stage.name] < LEAST:
+                self._note([Outcome(stage, LEFT_OUT, 0.0)])
+            else:
+                waiting.append(stage)
         try:
-            for stage in stages:
+            for stage in waiting:
                 running[stage.name] = self._begin(stage)
             while waiting:
                 for stage in list(waiting):
-                    status = self._status(running[stage.name], start + min(stage.limit, left))
+                    status = self._status(running[stage.name], start + min(stage.limit, allowed[stage.name]))
                     if status:
                         waiting.remove(stage)
                         self._note([Outcome(stage, status, time.monotonic() - start)])

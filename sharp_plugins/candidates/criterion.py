@@ -8,7 +8,7 @@ is a sentence for δ-SAM, whatever the number of its candidates.
 """
 
 import math
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -81,6 +81,14 @@ class CandidatesCriterion(FairseqCriterion):
     def sentence_losses(self, model, sample: Dict) -> Tensor:
         """(B,) fp32 losses of the examples, which sum to the loss that `forward` returns."""
         return choice_losses(self.scores(model, sample), sample["answers"])
+
+    def probabilities(self, model, sample: Dict) -> Tuple[Tensor, Tensor]:
+        """(B, M) of the candidates, and (B,) the right one, which is the likeliest where that is one of the answers; for
+        `sharp_plugins.sharpness`."""
+        scores = self.scores(model, sample)
+        likeliest = scores.argmax(1)
+        is_right = sample["right"].gather(1, likeliest[:, None])[:, 0]
+        return scores.softmax(1), torch.where(is_right, likeliest, sample["answers"])
 
     def forward(self, model, sample, reduce=True):
         """The summed loss, the number of examples, and what is logged."""

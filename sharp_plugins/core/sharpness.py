@@ -1,10 +1,6 @@
 """How flat a minimum is, and how sure and robust a classifier: pure functions on tensors.
 
-The curvature is found from products with the Hessian H alone. They are differences of gradients,
-
-    H v ≈ (∇L(w + h v) − ∇L(w − h v)) / 2h,
-
-so the loss may be of any operations, those without a second derivative too (torch's fused attention).
+The curvature is found from products with the Hessian H alone, which `sharp_plugins.sharpness.landscape` makes.
 """
 
 import math
@@ -24,7 +20,8 @@ class Eigenvalue(NamedTuple):
     """The largest eigenvalue λ of a symmetric matrix.
 
     Attributes:
-        residual: ‖Hv − λv‖ for the unit vector v that was found; an eigenvalue lies so near to `value`.
+        residual: ‖Hv − λv‖ for the unit vector v that was found. Where products are exact an eigenvalue lies so near to `value`;
+            where they are differences of gradients it may be farther away.
         steps: products that were made.
     """
 

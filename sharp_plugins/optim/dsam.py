@@ -38,8 +38,8 @@ class DSAMConfig(SAMConfig):
         default=3.0,
         metadata={
             "help": "β of Eq. 5: how far the weights of the instances may leave 1/N; 0 is SAM "
-            "(default: the paper's most frequent choice among 3, 5, 10, 20, 50, 70; with MiniLM on SST-2 it was chosen among 1, 3 and "
-            "10, which lay within 0.7 points: examples/studies)"
+            "(default: the paper's most frequent choice among 3, 5, 10, 20, 50, 70; with MiniLM on SST-2 it was chosen among 1, 3 "
+            "and 10, which lay within 0.7 points: examples/studies)"
         },
     )
     dsam_dropout: DROPOUTS = field(

@@ -1,6 +1,7 @@
 """The command ``python -m sharp_plugins.runs sharpness``: how flat the loss is around a checkpoint."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -16,6 +17,11 @@ def run_sharpness(args) -> None:
 
     choices = Choices(args.radii, args.shares, args.draws, args.hessian_steps, args.seed)
     choices.check()
+    for flag, path in (("--json", args.json), ("--plot", args.plot)):
+        if path and path.exists() and args.checkpoint.exists() and path.samefile(args.checkpoint):
+            raise ValueError(f"{flag} {path}: choose another name to write to; this is the checkpoint")
+    if args.json and args.plot and os.path.realpath(args.json) == os.path.realpath(args.plot):
+        raise ValueError(f"--plot {args.plot}: choose another name to write to; --json writes this file")
     if args.plot:
         import matplotlib  # noqa: F401  # before anything is measured
 
@@ -25,28 +31,30 @@ def run_sharpness(args) -> None:
     def tell(line: str) -> None:
         print(line, flush=True)
 
-    try:
-        land = Landscape(args.checkpoint, args.data, args.split, args.rows, args.device, args.batch_size)
-        found = report.measure(land, choices, tell)
+    def save(found) -> None:
         if args.json:
             report.write(found, choices, args.json)
+
+    try:
+        land = Landscape(args.checkpoint, args.data, args.split, args.rows, args.device, args.batch_size)
+        found = report.measure(land, choices, tell, save)
         if args.plot:
             found["curves"] = report.curves(land, 2 * max(args.radii), args.seed)
-            if args.json:
-                report.write(found, choices, args.json)
-            report.draw(found["curves"], args.plot, f"{args.checkpoint.name}, {args.split}")
+            save(found)
+            report.draw(found["curves"], args.plot, f"{args.checkpoint.name}, {args.split}", land.unit)
             tell(f"{args.plot}: written")
     except RuntimeError as error:  # torch's, for a GPU's memory
-        raise ValueError(f"{args.checkpoint}: cannot be measured: {error}") from error
+        hint = "; a smaller --batch-size takes less" if "memory" in str(error) else ""
+        raise ValueError(f"{args.checkpoint}: cannot be measured: {error}{hint}") from error
 
 
 def main(argv=None) -> int:
     """What can be told of a trained checkpoint, whatever benchmark it is of."""
     parser = argparse.ArgumentParser(prog=PROGRAM, description=main.__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="sharpness")
-    words = "Print the loss of a checkpoint's own criterion (nats) and its accuracy: at its weights, up the gradient, after random "
-    words += "perturbations and with rounded weights; the Hessian's largest eigenvalue; a classifier's calibration error. In fp32, "
-    words += "without dropout, over the weights that were trained."
+    words = "Print the loss of a checkpoint's own criterion (nats; of a regression the squared error) and its accuracy: at its "
+    words += "weights, up the gradient, after random perturbations and with rounded weights; a classifier's calibration error; the "
+    words += "Hessian's largest eigenvalue. In fp32, without dropout, over the weights that were trained."
     command = commands.add_parser("sharpness", help="how flat the loss is around a checkpoint", description=words)
     command.set_defaults(run=run_sharpness)
     command.add_argument("checkpoint", metavar="CHECKPOINT.pt", type=Path)
@@ -62,12 +70,11 @@ def main(argv=None) -> int:
     command.add_argument(
         "--draws", type=int, default=own.draws, metavar="N", help="of each random perturbation (default: %(default)s)"
     )
-    words = "products with the Hessian at most, each two gradients; 0: none "
-    words += "(default: %(default)s)"
+    words = "products with the Hessian at most, each of them some gradients' time and memory; 0: none (default: %(default)s)"
     command.add_argument("--hessian-steps", type=int, default=own.hessian_steps, metavar="N", help=words)
     command.add_argument("--seed", type=int, default=own.seed, metavar="N", help="of what is drawn (default: %(default)s)")
     command.add_argument("--device", help="cpu or cuda (default: cuda where there is a GPU)")
-    command.add_argument("--json", metavar="FILE", type=output_file, help="write all numbers into a file too")
+    command.add_argument("--json", metavar="FILE", type=output_file, help="write all numbers into a file too, after each part")
     words = "draw the loss along the gradient and across it, twice the largest of --radii to both sides (.png, .pdf or .svg)"
     command.add_argument("--plot", metavar="FILE", type=output_file, help=words)
     args = parser.parse_args(argv)

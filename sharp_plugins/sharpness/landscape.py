@@ -2,15 +2,19 @@
 
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from fairseq import utils
 from fairseq.models import ARCH_MODEL_REGISTRY
 from fairseq.models.roberta import RobertaModel
+from fairseq.modules.checkpoint_activations import unwrap_checkpoint
 from torch import Tensor
 
 from sharp_plugins.files.checkpoint_config import config_of
+from sharp_plugins.models.base_arch import wrapper_of
 from sharp_plugins.models.decoder import DecoderModel
 from sharp_plugins.models.decoder_check import INSIDE, check_decoder
 from sharp_plugins.models.encoder_sizes import check_encoder
@@ -18,14 +22,18 @@ from sharp_plugins.models.loading import load_model, read_state
 from sharp_plugins.text.parts import evenly
 
 BATCH = 32
+# How far the two gradients of a difference are from w; the weights' norm is around 100.
+STEP = 0.01
+# What criterions log: how many are right, and of how many.
+COUNTS = (("ncorrect", "nsentences"), ("n_correct", "total"), ("correct", "anchors"))
 
 
 class Point(NamedTuple):
     """The loss somewhere.
 
     Attributes:
-        loss: the criterion's, on average over what it counts (sentences, or tokens), in nats.
-        accuracy: in percent; None where the criterion does not tell it.
+        loss: the criterion's, on average over what it counts (sentences, or tokens), in `Landscape.unit`.
+        accuracy: in percent of what the criterion counts there; None where it does not tell it.
     """
 
     loss: float
@@ -47,6 +55,13 @@ class Landscape:
         OSError: it cannot be read now.
         ValueError: it is no checkpoint that can be loaded, the split cannot or has no labels, or a flag does not fit.
 
+    Attributes:
+        weights: what was trained; LoRA's factors alone, for example.
+        rows: the numbers of the rows.
+        unit: of the loss.
+        about: what is measured, in JSON's types.
+        products: how `product` makes them.
+
     Example::
 
         land = Landscape("checkpoint_best.pt", split="valid")
@@ -63,8 +78,33 @@ class Landscape:
         if not isinstance(data, (str, Path)):
             raise ValueError(f"{path}: its config has no data; --data names their directory")
         self.loaded = load_model(path, state, data, _check_sizes, device)
-        self.model, task = self.loaded.model, self.loaded.task
-        self.criterion = task.build_criterion(self.loaded.cfg.criterion).to(self.loaded.device).eval()
+        self.model, cfg, task, device = self.loaded
+        unwrap_checkpoint(self.model)  # what a checkpointed layer computes again cannot be differentiated twice
+        wrapper = wrapper_of(cfg.model)
+        if wrapper is not None:  # as training does: a task's head, which came after the rest was frozen, may be frozen too
+            wrapper.finish(self.model, cfg.model)
+        self.weights = [weight for weight in self.model.parameters() if weight.requires_grad]
+        self.criterion = task.build_criterion(cfg.criterion).to(device).eval()
+        self.unit = "squared error" if getattr(self.criterion, "regression_target", False) else "nats"
+        self.products = "exact"
+
+        dataset, fitting = self._load(split, data)
+        self.rows = evenly(fitting, rows or None)
+        compares = getattr(self.criterion, "compares_rows", False)
+        if compares and min(batch, len(self.rows)) < 2:
+            few = "--batch-size 1" if batch < 2 else f"--rows {rows}" if rows == 1 else f"--split {split}: it has one row"
+            raise ValueError(f"{few}: the loss compares the rows of a batch; 2 or more are needed")
+        self.samples = list(self._batches(dataset, batch, only_full=compares and len(self.rows) > batch))
+        self._try(split, needs_targets=not compares)
+        self.about: Dict[str, Any] = {"checkpoint": str(path), "data": str(data), "split": split}
+        shards = len(utils.split_paths(str(data)))
+        if shards > 1 and split == cfg.dataset.train_subset:  # tasks read one of them an epoch; other splits are in the first
+            self.about["shard"] = f"1 of {shards}"
+        self.about.update(batch_size=batch, device=device, rows_left_out=len(dataset) - len(fitting))
+
+    def _load(self, split: str, data) -> Tuple[Any, List[int]]:
+        """The data set, and the numbers of its rows that are no longer than the model, as fairseq's validation takes them."""
+        task = self.loaded.task
         try:
             task.load_dataset(split)
             dataset = task.dataset(split)
@@ -73,18 +113,13 @@ class Landscape:
         except ValueError as error:
             words = "the checkpoint's task cannot load it; --split train may be there"
             raise ValueError(f"--split {split}: {words}: {error}") from error
-        compares = getattr(self.criterion, "compares_rows", False)
-        if compares and batch < 2:
-            raise ValueError("--batch-size 1: the loss compares the rows of a batch; 2 or more are needed")
-        self.rows = evenly(range(len(dataset)), rows or None)
-        self.samples = list(self._batches(dataset, batch, only_full=compares and len(self.rows) > batch))
-        try:
-            with torch.no_grad():
-                self.criterion(self.model, self.samples[0])
-        except KeyError as error:
-            raise ValueError(f"--split {split}: its rows have no {error}, such as the labels of a published test set") from error
-        # What was trained; LoRA's factors alone, for example.
-        self.weights = [weight for weight in self.model.parameters() if weight.requires_grad]
+        most, rows = utils.resolve_max_positions(task.max_positions(), self.model.max_positions()), np.arange(len(dataset))
+        if most is not None:
+            rows = task.filter_indices_by_size(rows, dataset, most, ignore_invalid_inputs=True)
+        if not len(rows):
+            why = f"none of its {len(dataset)} rows fits into {most} positions" if len(dataset) else "it has no rows"
+            raise ValueError(f"--split {split}: {why}")
+        return dataset, rows.tolist()
 
     def _batches(self, dataset, size: int, only_full: bool) -> Iterator[Dict]:
         ordered = sorted(self.rows, key=dataset.num_tokens, reverse=True)  # so that little is padded
@@ -92,18 +127,29 @@ class Landscape:
             sample = dataset.collater([dataset[row] for row in ordered[start : start + size]])
             yield utils.apply_to_sample(lambda tensor: tensor.to(self.loaded.device), sample)
 
+    @torch.no_grad()
+    def _try(self, split: str, needs_targets: bool) -> None:
+        """Raise ValueError where the criterion has no loss for want of targets."""
+        try:
+            self.criterion(self.model, self.samples[0])
+        except (KeyError, AttributeError, TypeError) as error:  # which of them depends on the criterion
+            if not needs_targets or self.samples[0].get("target") is not None:
+                raise
+            raise ValueError(f"--split {split}: its rows have no targets, such as the labels of a published test set") from error
+
     # ---- at w, or wherever the weights are
 
     @torch.no_grad()
     def point(self) -> Point:
         """The loss where the weights are."""
-        loss, size, right, rows = 0.0, 0, 0, 0
+        loss, size, right, counted = 0.0, 0.0, 0, 0
         for sample in self.samples:
             of, count, log = self.criterion(self.model, sample)
             loss, size = loss + float(of), size + float(count)
-            if "ncorrect" in log:
-                right, rows = right + int(log["ncorrect"]), rows + int(log["nsentences"])
-        return Point(loss / size, 100 * right / rows if rows else None)
+            for hits, among in COUNTS:
+                if hits in log:
+                    right, counted = right + int(log[hits]), counted + int(log[among])
+        return Point(loss / size, 100 * right / counted if counted else None)
 
     def gradient(self) -> List[Tensor]:
         """∇L where the weights are, of `weights`; zeros where the loss does not depend on one."""
@@ -138,7 +184,43 @@ class Landscape:
         finally:
             torch._foreach_copy_(list(weights), kept)
 
-    def product(self, v: Sequence[Tensor], step: float) -> List[Tensor]:
+    # ---- products with the Hessian
+
+    def product(self, v: Sequence[Tensor]) -> List[Tensor]:
+        """H v: exact, or `difference` where an operation has no second derivative; then `products` says so."""
+        if self.products == "exact":
+            try:
+                return self.exact(v)
+            except torch.cuda.OutOfMemoryError:
+                raise
+            except (RuntimeError, ImportError):  # an older torch has no choice of attentions
+                self.products = f"differences of step {STEP}"
+        return self.difference(v, STEP)
+
+    def exact(self, v: Sequence[Tensor]) -> List[Tensor]:
+        """H v by differentiating twice, with the graph of one batch at a time.
+
+        Raises:
+            RuntimeError: an operation has no second derivative.
+        """
+        from torch.nn.attention import SDPBackend, sdpa_kernel
+
+        found, size = [torch.zeros_like(weight) for weight in self.weights], 0.0
+        with sdpa_kernel(SDPBackend.MATH):  # the fused ones have no second derivative
+            for sample in self.samples:
+                loss, count, _ = self.criterion(self.model, sample)
+                _refuse_functions(loss)
+                first = torch.autograd.grad(loss, self.weights, create_graph=True, allow_unused=True)
+                size += float(count)
+                curved = [(part, along) for part, along in zip(first, v) if part is not None and part.requires_grad]
+                if curved:
+                    parts, directions = zip(*curved)
+                    second = torch.autograd.grad(parts, self.weights, directions, allow_unused=True)
+                    torch._foreach_add_(*zip(*((total, part) for total, part in zip(found, second) if part is not None)))
+        torch._foreach_div_(found, size)
+        return found
+
+    def difference(self, v: Sequence[Tensor], step: float) -> List[Tensor]:
         """H v by a central difference of gradients, *step* away on both sides."""
         with self.moved(v, step):
             above = self.gradient()
@@ -150,19 +232,42 @@ class Landscape:
 
     @torch.no_grad()
     def probabilities(self) -> Optional[Tuple[Tensor, Tensor]]:
-        """(rows, classes) probabilities and (rows,) targets; None where the checkpoint is no classifier with a head."""
+        """(rows, classes) probabilities and (rows,) targets; None where neither the criterion nor a head is a classifier."""
+        found = list(self._probabilities())
+        if not found:
+            return None
+        most = max(part.size(1) for part, _ in found)  # examples may have fewer candidates
+        return torch.cat([F.pad(part, (0, most - part.size(1))) for part, _ in found]), torch.cat([right for _, right in found])
+
+    def _probabilities(self) -> Iterator[Tuple[Tensor, Tensor]]:
+        if hasattr(self.criterion, "probabilities"):
+            yield from (self.criterion.probabilities(self.model, sample) for sample in self.samples)
+            return
         cfg, heads = self.loaded.cfg.criterion, getattr(self.model, "classification_heads", {})
         name = getattr(cfg, "classification_head_name", None)
         if name not in heads or getattr(cfg, "regression_target", False):
-            return None
+            return
         outputs: List[Tensor] = []
         watch = heads[name].register_forward_hook(lambda module, inputs, output: outputs.append(output.float()))
         try:
             for sample in self.samples:
                 self.criterion(self.model, sample)
+                yield outputs.pop().softmax(1), sample["target"].view(-1)
         finally:
             watch.remove()
-        return torch.cat(outputs).softmax(1), torch.cat([sample["target"].view(-1) for sample in self.samples])
+
+
+def _refuse_functions(loss: Tensor) -> None:
+    """Raise NotImplementedError where an operation in the loss's graph is a `torch.autograd.Function`: the gradient that its author
+    wrote can be differentiated without an error, and leave out how what it kept depends on the input."""
+    seen, ahead = set(), [loss.grad_fn]
+    while ahead:
+        node = ahead.pop()
+        if isinstance(node, torch.autograd.function.BackwardCFunction):
+            raise NotImplementedError(f"the second derivative of {node.name()} is not known")
+        if node is not None and node not in seen:
+            seen.add(node)
+            ahead += [before for before, _ in node.next_functions]
 
 
 def _check_sizes(path: Path, settings: Dict, weights: Dict[str, Tensor]) -> None:

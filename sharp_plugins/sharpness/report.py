@@ -20,16 +20,19 @@ from sharp_plugins.sharpness.choices import Choices
 from sharp_plugins.sharpness.landscape import Landscape, Point
 
 BITS = (8, 4)
-# How far the two gradients of a difference are from w; the weights' norm is around 100.
-STEP = 0.01
 POINTS = 21  # of a curve
 
+Found = Dict[str, Any]
 
-def measure(land: Landscape, choices: Choices, tell: Callable[[str], None] = print) -> Dict[str, Any]:
-    """All of it, in JSON's types; losses in nats, accuracies in percent.
+
+def measure(
+    land: Landscape, choices: Choices, tell: Callable[[str], None] = print, save: Callable[[Found], None] = lambda found: None
+) -> Found:
+    """All of it, in JSON's types; losses in `Landscape.unit`, accuracies in percent.
 
     Args:
         tell: is given a line for each thing that was measured.
+        save: is given what was found so far, after each part.
 
     Raises:
         ValueError: the loss at the weights is no finite number.
@@ -43,48 +46,64 @@ def measure(land: Landscape, choices: Choices, tell: Callable[[str], None] = pri
     if not math.isfinite(here.loss):
         raise ValueError(f"the loss at the checkpoint's weights is {here.loss}: its training diverged")
     rows = sum(int(sample["nsentences"]) for sample in land.samples)
-    found: Dict[str, Any] = {"rows": rows, **_shown(here), "weights": sum(w.numel() for w in land.weights)}
-    found["norm"] = norm(land.weights)
-    tell(f"{rows} rows: {_words(here)}")
+    found: Found = {**land.about, "rows": rows, "unit": land.unit, **_shown(here)}
+    found.update(weights=sum(weight.numel() for weight in land.weights), norm=norm(land.weights))
+    shard = f", shard {land.about['shard']}" if "shard" in land.about else ""
+    left_out = f", {land.about['rows_left_out']} longer than the model left out" if land.about["rows_left_out"] else ""
+    tell(f"{rows} rows of {land.about['split']}{shard}{left_out}: loss {here.loss:.4f}{_accuracy(here)}")
+    save(found)
+    for part in (_ascent, _random, _rounding, _calibration, _curvature):  # the last one takes the most time and memory
+        part(land, choices, here, found, tell)
+        save(found)
+    return found
 
+
+def _ascent(land: Landscape, choices: Choices, here: Point, found: Found, tell: Callable[[str], None]) -> None:
     gradient = land.gradient()
     found["gradient_norm"] = size = norm(gradient)
     found["ascent"] = {}
     for radius in choices.radii if size else ():
         with land.moved(gradient, radius / size):
             there = land.point()
-        found["ascent"][f"{radius:g}"] = {"rise": there.loss - here.loss, **_shown(there)}
-        tell(f"up the gradient by {radius:g}: loss +{there.loss - here.loss:.4f}")
+        found["ascent"][repr(radius)] = {"rise": there.loss - here.loss, **_shown(there)}
+        tell(f"up the gradient by {radius!r}: loss {there.loss - here.loss:+.4f}{_accuracy(there)}")
 
+
+def _random(land: Landscape, choices: Choices, here: Point, found: Found, tell: Callable[[str], None]) -> None:
     found["random"] = {}
     for share in choices.shares:
         points = []
         for draw in range(choices.draws):
             with land.moved(random_direction(land.weights, choices.seed + draw, relative=True), share):
                 points.append(land.point())
-        rises = [point.loss - here.loss for point in points]
-        found["random"][f"{share:g}"] = {"rise": statistics.fmean(rises), "rises": rises, **_mean(points)}
-        tell(f"random, {100 * share:g} % of each tensor's norm: loss {statistics.fmean(rises):+.4f}")
+        mean, rises = _mean(points), [point.loss - here.loss for point in points]
+        found["random"][repr(share)] = {"rise": statistics.fmean(rises), "rises": rises, **_shown(mean)}
+        tell(f"random, {100 * share:g} % of each tensor's norm: loss {statistics.fmean(rises):+.4f}{_accuracy(mean)}")
 
-    if choices.hessian_steps:
-        steps, seed = choices.hessian_steps, choices.seed
-        top = top_eigenvalue(lambda v: land.product(v, STEP), land.weights, steps, seed=seed)
-        found["hessian"] = top._asdict()
-        tell(f"largest eigenvalue of the Hessian: {top.value:.3f} (residual {top.residual:.3f}, {top.steps} products)")
 
+def _rounding(land: Landscape, choices: Choices, here: Point, found: Found, tell: Callable[[str], None]) -> None:
     found["rounded"] = {}
-    matrices = [weight for weight in land.model.parameters() if weight.dim() > 1]
+    matrices = [weight for weight in land.model.parameters() if weight.dim() > 1]  # frozen ones too
     for bits in BITS:
         with land.replaced([rounded(weight, bits) for weight in matrices], matrices):
             there = land.point()
         found["rounded"][str(bits)] = _shown(there)
-        tell(f"matrices in {bits} bits: {_words(there)}")
+        tell(f"matrices in {bits} bits: loss {there.loss:.4f}{_accuracy(there)}")
 
+
+def _calibration(land: Landscape, choices: Choices, here: Point, found: Found, tell: Callable[[str], None]) -> None:
     sure = land.probabilities()
     if sure is not None:
         found["calibration_error"] = 100 * calibration_error(*sure)
         tell(f"expected calibration error: {found['calibration_error']:.2f} %")
-    return found
+
+
+def _curvature(land: Landscape, choices: Choices, here: Point, found: Found, tell: Callable[[str], None]) -> None:
+    if choices.hessian_steps:
+        top = top_eigenvalue(land.product, land.weights, choices.hessian_steps, seed=choices.seed)
+        found["hessian"] = {**top._asdict(), "products": land.products}
+        how = f"residual {top.residual:.3f}, {top.steps} products: {land.products}"
+        tell(f"largest eigenvalue of the Hessian: {top.value:.3f} ({how})")
 
 
 def curves(land: Landscape, reach: float, seed: int = 1) -> Dict[str, List[float]]:
@@ -110,8 +129,8 @@ def curves(land: Landscape, reach: float, seed: int = 1) -> Dict[str, List[float
     return found
 
 
-def draw(found: Dict[str, List[float]], path: Path, title: str) -> None:
-    """The picture of `curves`.
+def draw(found: Dict[str, List[float]], path: Path, title: str, unit: str) -> None:
+    """The picture of `curves`, whose losses are in *unit*.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -124,7 +143,7 @@ def draw(found: Dict[str, List[float]], path: Path, title: str) -> None:
     figure, axis = pyplot.subplots(figsize=(5, 3.4))
     axis.plot(found["distance"], found["along"], label="along the gradient")
     axis.plot(found["distance"], found["across"], label="across, a random direction")
-    axis.set(xlabel="distance from the weights", ylabel="loss, nats", title=title)
+    axis.set(xlabel="distance from the weights", ylabel=f"loss, {unit}", title=title)
     axis.grid(alpha=0.3)
     axis.legend()
     figure.tight_layout()
@@ -133,7 +152,7 @@ def draw(found: Dict[str, List[float]], path: Path, title: str) -> None:
     pyplot.close(figure)
 
 
-def write(found: Dict[str, Any], choices: Choices, path: Path) -> None:
+def write(found: Found, choices: Choices, path: Path) -> None:
     write_text(path, json.dumps(_finite({**found, "choices": asdict(choices)}), indent=2, allow_nan=False) + "\n")
 
 
@@ -150,10 +169,10 @@ def _shown(point: Point) -> Dict[str, float]:
     return {"loss": point.loss, **({} if point.accuracy is None else {"accuracy": point.accuracy})}
 
 
-def _mean(points: Sequence[Point]) -> Dict[str, float]:
+def _mean(points: Sequence[Point]) -> Point:
     right = [point.accuracy for point in points if point.accuracy is not None]
-    return {"loss": statistics.fmean(point.loss for point in points), **({"accuracy": statistics.fmean(right)} if right else {})}
+    return Point(statistics.fmean(point.loss for point in points), statistics.fmean(right) if right else None)
 
 
-def _words(point: Point) -> str:
-    return f"loss {point.loss:.4f}" + ("" if point.accuracy is None else f", accuracy {point.accuracy:.2f}")
+def _accuracy(point: Point) -> str:
+    return "" if point.accuracy is None else f", accuracy {point.accuracy:.2f}"
