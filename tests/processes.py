@@ -1,13 +1,16 @@
 """Real fairseq processes for the tests: command lines, runs, and what their logs and checkpoints say."""
 
 import argparse
+import importlib
 import json
 import multiprocessing
 import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+from multiprocessing import forkserver
 from pathlib import Path
 
 import torch
@@ -15,7 +18,9 @@ import torch
 # Seconds that no run comes near unless it hangs, on a busy machine either.
 LIMIT = 900
 # What the console scripts `fairseq-train` and so on call, which may not be on the PATH.
-ENTRIES = {f"fairseq-{name.replace('_', '-')}": name for name in ("train", "generate", "interactive", "validate", "hydra_train")}
+ENTRIES = {
+    f"fairseq-{name.replace('_', '-')}": name for name in ("train", "generate", "interactive", "validate", "eval_lm", "hydra_train")
+}
 
 BACKENDS = ["legacy_ddp", "pytorch_ddp"]
 
@@ -46,7 +51,24 @@ if not hasattr(checkpoint_utils, "_every_rank"):
 # Every run is a process of its own. Those of `start` are forked from one that has imported fairseq (and nothing of the
 # plugin, which is imported by --user-dir), because importing it takes longer than the tests' training.
 _forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload(["fairseq_cli.train", "torch._dynamo"])
+_forks.set_forkserver_preload(["fork_server"])
+
+
+def _fork(target, *arguments) -> multiprocessing.Process:
+    """Start *target* in a fork. Python's fork server finds what it imports by PYTHONPATH alone."""
+    before = os.environ.get("PYTHONPATH")
+    path = {"PYTHONPATH": str(Path(__file__).parent), **({} if before is None else {"SHARP_TEST_PYTHONPATH": before})}
+    process = _forks.Process(target=target, args=arguments)
+    os.environ.update(path)
+    try:
+        forkserver.ensure_running()
+    finally:
+        for name in path:
+            del os.environ[name]
+        if before is not None:
+            os.environ["PYTHONPATH"] = before
+    process.start()
+    return process
 
 
 def line(data, save_dir, *flags, user_dir=None, model=None, criterion=None, validates=False):
@@ -112,26 +134,22 @@ def _execute(code, log) -> None:
 
 def fork(code: str, log: Path) -> Run:
     """Run *code* in a fresh fork that has imported fairseq, and nothing of the plugin; its output goes to *log*."""
-    process = _forks.Process(target=_execute, args=(code, str(log)))
-    process.start()
-    return Run(process, log)
+    return Run(_fork(_execute, code, str(log)), log)
 
 
-def _enter(arguments, log) -> None:
+def _enter(name, arguments, log, directory=None) -> None:
     """What the console script does, in a fresh fork."""
     _print_to(log)
-    sys.argv = ["fairseq-train", *arguments]
-    from fairseq_cli.train import cli_main
-
-    cli_main()
+    if directory is not None:
+        os.chdir(directory)
+    sys.argv = [name, *arguments]
+    importlib.import_module(f"fairseq_cli.{ENTRIES[name]}").cli_main()
 
 
 def start(arguments, log: Path) -> Run:
     """Start `fairseq-train` with *arguments*; its output goes to *log*."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    process = _forks.Process(target=_enter, args=([str(a) for a in arguments], str(log)))
-    process.start()
-    return Run(process, log)
+    return Run(_fork(_enter, "fairseq-train", [str(a) for a in arguments], str(log)), log)
 
 
 def train(data, save_dir: Path, *flags, **parts) -> Run:
@@ -139,8 +157,12 @@ def train(data, save_dir: Path, *flags, **parts) -> Run:
     return start(line(data, save_dir, *flags, **parts), save_dir / "train.log").succeed()
 
 
-def console(name: str, *arguments, directory: Path) -> str:
-    """Run a program of fairseq from a fresh interpreter in *directory*; returns what it printed."""
+def console(name: str, *arguments, directory: Path, is_fresh: bool = False) -> str:
+    """Run a program of fairseq in *directory*, from a fork or from a *fresh* interpreter; returns what it printed."""
+    if not is_fresh:
+        with tempfile.TemporaryDirectory() as place:
+            log = Path(place) / "log"
+            return Run(_fork(_enter, name, [str(one) for one in arguments], str(log), str(directory)), log).succeed().text
     code = f"from fairseq_cli.{ENTRIES[name]} import cli_main; cli_main()"
     command = [sys.executable, "-c", code, *map(str, arguments)]
     return execute(command, directory)

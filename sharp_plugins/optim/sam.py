@@ -136,6 +136,14 @@ class SAM(WrappingOptimizer):
                 "number of updates"
             )
 
+    @classmethod
+    def check_length(cls, cfg) -> None:
+        """Raises ValueError where ``--max-update`` ends a run before its first climb. fairseq's own runs, which may go on with a
+        larger one later, are but warned."""
+        last = cfg.max_update or math.inf
+        if first_climb(cfg) >= last:
+            raise ValueError(f"--sam-start {cfg.sam_start:g}: the first climb would be after {first_climb(cfg)} updates of {int(last)}")
+
     @property
     def first_climb(self) -> int:
         return first_climb(self.cfg)

@@ -1,10 +1,11 @@
 """Whether fairseq knows the settings of a config: looked at before any training starts."""
 
+import functools
 import math
 from argparse import ArgumentParser, Namespace
 from copy import deepcopy
 from dataclasses import fields, is_dataclass
-from typing import Any, Dict, Sequence, Set
+from typing import Any, Dict, Optional, Sequence, Set
 
 from fairseq.criterions import CRITERION_REGISTRY
 from fairseq.dataclass.configs import FairseqConfig
@@ -12,11 +13,10 @@ from fairseq.dataclass.initialize import add_defaults
 from fairseq.models import ARCH_CONFIG_REGISTRY, ARCH_MODEL_REGISTRY
 from fairseq.optim import OPTIMIZER_REGISTRY
 from fairseq.tasks import TASK_REGISTRY
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 import sharp_plugins
-from sharp_plugins.optim.sam import SAM, first_climb
 from sharp_plugins.runs.checkpoints import BEST
 
 # Whole numbers that the engine computes with, and the smallest of each. fairseq takes a 0 as "none", or asserts after its start.
@@ -105,9 +105,9 @@ def check_config(config: Dict, name: str, trains: bool = True, flag: str = "--co
     try:
         for part, section in parts.items():
             place = f"{part}."
-            known = getattr(FairseqConfig(), part, None)
-            if is_dataclass(known):
-                parts[part] = OmegaConf.merge(OmegaConf.structured(known), section)
+            known = _fairseqs(part)
+            if known is not None:
+                parts[part] = OmegaConf.merge(known, section)  # of a copy
         wrapper = getattr(ARCH_MODEL_REGISTRY.get(config["model"]["_name"]), "config", None)
         if is_dataclass(wrapper):  # LoRA and the like: to fairseq they are flags
             place, own = "model.", {one.name for one in fields(wrapper)} & config["model"].keys()
@@ -129,7 +129,8 @@ def check_config(config: Dict, name: str, trains: bool = True, flag: str = "--co
     if trains:
         optimizer = OPTIMIZER_REGISTRY.get(config["optimizer"]["_name"])
         _check_by_itself(optimizer, parts.optimizer, name, "optimizer", "optimization")
-        _check_that_it_climbs(optimizer, parts.optimizer, name)
+        # Of a run that ends before SAM begins the table would call the base optimizer SAM.
+        _check_by_itself(optimizer, parts.optimizer, name, "optimizer", "optimization", check="check_length")
         _check_by_itself(ARCH_MODEL_REGISTRY.get(config["model"]["_name"]), Namespace(**config["model"]), name, "model")
         _check_by_itself(TASK_REGISTRY.get(config["task"]["_name"]), parts.task, name, "task", "dataset")
         _check_by_itself(criterion, parts.criterion, name, "criterion")
@@ -137,24 +138,21 @@ def check_config(config: Dict, name: str, trains: bool = True, flag: str = "--co
         raise ValueError(f"{name}: --methods: there is no criterion {config['criterion']['_name']}; choose another method")
 
 
-def _check_by_itself(one: Any, settings: Any, name: str, *parts: str) -> None:
+@functools.lru_cache(maxsize=None)
+def _fairseqs(part: str) -> Optional[DictConfig]:
+    """fairseq's own settings of a part of a config, if they are a dataclass. To make them takes the most time of a check."""
+    known = getattr(FairseqConfig(), part, None)
+    return OmegaConf.structured(known) if is_dataclass(known) else None
+
+
+def _check_by_itself(one: Any, settings: Any, name: str, *parts: str, check: str = "check") -> None:
     """Let a part of fairseq that has a look at its own settings do so."""
-    if hasattr(one, "check"):
+    if hasattr(one, check):
         try:
-            one.check(settings)
+            getattr(one, check)(settings)
         except (ValueError, TypeError) as error:
             ways = " or ".join(f"--set {part}.a_flag=" for part in parts)
             raise ValueError(f"{name}: {error}; the engine takes --a-flag as {ways}") from None
-
-
-def _check_that_it_climbs(optimizer: Any, settings: Any, name: str) -> None:
-    """Raise ValueError where a run would end before SAM begins: the table would call the base optimizer SAM."""
-    updates = settings.get("max_update") or math.inf
-    if isinstance(optimizer, type) and issubclass(optimizer, SAM) and first_climb(settings) >= updates:
-        raise ValueError(
-            f"{name}: --sam-start {settings.sam_start:g}: the first climb would be after {first_climb(settings)} updates, and "
-            f"there are {updates}; the engine takes --sam-start as --set optimizer.sam_start="
-        )
 
 
 def _model_settings(model: Dict) -> Set[str]:

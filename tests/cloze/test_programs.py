@@ -49,7 +49,7 @@ def test_it_learns(trained, data, backbone, tmp_path):
 def test_fairseq_validate(trained, data):
     text, save_dir = trained
     flags = ["--path", save_dir / "checkpoint_last.pt", "--cpu", "--batch-size", "5", "--log-format", "json"]
-    output = console("fairseq-validate", data, "--user-dir", clozes.toy.PLUGIN, *TASK, *flags, directory=save_dir)
+    output = console("fairseq-validate", data, "--user-dir", clozes.toy.PLUGIN, *TASK, *flags, directory=save_dir, is_fresh=True)
     (entry,) = stats(output, "valid")
     assert entry["valid_accuracy"] == pytest.approx(stats(text, "valid")[-1]["valid_accuracy"], abs=0.01)
 

@@ -18,7 +18,7 @@ from made_up_results import cells
 
 from sharp_plugins.glue import benchmark
 from sharp_plugins.glue.__main__ import main
-from sharp_plugins.runs import stages
+from sharp_plugins.runs import report, stages
 from sharp_plugins.runs.command import INTERRUPTED
 from sharp_plugins.runs.stages import RunFailed
 
@@ -65,6 +65,10 @@ def start(bert, data, tmp_path, monkeypatch):
         line = ["--backbone", backbone, "--data", data, "--out", tmp_path / out, "--max-positions", 64, "--cpu", *flags]
         return main(["run", *(str(part) for part in line)])
 
+    def no_picture(*_):
+        raise ImportError("of matplotlib")  # it takes the most time here
+
+    monkeypatch.setattr(report, "draw", no_picture)
     monkeypatch.setattr(stages, "perform", stand_in)
     start.done, start.before, start.value = done, lambda run, stage: None, lambda run: 50.0
     start.scores = lambda run: None
@@ -106,7 +110,7 @@ def fail(run, stage):
         ("--tasks RTE STS-B --label-noise 0.2", "the labels of STS-B are numbers: leave it out of --tasks"),
         (
             "--methods sam --set optimizer.sam_start=50 --set optimization.max_update=6",
-            "climb would be after 50 updates, and there are 6",
+            "RTE sam: --sam-start 50: the first climb would be after 50 updates of 6; the engine",
         ),
         ("--label-noise 1", "--label-noise 1.0: give a share"),
         ("--selection-rows -1", "--selection-rows -1: give a number of rows"),
@@ -355,7 +359,7 @@ def test_what_the_evaluation_is_asked_for(start, tmp_path):
 def test_an_interruption_says_how_to_go_on(start, capsys):
     def before(run, stage):
         os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(5)
+        time.sleep(0.5)
 
     handler = signal.getsignal(signal.SIGTERM)
     start.before = before

@@ -33,7 +33,7 @@ def test_a_daily_command_line_trains_logs_and_translates(translation_data, tmp_p
     arguments = line(translation_data, tmp_path / "run", *flags.split(), "--tensorboard-logdir", tmp_path / "events")
     arguments.remove("--disable-validation")
     arguments[arguments.index("--num-workers") + 1] = "1"
-    output = console("fairseq-train", *arguments, directory=tmp_path)
+    output = console("fairseq-train", *arguments, directory=tmp_path, is_fresh=True)
     entries = stats(output)
     assert [entry["num_updates"] for entry in entries] == list(range(1, 9))
     for entry in entries:
@@ -47,7 +47,7 @@ def test_a_daily_command_line_trains_logs_and_translates(translation_data, tmp_p
     assert [event.step for event in events["sam_gap"]] == list(range(1, 9))
     assert "ema" in last(tmp_path / "run")["extra_state"]
     where = [translation_data, "--user-dir", PLUGIN, "--path", tmp_path / "run" / "checkpoint_last.pt"]
-    translated = console("fairseq-generate", *where, "--cpu", "--beam", "2", directory=tmp_path)
+    translated = console("fairseq-generate", *where, "--cpu", "--beam", "2", directory=tmp_path, is_fresh=True)
     assert len([entry for entry in translated.splitlines() if entry.startswith("H-")]) == 8
 
 
@@ -115,7 +115,8 @@ def test_a_hydra_config_trains_the_same_model_as_the_command_line(translation_da
     text = HYDRA.format(**settings, base_optimizer=base_optimizer, base=base)
     (tmp_path / "config" / "toy.yaml").write_text(text)
     where = ["--config-dir", tmp_path / "config", "--config-name", "toy"]
-    console("fairseq-hydra-train", *where, f"hydra.run.dir={tmp_path / 'outputs'}", directory=tmp_path)
+    is_fresh = base_optimizer == "adam"
+    console("fairseq-hydra-train", *where, f"hydra.run.dir={tmp_path / 'outputs'}", directory=tmp_path, is_fresh=is_fresh)
     flags += f" --optimizer dsam --sam-rho 0.1 --dsam-beta 5 --base-optimizer {base_optimizer} --lr 0.05"
     flags += " --update-freq 2 --clip-norm 0.5 --batch-size 8 --max-update 4"
     train(translation_data, tmp_path / "flags", *flags.split())

@@ -215,8 +215,7 @@ def test_a_language_model_is_evaluated_alike_without_the_plugin(lm_data, tmp_pat
     succeed(capsys, "merge", tmp_path / "checkpoint_last.pt", tmp_path / "merged.pt")
     losses = []
     for flags in (["merged.pt"], ["checkpoint_last.pt", "--user-dir", toy.PLUGIN]):
-        code = "from fairseq_cli.eval_lm import cli_main; cli_main()"
-        text = execute([sys.executable, "-c", code, lm_data, *EVALUATE, "--path", *flags], tmp_path)
+        text = console("fairseq-eval-lm", lm_data, *EVALUATE, "--path", *flags, directory=tmp_path)
         losses.append(float(text.split("Loss (base 2): ")[1].split(",")[0]))
     assert losses[0] == pytest.approx(losses[1], abs=2e-4) and losses[0] > 1
 

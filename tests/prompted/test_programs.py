@@ -32,10 +32,9 @@ def trained(data, backbone, tmp_path_factory):
     return start(words, save_dir / "train.log").succeed().text, save_dir
 
 
-def program(name, data, save_dir, *flags):
-    return console(
-        name, data, "--user-dir", toy.PLUGIN, "--path", save_dir / "checkpoint_last.pt", "--cpu", *flags, directory=save_dir
-    )
+def program(name, data, save_dir, *flags, is_fresh=False):
+    words = [data, "--user-dir", toy.PLUGIN, "--path", save_dir / "checkpoint_last.pt", "--cpu", *flags]
+    return console(name, *words, directory=save_dir, is_fresh=is_fresh)
 
 
 def lines_of(output, kind):
@@ -80,7 +79,7 @@ def test_fairseq_interactive_writes_what_fairseq_generate_writes(trained, data, 
     written = test_fairseq_generate(trained, data)
     (tmp_path / "raw.txt").write_text("".join(f"{prompt}\n" for prompt, _ in prompts.pairs(5, 5)), encoding="utf-8")
     flags = [*TASK, "--beam", "3", "--max-len-b", "24", "--input", tmp_path / "raw.txt", "--buffer-size", "5", "--batch-size", "2"]
-    output = program("fairseq-interactive", data, trained[1], *flags)
+    output = program("fairseq-interactive", data, trained[1], *flags, is_fresh=True)
     assert lines_of(output, "D") == written and set(lines_of(output, "S")) == set(range(5))
 
 
