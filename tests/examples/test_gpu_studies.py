@@ -289,7 +289,7 @@ def test_a_study_that_takes_all_the_time_leaves_its_report_and_results(tmp_path)
     command = [sys.executable, BENCHMARKS / "gpu_stages.py", "--device", "cpu", "--minutes", 1.5, "--studies", "few:MRPC-300"]
     command += ["--minilm", tmp_path / "bert", "--glue", tmp_path / "GLUE", "--out", tmp_path / "out"]
     start = time.monotonic()
-    assert subprocess.run([str(word) for word in command]).returncode == 1 and time.monotonic() - start < 100
+    assert subprocess.run([str(word) for word in command]).returncode == 1 and time.monotonic() - start < 200
     summary = (tmp_path / "out" / "summary.md").read_text()
     assert "| studies, few MRPC-300 | out of time |" in summary and "| studies, results after MRPC-300 | done |" in summary
     # No fresh run was finished, which the report says.
