@@ -140,9 +140,9 @@ class SAM(WrappingOptimizer):
     def check_length(cls, cfg) -> None:
         """Raises ValueError where ``--max-update`` ends a run before its first climb. fairseq's own runs, which may go on with a
         larger one later, are but warned."""
-        last = cfg.max_update or math.inf
-        if first_climb(cfg) >= last:
-            raise ValueError(f"--sam-start {cfg.sam_start:g}: the first climb would be after {first_climb(cfg)} updates of {int(last)}")
+        first, last = first_climb(cfg), cfg.max_update or math.inf
+        if first >= last:
+            raise ValueError(f"--sam-start {cfg.sam_start:g}: the first climb would be after {first} updates of {int(last)}")
 
     @property
     def first_climb(self) -> int:

@@ -203,22 +203,27 @@ class Landscape:
         Raises:
             RuntimeError: an operation has no second derivative.
         """
-        from torch.nn.attention import SDPBackend, sdpa_kernel
-
         found, size = [torch.zeros_like(weight) for weight in self.weights], 0.0
-        with sdpa_kernel(SDPBackend.MATH):  # the fused ones have no second derivative
-            for sample in self.samples:
-                loss, count, _ = self.criterion(self.model, sample)
-                _refuse_functions(loss)
-                first = torch.autograd.grad(loss, self.weights, create_graph=True, allow_unused=True)
-                size += float(count)
-                curved = [(part, along) for part, along in zip(first, v) if part is not None and part.requires_grad]
-                if curved:
-                    parts, directions = zip(*curved)
-                    second = torch.autograd.grad(parts, self.weights, directions, allow_unused=True)
-                    torch._foreach_add_(*zip(*((total, part) for total, part in zip(found, second) if part is not None)))
+        for sample in self.samples:
+            size += self._add_exact(found, v, sample)
         torch._foreach_div_(found, size)
         return found
+
+    def _add_exact(self, found: Sequence[Tensor], v: Sequence[Tensor], sample: Dict) -> float:
+        """Add a batch's part to *found*, and return what it counts; its graph goes with the call."""
+        from torch.nn.attention import SDPBackend, sdpa_kernel
+
+        with sdpa_kernel(SDPBackend.MATH):  # the fused ones have no second derivative
+            loss, count, _ = self.criterion(self.model, sample)
+            _refuse_functions(loss)
+            first = torch.autograd.grad(loss, self.weights, create_graph=True, allow_unused=True)
+            curved = [(part, along) for part, along in zip(first, v) if part is not None and part.requires_grad]
+            if curved:
+                parts, directions = zip(*curved)
+                for total, part in zip(found, torch.autograd.grad(parts, self.weights, directions, allow_unused=True)):
+                    if part is not None:
+                        total += part
+        return float(count)
 
     def difference(self, v: Sequence[Tensor], step: float) -> List[Tensor]:
         """H v by a central difference of gradients, *step* away on both sides."""

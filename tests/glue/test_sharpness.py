@@ -24,19 +24,29 @@ def trained(bert, tmp_path_factory):
     return train_a_little(tmp_path_factory.mktemp("trained"), bert, "RTE")
 
 
-def loss_of(trainer, rows):
-    """The loss with its graph, of each row by itself."""
+def scores(trainer, rows):
+    """Logits with their graph, of each row by itself, and the targets."""
     dataset, model = trainer.task.load_dataset("valid"), trainer.get_model().eval()
     samples = [dataset.collater([dataset[row]]) for row in rows]
     logits = [model(**one["net_input"], features_only=True, classification_head_name=HEAD)[0] for one in samples]
-    return F.cross_entropy(torch.cat(logits), torch.cat([one["target"].view(-1) for one in samples]))
+    return torch.cat(logits), torch.cat([one["target"].view(-1) for one in samples])
+
+
+def loss_of(trainer, rows):
+    return F.cross_entropy(*scores(trainer, rows))
+
+
+def accuracy_of(trainer, rows):
+    logits, targets = scores(trainer, rows)
+    return 100 * (logits.argmax(1) == targets).double().mean().item()
 
 
 def test_the_numbers_are_those_of_plain_loops(trained):
     path, prepared, trainer = trained
     land = Landscape(path, batch=7, rows=20)
     before = {name: value.clone() for name, value in land.model.state_dict().items()}
-    found = measure(land, Choices(radii=[0.05, 0.5], shares=[0.1], draws=2, hessian_steps=0, seed=5), tell=lambda line: None)
+    lines = []
+    found = measure(land, Choices(radii=[0.05, 0.5], shares=[0.1, 0.5], draws=2, hessian_steps=0, seed=5), lines.append)
     assert all(torch.equal(before[name], value) for name, value in land.model.state_dict().items())
 
     logits, targets = (part[land.rows] for part in outputs(trainer, "valid"))
@@ -53,10 +63,12 @@ def test_the_numbers_are_those_of_plain_loops(trained):
         with torch.no_grad():
             for weight, part in zip(weights, gradient):
                 weight += 0 if part is None else radius * part / size
-            rise = loss_of(trainer, land.rows).item() - found["loss"]
+            rise, right = loss_of(trainer, land.rows).item() - found["loss"], accuracy_of(trainer, land.rows)
             for weight, part in zip(weights, gradient):
                 weight -= 0 if part is None else radius * part / size
-        assert found["ascent"][f"{radius:g}"]["rise"] == pytest.approx(rise, rel=0.01, abs=1e-4)
+        there = found["ascent"][str(radius)]
+        assert there["rise"] == pytest.approx(rise, rel=0.01, abs=1e-4) and there["accuracy"] == pytest.approx(right)
+        assert f"up the gradient by {radius}: loss {there['rise']:+.4f}, accuracy {right:.2f}" in lines
 
     # How far the confidence is from the share of right answers, in 15 bins.
     confidence, chosen = logits.softmax(1).double().max(1)
@@ -73,25 +85,32 @@ def test_the_numbers_are_those_of_plain_loops(trained):
             for row in (row for p in model.parameters() if p.dim() > 1 for row in p.flatten(1)):
                 step = row.abs().max() / (2 ** (bits - 1) - 1)
                 row.copy_((row / step).round() * step if step else row)
-            there = loss_of(trainer, land.rows).item()
+            there, right = loss_of(trainer, land.rows).item(), accuracy_of(trainer, land.rows)
             for p, value in zip(model.parameters(), kept):
                 p.copy_(value)
-        assert found["rounded"][str(bits)]["loss"] == pytest.approx(there, abs=1e-5)
+        assert found["rounded"][str(bits)] == {"loss": pytest.approx(there, abs=1e-5), "accuracy": pytest.approx(right)}
     assert abs(found["rounded"]["4"]["loss"] - found["rounded"]["8"]["loss"]) > 5e-5
 
-    # Each tensor by a tenth of its norm, in a direction of its own for each draw.
-    rises = []
-    for draw in range(2):
-        noise = random_direction(land.weights, seed=5 + draw)
-        with torch.no_grad():
-            kept = [weight.clone() for weight in weights]
-            for weight, part in zip(weights, noise):
-                weight += 0.1 * weight.norm() * part / part.norm()
-            rises.append(loss_of(trainer, land.rows).item() - found["loss"])
-            for weight, value in zip(weights, kept):
-                weight.copy_(value)
-    assert found["random"]["0.1"]["rises"] == pytest.approx(rises, rel=0.01, abs=1e-4) and rises[0] != rises[1]
-    assert found["random"]["0.1"]["rise"] == pytest.approx(sum(rises) / 2, rel=0.01, abs=1e-4)
+    # Each tensor by a share of its norm, in a direction of its own for each draw.
+    for share in (0.1, 0.5):
+        rises, rights = [], []
+        for draw in range(2):
+            noise = random_direction(land.weights, seed=5 + draw)
+            with torch.no_grad():
+                kept = [weight.clone() for weight in weights]
+                for weight, part in zip(weights, noise):
+                    weight += share * weight.norm() * part / part.norm()
+                rises.append(loss_of(trainer, land.rows).item() - found["loss"])
+                rights.append(accuracy_of(trainer, land.rows))
+                for weight, value in zip(weights, kept):
+                    weight.copy_(value)
+        there = found["random"][str(share)]
+        assert there["rises"] == pytest.approx(rises, rel=0.01, abs=1e-4) and rises[0] != rises[1]
+        assert there["rise"] == pytest.approx(sum(rises) / 2, rel=0.01, abs=1e-4)
+        assert there["accuracy"] == pytest.approx(sum(rights) / 2)
+        assert (
+            f"random, {100 * share:g} % of each tensor's norm: loss {there['rise']:+.4f}, accuracy {sum(rights) / 2:.2f}" in lines
+        )
 
 
 def test_a_product_with_the_hessian_is_that_of_differentiating_twice(trained):
@@ -104,10 +123,13 @@ def test_a_product_with_the_hessian_is_that_of_differentiating_twice(trained):
         first = torch.autograd.grad(loss_of(trainer, land.rows), weights, create_graph=True, allow_unused=True)
         slope = sum((part * direction).sum() for part, direction in zip(first, v) if part is not None)
         expected = torch.autograd.grad(slope, weights, allow_unused=True)
-    found = land.product(v, 0.003)
-    expected = torch.cat([(torch.zeros_like(a) if b is None else b).flatten() for a, b in zip(found, expected)])
-    found = torch.cat([part.flatten() for part in found])
-    assert expected.norm() > 0 and (found - expected).norm() < 0.02 * expected.norm()
+    expected = [torch.zeros_like(a) if b is None else b for a, b in zip(v, expected)]
+    before = [(weight.detach().clone(), weight.requires_grad) for weight in land.model.parameters()]
+    for found, tolerance in ((land.product(v), 1e-4), (land.difference(v, 0.003), 0.02)):
+        assert norm(expected) > 0 and norm(torch._foreach_sub(found, expected)) < tolerance * norm(expected)
+    assert land.products == "exact" and all(weight.grad is None for weight in land.weights)
+    after = [(weight.detach(), weight.requires_grad) for weight in land.model.parameters()]
+    assert all(torch.equal(a[0], b[0]) and a[1] == b[1] for a, b in zip(before, after))
 
 
 def test_curves_where_the_gradient_is_zero(trained, monkeypatch):
@@ -218,7 +240,7 @@ def test_rows_without_labels(trained, capsys, monkeypatch):
 
     monkeypatch.setattr(SentencePredictionTask, "load_dataset", unlabelled)
     assert main(["sharpness", str(trained[0]), "--rows", "4"]) == 1
-    assert "--split valid: its rows have no 'target', such as the labels of a published test set" in capsys.readouterr().err
+    assert "--split valid: its rows have no targets, such as the labels of a published test set" in capsys.readouterr().err
 
 
 def test_pairs_are_compared_in_full_batches(tmp_path, capsys):
