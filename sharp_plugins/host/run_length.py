@@ -31,10 +31,10 @@ def last_update(cfg: OptimizationConfig, made: int, epoch: int, left: int, batch
     most = cfg.max_update or math.inf
     if not cfg.max_epoch or math.isinf(cfg.max_epoch):
         return most
-    whole = math.floor if cfg.skip_remainder_batch else math.ceil
-    for one in range(epoch, cfg.max_epoch + 1):
-        made += whole((left if one == epoch else batches) / cfg.update_freq[min(one, len(cfg.update_freq)) - 1])
-    return min(most, made)
+    whole, by_epoch = math.floor if cfg.skip_remainder_batch else math.ceil, cfg.update_freq
+    made += whole(left / by_epoch[min(epoch, len(by_epoch)) - 1])
+    made += sum(whole(batches / k) for k in by_epoch[epoch : cfg.max_epoch])  # the last one stays
+    return min(most, made + (cfg.max_epoch - max(epoch, min(len(by_epoch), cfg.max_epoch))) * whole(batches / by_epoch[-1]))
 
 
 def warn_of_a_late_start(method: SAM, cfg: OptimizationConfig, last: float) -> None:
