@@ -14,6 +14,7 @@ Source: "Making Pre-trained Language Models Better Few-shot Learners" (Gao et al
 
 import math
 from dataclasses import dataclass, field
+from typing import Tuple
 
 import torch
 import torch.nn.functional as F
@@ -71,6 +72,10 @@ class ClozeCriterion(FairseqCriterion):
         return F.nll_loss(log_p, sample["target"], reduction="none")
 
     sentence_losses = losses
+
+    def probabilities(self, model, sample) -> Tuple[Tensor, Tensor]:
+        """(B, classes) of the words, and (B,) the right one; for `sharp_plugins.sharpness`."""
+        return self.log_probabilities(model(**sample["net_input"])).exp(), sample["target"]
 
     def forward(self, model, sample, reduce=True):
         """The loss summed over the sample, or of each sentence without *reduce*; how many sentences; what is logged."""

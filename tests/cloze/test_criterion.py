@@ -53,6 +53,9 @@ def test_loss_gradient_and_accuracy_equal_a_plain_loop(built):
     torch.testing.assert_close(criterion(model, sample, reduce=False)[0], losses, rtol=1e-5, atol=1e-5)
     assert size == log["sample_size"] == log["nsentences"] == 6 and log["ntokens"] == int(sample["net_input"]["src_lengths"].sum())
     assert log["ncorrect"] == (expected.argmax(1) == sample["target"]).sum()
+    sure, right = criterion.probabilities(model, sample)  # of which `runs sharpness` computes the calibration error
+    torch.testing.assert_close(sure, expected.softmax(1), rtol=1e-4, atol=1e-6)
+    assert torch.equal(right, sample["target"])
     weights = [p for p in model.parameters() if p.requires_grad]
     for ours, theirs in zip(torch.autograd.grad(loss, weights), torch.autograd.grad(losses.sum(), weights)):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
