@@ -3,6 +3,7 @@
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
 class _Gather(torch.autograd.Function):
@@ -16,6 +17,7 @@ class _Gather(torch.autograd.Function):
         return torch.cat(parts)
 
     @staticmethod
+    @once_differentiable  # the sum over the workers has no graph
     def backward(ctx, grad: Tensor):
         grad = grad.contiguous()
         dist.all_reduce(grad, group=ctx.group)  # gloo has no reduce_scatter

@@ -21,6 +21,7 @@ from typing import Any, List, Mapping, Tuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from sharp_plugins.core.setting_error import SettingError
 from sharp_plugins.networks.decoder import Decoder
@@ -194,5 +195,6 @@ class _Enter(torch.autograd.Function):
         return x.view_as(x)
 
     @staticmethod
+    @once_differentiable  # the leaf's gradient has no graph
     def backward(ctx: Any, *gradients: Any) -> Any:
         return gradients[0], ctx.leaf[0].grad, None

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 HAS_FUSED = hasattr(F, "rms_norm")  # torch 2.4 and later
 
@@ -47,6 +48,7 @@ class _RMSNorm(torch.autograd.Function):
         return (wide * r).to(x.dtype) * weight
 
     @staticmethod
+    @once_differentiable  # r, as it was kept, does not know of x: a second derivative would lack a part of it
     def backward(ctx: Any, *gradients: Any) -> Any:
         x, weight, r = ctx.saved_tensors
         g, n, w = _wide(gradients[0]), _wide(x) * r, _wide(weight)

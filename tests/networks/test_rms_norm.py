@@ -54,3 +54,11 @@ def test_a_row_of_zeros_stays_one():
     norm, x = RMSNorm(4, eps=1e-5), torch.zeros(1, 4, requires_grad=True)
     norm(x).sum().backward()
     assert x.grad.isfinite().all() and (norm(x) == 0).all()
+
+
+def test_a_second_derivative_is_refused_and_not_wrong():
+    """As of a penalty on gradients."""
+    norm, x = RMSNorm(4, eps=1e-6), torch.randn(3, 4, requires_grad=True)
+    (gradient,) = torch.autograd.grad(norm(x).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.square().sum().backward()
