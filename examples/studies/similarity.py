@@ -132,7 +132,7 @@ def table(lines: Sequence[Line], args, layers: int) -> str:
             if len(values) == 1:
                 note += f" Of {method}, {searches.words_of([sweep])} was not searched."
             elif missing:
-                note += f" Of {method}, {searches.words_of([sweep.split('=')[0]])} {', '.join(missing)} was not tried."
+                note += f" Not tried of {method}: {searches.words_of([sweep.split('=')[0]])} {', '.join(missing)}."
     return f"{note}\n\n{rows_of(rows)}"
 
 

@@ -119,6 +119,7 @@ def test_fewer_values_may_be_searched_and_one_is_taken(similarity, tmp_path):
     assert similarity.calls[-1][2] == dict([FIXED, (RATE, "2e-5"), (RHO, "0.01"), (BETA, "3"), (EPSILON, "1e-3")])
     text = (tmp_path / "to" / "similarity.md").read_text()
     assert "Of mirror, lr=2e-5 was not searched. Of mirror-dsam, dsam beta=3 was not searched." in text
+    assert "Not tried of mirror-r3f: r3f eps 1e-5, 1e-4, 1e-2, 1e-1." in text
     assert "| 3 | sentences | mirror-r3f | r3f eps | 1e-3: 71.00, 5e-2: 70.00 |" in text and "| mirror | lr |" not in text
 
 
