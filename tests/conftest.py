@@ -95,3 +95,14 @@ if os.environ.get("SHARP_TEST_TELL"):
         """Say at once why a test failed: where time is short, the end of the run, and pytest's own account, may not come."""
         if report.failed:
             print(f"\n{report.nodeid}\n{report.longreprtext}", flush=True)
+
+
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """For an engine that makes its runs up: to draw their tables takes the most time."""
+    from sharp_plugins.runs import report
+
+    def draw(*_):
+        raise ImportError("of matplotlib")
+
+    monkeypatch.setattr(report, "draw", draw)

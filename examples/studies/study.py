@@ -76,14 +76,20 @@ def run_cell(args, study: Study, cell: Cell) -> None:
     for method in study.methods:
         settings = taken(chosen, (study.methods[0], *JOINS.get(method, ())))
         for number, search in enumerate(study.searches(method), 1):
-            pilot = place(args.out, cell, method, f"pilot{number}")
-            done = call(args, cell, pilot, method, PILOT_SEEDS, settings, ["--sweep", search])
-            settings.append(best(pilot, search, done))
-            print(f"{cell.name}, {method}: {settings[-1]} is chosen", flush=True)
+            settings.append(search_for(args, cell, method, settings, search, number))
         chosen[method] = settings
         keep = ["--keep-checkpoints"] if study.keeps_checkpoints else []
         if not call(args, cell, place(args.out, cell, method, "final"), method, args.seeds, settings, keep):
             raise Unfinished(f"{method}: not all fresh runs are finished; run the same command again")
+
+
+def search_for(args, cell: Cell, method: str, settings: Sequence[str], search: str, number: int = 1) -> str:
+    """Search a setting with the pilot seeds, and return what is chosen; *number* is the search's among the method's own."""
+    pilot = place(args.out, cell, method, f"pilot{number}")
+    done = call(args, cell, pilot, method, PILOT_SEEDS, settings, ["--sweep", search])
+    chosen = best(pilot, search, done)
+    print(f"{cell.name}, {method}: {chosen} is chosen", flush=True)
+    return chosen
 
 
 def taken(chosen: Dict[str, List[str]], methods: Sequence[str]) -> List[str]:

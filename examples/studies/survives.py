@@ -113,15 +113,6 @@ def place_of(out: Path) -> Dict[int, Path]:
     return {result.record.seed: directory_of(out, result.record) for result in load_results(out, "glue")}
 
 
-def search_for(args, cell: Cell, method: str, settings: List[str], search: str) -> str:
-    """Search a setting, and return what is chosen."""
-    pilot = study.place(args.out, cell, method, "pilot1")
-    done = study.call(args, cell, pilot, method, PILOT_SEEDS, settings, ["--sweep", search])
-    chosen = study.best(pilot, search, done)
-    print(f"{cell.name}, {method}: {chosen} is chosen", flush=True)
-    return chosen
-
-
 def train(args, cell: Cell, out: Path, method: str, seeds: Sequence[int], settings: List[str]) -> Dict[int, Path]:
     """Fresh runs; returns their directories by seed. Of each the last epoch's checkpoint is the best one, too: one is kept."""
     if not study.call(args, cell, out, method, seeds, settings, ["--keep-checkpoints"]):
@@ -249,12 +240,12 @@ def search_and_train(args) -> int:
     homes = args.out / together(first, second)
     there = {(file.parts[-3], file.parent.name.removeprefix("seed")) for file in homes.glob(f"*/seed*/{SCORES}")}
     refuse_lost(args.to / f"{args.name}.csv", there, ("method", "seed"))
-    then = [LAST_EPOCH, search_for(args, second, METHODS[0], [LAST_EPOCH], FULL_RATES)]
+    then = [LAST_EPOCH, study.search_for(args, second, METHODS[0], [LAST_EPOCH], FULL_RATES)]
     values: List[Value] = []
     chosen: List[str] = []  # the learning rate, and then ρ
     for method, own, search in zip(METHODS, ([LAST_EPOCH], [LAST_EPOCH, LAST_QUARTER]), (FULL_RATES, RHOS)):
         own = [*own, *chosen]
-        chosen.append(search_for(args, first, method, own, search))
+        chosen.append(study.search_for(args, first, method, own, search))
         trained = train(args, first, study.place(args.out, first, method, "final"), method, args.seeds, [*own, chosen[-1]])
         for seed in args.seeds:
             values.append(look(args, first, second, method, seed, trained[seed], then))

@@ -1,3 +1,4 @@
+import importlib
 import sys
 from pathlib import Path
 
@@ -12,3 +13,10 @@ import study_engine
 def scripts(monkeypatch):
     """The scripts of examples/studies by name, and the calls of their engine."""
     return study_engine.load(monkeypatch)
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """Imports a script of examples/benchmarks by its name."""
+    monkeypatch.syspath_prepend(str(study_engine.ROOT / "examples" / "benchmarks"))
+    return importlib.import_module

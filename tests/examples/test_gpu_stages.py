@@ -1,6 +1,5 @@
 """What `examples/benchmarks/gpu.sh` is made of: stages with time limits, their summary, and the wheels that it takes along."""
 
-import importlib
 import math
 import os
 import signal
@@ -14,13 +13,6 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 BENCHMARKS = ROOT / "examples" / "benchmarks"
-
-
-@pytest.fixture
-def script(monkeypatch):
-    """Imports a script of examples/benchmarks by its name."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module
 
 
 @pytest.fixture

@@ -19,13 +19,6 @@ ROOT = Path(__file__).resolve().parents[2]
 BENCHMARKS = ROOT / "examples" / "benchmarks"
 
 
-@pytest.fixture
-def script(monkeypatch):
-    """Imports a script of examples/benchmarks by its name."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module
-
-
 # ---------------------------------------------------------------------- the stages
 
 

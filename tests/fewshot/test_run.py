@@ -17,7 +17,7 @@ from sharp_plugins.fewshot.benchmark import FewShot
 from sharp_plugins.fewshot.sampling import permutation
 from sharp_plugins.fewshot.zero_shot import zero_shot
 from sharp_plugins.files.yaml import read_yaml
-from sharp_plugins.runs import report, stages
+from sharp_plugins.runs import stages
 from sharp_plugins.runs.command import INTERRUPTED
 from sharp_plugins.runs.record import Record, Result, Validation
 from sharp_plugins.runs.selection import choose
@@ -33,7 +33,7 @@ def save(path, updates):
 
 
 @pytest.fixture
-def start(files, tmp_path, monkeypatch):
+def start(files, tmp_path, monkeypatch, no_pictures):
     """Calls ``run`` in this process; `start.done` has the stages that were done, which make what real ones make."""
     done, values = [], {"accuracy": 60.0, "loss": 0.5, "examples": 4}
 
@@ -56,10 +56,6 @@ def start(files, tmp_path, monkeypatch):
         line = ["--backbone", backbone, "--data", *data, "--out", tmp_path / out, "--cpu", *flags]
         return main(["run", *map(str, line)])
 
-    def no_picture(*_):
-        raise ImportError("of matplotlib")  # it takes the most time here
-
-    monkeypatch.setattr(report, "draw", no_picture)
     monkeypatch.setattr(stages, "perform", stand_in)
     start.done, start.before = done, lambda run, stage: None
     return start

@@ -18,7 +18,7 @@ from made_up_results import cells
 
 from sharp_plugins.glue import benchmark
 from sharp_plugins.glue.__main__ import main
-from sharp_plugins.runs import report, stages
+from sharp_plugins.runs import stages
 from sharp_plugins.runs.command import INTERRUPTED
 from sharp_plugins.runs.stages import RunFailed
 
@@ -43,7 +43,7 @@ def save(path, updates):
 
 
 @pytest.fixture
-def start(bert, data, tmp_path, monkeypatch):
+def start(bert, data, tmp_path, monkeypatch, no_pictures):
     """Calls the command in this process; `start.done` lists the stages that were done, which make what real ones make."""
     done, perform = [], stages.perform
 
@@ -65,10 +65,6 @@ def start(bert, data, tmp_path, monkeypatch):
         line = ["--backbone", backbone, "--data", data, "--out", tmp_path / out, "--max-positions", 64, "--cpu", *flags]
         return main(["run", *(str(part) for part in line)])
 
-    def no_picture(*_):
-        raise ImportError("of matplotlib")  # it takes the most time here
-
-    monkeypatch.setattr(report, "draw", no_picture)
     monkeypatch.setattr(stages, "perform", stand_in)
     start.done, start.before, start.value = done, lambda run, stage: None, lambda run: 50.0
     start.scores = lambda run: None

@@ -20,7 +20,7 @@ from engine import save
 from prompts import write_backbone
 
 from sharp_plugins.convert.decoder_backbone import load_decoder
-from sharp_plugins.runs import plan, report, stages
+from sharp_plugins.runs import plan, stages
 from sharp_plugins.runs.checkpoints import read_checkpoint
 from sharp_plugins.runs.command import INTERRUPTED
 from sharp_plugins.runs.configs import configure, merged
@@ -71,7 +71,7 @@ def backbone(tmp_path_factory):
 
 
 @pytest.fixture
-def call(corpus, backbone, tmp_path, monkeypatch):
+def call(corpus, backbone, tmp_path, monkeypatch, no_pictures):
     """Calls the command in this process; `call.done` has the runs and stages that were done, which make what real ones make."""
     done = []
 
@@ -90,10 +90,6 @@ def call(corpus, backbone, tmp_path, monkeypatch):
             (run.directory / stage.makes).write_text(json.dumps(scores))
         stages._mark(run, {**stages._marks(run), stage.name: list(stage.command)})
 
-    def no_picture(*_):
-        raise ImportError("of matplotlib")  # it takes the most time here
-
-    monkeypatch.setattr(report, "draw", no_picture)
     monkeypatch.setattr(stages, "perform", perform)
     monkeypatch.setattr(plan, "check_config", lambda *args, **how: call.check(*args, **how))
 
