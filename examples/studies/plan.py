@@ -14,8 +14,9 @@ RHOS = "optimizer.sam_rho=0.005,0.01,0.02,0.05,0.1"
 BETAS = "optimizer.dsam_beta=1,3,10"
 ALPHAS = "optimizer.bar_alpha=0.2,0.5,1"
 WEIGHTS = "0.1,0.5,1"  # R-Drop's authors'; R3F's have 5, too
-# Learning rates. The settings' 1e-4 is for whole sets: in the 40 updates of 300 rows it may learn next to nothing.
-FULL_RATES = "optimization.lr=1e-4,3e-4,6e-4"
+# Learning rates. The settings' 1e-4 is for whole sets: in the 40 updates of 300 rows it may learn next to nothing. Where labels are
+# wrong, less is learnt of those with a smaller one.
+FULL_RATES = "optimization.lr=5e-5,1e-4,3e-4,6e-4"
 WHOLE_RATES = "optimization.lr=5e-5,1e-4,2e-4"
 LORA_RATES = "optimization.lr=2e-4,5e-4,1e-3,2e-3"
 # A method -> its searches, one after the other; a baseline's is its study's.

@@ -3,8 +3,8 @@
     python examples/studies/report.py few --out runs/studies --to examples/studies
 
 writes few.csv (each fresh run), few-search.csv (each pilot's), few.md (means, gains over the baseline with intervals and tests,
-what was chosen, and what the searches saw) and few.png. Cells that few.csv has and --out has not, such as those of another
-machine, stay in all four.
+what was chosen, and what the searches saw) and few.png. What few.csv has of a method in a cell and --out has not, such as runs
+of another machine, stays in all four.
 Runs with another backbone have an --out and a --name of their own, as few-3-layers.
 """
 
@@ -91,20 +91,31 @@ def refuse_lost(path: Path, there: Container[Tuple[str, ...]], names: Sequence[s
         )
 
 
-def joined(old: Sequence[Row], new: Sequence[Row]) -> List[Row]:
-    """*new*, and of *old* the cells that *new* has not.
+def joined(old: Sequence[Row], new: Sequence[Row], baseline: str) -> List[Row]:
+    """*new*, and of *old* the methods of cells that *new* has not.
 
     Raises:
-        ValueError: *old* has runs of one of *new*'s cells that *new* has not.
+        ValueError: *old* has runs of such a method that *new* has not, or the methods of a cell have not the settings of its
+            *baseline* in common.
     """
-    cells = {tuple(row[name] for name in WHERE) for row in new}
-    kept = [row for row in old if tuple(row[name] for name in WHERE) not in cells]
-    names = (*WHERE, "method", "seed")
+    where = (*WHERE, "method")
+    trained = {tuple(row[name] for name in where) for row in new}
+    kept = [row for row in old if tuple(row[name] for name in where) not in trained]
+    names = (*where, "seed")
     there = {tuple(row[name] for name in names) for row in (*kept, *new)}
     lost = [" ".join(row[name] for name in names) for row in old if tuple(row[name] for name in names) not in there]
     if lost:
         raise ValueError(f"{len(lost)} runs are there and not in --out, such as {lost[0]} ({', '.join(names)}); give another --to")
-    return [*kept, *new]
+    both = [*kept, *new]
+    shared = {tuple(row[name] for name in WHERE): row["settings"] for row in both if row["method"] == baseline}
+    for row in both:
+        settings = shared.get(tuple(row[name] for name in WHERE), "")
+        if row["settings"].split()[: len(settings.split())] != settings.split():
+            words = " ".join(row[name] for name in where)
+            raise ValueError(
+                f"{words} ({', '.join(where)}) has {row['settings']}, and {baseline} has {settings}: train it again, or give another --to"
+            )
+    return both
 
 
 def lines_of(study: Study, rows: Sequence[Row]) -> List[Line]:
@@ -267,13 +278,13 @@ def main(argv: Sequence[str] = None) -> int:
         return 1
     runs, searched = (args.to / f"{name}{what}.csv" for what in ("", "-search"))
     trained = {
-        (int(row["layers"]), cell.name)
+        (int(row["layers"]), cell.name, row["method"])
         for row in new
         for cell in study.cells
         if where_of(cell) == [row[name] for name in WHERE[1:]]
     }
     try:
-        rows = joined(read_csv(runs), new)
+        rows = joined(read_csv(runs), new, study.methods[0])
         pilots = searches.joined(searches.from_rows(read_csv(searched)), pilots_of(study, args.out), trained)
     except ValueError as error:
         print(f"error: {runs}: {error}", file=sys.stderr)

@@ -75,28 +75,28 @@ def from_rows(rows: Iterable[Dict[str, str]]) -> List[Pilot]:
     return list(found.values())
 
 
-def joined(old: Sequence[Pilot], new: Sequence[Pilot], trained: Container[Tuple[int, str]]) -> List[Pilot]:
-    """*new*, and of *old* the cells that *new* has not, or has but begun to search.
+def joined(old: Sequence[Pilot], new: Sequence[Pilot], trained: Container[Tuple[int, str, str]]) -> List[Pilot]:
+    """*new*, and of *old* the methods of cells that *new* has not, or has but begun to search.
 
     Args:
-        trained: (layers, cell) of which *new* has fresh runs, too.
+        trained: (layers, cell, method) of which *new* has fresh runs, too.
 
     Raises:
-        ValueError: *old* has runs of a trained cell that *new* has not.
+        ValueError: *old* has runs of what is trained that *new* has not.
     """
-    there = {pilot[:2] for pilot in old}
-    taken = [pilot for pilot in new if pilot[:2] in trained or pilot[:2] not in there]
-    replaced = {pilot[:2] for pilot in taken}
+    there = {pilot[:3] for pilot in old}
+    taken = [pilot for pilot in new if pilot[:3] in trained or pilot[:3] not in there]
+    replaced = {pilot[:3] for pilot in taken}
     runs = [
         {(*pilot[:4], value, seed) for pilot in some for value, own in pilot.found.items() for seed in own} for some in (old, taken)
     ]
-    lost = sorted(run for run in runs[0] - runs[1] if run[:2] in replaced)
+    lost = sorted(run for run in runs[0] - runs[1] if run[:3] in replaced)
     if lost:
         words = " ".join(map(str, lost[0]))
         raise ValueError(
             f"{len(lost)} runs are there and not in --out, such as {words} ({', '.join(COLUMNS[:-1])}); give another --to"
         )
-    return [*(pilot for pilot in old if pilot[:2] not in replaced), *taken]
+    return [*(pilot for pilot in old if pilot[:3] not in replaced), *taken]
 
 
 def table_rows(pilots: Sequence[Pilot], scored: str) -> List[List[str]]:

@@ -5,6 +5,9 @@
 The studies and the search are in plan.py. Called again it goes on where it stopped; Ctrl-C and a time limit lose no finished
 run. A value whose runs fail is not chosen, and a cell that cannot be finished ends no other. `report.py` writes the tables and the
 figure, also of what is there so far.
+
+With --known examples/studies/few.csv, what that file has whole of a cell's methods is not trained again: a cell that was begun on
+another machine goes on here, and a method that is new in plan.py is compared with runs that are there.
 """
 
 import argparse
@@ -39,10 +42,13 @@ def main(argv: Sequence[str] = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/studies"), metavar="OUT", help="default: %(default)s")
     parser.add_argument("--cells", nargs="+", metavar="NAME", help="only these, such as SST-2-300 (default: all)")
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS), metavar="N", help="fresh ones (default: 1 to 8)")
+    parser.add_argument("--known", type=Path, metavar="FILE", help="report.py's, such as few.csv: what it has whole is not trained")
     parser.add_argument("--jobs", default="1", metavar="N", help="runs side by side (default: 1)")
     parser.add_argument("--cpu", action="store_true", help="train on the CPU (default: where there is no GPU)")
     args = parser.parse_args(argv)
     check_seeds(parser, args.seeds)
+    if args.known and not args.known.is_file():
+        parser.error(f"--known {args.known}: there is no such file")
     study = STUDIES[args.study]
     names = [cell.name for cell in study.cells]
     unknown = sorted(set(args.cells or ()) - set(names))
@@ -72,8 +78,11 @@ def check_seeds(parser: argparse.ArgumentParser, seeds: Sequence[int]) -> None:
 
 def run_cell(args, study: Study, cell: Cell) -> None:
     """Search and train in one cell. Each search has a directory of its own, and so has what it found."""
-    chosen: Dict[str, List[str]] = {}
+    chosen = known_of(args, study, cell)
     for method in study.methods:
+        if method in chosen:
+            print(f"{cell.name}, {method}: {' '.join(chosen[method])}, as {args.known} has it", flush=True)
+            continue
         settings = taken(chosen, (study.methods[0], *JOINS.get(method, ())))
         for number, search in enumerate(study.searches(method), 1):
             settings.append(search_for(args, cell, method, settings, search, number))
@@ -81,6 +90,28 @@ def run_cell(args, study: Study, cell: Cell) -> None:
         keep = ["--keep-checkpoints"] if study.keeps_checkpoints else []
         if not call(args, cell, place(args.out, cell, method, "final"), method, args.seeds, settings, keep):
             raise Unfinished(f"{method}: not all fresh runs are finished; run the same command again")
+
+
+def known_of(args, study: Study, cell: Cell) -> Dict[str, List[str]]:
+    """What was chosen for the methods that the file --known has all seeds of: those up to the first that it has not whole.
+
+    A later one may join it, and would have its settings from other runs than those of the file.
+    """
+    if args.known is None:
+        return {}
+    from report import WHERE, read_csv, where_of  # here, as it imports this module
+
+    from sharp_plugins.text.encoder_directory import load_backbone
+
+    where = [str(load_backbone(args.backbone).sizes["encoder_layers"]), *where_of(cell)]
+    rows = [row for row in read_csv(args.known) if [row[name] for name in WHERE] == where]
+    known: Dict[str, List[str]] = {}
+    for method in study.methods:
+        own = {int(row["seed"]): row["settings"] for row in rows if row["method"] == method}
+        if not set(args.seeds) <= set(own):
+            break
+        known[method] = own[args.seeds[0]].split()
+    return known
 
 
 def search_for(args, cell: Cell, method: str, settings: Sequence[str], search: str, number: int = 1) -> str:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -125,7 +126,7 @@ def test_the_tables_are_of_the_fresh_seeds(scripts, tmp_path, capsys):
         and "3 of 4" in line
         # Of 16 choices of signs 4 are as far from zero; the other task's rows do not count.
         and "| 0.25 | 0.25 |" in line
-        and "lr=0.0001, sam rho=0.005" in line
+        and "lr=5e-05, sam rho=0.005" in line
     )
     with open(tmp_path / "to" / "few.csv", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -170,6 +171,59 @@ def test_cells_of_another_machine_stay(scripts, tmp_path, capsys):
     code, told = report()
     assert code == 1 and files() == by_turns
     assert "few.csv: 3 runs are there and not in --out, such as 3 MRPC 300 0 0 base 3 (layers, task, rows" in told.err
+
+
+def test_a_cell_that_was_begun_on_another_machine_goes_on(scripts, tmp_path, monkeypatch, capsys):
+    """Its file has what was chosen for the methods that are whole, and their values: they are not trained again."""
+    seeds, cell, to = ("--seeds", "1", "2", "3"), ("--cells", "SST-2-300"), tmp_path / "to"
+
+    def score(method, settings, seed):
+        return 60.0 + seed + (float(settings[RATE]) == 3e-4) + 2 * (settings.get(RHO) == "0.02") + (method == "dsam") * seed
+
+    def report():
+        return scripts.report.main(["few", "--out", str(tmp_path / "out"), "--to", str(to)])
+
+    def rows(name):
+        return list(csv.DictReader((to / name).read_text().splitlines()))
+
+    def files():
+        return [sorted(map(str, rows("few.csv"))), sorted(map(str, rows("few-search.csv"))), (to / "few.md").read_text()]
+
+    scripts.score = score
+    assert run(scripts, tmp_path / "out", "few", *cell, *seeds) == report() == 0
+    at_once, whole, table = files(), rows("few.csv"), (to / "few.csv").read_text()
+    # All but the last method's last seed; nothing of it is here.
+    for name in ("few.csv", "few-search.csv"):
+        lines = (to / name).read_text().splitlines(keepends=True)
+        (to / name).write_text("".join(line for line in lines if "dsam" not in line))
+    partial = (to / "few.csv").read_text() + "".join(
+        line for line in table.splitlines(keepends=True) if ",dsam," in line and ",1,acc" in line
+    )
+    (tmp_path / "known.csv").write_text(partial)
+    (tmp_path / "out").rename(tmp_path / "out of another machine")
+    for layers in (6, 3):
+        scripts.calls.clear()
+        monkeypatch.setattr(
+            "sharp_plugins.text.encoder_directory.load_backbone", lambda path: SimpleNamespace(sizes={"encoder_layers": layers})
+        )
+        out = tmp_path / "out" if layers == 3 else tmp_path / "out of 6"
+        assert run(scripts, out, "few", *cell, *seeds, "--known", str(tmp_path / "known.csv")) == 0
+        begun = ["dsam"] if layers == 3 else ["base", "sam", "dsam"]
+        assert list(dict.fromkeys(flags(line, "--methods")[0] for line in scripts.calls)) == begun
+    assert all({f"{RATE}=0.0003"} < set(flags(line, "--set")) for line in scripts.calls)
+    assert report() == 0 and files() == at_once and len(whole) == 9
+    # With another learning rate the methods are not compared.
+    table = (to / "few.csv").read_text()
+    (to / "few.csv").write_text(
+        "".join(
+            line.replace("lr=0.0003", "lr=0.0001") if ",dsam," not in line else line for line in table.splitlines(keepends=True)
+        )
+    )
+    assert report() == 1
+    assert "dsam (layers, task, rows, noise, noisy_selection, method) has optimization.lr=0.0003 " in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        run(scripts, tmp_path / "out", "few", "--known", str(tmp_path / "gone.csv"))
+    assert "gone.csv: there is no such file" in capsys.readouterr().err
 
 
 def test_a_figure_shows_gains_with_their_intervals(scripts, tmp_path, monkeypatch):
@@ -286,9 +340,9 @@ def test_searches_of_another_machine_stay(scripts):
 
     theirs, ours = [pilot(6, "SST-2-300", 70.0, 71.0), pilot(3, "SST-2-300", 60.0, 61.0)], pilot(6, "MRPC-300", 80.0, 81.0)
     begun = pilot(6, "SST-2-300", 72.0)
-    assert searches.joined(theirs, [begun, ours], {(6, "MRPC-300")}) == [*theirs, ours]
+    assert searches.joined(theirs, [begun, ours], {(6, "MRPC-300", "sam")}) == [*theirs, ours]
     whole = pilot(6, "SST-2-300", 72.0, 73.0)
-    assert searches.joined(theirs, [whole, ours], {(6, "SST-2-300"), (6, "MRPC-300")}) == [theirs[1], whole, ours]
+    assert searches.joined(theirs, [whole, ours], {(6, "SST-2-300", "sam"), (6, "MRPC-300", "sam")}) == [theirs[1], whole, ours]
     with pytest.raises(ValueError, match="1 runs are there and not in --out, such as 6 SST-2-300 sam optimizer.sam_rho 0.01 102 "):
-        searches.joined(theirs, [begun], {(6, "SST-2-300")})
+        searches.joined(theirs, [begun], {(6, "SST-2-300", "sam")})
     assert searches.from_rows(dict(zip(searches.COLUMNS, map(str, row))) for row in searches.csv_rows(theirs)) == theirs
