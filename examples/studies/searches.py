@@ -105,15 +105,31 @@ def table_rows(pilots: Sequence[Pilot], scored: str) -> List[List[str]]:
     Args:
         scored: what the scores are, for the head.
     """
-    rows = [["layers", "cell", "method", "searched", f"{scored}, by value"]]
+    rows = [["layers", "cell", "method", "searched", f"{scored}, by value", "best"]]
     for pilot in pilots:
         most = max(map(len, pilot.found.values()))
         means = []
         for value, own in pilot.found.items():
             seeds = "" if len(own) == most else f" ({len(own)} of {most} runs)"
             means += [f"{value}: {summarize(list(own.values())).mean:.2f}{seeds}"] if own else [f"{value}: failed or not run"]
-        rows.append([str(pilot.layers), pilot.cell, pilot.method, words_of([pilot.setting]), ", ".join(means)])
+        rows.append([str(pilot.layers), pilot.cell, pilot.method, words_of([pilot.setting]), ", ".join(means), best_of(pilot)])
     return rows
+
+
+def best_of(pilot: Pilot) -> str:
+    """The values with the best mean of those that have all runs; at an end of what was tried, one beyond it may be better still.
+
+    >>> best_of(Pilot(6, "CoLA-300", "base", "optimization.lr", {"1e-4": {101: 70.0}, "3e-4": {101: 60.0}}))
+    '1e-4, the smallest tried'
+    """
+    most = max(map(len, pilot.found.values()))
+    means = {value: summarize(list(own.values())).mean for value, own in pilot.found.items() if len(own) == most}
+    best = [value for value in means if means[value] == max(means.values())]
+    tried, ends = sorted(pilot.found, key=float), []
+    for end, name in ((tried[0], "smallest"), (tried[-1], "largest")):
+        if end in best and len(tried) > 1:
+            ends.append(name)
+    return " and ".join(best) + (f", the {' and the '.join(ends)} tried" if ends else "")
 
 
 def csv_rows(pilots: Sequence[Pilot]) -> Iterator[List]:

@@ -346,3 +346,22 @@ def test_searches_of_another_machine_stay(scripts):
     with pytest.raises(ValueError, match="1 runs are there and not in --out, such as 6 SST-2-300 sam optimizer.sam_rho 0.01 102 "):
         searches.joined(theirs, [begun], {(6, "SST-2-300", "sam")})
     assert searches.from_rows(dict(zip(searches.COLUMNS, map(str, row))) for row in searches.csv_rows(theirs)) == theirs
+
+
+@pytest.mark.parametrize(
+    "scores, best",
+    [
+        ({"1e-4": (70, 72), "3e-4": (70, 70), "5e-5": (60, 60)}, "1e-4"),
+        ({"1e-4": (70, 70), "3e-4": (70, 72), "5e-5": (60, 60)}, "3e-4, the largest tried"),
+        ({"1e-4": (70, 70), "3e-4": (60, 60), "5e-5": (71, 69)}, "1e-4 and 5e-5, the smallest tried"),
+        ({"1": (70, 70), "3": (70, 70)}, "1 and 3, the smallest and the largest tried"),
+        ({"1": (70, 70), "3": (90,), "10": ()}, "1, the smallest tried"),
+        ({"0.5": (70, 70)}, "0.5"),
+    ],
+)
+def test_a_best_value_at_an_end_of_its_grid_is_told(scripts, scores, best):
+    """One beyond it may be better: with wrong labels the learning rate was."""
+    searches = importlib.import_module("searches")
+    pilot = searches.Pilot(6, "CoLA-300", "base", RATE, {value: dict(zip((101, 102), own)) for value, own in scores.items()})
+    [head, row] = searches.table_rows([pilot], "score")
+    assert (head[-1], row[-1]) == ("best", best)

@@ -90,11 +90,11 @@ def test_two_tasks_with_both_methods(scripts, survives, measured, tmp_path, caps
     then, rate, rho = [call for call in scripts.calls if "--sweep" in call]
     assert "MRPC" in then and flags(then, "--methods") == ["base"] and flags(then, "--backbone") == ["B"]
     assert flags(rate, "--methods") == ["base"] and "optimizer.sam_start=0.75" not in rate
-    assert {"optimizer.sam_start=0.75", "optimization.lr=1e-4"} <= set(rho)
+    assert {"optimizer.sam_start=0.75", "optimization.lr=5e-5"} <= set(rho)
     # SAM's first epochs are Adam's: the last one is measured, in all runs.
     assert all("dataset.validate_interval=4" in call for call in scripts.calls)
     second = [call for call in scripts.calls if "MRPC" in call and "--sweep" not in call]
-    assert all("optimization.lr=1e-4" in call for call in second)  # what was chosen for it
+    assert all("optimization.lr=5e-5" in call for call in second)  # what was chosen for it
     assert len(second) == 4 and all(flags(call, "--jobs") == ["1"] for call in second)
     assert len({call[call.index("--backbone") + 1] for call in second}) == 4  # each from an encoder of its own
     assert len(measured) == 16 and {metric for _, metric in measured} == {"accuracy"}
@@ -103,7 +103,7 @@ def test_two_tasks_with_both_methods(scripts, survives, measured, tmp_path, caps
             (method, seed, "3.0000") for method in ("base", "sam") for seed in "12"
         ]
     assert (
-        "Seeds 101 and 102 chose optimization.lr=1e-4, optimizer.sam_rho=0.005, optimization.lr=1e-4 for MRPC."
+        "Seeds 101 and 102 chose optimization.lr=5e-5, optimizer.sam_rho=0.005, optimization.lr=5e-5 for MRPC."
         in (tmp_path / "to" / "survives.md").read_text()
     )
     assert (tmp_path / "to" / "survives.png").stat().st_size > 5000
