@@ -106,3 +106,17 @@ def no_pictures(monkeypatch):
         raise ImportError("of matplotlib")
 
     monkeypatch.setattr(report, "draw", draw)
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the files that have slow tests, in both halves: tests/run.sh gives one to each of its two workers, which take from
+    the other's end when their own is done. A long test at the end would have one of them wait for the other."""
+    files = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+    halves = ([], [])
+    for is_slow in (True, False):
+        for own in files.values():
+            if any(item.get_closest_marker("slow") for item in own) == is_slow:
+                min(halves, key=len).extend(own)
+    items[:] = [item for half in halves for item in half]

@@ -19,7 +19,8 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
 from plan import STUDIES
-from report import Gain, about_p, draw, gain, ps, refuse_lost, rows_of, write_csv
+from raw import refuse_lost, write_csv
+from report import Gain, about_p, draw, gain, ps, rows_of
 from study import place
 
 from sharp_plugins.command_line import run_command

@@ -16,7 +16,8 @@ sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
 import survives
 from plan import STUDIES
-from report import Gain, Row, draw, gain, read_csv
+from raw import Row, read_csv
+from report import Gain, draw, gain
 
 from sharp_plugins.runs.statistics import compare
 

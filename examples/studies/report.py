@@ -9,17 +9,17 @@ Runs with another backbone have an --out and a --name of their own, as few-3-lay
 """
 
 import argparse
-import csv
 import sys
 from itertools import groupby
 from pathlib import Path
-from typing import Container, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, List, NamedTuple, Optional, Sequence
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
 import searches
 from plan import PILOT_SEEDS, SELECTION_ROWS, STUDIES, Cell, Study
+from raw import ALL, COLUMNS, WHERE, Row, joined, read_csv, where_of, write_csv
 from study import place, selected
 
 from sharp_plugins.files.writing import replacing, write_text
@@ -27,11 +27,6 @@ from sharp_plugins.glue.tasks import LABELS, TASKS
 from sharp_plugins.runs.statistics import Comparison, compare, correct, least_p, summarize
 from sharp_plugins.runs.store import load_results
 from sharp_plugins.runs.tables import mean_and_std
-
-WHERE = ("layers", "task", "rows", "noise", "noisy_selection")
-COLUMNS = (*WHERE, "method", "settings", "seed", "metric", "value", "selection", "minutes")
-ALL = "all"  # rows
-Row = Dict[str, str]  # of a file, by its columns
 
 
 class Line(NamedTuple):
@@ -66,56 +61,6 @@ def collect(study: Study, out: Path) -> List[Row]:
                 row = [*where, method, settings, result.record.seed, metric, *scores, f"{result.minutes:.2f}"]
                 rows.append(dict(zip(COLUMNS, map(str, row))))
     return rows
-
-
-def where_of(cell: Cell) -> List[str]:
-    """`WHERE` without the layers."""
-    return [cell.task, str(cell.rows or ALL), f"{cell.noise:g}", str(int(cell.noisy_selection))]
-
-
-def read_csv(path: Path) -> List[Row]:
-    """Nothing where there is no such file."""
-    if not path.is_file():
-        return []
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def refuse_lost(path: Path, there: Container[Tuple[str, ...]], names: Sequence[str]) -> None:
-    """Raise ValueError where the file has runs, by the columns *names*, that are not *there*: they would be written over."""
-    lost = [" ".join(run) for run in (tuple(row[name] for name in names) for row in read_csv(path)) if run not in there]
-    if lost:
-        raise ValueError(
-            f"{path}: {len(lost)} runs are there that this call has not, such as {lost[0]} ({', '.join(names)}); give another --to "
-            "or --name"
-        )
-
-
-def joined(old: Sequence[Row], new: Sequence[Row], baseline: str) -> List[Row]:
-    """*new*, and of *old* the methods of cells that *new* has not.
-
-    Raises:
-        ValueError: *old* has runs of such a method that *new* has not, or the methods of a cell have not the settings of its
-            *baseline* in common.
-    """
-    where = (*WHERE, "method")
-    trained = {tuple(row[name] for name in where) for row in new}
-    kept = [row for row in old if tuple(row[name] for name in where) not in trained]
-    names = (*where, "seed")
-    there = {tuple(row[name] for name in names) for row in (*kept, *new)}
-    lost = [" ".join(row[name] for name in names) for row in old if tuple(row[name] for name in names) not in there]
-    if lost:
-        raise ValueError(f"{len(lost)} runs are there and not in --out, such as {lost[0]} ({', '.join(names)}); give another --to")
-    both = [*kept, *new]
-    shared = {tuple(row[name] for name in WHERE): row["settings"] for row in both if row["method"] == baseline}
-    for row in both:
-        settings = shared.get(tuple(row[name] for name in WHERE), "")
-        if row["settings"].split()[: len(settings.split())] != settings.split():
-            words = " ".join(row[name] for name in where)
-            raise ValueError(
-                f"{words} ({', '.join(where)}) has {row['settings']}, and {baseline} has {settings}: train it again, or give another --to"
-            )
-    return both
 
 
 def lines_of(study: Study, rows: Sequence[Row]) -> List[Line]:
@@ -219,11 +164,6 @@ def table(lines: Sequence[Line], found: Sequence[Optional[Comparison]], study: S
     note += f"The searches are of seeds {' and '.join(map(str, PILOT_SEEDS))}, which are not among these. "
     note += f"{about_p(most)}; Holm's correction is for the methods of a cell."
     return f"{note}\n\n{rows_of(rows)}"
-
-
-def write_csv(path: Path, head: Sequence[str], rows: Iterable[Sequence]) -> None:
-    with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([head, *rows])
 
 
 class Gain(NamedTuple):

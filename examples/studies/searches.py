@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Callable, Container, Dict, Iterable, Iterator, List, NamedTuple, Sequence, Tuple
 
+from raw import refuse
+
 from sharp_plugins.files.yaml import read_yaml
 from sharp_plugins.runs.record import Result
 from sharp_plugins.runs.statistics import summarize
@@ -90,12 +92,7 @@ def joined(old: Sequence[Pilot], new: Sequence[Pilot], trained: Container[Tuple[
     runs = [
         {(*pilot[:4], value, seed) for pilot in some for value, own in pilot.found.items() for seed in own} for some in (old, taken)
     ]
-    lost = sorted(run for run in runs[0] - runs[1] if run[:3] in replaced)
-    if lost:
-        words = " ".join(map(str, lost[0]))
-        raise ValueError(
-            f"{len(lost)} runs are there and not in --out, such as {words} ({', '.join(COLUMNS[:-1])}); give another --to"
-        )
+    refuse(sorted(run for run in runs[0] - runs[1] if run[:3] in replaced), COLUMNS[:-1])
     return [*(pilot for pilot in old if pilot[:3] not in replaced), *taken]
 
 

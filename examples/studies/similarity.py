@@ -22,7 +22,8 @@ import searches
 import study  # it puts the repository on its processes' path, too
 from calls import Unfinished, guarded
 from plan import BETAS, PILOT_SEEDS, RHOS, SEEDS
-from report import Gain, about_p, draw, gain, ps, refuse_lost, rows_of, write_csv
+from raw import refuse_lost, write_csv
+from report import Gain, about_p, draw, gain, ps, rows_of
 
 from sharp_plugins.files.writing import write_text
 from sharp_plugins.runs.record import Measure, Result

@@ -23,6 +23,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE.parents[1]), *filter(None, 
 
 from calls import Unfinished, guarded, run_program
 from plan import JOINS, PILOT_SEEDS, SEEDS, STUDIES, Cell, Study
+from raw import WHERE, read_csv, where_of
 
 from sharp_plugins.glue.tasks import LABELS, TASKS
 from sharp_plugins.runs.command import INTERRUPTED
@@ -99,9 +100,7 @@ def known_of(args, study: Study, cell: Cell) -> Dict[str, List[str]]:
     """
     if args.known is None:
         return {}
-    from report import WHERE, read_csv, where_of  # here, as it imports this module
-
-    from sharp_plugins.text.encoder_directory import load_backbone
+    from sharp_plugins.text.encoder_directory import load_backbone  # here, so that --help imports no fairseq
 
     where = [str(load_backbone(args.backbone).sizes["encoder_layers"]), *where_of(cell)]
     rows = [row for row in read_csv(args.known) if [row[name] for name in WHERE] == where]

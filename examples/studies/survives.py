@@ -28,7 +28,8 @@ import study
 import torch
 from calls import Unfinished, guarded
 from plan import BATCH, EPOCHS, FULL_RATES, PILOT_SEEDS, RHOS, Cell
-from report import Gain, about_p, draw, gain, ps, refuse_lost, rows_of, write_csv
+from raw import refuse_lost, write_csv
+from report import Gain, about_p, draw, gain, ps, rows_of
 
 from sharp_plugins.files.tensors import read_torch
 from sharp_plugins.files.text import read_json
