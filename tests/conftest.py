@@ -119,4 +119,4 @@ def pytest_collection_modifyitems(items):
         for own in files.values():
             if any(item.get_closest_marker("slow") for item in own) == is_slow:
                 min(halves, key=len).extend(own)
-    items[:] = [item for half in halves for item in half]
+    items[:] = [item for half in sorted(halves, key=len, reverse=True) for item in half]

@@ -91,13 +91,17 @@ class Study(NamedTuple):
         """Of a method by itself."""
         return (self.rates,) if method == self.methods[0] else SEARCHES.get(method, ())
 
+    def bases(self, method: str) -> Tuple[str, ...]:
+        """The methods that a method has settings from, the baseline first; those that it joins come before it."""
+        return (self.methods[0], *JOINS.get(method, ()))
+
     def searched(self, method: str) -> Tuple[str, ...]:
         """All searches that a method's settings are from, the baseline's first.
 
         >>> [search.split("=")[0] for search in STUDIES["whole"].searched("dsam-r3f")]
         ['optimization.lr', 'optimizer.sam_rho', 'optimizer.dsam_beta', 'criterion.r3f_lambda']
         """
-        names = (self.methods[0], *JOINS.get(method, ()), method)
+        names = (*self.bases(method), method)
         return tuple(dict.fromkeys(search for name in names for search in self.searches(name)))
 
 

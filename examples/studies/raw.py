@@ -2,7 +2,7 @@
 
 import csv
 from pathlib import Path
-from typing import Collection, Container, Dict, Iterable, List, Sequence, Tuple
+from typing import Callable, Collection, Container, Dict, Iterable, List, Sequence, Tuple
 
 from plan import Cell
 
@@ -36,9 +36,8 @@ def refuse(lost: Collection[Tuple], names: Sequence[str]) -> None:
     """Raise ValueError where runs, by the columns *names*, are *lost*: they would be written over."""
     if lost:
         first = " ".join(map(str, next(iter(lost))))
-        raise ValueError(
-            f"{len(lost)} runs are there and not in --out, such as {first} ({', '.join(names)}); give another --to or --name"
-        )
+        words = f"{len(lost)} runs are there that this call has not, such as {first} ({', '.join(names)})"
+        raise ValueError(f"{words}; give another --to or --name")
 
 
 def refuse_lost(path: Path, there: Container[Tuple[str, ...]], names: Sequence[str]) -> None:
@@ -49,24 +48,39 @@ def refuse_lost(path: Path, there: Container[Tuple[str, ...]], names: Sequence[s
         raise ValueError(f"{path}: {error}") from error
 
 
-def joined(old: Sequence[Row], new: Sequence[Row], baseline: str) -> List[Row]:
+def joined(old: Sequence[Row], new: Sequence[Row], bases: Callable[[str], Sequence[str]]) -> List[Row]:
     """*new*, and of *old* the methods of cells that *new* has not.
 
+    Args:
+        bases: the methods that a method has settings from, its baseline first; it is compared with that.
+
     Raises:
-        ValueError: *old* has runs of such a method that *new* has not, or the methods of a cell have not the settings of its
-            *baseline* in common.
+        ValueError: *old* has runs of *new*'s methods that *new* has not; or has methods that *new* has not beside a baseline that
+            has other scores there; or a method has not the settings of those it has them from.
     """
     where, names = (*WHERE, "method"), (*WHERE, "method", "seed")
     trained, there = ({by(row, columns) for row in new} for columns in (where, names))
     kept = [row for row in old if by(row, where) not in trained]
     refuse([by(row, names) for row in old if by(row, where) in trained and by(row, names) not in there], names)
-    settings = {by(row, WHERE): row["settings"] for row in (*kept, *new) if row["method"] == baseline}
-    for row in (*kept, *new):
-        shared = settings.get(by(row, WHERE), "")
-        if row["settings"].split()[: len(shared.split())] != shared.split():
-            words = f"{' '.join(by(row, where))} ({', '.join(where)}) has {row['settings']}, and {baseline} has {shared}"
-            raise ValueError(f"{words}: train it again, or give another --to")
-    return [*kept, *new]
+    both, scores = [*kept, *new], {by(row, names): row["value"] for row in old}
+    changed = {by(row, where): row for row in new if scores.get(by(row, names), row["value"]) != row["value"]}
+    settings = {by(row, where): settings_in(row) for row in both}
+    for row in both:
+        place, told = by(row, WHERE), f"{' '.join(by(row, where))} ({', '.join(where)})"
+        for base in bases(row["method"]):
+            theirs = settings.get((*place, base), {})
+            other = [name for name, value in theirs.items() if settings_in(row).get(name) != value]
+            if other:
+                words = f"{told} has {settings_in(row).get(other[0])} for {other[0]}, and {base} has {theirs[other[0]]}"
+                raise ValueError(f"{words}: train it again, or give another --to or --name")
+        if by(row, where) not in trained and (*place, bases(row["method"])[0]) in changed:
+            words = f"{told} was compared with other runs of {bases(row['method'])[0]} than those of --out"
+            raise ValueError(f"{words}: train it here too, or give another --to or --name")
+    return both
+
+
+def settings_in(row: Row) -> Dict[str, str]:
+    return dict(setting.split("=") for setting in row["settings"].split())
 
 
 def by(row: Row, names: Sequence[str]) -> Tuple[str, ...]:

@@ -223,11 +223,13 @@ def main(argv: Sequence[str] = None) -> int:
         for cell in study.cells
         if where_of(cell) == [row[name] for name in WHERE[1:]]
     }
+    path = runs
     try:
-        rows = joined(read_csv(runs), new, study.methods[0])
+        rows = joined(read_csv(runs), new, study.bases)
+        path = searched
         pilots = searches.joined(searches.from_rows(read_csv(searched)), pilots_of(study, args.out), trained)
     except ValueError as error:
-        print(f"error: {runs}: {error}", file=sys.stderr)
+        print(f"error: {path}: {error}", file=sys.stderr)
         return 1
     lines = lines_of(study, rows)
     found = comparisons(lines, study)

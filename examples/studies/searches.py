@@ -1,7 +1,7 @@
 """What the searches saw: of each value, the pilot seeds' scores on what chose it. A study's report adds them to its table."""
 
 from pathlib import Path
-from typing import Callable, Container, Dict, Iterable, Iterator, List, NamedTuple, Sequence, Tuple
+from typing import Callable, Container, Dict, Iterable, Iterator, List, NamedTuple, Sequence, Set, Tuple
 
 from raw import refuse
 
@@ -73,12 +73,12 @@ def from_rows(rows: Iterable[Dict[str, str]]) -> List[Pilot]:
     for row in rows:
         key = int(row["layers"]), row["cell"], row["method"], row["setting"]
         own = found.setdefault(key, Pilot(*key, {})).found
-        own.setdefault(row["value"], {})[int(row["seed"])] = float(row["score"])
+        own.setdefault(row["value"], {}).update({int(row["seed"]): float(row["score"])} if row["seed"] else {})
     return list(found.values())
 
 
 def joined(old: Sequence[Pilot], new: Sequence[Pilot], trained: Container[Tuple[int, str, str]]) -> List[Pilot]:
-    """*new*, and of *old* the methods of cells that *new* has not, or has but begun to search.
+    """*new*, and of *old* the methods of cells that *new* has not, or has searched less of.
 
     Args:
         trained: (layers, cell, method) of which *new* has fresh runs, too.
@@ -86,14 +86,19 @@ def joined(old: Sequence[Pilot], new: Sequence[Pilot], trained: Container[Tuple[
     Raises:
         ValueError: *old* has runs of what is trained that *new* has not.
     """
-    there = {pilot[:3] for pilot in old}
-    taken = [pilot for pilot in new if pilot[:3] in trained or pilot[:3] not in there]
-    replaced = {pilot[:3] for pilot in taken}
-    runs = [
-        {(*pilot[:4], value, seed) for pilot in some for value, own in pilot.found.items() for seed in own} for some in (old, taken)
-    ]
-    refuse(sorted(run for run in runs[0] - runs[1] if run[:3] in replaced), COLUMNS[:-1])
-    return [*(pilot for pilot in old if pilot[:3] not in replaced), *taken]
+    theirs, ours = runs_of(old), runs_of(new)
+    replaced = {key for key in ours if key in trained or theirs.get(key, set()) <= ours[key]}
+    refuse(sorted(run for key in replaced for run in theirs.get(key, set()) - ours[key]), COLUMNS[:-1])
+    return [*(pilot for pilot in old if pilot[:3] not in replaced), *(pilot for pilot in new if pilot[:3] in replaced)]
+
+
+def runs_of(pilots: Sequence[Pilot]) -> Dict[Tuple[int, str, str], Set[Tuple]]:
+    """The runs of each (layers, cell, method), by `COLUMNS` without the score."""
+    runs: Dict[Tuple[int, str, str], Set[Tuple]] = {}
+    for pilot in pilots:
+        own = ((*pilot[:4], value, seed) for value, own in pilot.found.items() for seed in own)
+        runs.setdefault(pilot[:3], set()).update(own)
+    return runs
 
 
 def table_rows(pilots: Sequence[Pilot], scored: str) -> List[List[str]]:
@@ -120,17 +125,18 @@ def best_of(pilot: Pilot) -> str:
     '1e-4, the smallest tried'
     """
     most = max(map(len, pilot.found.values()))
-    means = {value: summarize(list(own.values())).mean for value, own in pilot.found.items() if len(own) == most}
+    # To so many digits, as --sweep chooses: the mean of the same scores in another order is the same.
+    means = {value: round(summarize(list(own.values())).mean, 9) for value, own in pilot.found.items() if len(own) == most}
     best = [value for value in means if means[value] == max(means.values())]
-    tried, ends = sorted(pilot.found, key=float), []
-    for end, name in ((tried[0], "smallest"), (tried[-1], "largest")):
-        if end in best and len(tried) > 1:
-            ends.append(name)
+    tried = sorted(pilot.found, key=float)
+    ends = [name for end, name in ((tried[0], "smallest"), (tried[-1], "largest")) if end in best and len(means) > 1]
     return " and ".join(best) + (f", the {' and the '.join(ends)} tried" if ends else "")
 
 
 def csv_rows(pilots: Sequence[Pilot]) -> Iterator[List]:
-    """Each run by `COLUMNS`."""
+    """Each run by `COLUMNS`, and each value without runs: those that failed are none, and would not be told."""
     for pilot in pilots:
         for value, own in pilot.found.items():
             yield from ([*pilot[:4], value, seed, f"{score:.4f}"] for seed, score in sorted(own.items()))
+            if not own:
+                yield [*pilot[:4], value, "", ""]

@@ -22,8 +22,8 @@ sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE.parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 from calls import Unfinished, guarded, run_program
-from plan import JOINS, PILOT_SEEDS, SEEDS, STUDIES, Cell, Study
-from raw import WHERE, read_csv, where_of
+from plan import PILOT_SEEDS, SEEDS, STUDIES, Cell, Study
+from raw import COLUMNS, WHERE, read_csv, where_of
 
 from sharp_plugins.glue.tasks import LABELS, TASKS
 from sharp_plugins.runs.command import INTERRUPTED
@@ -43,14 +43,15 @@ def main(argv: Sequence[str] = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/studies"), metavar="OUT", help="default: %(default)s")
     parser.add_argument("--cells", nargs="+", metavar="NAME", help="only these, such as SST-2-300 (default: all)")
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS), metavar="N", help="fresh ones (default: 1 to 8)")
-    parser.add_argument("--known", type=Path, metavar="FILE", help="report.py's, such as few.csv: what it has whole is not trained")
+    words = "do not train what this file has whole, such as report.py's few.csv; it must be of the same backbone"
+    parser.add_argument("--known", type=Path, metavar="FILE", help=words)
     parser.add_argument("--jobs", default="1", metavar="N", help="runs side by side (default: 1)")
     parser.add_argument("--cpu", action="store_true", help="train on the CPU (default: where there is no GPU)")
     args = parser.parse_args(argv)
     check_seeds(parser, args.seeds)
-    if args.known and not args.known.is_file():
-        parser.error(f"--known {args.known}: there is no such file")
     study = STUDIES[args.study]
+    if args.known:
+        check_known(parser, args.known, study)
     names = [cell.name for cell in study.cells]
     unknown = sorted(set(args.cells or ()) - set(names))
     if unknown:
@@ -77,6 +78,17 @@ def check_seeds(parser: argparse.ArgumentParser, seeds: Sequence[int]) -> None:
         parser.error(f"--seeds: {', '.join(map(str, PILOT_SEEDS))} are the pilot seeds, which choose and are not used again")
 
 
+def check_known(parser: argparse.ArgumentParser, known: Path, study: Study) -> None:
+    """End the program where the file is none of a study's runs, or their models will be wanted."""
+    if study.keeps_checkpoints:
+        parser.error("--known: the models of this study are measured on other data, too, and no file has them")
+    if not known.is_file():
+        parser.error(f"--known {known}: there is no such file")
+    rows = read_csv(known)
+    if not rows or not set(COLUMNS) <= set(rows[0]):
+        parser.error(f"--known {known}: not the runs of a study that report.py wrote, such as few.csv")
+
+
 def run_cell(args, study: Study, cell: Cell) -> None:
     """Search and train in one cell. Each search has a directory of its own, and so has what it found."""
     chosen = known_of(args, study, cell)
@@ -84,7 +96,7 @@ def run_cell(args, study: Study, cell: Cell) -> None:
         if method in chosen:
             print(f"{cell.name}, {method}: {' '.join(chosen[method])}, as {args.known} has it", flush=True)
             continue
-        settings = taken(chosen, (study.methods[0], *JOINS.get(method, ())))
+        settings = taken(chosen, study.bases(method))
         for number, search in enumerate(study.searches(method), 1):
             settings.append(search_for(args, cell, method, settings, search, number))
         chosen[method] = settings
@@ -94,9 +106,9 @@ def run_cell(args, study: Study, cell: Cell) -> None:
 
 
 def known_of(args, study: Study, cell: Cell) -> Dict[str, List[str]]:
-    """What was chosen for the methods that the file --known has all seeds of: those up to the first that it has not whole.
+    """What was chosen for the methods that the file --known has all seeds of, and --out none.
 
-    A later one may join it, and would have its settings from other runs than those of the file.
+    With other settings of the methods that it has its own from, a method would not be the same: those must be known, too.
     """
     if args.known is None:
         return {}
@@ -107,9 +119,11 @@ def known_of(args, study: Study, cell: Cell) -> Dict[str, List[str]]:
     known: Dict[str, List[str]] = {}
     for method in study.methods:
         own = {int(row["seed"]): row["settings"] for row in rows if row["method"] == method}
-        if not set(args.seeds) <= set(own):
-            break
-        known[method] = own[args.seeds[0]].split()
+        bases = [base for base in study.bases(method) if base != method]
+        here = place(args.out, cell, method, "final")
+        if set(args.seeds) <= set(own) and set(bases) <= set(known) and not load_results(here, "glue"):
+            known[method] = own[args.seeds[0]].split()
+    print(f"{cell.name}, {where[0]} layers: {args.known} has {' '.join(known) or 'no method'} whole", flush=True)
     return known
 
 

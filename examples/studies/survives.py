@@ -239,7 +239,8 @@ def main(argv: Sequence[str] = None) -> int:
 def search_and_train(args) -> int:
     first, second = Cell(args.first, args.rows), Cell(args.second, args.rows)
     homes = args.out / together(first, second)
-    there = {(file.parts[-3], file.parent.name.removeprefix("seed")) for file in homes.glob(f"*/seed*/{SCORES}")}
+    files = [file for seed in args.seeds for file in homes.glob(f"*/seed{seed}/{SCORES}")]
+    there = {(file.parts[-3], file.parent.name.removeprefix("seed")) for file in files}
     refuse_lost(args.to / f"{args.name}.csv", there, ("method", "seed"))
     then = [LAST_EPOCH, study.search_for(args, second, METHODS[0], [LAST_EPOCH], FULL_RATES)]
     values: List[Value] = []

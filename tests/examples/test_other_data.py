@@ -99,4 +99,4 @@ def test_other_sets_are_measured_once(scripts, tmp_path, monkeypatch, capsys):
     assert elsewhere.main([*line, *rte, *snli]) == 0 and len(calls) == 6 + 2 + 6  # two others' weights, and another set
     capsys.readouterr()
     assert elsewhere.main([*line, *rte]) == 1  # it would leave SNLI out
-    assert "6 runs are there and not in --out, such as SNLI base 1 (set, method, seed)" in capsys.readouterr().err
+    assert "6 runs are there that this call has not, such as SNLI base 1 (set, method, seed)" in capsys.readouterr().err

@@ -157,7 +157,7 @@ def test_runs_of_another_machine_are_not_written_over(similarity, tmp_path, caps
     similarity.calls.clear()
     line = ["--backbone", "B", "--data", "D", "--text", "T", "--out", str(tmp_path / "other"), "--seeds", "1", "2", "3"]
     assert similarity.main([*line, "--to", str(tmp_path / "to")]) == 1 and not similarity.calls
-    assert "16 runs are there and not in --out, such as base 1 (method, seed); give another --to" in capsys.readouterr().err
+    assert "16 runs are there that this call has not, such as base 1 (method, seed); give another --to" in capsys.readouterr().err
     assert {path.name: path.read_bytes() for path in (tmp_path / "to").iterdir()} == there
     assert similarity.main(line) == 0 and (tmp_path / "other" / "similarity.csv").is_file()  # beside its runs
 

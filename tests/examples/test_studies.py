@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -170,60 +169,7 @@ def test_cells_of_another_machine_stay(scripts, tmp_path, capsys):
     assert run(scripts, tmp_path / "out", "few", "--cells", "MRPC-300", "--seeds", "1", "2") == 0
     code, told = report()
     assert code == 1 and files() == by_turns
-    assert "few.csv: 3 runs are there and not in --out, such as 3 MRPC 300 0 0 base 3 (layers, task, rows" in told.err
-
-
-def test_a_cell_that_was_begun_on_another_machine_goes_on(scripts, tmp_path, monkeypatch, capsys):
-    """Its file has what was chosen for the methods that are whole, and their values: they are not trained again."""
-    seeds, cell, to = ("--seeds", "1", "2", "3"), ("--cells", "SST-2-300"), tmp_path / "to"
-
-    def score(method, settings, seed):
-        return 60.0 + seed + (float(settings[RATE]) == 3e-4) + 2 * (settings.get(RHO) == "0.02") + (method == "dsam") * seed
-
-    def report():
-        return scripts.report.main(["few", "--out", str(tmp_path / "out"), "--to", str(to)])
-
-    def rows(name):
-        return list(csv.DictReader((to / name).read_text().splitlines()))
-
-    def files():
-        return [sorted(map(str, rows("few.csv"))), sorted(map(str, rows("few-search.csv"))), (to / "few.md").read_text()]
-
-    scripts.score = score
-    assert run(scripts, tmp_path / "out", "few", *cell, *seeds) == report() == 0
-    at_once, whole, table = files(), rows("few.csv"), (to / "few.csv").read_text()
-    # All but the last method's last seed; nothing of it is here.
-    for name in ("few.csv", "few-search.csv"):
-        lines = (to / name).read_text().splitlines(keepends=True)
-        (to / name).write_text("".join(line for line in lines if "dsam" not in line))
-    partial = (to / "few.csv").read_text() + "".join(
-        line for line in table.splitlines(keepends=True) if ",dsam," in line and ",1,acc" in line
-    )
-    (tmp_path / "known.csv").write_text(partial)
-    (tmp_path / "out").rename(tmp_path / "out of another machine")
-    for layers in (6, 3):
-        scripts.calls.clear()
-        monkeypatch.setattr(
-            "sharp_plugins.text.encoder_directory.load_backbone", lambda path: SimpleNamespace(sizes={"encoder_layers": layers})
-        )
-        out = tmp_path / "out" if layers == 3 else tmp_path / "out of 6"
-        assert run(scripts, out, "few", *cell, *seeds, "--known", str(tmp_path / "known.csv")) == 0
-        begun = ["dsam"] if layers == 3 else ["base", "sam", "dsam"]
-        assert list(dict.fromkeys(flags(line, "--methods")[0] for line in scripts.calls)) == begun
-    assert all({f"{RATE}=0.0003"} < set(flags(line, "--set")) for line in scripts.calls)
-    assert report() == 0 and files() == at_once and len(whole) == 9
-    # With another learning rate the methods are not compared.
-    table = (to / "few.csv").read_text()
-    (to / "few.csv").write_text(
-        "".join(
-            line.replace("lr=0.0003", "lr=0.0001") if ",dsam," not in line else line for line in table.splitlines(keepends=True)
-        )
-    )
-    assert report() == 1
-    assert "dsam (layers, task, rows, noise, noisy_selection, method) has optimization.lr=0.0003 " in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        run(scripts, tmp_path / "out", "few", "--known", str(tmp_path / "gone.csv"))
-    assert "gone.csv: there is no such file" in capsys.readouterr().err
+    assert "few.csv: 3 runs are there that this call has not, such as 3 MRPC 300 0 0 base 3 (layers, task, rows" in told.err
 
 
 def test_a_figure_shows_gains_with_their_intervals(scripts, tmp_path, monkeypatch):
@@ -343,7 +289,9 @@ def test_searches_of_another_machine_stay(scripts):
     assert searches.joined(theirs, [begun, ours], {(6, "MRPC-300", "sam")}) == [*theirs, ours]
     whole = pilot(6, "SST-2-300", 72.0, 73.0)
     assert searches.joined(theirs, [whole, ours], {(6, "SST-2-300", "sam"), (6, "MRPC-300", "sam")}) == [theirs[1], whole, ours]
-    with pytest.raises(ValueError, match="1 runs are there and not in --out, such as 6 SST-2-300 sam optimizer.sam_rho 0.01 102 "):
+    with pytest.raises(
+        ValueError, match="1 runs are there that this call has not, such as 6 SST-2-300 sam optimizer.sam_rho 0.01 102 "
+    ):
         searches.joined(theirs, [begun], {(6, "SST-2-300", "sam")})
     assert searches.from_rows(dict(zip(searches.COLUMNS, map(str, row))) for row in searches.csv_rows(theirs)) == theirs
 
@@ -355,8 +303,9 @@ def test_searches_of_another_machine_stay(scripts):
         ({"1e-4": (70, 70), "3e-4": (70, 72), "5e-5": (60, 60)}, "3e-4, the largest tried"),
         ({"1e-4": (70, 70), "3e-4": (60, 60), "5e-5": (71, 69)}, "1e-4 and 5e-5, the smallest tried"),
         ({"1": (70, 70), "3": (70, 70)}, "1 and 3, the smallest and the largest tried"),
-        ({"1": (70, 70), "3": (90,), "10": ()}, "1, the smallest tried"),
+        ({"1": (70, 70), "3": (90,), "10": ()}, "1"),
         ({"0.5": (70, 70)}, "0.5"),
+        ({"1": (70.0, 70.6), "3": (70.2, 70.4), "10": (60, 60)}, "1 and 3, the smallest tried"),  # 2e-14 apart
     ],
 )
 def test_a_best_value_at_an_end_of_its_grid_is_told(scripts, scores, best):
@@ -365,3 +314,23 @@ def test_a_best_value_at_an_end_of_its_grid_is_told(scripts, scores, best):
     pilot = searches.Pilot(6, "CoLA-300", "base", RATE, {value: dict(zip((101, 102), own)) for value, own in scores.items()})
     [head, row] = searches.table_rows([pilot], "score")
     assert (head[-1], row[-1]) == ("best", best)
+
+
+def test_a_search_that_goes_on_is_told_again(scripts):
+    """Before its method has fresh runs, too; and of an earlier one on another machine what it saw more."""
+    searches = importlib.import_module("searches")
+
+    def pilot(**scores):
+        return searches.Pilot(6, "CoLA-300", "sam", RHO, {value: {101: score} for value, score in scores.items()})
+
+    begun, whole = pilot(a=70.0), pilot(a=70.0, b=80.0)
+    assert searches.joined([begun], [whole], set()) == [whole] == searches.joined([whole], [begun], set())
+
+
+def test_a_value_that_failed_is_told_wherever_the_table_is_written_from(scripts):
+    """Else the value before it would look like the end of the grid."""
+    searches = importlib.import_module("searches")
+    pilot = searches.Pilot(6, "CoLA-300", "sam", RHO, {"0.01": {101: 70.0}, "0.05": {101: 71.0}, "0.1": {}})
+    [again] = searches.from_rows(dict(zip(searches.COLUMNS, map(str, row))) for row in searches.csv_rows([pilot]))
+    assert again == pilot and searches.best_of(again) == "0.05"
+    assert searches.table_rows([again], "score")[1][-2] == "0.01: 70.00, 0.05: 71.00, 0.1: failed or not run"

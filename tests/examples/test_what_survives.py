@@ -110,7 +110,7 @@ def test_two_tasks_with_both_methods(scripts, survives, measured, tmp_path, caps
     assert "at least 0.5 of 2 seeds" in (tmp_path / "to" / "survives.md").read_text()
     # Other rows, another task or fewer seeds are other studies, whose files are not written over.
     assert survives.main([*line, "--rows", "1000", "--seeds", "1", "2"]) == 1 and len(measured) == 16
-    assert "4 runs are there and not in --out, such as base 1 (method, seed); give another --to" in capsys.readouterr().err
+    assert "4 runs are there that this call has not, such as base 1 (method, seed); give another --to" in capsys.readouterr().err
     assert survives.main([*line, "--name", "more", "--rows", "1000", "--seeds", "1", "2"]) == 0 and len(measured) == 32
     cola = [*line, "--name", "cola", "--rows", "1000", "--seeds", "1", "--second", "CoLA"]
     assert survives.main(cola) == 0 and len(measured) == 40
