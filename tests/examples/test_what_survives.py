@@ -111,6 +111,8 @@ def test_two_tasks_with_both_methods(scripts, survives, measured, tmp_path, caps
     # Other rows, another task or fewer seeds are other studies, whose files are not written over.
     assert survives.main([*line, "--rows", "1000", "--seeds", "1", "2"]) == 1 and len(measured) == 16
     assert "4 runs are there that this call has not, such as base 1 (method, seed); give another --to" in capsys.readouterr().err
+    assert survives.main([*line, "--rows", "300", "--seeds", "1"]) == 1 and len(measured) == 16
+    assert "2 runs are there that this call has not, such as base 2 (method, seed)" in capsys.readouterr().err
     assert survives.main([*line, "--name", "more", "--rows", "1000", "--seeds", "1", "2"]) == 0 and len(measured) == 32
     cola = [*line, "--name", "cola", "--rows", "1000", "--seeds", "1", "--second", "CoLA"]
     assert survives.main(cola) == 0 and len(measured) == 40
