@@ -27,6 +27,7 @@ METHODS = {"base": BASELINE, "lora": BASELINE, "mirror": BASELINE, "sam": "SAM",
 METHODS.update({"r3f": "R3F", "rdrop": "R-Drop", "dsam-r3f": "δ-SAM + R3F"})
 LAYERS = 6  # of MiniLM; a setting with fewer says so
 PART = "-3-layers"  # after a study's name, where these are all it has
+RATE = "-rate-1e-4"  # the same, where study.py --rate set the learning rate
 # A row of a file -> settings, each with the run's score there.
 Reader = Callable[[Row], Iterator[Tuple[str, str]]]
 
@@ -48,13 +49,13 @@ def called(method: str) -> str:
     return METHODS[method.removeprefix("lora-").removeprefix("mirror-")]
 
 
-def of_study(row: Row) -> Iterator[Tuple[str, str]]:
+def of_study(row: Row, part: str = "") -> Iterator[Tuple[str, str]]:
     """Of report.py: a row is a run."""
     noise = f", {100 * float(row['noise']):g} % wrong labels" if float(row["noise"]) else ""
     noise += ", also where epoch and settings are chosen" if int(row["noisy_selection"]) else ""
     layers = f", {row['layers']} layers" if int(row["layers"]) != LAYERS else ""
     lora = ", LoRA" if row["method"].startswith("lora") else ""
-    yield f"{row['task']}, {row['rows']} rows{noise}{layers}{lora}", row["value"]
+    yield f"{row['task']}, {row['rows']} rows{noise}{layers}{lora}{part}", row["value"]
 
 
 def of_sets(row: Row) -> Iterator[Tuple[str, str]]:
@@ -79,6 +80,7 @@ def of_similarity(name: str) -> Reader:
 
 READERS: Dict[str, Reader] = {
     **dict.fromkeys((study + part for study in STUDIES for part in ("", PART)), of_study),
+    **{study + RATE: lambda row: of_study(row, ", rate 1e-4") for study in STUDIES},
     "elsewhere-sets": of_sets,
     "survives": of_survivors,
     **{name: of_similarity(name) for name in ("similarity", "similarity" + PART)},

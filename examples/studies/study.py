@@ -43,6 +43,8 @@ def main(argv: Sequence[str] = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/studies"), metavar="OUT", help="default: %(default)s")
     parser.add_argument("--cells", nargs="+", metavar="NAME", help="only these, such as SST-2-300 (default: all)")
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS), metavar="N", help="fresh ones (default: 1 to 8)")
+    words = "do not search the baseline's learning rate, and train all methods with this one (example: 1e-4)"
+    parser.add_argument("--rate", type=float, metavar="LR", help=words)
     words = "do not train what this file has whole, such as report.py's few.csv; it must be of the same backbone"
     parser.add_argument("--known", type=Path, metavar="FILE", help=words)
     parser.add_argument("--jobs", default="1", metavar="N", help="runs side by side (default: 1)")
@@ -50,6 +52,8 @@ def main(argv: Sequence[str] = None) -> int:
     args = parser.parse_args(argv)
     check_seeds(parser, args.seeds)
     study = STUDIES[args.study]
+    if args.rate is not None and (args.rate <= 0 or args.known):
+        parser.error(f"--rate {args.rate:g}: " + ("--known has a rate, too" if args.known else "it must be larger than 0"))
     if args.known:
         check_known(parser, args.known, study)
     names = [cell.name for cell in study.cells]
@@ -98,7 +102,8 @@ def run_cell(args, study: Study, cell: Cell) -> None:
             continue
         settings = taken(chosen, study.bases(method))
         for number, search in enumerate(study.searches(method), 1):
-            settings.append(search_for(args, cell, method, settings, search, number))
+            rate = f"optimization.lr={args.rate:g}" if args.rate is not None and search == study.rates else None
+            settings.append(rate or search_for(args, cell, method, settings, search, number))
         chosen[method] = settings
         keep = ["--keep-checkpoints"] if study.keeps_checkpoints else []
         if not call(args, cell, place(args.out, cell, method, "final"), method, args.seeds, settings, keep):

@@ -73,6 +73,16 @@ def test_loras_methods_have_the_learning_rate_that_was_chosen_for_lora(scripts, 
     ]
 
 
+def test_a_rate_that_is_given_is_not_searched(scripts, tmp_path, capsys):
+    assert run(scripts, tmp_path, "few", "--cells", "SST-2-300", "--rate", "1e-4", "--seeds", "1") == 0
+    assert [flags(line, "--sweep")[0].split("=")[0] for line in scripts.calls if "--sweep" in line] == [RHO, RHO, BETA]
+    assert all(f"{RATE}=0.0001" in flags(line, "--set") for line in scripts.calls)
+    for more, words in ((["--rate", "0"], "it must be larger than 0"), (["--rate", "1", "--known", "few.csv"], "has a rate, too")):
+        with pytest.raises(SystemExit):
+            run(scripts, tmp_path, "few", *more)
+        assert words in capsys.readouterr().err
+
+
 def test_whole_tasks_have_the_settings_passes(scripts):
     """Nothing is said of updates: the engine makes the settings' passes over what is left (tests/glue/test_run.py)."""
     cells = scripts.plan.STUDIES["whole"].cells

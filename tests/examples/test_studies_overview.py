@@ -70,6 +70,7 @@ def test_the_other_studies_files_are_read(overview, tmp_path, capsys):
     write(tmp_path / "similarity-3-layers.csv", ["method", "seed", "average"], similarity)
     sets = [({"set": "SNLI", "method": method}, "accuracy", added) for method, added in (("base", GAINS), ("dsam", GAINS))]
     write(tmp_path / "elsewhere-sets.csv", ["set", "method", "seed", "accuracy"], sets)
+    write_study(tmp_path / "noise-rate-1e-4.csv", {"base": GAINS, "sam": GAINS}, noise=0.4)
     columns = importlib.import_module("survives").COLUMNS
     survivors = [
         ({"method": method, **dict.fromkeys(columns, 50)}, "8 bits", added) for method, added in (("base", (0,)), ("sam", (2,)))
@@ -78,8 +79,9 @@ def test_the_other_studies_files_are_read(overview, tmp_path, capsys):
     assert overview.main(["--to", str(tmp_path)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert "MNLI, tested on SNLI, δ-SAM: +0.00" in lines and "sentence similarity, 3 layers, R3F: +0.00" in lines
+    assert "MRPC, 300 rows, 40 % wrong labels, rate 1e-4, SAM: +0.00" in lines
     assert "what survives: 8 bits, SAM: +2.00" in lines and "what survives: 4 bits, SAM: +0.00" in lines
-    assert len(lines) == 2 + len(columns)
+    assert len(lines) == 3 + len(columns)
 
 
 def test_what_stands_in_the_project_is_what_its_files_say(overview):
