@@ -27,7 +27,7 @@ METHODS = {"base": BASELINE, "lora": BASELINE, "mirror": BASELINE, "sam": "SAM",
 METHODS.update({"r3f": "R3F", "rdrop": "R-Drop", "dsam-r3f": "δ-SAM + R3F"})
 LAYERS = 6  # of MiniLM; a setting with fewer says so
 PART = "-3-layers"  # after a study's name, where these are all it has
-RATE = "-rate-1e-4"  # the same, where study.py --rate set the learning rate
+RATE = "-rate-1e-4"  # the same, where study.py was given the learning rate
 # A row of a file -> settings, each with the run's score there.
 Reader = Callable[[Row], Iterator[Tuple[str, str]]]
 

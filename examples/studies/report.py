@@ -97,6 +97,18 @@ def pilots_of(study: Study, out: Path) -> List[searches.Pilot]:
     return [pilot for pilot in found if any(pilot.found.values())]
 
 
+def given(lines: Sequence[Line], pilots: Sequence[searches.Pilot], study: Study) -> str:
+    """A sentence about the settings that no search chose."""
+    searched = {(pilot.layers, pilot.cell, pilot.method, pilot.setting) for pilot in pilots}
+    found = []
+    for line in lines:
+        names = [search.split("=")[0] for search in study.searches(line.method)]
+        names = [name for name in names if (line.layers, line.cell.name, line.method, name) not in searched]
+        own = [setting for setting in line.chosen if setting.split("=")[0] in names]
+        found += [f"{line.cell.name}, {line.method}: {searches.words_of(own)}"] if own else []
+    return f"\n\nGiven, and not searched: {'; '.join(found)}." if found else ""
+
+
 def settings_of(config: Dict, searched: Sequence[str]) -> List[str]:
     """What the pilots chose in the searches, as a run's config has it."""
     names = [search.split("=")[0] for search in searched]
@@ -237,7 +249,7 @@ def main(argv: Sequence[str] = None) -> int:
     write_csv(runs, COLUMNS, ([row[name] for name in COLUMNS] for row in rows))
     write_csv(searched, searches.COLUMNS, searches.csv_rows(pilots))
     seen = rows_of(searches.table_rows(pilots, f"mean of the {SELECTION_ROWS} rows"))
-    text = f"{table(lines, found, study)}\n\nWhat the searches saw:\n\n{seen}"
+    text = f"{table(lines, found, study)}{given(lines, pilots, study)}\n\nWhat the searches saw:\n\n{seen}"
     write_text(args.to / f"{name}.md", f"## {study.title}\n\n{text}\n")
     gains = [Gain(line.cell.name, line.method, one) for line, one in zip(lines, found)]
     draw(gains, study.methods[0], study.title, args.to / f"{name}.png")

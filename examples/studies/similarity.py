@@ -77,18 +77,6 @@ def search(args, method: str, chosen: Dict[str, List[str]]) -> List[str]:
     return own
 
 
-def searches_of(parser: argparse.ArgumentParser, given: Sequence[Sequence[str]]) -> Dict[str, Tuple[str, ...]]:
-    """`SEARCHES`, with those of --search in the place of the same method's and setting's. Where there is none the program ends."""
-    found = dict(SEARCHES)
-    for method, sweep in given:
-        name = sweep.split("=")[0]
-        if name not in [own.split("=")[0] for own in found.get(method, ())]:
-            searched = ", ".join(f"{method} {own.split('=')[0]}" for method, sweeps in SEARCHES.items() for own in sweeps)
-            parser.error(f"--search {method} {sweep}: the searches are {searched}")
-        found[method] = tuple(sweep if own.split("=")[0] == name else own for own in found[method])
-    return found
-
-
 def whole_search(method: str, sweep: str) -> str:
     """Of `SEARCHES`, the one of the same setting."""
     return next(own for own in SEARCHES[method] if own.split("=")[0] == sweep.split("=")[0])
@@ -185,7 +173,7 @@ def main(argv: Sequence[str] = None) -> int:
     parser.add_argument("--cpu", action="store_true", help="train on the CPU (default: where there is no GPU)")
     args = parser.parse_args(argv)
     study.check_seeds(parser, args.seeds)
-    args.searches = searches_of(parser, args.search)
+    args.searches = study.searches_of(parser, args.search, SEARCHES)
     args.to = args.to or args.out
     return guarded(lambda: search_and_train(args))
 

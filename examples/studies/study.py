@@ -15,7 +15,7 @@ import os
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Callable, Dict, List, Sequence
+from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1])]
@@ -43,8 +43,10 @@ def main(argv: Sequence[str] = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/studies"), metavar="OUT", help="default: %(default)s")
     parser.add_argument("--cells", nargs="+", metavar="NAME", help="only these, such as SST-2-300 (default: all)")
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS), metavar="N", help="fresh ones (default: 1 to 8)")
-    words = "do not search the baseline's learning rate, and train all methods with this one (example: 1e-4)"
-    parser.add_argument("--rate", type=float, metavar="LR", help=words)
+    words = "only these, and the baseline (default: all)"
+    parser.add_argument("--methods", nargs="+", metavar="NAME", help=words)
+    words = "search fewer values for a method; one is taken without a search (example: base optimization.lr=1e-4)"
+    parser.add_argument("--search", nargs=2, action="append", default=[], metavar=("METHOD", "SWEEP"), help=words)
     words = "do not train what this file has whole, such as report.py's few.csv; it must be of the same backbone"
     parser.add_argument("--known", type=Path, metavar="FILE", help=words)
     parser.add_argument("--jobs", default="1", metavar="N", help="runs side by side (default: 1)")
@@ -52,8 +54,8 @@ def main(argv: Sequence[str] = None) -> int:
     args = parser.parse_args(argv)
     check_seeds(parser, args.seeds)
     study = STUDIES[args.study]
-    if args.rate is not None and (args.rate <= 0 or args.known):
-        parser.error(f"--rate {args.rate:g}: " + ("--known has a rate, too" if args.known else "it must be larger than 0"))
+    args.searches = searches_of(parser, args.search, {method: study.searches(method) for method in study.methods})
+    args.methods = methods_of(parser, args.methods, study)
     if args.known:
         check_known(parser, args.known, study)
     names = [cell.name for cell in study.cells]
@@ -82,6 +84,31 @@ def check_seeds(parser: argparse.ArgumentParser, seeds: Sequence[int]) -> None:
         parser.error(f"--seeds: {', '.join(map(str, PILOT_SEEDS))} are the pilot seeds, which choose and are not used again")
 
 
+def searches_of(
+    parser: argparse.ArgumentParser, given: Sequence[Sequence[str]], whole: Mapping[str, Sequence[str]]
+) -> Dict[str, Tuple[str, ...]]:
+    """*whole*, with those of --search in the place of the same method's and setting's. Where there is none the program ends."""
+    found = {method: tuple(searches) for method, searches in whole.items()}
+    for method, sweep in given:
+        name = sweep.split("=")[0]
+        if name not in [own.split("=")[0] for own in found.get(method, ())]:
+            searched = ", ".join(f"{method} {own.split('=')[0]}" for method, sweeps in whole.items() for own in sweeps)
+            parser.error(f"--search {method} {sweep}: the searches are {searched}")
+        found[method] = tuple(sweep if own.split("=")[0] == name else own for own in found[method])
+    return found
+
+
+def methods_of(parser: argparse.ArgumentParser, names: Optional[Sequence[str]], study: Study) -> List[str]:
+    """The study's baseline and what --methods names, in the study's order. Where it names others the program ends."""
+    taken = [method for method in study.methods if names is None or method in (study.methods[0], *names)]
+    lacking = [name for method in taken for name in study.bases(method) if name not in taken]
+    wrong = [name for name in names or () if name not in study.methods]
+    if wrong or lacking:
+        why = f"the methods are {', '.join(study.methods)}" if wrong else f"{', '.join(lacking)} must be there, too"
+        parser.error(f"--methods {' '.join(names or ())}: {why}")
+    return taken
+
+
 def check_known(parser: argparse.ArgumentParser, known: Path, study: Study) -> None:
     """End the program where the file is none of a study's runs, or their models will be wanted."""
     if study.keeps_checkpoints:
@@ -96,14 +123,13 @@ def check_known(parser: argparse.ArgumentParser, known: Path, study: Study) -> N
 def run_cell(args, study: Study, cell: Cell) -> None:
     """Search and train in one cell. Each search has a directory of its own, and so has what it found."""
     chosen = known_of(args, study, cell)
-    for method in study.methods:
+    for method in args.methods:
         if method in chosen:
             print(f"{cell.name}, {method}: {' '.join(chosen[method])}, as {args.known} has it", flush=True)
             continue
         settings = taken(chosen, study.bases(method))
-        for number, search in enumerate(study.searches(method), 1):
-            rate = f"optimization.lr={args.rate:g}" if args.rate is not None and search == study.rates else None
-            settings.append(rate or search_for(args, cell, method, settings, search, number))
+        for number, search in enumerate(args.searches[method], 1):
+            settings.append(search_for(args, cell, method, settings, search, number) if "," in search else search)
         chosen[method] = settings
         keep = ["--keep-checkpoints"] if study.keeps_checkpoints else []
         if not call(args, cell, place(args.out, cell, method, "final"), method, args.seeds, settings, keep):
@@ -127,9 +153,21 @@ def known_of(args, study: Study, cell: Cell) -> Dict[str, List[str]]:
         bases = [base for base in study.bases(method) if base != method]
         here = place(args.out, cell, method, "final")
         if set(args.seeds) <= set(own) and set(bases) <= set(known) and not load_results(here, "glue"):
-            known[method] = own[args.seeds[0]].split()
+            settings = own[args.seeds[0]].split()
+            if all(has(settings, search) for search in args.searches[method]):
+                known[method] = settings
     print(f"{cell.name}, {where[0]} layers: {args.known} has {' '.join(known) or 'no method'} whole", flush=True)
     return known
+
+
+def has(settings: Sequence[str], search: str) -> bool:
+    """Whether settings have one of a search's values.
+
+    >>> has(["optimization.lr=0.0001"], "optimization.lr=5e-5,1e-4")
+    True
+    """
+    name, values = search.split("=")
+    return float(dict(one.split("=") for one in settings)[name]) in map(float, values.split(","))
 
 
 def search_for(args, cell: Cell, method: str, settings: Sequence[str], search: str, number: int = 1) -> str:

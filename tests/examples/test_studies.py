@@ -73,13 +73,28 @@ def test_loras_methods_have_the_learning_rate_that_was_chosen_for_lora(scripts, 
     ]
 
 
-def test_a_rate_that_is_given_is_not_searched(scripts, tmp_path, capsys):
-    assert run(scripts, tmp_path, "few", "--cells", "SST-2-300", "--rate", "1e-4", "--seeds", "1") == 0
-    assert [flags(line, "--sweep")[0].split("=")[0] for line in scripts.calls if "--sweep" in line] == [RHO, RHO, BETA]
-    assert all(f"{RATE}=0.0001" in flags(line, "--set") for line in scripts.calls)
-    for more, words in ((["--rate", "0"], "it must be larger than 0"), (["--rate", "1", "--known", "few.csv"], "has a rate, too")):
+def test_a_value_that_is_given_is_not_searched(scripts, tmp_path, capsys):
+    given = ["--search", "base", f"{RATE}=1e-4", "--search", "dsam", f"{RHO}=0.05", "--search", "dsam", f"{BETA}=1,3"]
+    line = ["--cells", "SST-2-300", "--methods", "dsam", "--seeds", "1", "2"]
+    assert run(scripts, tmp_path / "out", "few", *line, *given) == 0
+    steps = [(flags(line, "--methods")[0], flags(line, "--sweep"), flags(line, "--set")[3:]) for line in scripts.calls]
+    assert steps == [
+        ("base", [], [f"{RATE}=1e-4"]),
+        ("dsam", [f"{BETA}=1,3"], [f"{RATE}=1e-4", f"{RHO}=0.05"]),
+        ("dsam", [], [f"{RATE}=1e-4", f"{RHO}=0.05", f"{BETA}=1"]),
+    ]
+    capsys.readouterr()
+    assert scripts.report.main(["few", "--out", str(tmp_path / "out"), "--to", str(tmp_path / "to")]) == 0
+    text = capsys.readouterr().out
+    assert "Given, and not searched: SST-2-300, base: lr=0.0001; SST-2-300, dsam: sam rho=0.05.\n" in text
+    assert "| dsam | dsam beta | 1: 71.00, 3: 71.00, 10: failed or not run |" in text
+    for name, more, words in (
+        ("few", ["--methods", "bar"], "--methods bar: the methods are base, sam, dsam"),
+        ("whole", ["--methods", "dsam", "dsam-r3f"], "--methods dsam dsam-r3f: r3f must be there, too"),
+        ("few", ["--search", "sam", f"{BETA}=1"], f"the searches are base {RATE}, sam {RHO}, dsam {RHO}, dsam {BETA}"),
+    ):
         with pytest.raises(SystemExit):
-            run(scripts, tmp_path, "few", *more)
+            run(scripts, tmp_path, name, *more)
         assert words in capsys.readouterr().err
 
 

@@ -93,6 +93,12 @@ def test_a_new_method_is_compared_with_known_runs(scripts, study, report, tmp_pa
     assert all("+" in line.split(" | ")[6] for line in lines[1:])
 
 
+def test_a_method_with_another_given_value_is_not_known(study, report, tmp_path):
+    assert study("there", "few", *CELL) and report("there") == 0
+    more = ("--known", str(tmp_path / "to" / "few.csv"), "--search", "sam", f"{RHO}=0.05")
+    assert study("here", "few", *CELL, *more) == ["sam"]
+
+
 def test_what_joins_a_method_that_is_trained_is_trained_too(scripts, study, report, tmp_path, capsys):
     """Its settings are that method's: without it the report is refused."""
     assert study("there", "whole", "--cells", "RTE") and report("there", "whole") == 0
