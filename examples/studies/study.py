@@ -11,6 +11,7 @@ another machine goes on here, and a method that is new in plan.py is compared wi
 """
 
 import argparse
+import math
 import os
 import sys
 from collections import Counter
@@ -90,12 +91,23 @@ def searches_of(
     """*whole*, with those of --search in the place of the same method's and setting's. Where there is none the program ends."""
     found = {method: tuple(searches) for method, searches in whole.items()}
     for method, sweep in given:
-        name = sweep.split("=")[0]
+        name, _, values = sweep.partition("=")
         if name not in [own.split("=")[0] for own in found.get(method, ())]:
             searched = ", ".join(f"{method} {own.split('=')[0]}" for method, sweeps in whole.items() for own in sweeps)
             parser.error(f"--search {method} {sweep}: the searches are {searched}")
+        if not all(map(is_number, values.split(","))):
+            parser.error(
+                f"--search {method} {sweep}: should be part.name=number, or numbers with commas, such as optimization.lr=1e-4"
+            )
         found[method] = tuple(sweep if own.split("=")[0] == name else own for own in found[method])
     return found
+
+
+def is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def methods_of(parser: argparse.ArgumentParser, names: Optional[Sequence[str]], study: Study) -> List[str]:

@@ -91,6 +91,8 @@ def test_a_value_that_is_given_is_not_searched(scripts, tmp_path, capsys):
     for name, more, words in (
         ("few", ["--methods", "bar"], "--methods bar: the methods are base, sam, dsam"),
         ("whole", ["--methods", "dsam", "dsam-r3f"], "--methods dsam dsam-r3f: r3f must be there, too"),
+        ("few", ["--search", "sam", RHO], f"--search sam {RHO}: should be part.name=number"),
+        ("few", ["--search", "sam", f"{RHO}=0.1,x"], f"--search sam {RHO}=0.1,x: should be part.name=number"),
         ("few", ["--search", "sam", f"{BETA}=1"], f"the searches are base {RATE}, sam {RHO}, dsam {RHO}, dsam {BETA}"),
     ):
         with pytest.raises(SystemExit):
