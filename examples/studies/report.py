@@ -10,6 +10,7 @@ Runs with another backbone have an --out and a --name of their own, as few-3-lay
 
 import argparse
 import sys
+import textwrap
 from itertools import groupby
 from pathlib import Path
 from typing import Dict, List, NamedTuple, Optional, Sequence
@@ -204,7 +205,8 @@ def draw(gains: Sequence[Gain], baseline: str, title: str, path: Path) -> None:
         axis.errorbar([one.difference for one in found], heights, xerr=errors, fmt="o", capsize=3, label=method)
     axis.axvline(0, color="black", linewidth=0.8)
     pairs = [sorted({one.comparison.pairs for one in gains if one.where == place}) for place in places]
-    axis.set_yticks(range(len(places)), [f"{place}\nseeds: {' or '.join(map(str, own))}" for place, own in zip(places, pairs)])
+    names = [textwrap.fill(place, 26, break_on_hyphens=False) for place in places]
+    axis.set_yticks(range(len(places)), [f"{name}\nseeds: {' or '.join(map(str, own))}" for name, own in zip(names, pairs)])
     axis.set_ylim(len(places) - 0.5, -0.5)
     axis.set(xlabel=f"gain over {baseline}, points, with its 95 % interval", title=title)
     axis.grid(axis="x", alpha=0.3)
