@@ -63,18 +63,20 @@ def joined(old: Sequence[Row], new: Sequence[Row], bases: Callable[[str], Sequen
     kept = [row for row in old if by(row, where) not in trained]
     refuse([by(row, names) for row in old if by(row, where) in trained and by(row, names) not in there], names)
     both, scores = [*kept, *new], {by(row, names): row["value"] for row in old}
-    changed = {by(row, where): row for row in new if scores.get(by(row, names), row["value"]) != row["value"]}
+    changed = {by(row, where) for row in new if scores.get(by(row, names), row["value"]) != row["value"]}
     settings = {by(row, where): settings_in(row) for row in both}
     for row in both:
-        place, told = by(row, WHERE), f"{' '.join(by(row, where))} ({', '.join(where)})"
-        for base in bases(row["method"]):
+        own, key = settings_in(row), by(row, where)
+        *place, method = key
+        told, baseline = f"{' '.join(key)} ({', '.join(where)})", bases(method)[0]
+        for base in bases(method):
             theirs = settings.get((*place, base), {})
-            other = [name for name, value in theirs.items() if settings_in(row).get(name) != value]
+            other = [name for name, value in theirs.items() if own.get(name) != value]
             if other:
-                words = f"{told} has {settings_in(row).get(other[0])} for {other[0]}, and {base} has {theirs[other[0]]}"
+                words = f"{told} has {own.get(other[0])} for {other[0]}, and {base} has {theirs[other[0]]}"
                 raise ValueError(f"{words}: train it again, or give another --to or --name")
-        if by(row, where) not in trained and (*place, bases(row["method"])[0]) in changed:
-            words = f"{told} was compared with other runs of {bases(row['method'])[0]} than those of --out"
+        if key not in trained and (*place, baseline) in changed:
+            words = f"{told} was compared with other runs of {baseline} than those of --out"
             raise ValueError(f"{words}: train it here too, or give another --to or --name")
     return both
 
