@@ -1,9 +1,10 @@
 """Calls of the engine of runs: what interrupts a study interrupts its engine too, and a study goes on where a run fails."""
 
+import os
 import signal
 import subprocess
 import sys
-from typing import Callable, Sequence
+from typing import Callable, List, Mapping, Sequence
 
 from sharp_plugins.command_line import MENDABLE
 from sharp_plugins.runs.command import INTERRUPTED
@@ -14,22 +15,34 @@ class Unfinished(Exception):
 
 
 def run_program(line: Sequence[str]) -> int:
-    """Run a program to its end, and return its exit status.
+    """Run a program to its end, and return its exit status; see `run_programs`."""
+    return run_programs([line])[0]
 
-    Where this one is told to end, so is that, and it is waited for: it stops its trainings, and nothing is left behind that
+
+def run_programs(lines: Sequence[Sequence[str]], environment: Mapping[str, str] = {}) -> List[int]:
+    """Run programs side by side to their end, and return their exit statuses.
+
+    Where this one is told to end, so are they, and they are waited for: they stop their trainings, and nothing is left behind that
     another call would compete with.
+
+    Args:
+        environment: what they find changed there.
     """
-    process = subprocess.Popen(line)
+    processes: List[subprocess.Popen] = []
 
     def end(*_):
-        process.terminate()
+        for process in processes:
+            process.terminate()
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGTERM, end)
     try:
-        return process.wait()
-    except KeyboardInterrupt:  # Ctrl-C comes to both
-        process.wait()
+        for line in lines:
+            processes.append(subprocess.Popen(line, env={**os.environ, **environment}))
+        return [process.wait() for process in processes]
+    except KeyboardInterrupt:  # Ctrl-C comes to all of them
+        for process in processes:
+            process.wait()
         raise
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -6,6 +6,9 @@ writes few.csv (each fresh run), few-search.csv (each pilot's), few.md (means, g
 what was chosen, and what the searches saw) and few.png. What few.csv has of a method in a cell and --out has not, such as runs
 of another machine, stays in all four.
 Runs with another backbone have an --out and a --name of their own, as few-3-layers.
+
+A method can be compared with a baseline that has other settings, as where each has the learning rate that is best for it. Its runs
+are taken from another --out then: `--from dsam runs/studies-rate-1e-4`.
 """
 
 import argparse
@@ -13,7 +16,7 @@ import sys
 import textwrap
 from itertools import groupby
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional, Sequence
+from typing import Collection, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1])]
@@ -48,12 +51,12 @@ class Line(NamedTuple):
     minutes: float
 
 
-def collect(study: Study, out: Path) -> List[Row]:
-    """The finished fresh runs by `COLUMNS`."""
+def collect(study: Study, outs: Mapping[str, Path]) -> List[Row]:
+    """The finished fresh runs by `COLUMNS`; *outs* says of each method where they are."""
     rows = []
     for cell in study.cells:
         for method in study.methods:
-            final, metric = place(out, cell, method, "final"), TASKS[cell.task].selected
+            final, metric = place(outs[method], cell, method, "final"), TASKS[cell.task].selected
             for result in sorted(load_results(final, "glue"), key=lambda result: result.record.seed):
                 config = searches.config_of(final, result)
                 settings = " ".join(settings_of(config, study.searched(method)))
@@ -79,11 +82,11 @@ def lines_of(study: Study, rows: Sequence[Row]) -> List[Line]:
     return lines
 
 
-def pilots_of(study: Study, out: Path) -> List[searches.Pilot]:
+def pilots_of(study: Study, outs: Mapping[str, Path]) -> List[searches.Pilot]:
     """The searches of all cells and methods that were begun."""
     found = [
         searches.read(
-            place(out, cell, method, f"pilot{number}"),
+            place(outs[method], cell, method, f"pilot{number}"),
             "glue",
             cell.name,
             method,
@@ -98,12 +101,13 @@ def pilots_of(study: Study, out: Path) -> List[searches.Pilot]:
     return [pilot for pilot in found if any(pilot.found.values())]
 
 
-def given(lines: Sequence[Line], pilots: Sequence[searches.Pilot], study: Study) -> str:
-    """A sentence about the settings that no search chose."""
+def given(lines: Sequence[Line], pilots: Sequence[searches.Pilot], study: Study, others: Collection[str]) -> str:
+    """A sentence about the settings that no search chose. The methods *others* have not what the baseline's search chose."""
     searched = {(pilot.layers, pilot.cell, pilot.method, pilot.setting) for pilot in pilots}
     found = []
     for line in lines:
-        names = [search.split("=")[0] for search in study.searches(line.method)]
+        own_searches = study.searched(line.method) if line.method in others else study.searches(line.method)
+        names = [search.split("=")[0] for search in own_searches]
         names = [name for name in names if (line.layers, line.cell.name, line.method, name) not in searched]
         own = [setting for setting in line.chosen if setting.split("=")[0] in names]
         found += [f"{line.cell.name}, {line.method}: {searches.words_of(own)}"] if own else []
@@ -224,11 +228,21 @@ def main(argv: Sequence[str] = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/studies"), metavar="OUT", help="of study.py (default: %(default)s)")
     parser.add_argument("--to", type=Path, default=HERE, metavar="DIR", help="where the files go (default: beside this script)")
     parser.add_argument("--name", help="of the files (default: the study's)")
+    words = "take a method's runs from this --out of study.py; its settings need not be the baseline's"
+    parser.add_argument("--from", nargs=2, action="append", default=[], metavar=("METHOD", "OUT"), dest="others", help=words)
     args = parser.parse_args(argv)
     study, name = STUDIES[args.study], args.name or args.study
-    new = collect(study, args.out)
-    if not new:
-        print(f"error: --out {args.out}: no finished run of {args.study}; study.py trains them", file=sys.stderr)
+    others = {method: Path(out) for method, out in args.others}
+    for method in others:
+        if method not in study.methods[1:]:
+            parser.error(f"--from {method}: the methods are {', '.join(study.methods[1:])}")
+    outs = {method: others.get(method, args.out) for method in study.methods}
+    new = collect(study, outs)
+    there = {row["method"] for row in new}
+    empty = [f"--from {method} {out}" for method, out in others.items() if method not in there]
+    empty += [f"--out {args.out}"] if there <= set(others) else []
+    if empty:
+        print(f"error: {empty[0]}: no finished run of {args.study}; study.py trains them", file=sys.stderr)
         return 1
     runs, searched = (args.to / f"{name}{what}.csv" for what in ("", "-search"))
     trained = {
@@ -239,9 +253,9 @@ def main(argv: Sequence[str] = None) -> int:
     }
     path = runs
     try:
-        rows = joined(read_csv(runs), new, study.bases)
+        rows = joined(read_csv(runs), new, lambda method: (method,) if method in others else study.bases(method))
         path = searched
-        pilots = searches.joined(searches.from_rows(read_csv(searched)), pilots_of(study, args.out), trained)
+        pilots = searches.joined(searches.from_rows(read_csv(searched)), pilots_of(study, outs), trained)
     except ValueError as error:
         print(f"error: {path}: {error}", file=sys.stderr)
         return 1
@@ -251,7 +265,7 @@ def main(argv: Sequence[str] = None) -> int:
     write_csv(runs, COLUMNS, ([row[name] for name in COLUMNS] for row in rows))
     write_csv(searched, searches.COLUMNS, searches.csv_rows(pilots))
     seen = rows_of(searches.table_rows(pilots, f"mean of the {SELECTION_ROWS} rows"))
-    text = f"{table(lines, found, study)}{given(lines, pilots, study)}\n\nWhat the searches saw:\n\n{seen}"
+    text = f"{table(lines, found, study)}{given(lines, pilots, study, others)}\n\nWhat the searches saw:\n\n{seen}"
     write_text(args.to / f"{name}.md", f"## {study.title}\n\n{text}\n")
     gains = [Gain(line.cell.name, line.method, one) for line, one in zip(lines, found)]
     draw(gains, study.methods[0], study.title, args.to / f"{name}.png")

@@ -212,17 +212,28 @@ def engine(
     args, benchmark: str, out: Path, method: str, seeds: Sequence[int], settings: Sequence[str], more: Sequence[str]
 ) -> bool:
     """Call the engine of runs; returns whether all runs are finished."""
-    line = [sys.executable, "-m", f"sharp_plugins.{benchmark}", "run", "--backbone", args.backbone, "--data", args.data]
-    line += ["--out", str(out), "--methods", method, "--seeds", *map(str, seeds), "--jobs", args.jobs, *more]
-    # Some settings have half precision, for GPUs: the studies are in fp32 on every machine.
-    line += [word for setting in (FP32[benchmark], *settings) for word in ("--set", setting)]
-    line += ["--cpu"] if args.cpu else []
-    code = run_program(line)
+    line = engine_line(args, benchmark, out, method, seeds, settings, more)
+    return finished(run_program(line), line)
+
+
+def finished(code: int, line: Sequence[str]) -> bool:
+    """Whether a call of the engine that ended with *code* has finished all runs."""
     if code == INTERRUPTED:
         raise KeyboardInterrupt
     if code:
         print(f"error: ended with {code}: {' '.join(line)}", file=sys.stderr)
     return code == 0
+
+
+def engine_line(
+    args, benchmark: str, out: Path, method: str, seeds: Sequence[int], settings: Sequence[str], more: Sequence[str]
+) -> List[str]:
+    """A call of the engine of runs."""
+    line = [sys.executable, "-m", f"sharp_plugins.{benchmark}", "run", "--backbone", args.backbone, "--data", args.data]
+    line += ["--out", str(out), "--methods", method, "--seeds", *map(str, seeds), "--jobs", str(args.jobs), *more]
+    # Some settings have half precision, for GPUs: the studies are in fp32 on every machine.
+    line += [word for setting in (FP32[benchmark], *settings) for word in ("--set", setting)]
+    return line + (["--cpu"] if args.cpu else [])
 
 
 def best(pilot: Path, search: str, done: bool = True) -> str:

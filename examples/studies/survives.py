@@ -16,17 +16,18 @@ of the first task keeps a checkpoint of MiniLM (the weights and Adam's state, 27
 
 import argparse
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
 import study
 import torch
-from calls import Unfinished, guarded
+from calls import Unfinished, guarded, run_programs
 from plan import BATCH, EPOCHS, FULL_RATES, PILOT_SEEDS, RHOS, Cell
 from raw import refuse_lost, write_csv
 from report import Gain, about_p, draw, gain, ps, rows_of
@@ -40,8 +41,10 @@ from sharp_plugins.runs.checkpoints import BEST, LAST
 from sharp_plugins.runs.statistics import Comparison, compare, correct, summarize
 from sharp_plugins.runs.store import directory_of, load_results
 from sharp_plugins.runs.tables import mean_and_std
+from sharp_plugins.runs.threads import THREADS, usable_cores
 
 HEAD = "classification_heads."
+KEEP = "--keep-checkpoints"
 LAST_QUARTER = "optimizer.sam_start=0.75"
 # The weights of the last epoch, for both methods and in the search: SAM's first epochs are Adam's, and must not be chosen.
 LAST_EPOCH = f"dataset.validate_interval={EPOCHS}"
@@ -115,44 +118,63 @@ def place_of(out: Path) -> Dict[int, Path]:
 
 
 def train(args, cell: Cell, out: Path, method: str, seeds: Sequence[int], settings: List[str]) -> Dict[int, Path]:
-    """Fresh runs; returns their directories by seed. Of each the last epoch's checkpoint is the best one, too: one is kept."""
-    if not study.call(args, cell, out, method, seeds, settings, ["--keep-checkpoints"]):
+    """Fresh runs; returns their directories by seed."""
+    if not study.call(args, cell, out, method, seeds, settings, [KEEP]):
         raise Unfinished(f"{cell.name}, {method}: not all fresh runs are finished; run the same command again")
+    return kept(out)
+
+
+def kept(out: Path) -> Dict[int, Path]:
+    """The directories of a call's runs, by seed. Of each the last epoch's checkpoint is the best one, too: one is kept."""
     found = place_of(out)
     for directory in found.values():
         (directory / LAST).unlink(missing_ok=True)
     return found
 
 
-def go_on(args, home: Path, second: Cell, seed: int, trained: Path, settings: List[str]) -> Path:
-    """Train the second task from a run's encoder, and return the run's directory."""
-    backbone = home / "backbone"
-    if not (backbone / "model.pt").is_file():
-        write_backbone(backbone, Path(args.backbone), read_torch(trained / BEST))
-    own = argparse.Namespace(**{**vars(args), "backbone": str(backbone), "jobs": "1"})  # one run has all cores
-    [directory] = train(own, second, home / "runs", METHODS[0], [seed], settings).values()
-    return directory
-
-
-def together(first: Cell, second: Cell) -> str:
+def pair(first: Cell, second: Cell) -> str:
     return f"{first.name}+{second.name}"
 
 
-def look(args, first: Cell, second: Cell, method: str, seed: int, trained: Path, settings: List[str]) -> Value:
-    """All that is measured of a run; what was measured before is read.
+def home_of(args, first: Cell, second: Cell, method: str, seed: int) -> Path:
+    """Where all is that comes after the first task."""
+    return args.out / pair(first, second) / method / f"seed{seed}"
 
+
+def go_on(args, second: Cell, homes: Mapping[int, Path], trained: Mapping[int, Path], settings: List[str]) -> None:
+    """Train the second task from encoders of runs, side by side. Each has a backbone, and so a call of the engine, of its own."""
+    lines = []
+    for seed, home in homes.items():
+        backbone = home / "backbone"
+        if not (backbone / "model.pt").is_file():
+            write_backbone(backbone, Path(args.backbone), read_torch(trained[seed] / BEST))
+        own = argparse.Namespace(**{**vars(args), "backbone": str(backbone), "jobs": "1"})
+        lines.append(study.engine_line(own, "glue", home / "runs", METHODS[0], [seed], settings, [*second.flags, KEEP]))
+    share = max(1, len(usable_cores()) // max(1, len(lines)))
+    codes = run_programs(lines, {THREADS: os.environ.get(THREADS, str(share))})
+    finished = [study.finished(code, line) for code, line in zip(codes, lines)]  # of each that failed is told
+    if not all(finished):
+        raise Unfinished(f"{second.name}: not all fresh runs are finished; run the same command again")
+
+
+def check_origin(home: Path, trained: Path, first: Cell) -> None:
+    """
     Raises:
         ValueError: what is there is of another training of the first task.
     """
-    home = args.out / together(first, second) / method / f"seed{seed}"
-    found, origin = home / SCORES, home / "trained.sha256"
+    origin = home / "trained.sha256"
     if (trained / BEST).is_file():  # it may not have been copied to this machine
         checksum = sha256(trained / BEST)
         if origin.is_file() and origin.read_text(encoding="utf-8") != checksum:
             raise ValueError(f"{home}: is of another training of {first.name}; delete it, and it is made again")
         write_text(origin, checksum)
+
+
+def look(args, home: Path, first: Cell, method: str, seed: int, trained: Path) -> Value:
+    """All that is measured of a run, of which the second task is trained; what was measured before is read."""
+    found = home / SCORES
     if not found.is_file():
-        after = go_on(args, home, second, seed, trained, settings)
+        [after] = kept(home / "runs").values()
         metric, data = TASKS[first.task].selected, Path(read_yaml(trained / "run.yaml")["task"]["data"])
         state = read_torch(trained / BEST)
         states = [state, *(rounded_state(state, bits) for bits in BITS), with_head_of(read_torch(after / BEST), state)]
@@ -226,7 +248,7 @@ def main(argv: Sequence[str] = None) -> int:
     parser.add_argument("--second", default="MRPC", choices=BATCH, help="task (default: %(default)s)")
     parser.add_argument("--rows", type=int, default=1000, metavar="N", help="of each task (default: %(default)s)")
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3, 4, 5], metavar="N", help="fresh ones (default: 1 to 5)")
-    parser.add_argument("--jobs", default="1", metavar="N", help="runs side by side (default: 1)")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs side by side (default: 1)")
     parser.add_argument("--cpu", action="store_true", help="train on the CPU (default: where there is no GPU)")
     args = parser.parse_args(argv)
     study.check_seeds(parser, args.seeds)
@@ -238,8 +260,8 @@ def main(argv: Sequence[str] = None) -> int:
 
 def search_and_train(args) -> int:
     first, second = Cell(args.first, args.rows), Cell(args.second, args.rows)
-    homes = args.out / together(first, second)
-    files = [file for seed in args.seeds for file in homes.glob(f"*/seed{seed}/{SCORES}")]
+    measured = args.out / pair(first, second)
+    files = [file for seed in args.seeds for file in measured.glob(f"*/seed{seed}/{SCORES}")]
     there = {(file.parts[-3], file.parent.name.removeprefix("seed")) for file in files}
     refuse_lost(args.to / f"{args.name}.csv", there, ("method", "seed"))
     then = [LAST_EPOCH, study.search_for(args, second, METHODS[0], [LAST_EPOCH], FULL_RATES)]
@@ -249,8 +271,15 @@ def search_and_train(args) -> int:
         own = [*own, *chosen]
         chosen.append(study.search_for(args, first, method, own, search))
         trained = train(args, first, study.place(args.out, first, method, "final"), method, args.seeds, [*own, chosen[-1]])
+        homes = {seed: home_of(args, first, second, method, seed) for seed in args.seeds}
+        for seed, home in homes.items():
+            check_origin(home, trained[seed], first)
+        todo = [seed for seed in args.seeds if not (homes[seed] / SCORES).is_file()]
+        batches = {todo[start]: todo[start : start + args.jobs] for start in range(0, len(todo), args.jobs)}
         for seed in args.seeds:
-            values.append(look(args, first, second, method, seed, trained[seed], then))
+            if seed in batches:
+                go_on(args, second, {each: homes[each] for each in batches[seed]}, trained, then)
+            values.append(look(args, homes[seed], first, method, seed, trained[seed]))
             text = report(values, args, first, second, [*chosen, f"{then[-1]} for {second.task}"])
     print(text)
     return 0

@@ -41,6 +41,7 @@ def load(monkeypatch):
                 save(Path(words["--out"][0]), record, settings, found.score(record.method, settings, seed))
         return 0
 
+    found.engine = engine
     monkeypatch.setattr(found.study, "run_program", engine)
     return found
 

@@ -282,25 +282,40 @@ CHILD = """
 import pathlib, signal, sys, time
 def end(*_):
     time.sleep(0.3)
-    pathlib.Path("ended").write_text("")
+    pathlib.Path(f"ended{sys.argv[1]}").write_text("")
     sys.exit(130)
 signal.signal(signal.SIGTERM, end)
-pathlib.Path("begun").write_text("")
+pathlib.Path(f"begun{sys.argv[1]}").write_text("")
 time.sleep(60)
 """
-PARENT = "import sys, calls; sys.exit(calls.guarded(lambda: calls.run_program([sys.executable, '-c', sys.argv[1]])))"
+PARENT = """
+import sys, calls
+line = [sys.executable, "-c", sys.argv[1]]
+sys.exit(calls.guarded(lambda: max(calls.run_programs([[*line, "1"], [*line, "2"]]))))
+"""
 
 
-def test_what_ends_a_study_ends_its_engine(tmp_path):
-    """SIGTERM comes to the study alone; it waits for its engine, which stops its trainings."""
+def test_programs_run_side_by_side(scripts, tmp_path):
+    """Each waits for a file of the other; the statuses are in the order of the lines."""
+    code = "import os, pathlib, sys, time\npathlib.Path(sys.argv[1]).touch()\n"
+    code += "while not pathlib.Path(sys.argv[2]).exists():\n    time.sleep(0.01)\n"
+    code += "sys.exit(int(os.environ['OWN']) + sys.argv[1].endswith('b'))"
+    calls = importlib.import_module("calls")
+    a, b = str(tmp_path / "a"), str(tmp_path / "b")
+    lines = [[sys.executable, "-c", code, *order] for order in ((a, b), (b, a))]
+    assert calls.run_programs(lines, {"OWN": "4"}) == [4, 5]
+
+
+def test_what_ends_a_study_ends_its_engines(tmp_path):
+    """SIGTERM comes to the study alone; it waits for its engines, which stop their trainings."""
     environment = {**os.environ, "PYTHONPATH": f"{STUDIES}:{ROOT}"}
     how = dict(cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
     with subprocess.Popen([sys.executable, "-c", PARENT, CHILD], **how) as study:
-        while not (tmp_path / "begun").exists():
+        while not all((tmp_path / f"begun{number}").exists() for number in (1, 2)):
             time.sleep(0.05)
         study.terminate()
         _, told = study.communicate(timeout=30)
-    assert study.returncode == 130 and (tmp_path / "ended").exists()
+    assert study.returncode == 130 and all((tmp_path / f"ended{number}").exists() for number in (1, 2))
     assert told == "interrupted; run the same command again to go on\n"
 
 

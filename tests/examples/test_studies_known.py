@@ -131,6 +131,35 @@ def test_a_baseline_is_not_replaced_under_the_methods_that_were_compared_with_it
     assert report("here") == 0
 
 
+def test_a_method_of_another_call_is_compared_with_other_settings(scripts, study, tmp_path, capsys):
+    """Each may have the learning rate that is best for it. What compares them otherwise refuses that."""
+    values = ("--search", "dsam", f"{RHO}=0.05", "--search", "dsam", "optimizer.dsam_beta=3")
+    assert study("low", "few", *CELL, "--methods", "base") == ["base"]
+    assert study("high", "few", *CELL, "--methods", "dsam", "--search", "base", f"{RATE}=6e-4", *values) == ["base", "dsam"]
+    others = ("few", "--out", str(tmp_path / "low"), "--from", "dsam", str(tmp_path / "high"), "--to", str(tmp_path / "to"))
+    assert scripts.report.main(others) == 0
+    rows = rows_in(tmp_path / "to" / "few.csv")
+    assert [(row["method"], row["seed"], row["value"]) for row in rows] == [
+        *(("base", seed, f"{61 + int(seed):.4f}") for seed in "123"),
+        *(("dsam", seed, f"{60 + 2 * int(seed):.4f}") for seed in "123"),
+    ]
+    assert {row["settings"].split()[0] for row in rows if row["method"] == "dsam"} == {f"{RATE}=0.0006"}
+    text = (tmp_path / "to" / "few.md").read_text()
+    assert "Given, and not searched: SST-2-300, dsam: lr=0.0006, sam rho=0.05, dsam beta=3." in text
+    [line] = [line for line in text.splitlines() if "| dsam | 3 |" in line]
+    assert f"{(1 + 2 + 3) / 3 - 1:+.2f} (" in line  # the gain over base of the other rate
+    assert scripts.report.main(others) == 0 and rows_in(tmp_path / "to" / "few.csv") == rows
+    capsys.readouterr()
+    assert scripts.report.main([*others[:3], *others[6:]]) == 1
+    assert f"has 0.0006 for {RATE}, and base has 0.0003" in capsys.readouterr().err
+    assert scripts.report.main([*others[:5], str(tmp_path / "low"), *others[6:]]) == 1
+    assert f"error: --from dsam {tmp_path / 'low'}: no finished run of few" in capsys.readouterr().err
+    for wrong in ("base", "rdrop"):
+        with pytest.raises(SystemExit):
+            scripts.report.main([*others[:4], wrong, *others[5:]])
+        assert f"--from {wrong}: the methods are sam, dsam" in capsys.readouterr().err
+
+
 def test_a_file_that_has_no_known_runs_is_refused(scripts, study, report, tmp_path, capsys):
     assert study("there", "few", *CELL) and report("there") == 0
     scripts.calls.clear()

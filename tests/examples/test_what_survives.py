@@ -12,8 +12,16 @@ from study_engine import flags
 
 
 @pytest.fixture
-def survives(scripts):
-    return importlib.import_module("survives")
+def survives(scripts, monkeypatch):
+    module = importlib.import_module("survives")
+    scripts.together = []
+
+    def engines(lines, environment):
+        scripts.together.append((len(lines), environment))
+        return [scripts.engine(line) for line in lines]
+
+    monkeypatch.setattr(module, "run_programs", engines)
+    return module
 
 
 def test_a_later_encoder_is_measured_under_the_first_classifier(survives):
@@ -84,7 +92,9 @@ def measured(survives, monkeypatch):
     return found
 
 
-def test_two_tasks_with_both_methods(scripts, survives, measured, tmp_path, capsys):
+def test_two_tasks_with_both_methods(scripts, survives, measured, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(survives, "usable_cores", lambda: range(7))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     line = ["--backbone", "B", "--data", "D", "--out", str(tmp_path / "out"), "--to", str(tmp_path / "to"), "--jobs", "2"]
     assert survives.main([*line, "--rows", "300", "--seeds", "1", "2"]) == 0
     then, rate, rho = [call for call in scripts.calls if "--sweep" in call]
@@ -96,6 +106,8 @@ def test_two_tasks_with_both_methods(scripts, survives, measured, tmp_path, caps
     second = [call for call in scripts.calls if "MRPC" in call and "--sweep" not in call]
     assert all("optimization.lr=5e-5" in call for call in second)  # what was chosen for it
     assert len(second) == 4 and all(flags(call, "--jobs") == ["1"] for call in second)
+    assert [number for number, _ in scripts.together] == [2, 2]  # --jobs of them side by side, which share the threads
+    assert all(environment == {"OMP_NUM_THREADS": "3"} for _, environment in scripts.together)
     assert len({call[call.index("--backbone") + 1] for call in second}) == 4  # each from an encoder of its own
     assert len(measured) == 16 and {metric for _, metric in measured} == {"accuracy"}
     with open(tmp_path / "to" / "survives.csv") as file:
@@ -125,19 +137,44 @@ def test_two_tasks_with_both_methods(scripts, survives, measured, tmp_path, caps
     )  # all was there
 
 
+def test_a_second_task_that_fails_is_told_and_the_same_command_goes_on(scripts, survives, measured, tmp_path, monkeypatch, capsys):
+    line = ["--backbone", "B", "--data", "D", "--out", str(tmp_path), "--rows", "300", "--seeds", "1", "2", "3", "--jobs", "2"]
+
+    def engines(lines, environment):
+        return [1 if "2" in flags(line, "--seeds") else scripts.engine(line) for line in lines]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(survives, "run_programs", engines)
+        assert survives.main(line) == 1
+    told = capsys.readouterr().err
+    assert "error: MRPC-300: not all fresh runs are finished; run the same command again" in told and "ended with 1: " in told
+    scripts.calls.clear()
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert survives.main(line) == 0 and len(measured) == 24
+    second = [call for call in scripts.calls if "MRPC" in call and "--sweep" not in call]
+    assert sorted(flags(call, "--seeds")[0] for call in second) == ["1", "1", "2", "2", "3", "3"]
+    assert {environment["OMP_NUM_THREADS"] for _, environment in scripts.together} == {"1"}  # the user's
+
+
 def test_what_was_measured_is_kept_and_is_of_one_training(scripts, survives, measured, tmp_path, monkeypatch, capsys):
     line = ["--backbone", "B", "--data", "D", "--out", str(tmp_path), "--rows", "300", "--seeds", "1", "2"]
     whole, looks = survives.look, []
 
-    def look(args, first, second, method, seed, trained, settings):
+    def look(args, home, first, method, seed, trained):
         if len(looks) == 3:
             raise KeyboardInterrupt
         looks.append((method, seed))
+        return whole(args, home, first, method, seed, trained)
+
+    before = survives.check_origin
+
+    def check_origin(home, trained, first):
         (trained / survives.BEST).write_text("weights")
-        return whole(args, first, second, method, seed, trained, settings)
+        before(home, trained, first)
 
     with monkeypatch.context() as patch:
         patch.setattr(survives, "look", look)
+        patch.setattr(survives, "check_origin", check_origin)
         assert survives.main(line) == 130
     with open(tmp_path / "survives.csv") as file:  # beside the runs, where --to does not say another place
         assert (

@@ -114,16 +114,14 @@ def test_what_survives_is_measured_of_the_weights_that_are_meant(script, bert, t
 
 
 def test_the_scores_file_is_whole(script, tmp_path, monkeypatch, capsys):
-    """What was measured is read, and nothing is trained or measured again."""
+    """What was measured is read, and not measured again."""
     survives = script("survives")
     scores = dict(zip((*survives.COLUMNS, survives.SECOND), (80.0, 79.0, 60.0, 70.0, 75.0)))
-    home = tmp_path / "SST-2-300+MRPC-300" / "sam" / "seed3"
+    home = tmp_path / "sam" / "seed3"
     home.mkdir(parents=True)
     (home / "scores.json").write_text(json.dumps(scores))
-    monkeypatch.setattr(survives, "go_on", None)
     monkeypatch.setattr(survives, "measure", None)
-    cells = (survives.Cell(task, 300) for task in ("SST-2", "MRPC"))
-    found = survives.look(SimpleNamespace(out=tmp_path, cpu=True), *cells, "sam", 3, tmp_path / "trained", [])
+    found = survives.look(SimpleNamespace(cpu=True), home, survives.Cell("SST-2", 300), "sam", 3, tmp_path / "trained")
     assert found == survives.Value("sam", 3, scores)
     told = "sam, seed 3: trained 80.00, 8 bits 79.00, 4 bits 60.00, after the second task 70.00, the second task 75.00\n"
     assert capsys.readouterr().out == told
