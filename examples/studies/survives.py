@@ -6,7 +6,8 @@ after another task was learnt with Adam, and after the weights were rounded to 8
     1. the learning rate of both methods and then SAM's ρ are searched with the pilot seeds of plan.py, as in all studies; and the
        second task's learning rate, from the published encoder
     2. fresh seeds train the first task with both methods, on the same rows
-    3. from each of their encoders, of the last epoch, the second task is trained, with Adam and the same seed
+    3. from each of their encoders, of the last epoch, the second task is trained, with Adam and the same seed; --jobs of these runs
+       side by side
     4. the first task is measured on its development set, before and after 3; after it with its own classifier on the encoder
        that 3 left
 
