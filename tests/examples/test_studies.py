@@ -281,7 +281,7 @@ def test_a_value_whose_run_fails_is_not_chosen(scripts, tmp_path, monkeypatch, c
 CHILD = """
 import pathlib, signal, sys, time
 def end(*_):
-    time.sleep(0.3)
+    time.sleep(0.4 * int(sys.argv[1]))
     pathlib.Path(f"ended{sys.argv[1]}").write_text("")
     sys.exit(130)
 signal.signal(signal.SIGTERM, end)

@@ -154,6 +154,8 @@ def test_a_method_of_another_call_is_compared_with_other_settings(scripts, study
     assert f"has 0.0006 for {RATE}, and base has 0.0003" in capsys.readouterr().err
     assert scripts.report.main([*others[:5], str(tmp_path / "low"), *others[6:]]) == 1
     assert f"error: --from dsam {tmp_path / 'low'}: no finished run of few" in capsys.readouterr().err
+    assert scripts.report.main([*others[:2], str(tmp_path / "none"), *others[3:]]) == 1
+    assert f"error: --out {tmp_path / 'none'}: no finished run of few" in capsys.readouterr().err
     for wrong in ("base", "rdrop"):
         with pytest.raises(SystemExit):
             scripts.report.main([*others[:4], wrong, *others[5:]])
