@@ -281,7 +281,7 @@ def test_a_value_whose_run_fails_is_not_chosen(scripts, tmp_path, monkeypatch, c
 CHILD = """
 import pathlib, signal, sys, time
 def end(*_):
-    time.sleep(0.4 * int(sys.argv[1]))
+    time.sleep(int(sys.argv[1]) ** 2 / 2)
     pathlib.Path(f"ended{sys.argv[1]}").write_text("")
     sys.exit(130)
 signal.signal(signal.SIGTERM, end)
@@ -309,14 +309,17 @@ def test_programs_run_side_by_side(scripts, tmp_path):
 def test_what_ends_a_study_ends_its_engines(tmp_path):
     """SIGTERM comes to the study alone; it waits for its engines, which stop their trainings."""
     environment = {**os.environ, "PYTHONPATH": f"{STUDIES}:{ROOT}"}
-    how = dict(cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
-    with subprocess.Popen([sys.executable, "-c", PARENT, CHILD], **how) as study:
+    # Into a file: the end of a pipe would be waited for until the engines ended, too.
+    with (
+        open(tmp_path / "told", "w") as told,
+        subprocess.Popen([sys.executable, "-c", PARENT, CHILD], cwd=tmp_path, env=environment, stderr=told) as study,
+    ):
         while not all((tmp_path / f"begun{number}").exists() for number in (1, 2)):
             time.sleep(0.05)
         study.terminate()
-        _, told = study.communicate(timeout=30)
+        study.wait(timeout=30)
     assert study.returncode == 130 and all((tmp_path / f"ended{number}").exists() for number in (1, 2))
-    assert told == "interrupted; run the same command again to go on\n"
+    assert (tmp_path / "told").read_text() == "interrupted; run the same command again to go on\n"
 
 
 def test_searches_of_another_machine_stay(scripts):
