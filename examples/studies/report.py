@@ -82,18 +82,16 @@ def lines_of(study: Study, rows: Sequence[Row]) -> List[Line]:
     return lines
 
 
+def pilot_of(out: Path, cell: Cell, method: str, search: str, number: int = 1) -> searches.Pilot:
+    """What a search saw, which is the method's *number*th."""
+    there = place(out, cell, method, f"pilot{number}")
+    return searches.read(there, "glue", cell.name, method, search, lambda one: selected(one, "valid"), PILOT_SEEDS)
+
+
 def pilots_of(study: Study, outs: Mapping[str, Path]) -> List[searches.Pilot]:
     """The searches of all cells and methods that were begun."""
     found = [
-        searches.read(
-            place(outs[method], cell, method, f"pilot{number}"),
-            "glue",
-            cell.name,
-            method,
-            search,
-            lambda one: selected(one, "valid"),
-            PILOT_SEEDS,
-        )
+        pilot_of(outs[method], cell, method, search, number)
         for cell in study.cells
         for method in study.methods
         for number, search in enumerate(study.searches(method), 1)
@@ -124,6 +122,11 @@ def settings_of(config: Dict, searched: Sequence[str]) -> List[str]:
         return found[0] if isinstance(found, list) else found
 
     return [f"{name}={value(name):g}" for name in names]
+
+
+def seen(pilots: Sequence[searches.Pilot]) -> str:
+    """The table of searches."""
+    return "What the searches saw:\n\n" + rows_of(searches.table_rows(pilots, f"mean of the {SELECTION_ROWS} rows"))
 
 
 def comparisons(lines: Sequence[Line], study: Study) -> List[Optional[Comparison]]:
@@ -264,8 +267,7 @@ def main(argv: Sequence[str] = None) -> int:
     args.to.mkdir(parents=True, exist_ok=True)
     write_csv(runs, COLUMNS, ([row[name] for name in COLUMNS] for row in rows))
     write_csv(searched, searches.COLUMNS, searches.csv_rows(pilots))
-    seen = rows_of(searches.table_rows(pilots, f"mean of the {SELECTION_ROWS} rows"))
-    text = f"{table(lines, found, study)}{given(lines, pilots, study, others)}\n\nWhat the searches saw:\n\n{seen}"
+    text = f"{table(lines, found, study)}{given(lines, pilots, study, others)}\n\n{seen(pilots)}"
     write_text(args.to / f"{name}.md", f"## {study.title}\n\n{text}\n")
     gains = [Gain(line.cell.name, line.method, one) for line, one in zip(lines, found)]
     draw(gains, study.methods[0], study.title, args.to / f"{name}.png")

@@ -11,8 +11,8 @@ after another task was learnt with Adam, and after the weights were rounded to 8
     4. the first task is measured on its development set, before and after 3; after it with its own classifier on the encoder
        that 3 left
 
-Called again it goes on where it stopped. It writes survives.csv, survives.md and survives.png into --to, after each run. Each run
-of the first task keeps a checkpoint of MiniLM (the weights and Adam's state, 270 MB).
+Called again it goes on where it stopped. It writes survives.csv, survives-search.csv, survives.md and survives.png into --to, after
+each run. Each run of the first task keeps a checkpoint of MiniLM (the weights and Adam's state, 270 MB).
 """
 
 import argparse
@@ -26,12 +26,13 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
+import searches
 import study
 import torch
 from calls import Unfinished, guarded, run_programs
 from plan import BATCH, EPOCHS, FULL_RATES, PILOT_SEEDS, RHOS, Cell
 from raw import refuse_lost, write_csv
-from report import Gain, about_p, draw, gain, ps, rows_of
+from report import Gain, about_p, draw, gain, pilot_of, ps, rows_of, seen
 
 from sharp_plugins.files.tensors import read_torch
 from sharp_plugins.files.text import read_json
@@ -133,15 +134,6 @@ def kept(out: Path) -> Dict[int, Path]:
     return found
 
 
-def pair(first: Cell, second: Cell) -> str:
-    return f"{first.name}+{second.name}"
-
-
-def home_of(args, first: Cell, second: Cell, method: str, seed: int) -> Path:
-    """Where all is that comes after the first task."""
-    return args.out / pair(first, second) / method / f"seed{seed}"
-
-
 def go_on(args, second: Cell, homes: Mapping[int, Path], trained: Mapping[int, Path], settings: List[str]) -> None:
     """Train the second task from encoders of runs, side by side. Each has a backbone, and so a call of the engine, of its own."""
     lines = []
@@ -215,23 +207,25 @@ def table(values: Sequence[Value], found: Dict[str, Comparison]) -> str:
     return rows_of(rows)
 
 
-def report(values: Sequence[Value], args, first: Cell, second: Cell, chosen: Sequence[str]) -> str:
-    """Write what there is; returns the table, or nothing where only the first method has runs."""
+def report(
+    values: Sequence[Value], args, first: Cell, second: Cell, chosen: Sequence[str], pilots: Sequence[searches.Pilot]
+) -> str:
+    """Write what there is; returns the tables, or nothing where only the first method has runs."""
     args.to.mkdir(parents=True, exist_ok=True)
     columns = [*COLUMNS, SECOND]
     rows = [[one.method, one.seed, *(f"{one.scores[name]:.4f}" for name in columns)] for one in values]
     write_csv(args.to / f"{args.name}.csv", ["method", "seed", *columns], rows)
+    write_csv(args.to / f"{args.name}-search.csv", searches.COLUMNS, searches.csv_rows(pilots))
     seeds = sum(one.method == METHODS[1] for one in values)
     if not seeds:
         return ""
-    pilots = " and ".join(map(str, PILOT_SEEDS))
     note = (
         f"{first.task} is learnt from {first.rows} rows, then {second.task} from {second.rows}. `sam`: SAM in the last quarter. "
-        f"Seeds {pilots} chose {', '.join(chosen)}. Values are of {first.task}'s development set, in percent; `lost` is what "
-        f"is missing to `trained`, and `{SECOND}` is {second.task}'s own score. {about_p(seeds)}."
+        f"Seeds {' and '.join(map(str, PILOT_SEEDS))} chose {', '.join(chosen)}. Values are of {first.task}'s development set, in "
+        f"percent; `lost` is what is missing to `trained`, and `{SECOND}` is {second.task}'s own score. {about_p(seeds)}."
     )
     found = compared(values)
-    text = f"{note}\n\n{table(values, found)}"
+    text = f"{note}\n\n{table(values, found)}\n\n{seen(pilots)}"
     write_text(args.to / f"{args.name}.md", f"## What survives\n\n{text}\n")
     gains = [Gain(column, METHODS[1], comparison) for column, comparison in found.items() if column in COLUMNS]
     draw(gains, METHODS[0], "What survives", args.to / f"{args.name}.png")
@@ -261,27 +255,34 @@ def main(argv: Sequence[str] = None) -> int:
 
 def search_and_train(args) -> int:
     first, second = Cell(args.first, args.rows), Cell(args.second, args.rows)
-    measured = args.out / pair(first, second)
-    files = [file for seed in args.seeds for file in measured.glob(f"*/seed{seed}/{SCORES}")]
+    home = args.out / f"{first.name}+{second.name}"  # where all is that comes after the first task
+    files = [file for seed in args.seeds for file in home.glob(f"*/seed{seed}/{SCORES}")]
     there = {(file.parts[-3], file.parent.name.removeprefix("seed")) for file in files}
     refuse_lost(args.to / f"{args.name}.csv", there, ("method", "seed"))
-    then = [LAST_EPOCH, study.search_for(args, second, METHODS[0], [LAST_EPOCH], FULL_RATES)]
+    pilots: List[searches.Pilot] = []
+
+    def searched(cell: Cell, method: str, settings: List[str], search: str) -> str:
+        found = study.search_for(args, cell, method, settings, search)
+        pilots.append(pilot_of(args.out, cell, method, search))
+        return found
+
+    then = [LAST_EPOCH, searched(second, METHODS[0], [LAST_EPOCH], FULL_RATES)]
     values: List[Value] = []
     chosen: List[str] = []  # the learning rate, and then ρ
     for method, own, search in zip(METHODS, ([LAST_EPOCH], [LAST_EPOCH, LAST_QUARTER]), (FULL_RATES, RHOS)):
         own = [*own, *chosen]
-        chosen.append(study.search_for(args, first, method, own, search))
+        chosen.append(searched(first, method, own, search))
         trained = train(args, first, study.place(args.out, first, method, "final"), method, args.seeds, [*own, chosen[-1]])
-        homes = {seed: home_of(args, first, second, method, seed) for seed in args.seeds}
-        for seed, home in homes.items():
-            check_origin(home, trained[seed], first)
+        homes = {seed: home / method / f"seed{seed}" for seed in args.seeds}
+        for seed in args.seeds:
+            check_origin(homes[seed], trained[seed], first)
         todo = [seed for seed in args.seeds if not (homes[seed] / SCORES).is_file()]
         batches = {todo[start]: todo[start : start + args.jobs] for start in range(0, len(todo), args.jobs)}
         for seed in args.seeds:
             if seed in batches:
                 go_on(args, second, {each: homes[each] for each in batches[seed]}, trained, then)
             values.append(look(args, homes[seed], first, method, seed, trained[seed]))
-            text = report(values, args, first, second, [*chosen, f"{then[-1]} for {second.task}"])
+            text = report(values, args, first, second, [*chosen, f"{then[-1]} for {second.task}"], pilots)
     print(text)
     return 0
 

@@ -118,6 +118,14 @@ def test_two_tasks_with_both_methods(scripts, survives, measured, tmp_path, monk
         "Seeds 101 and 102 chose optimization.lr=5e-5, optimizer.sam_rho=0.005, optimization.lr=5e-5 for MRPC."
         in (tmp_path / "to" / "survives.md").read_text()
     )
+    with open(tmp_path / "to" / "survives-search.csv") as file:
+        searched = [(row["cell"], row["method"], row["setting"], row["score"]) for row in csv.DictReader(file)]
+    assert searched == [
+        *(("MRPC-300", "base", "optimization.lr", "71.0000"),) * 8,
+        *(("SST-2-300", "base", "optimization.lr", "71.0000"),) * 8,
+        *(("SST-2-300", "sam", "optimizer.sam_rho", "71.0000"),) * 10,
+    ]
+    assert "| 3 | SST-2-300 | sam | sam rho | 0.005: 71.00, 0.01: 71.00" in (tmp_path / "to" / "survives.md").read_text()
     assert (tmp_path / "to" / "survives.png").stat().st_size > 5000
     assert "at least 0.5 of 2 seeds" in (tmp_path / "to" / "survives.md").read_text()
     # Other rows, another task or fewer seeds are other studies, whose files are not written over.
