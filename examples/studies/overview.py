@@ -28,6 +28,7 @@ METHODS.update({"r3f": "R3F", "rdrop": "R-Drop", "dsam-r3f": "δ-SAM + R3F"})
 LAYERS = 6  # of MiniLM; a setting with fewer says so
 PART = "-3-layers"  # after a study's name, where these are all it has
 RATE = "-rate-1e-4"  # the same, where study.py was given the learning rate
+SURVIVORS = {"trained": "", "8 bits": ", rounded to 8 bits", "4 bits": ", rounded to 4 bits"}  # columns, as a setting says them
 # A row of a file -> settings, each with the run's score there.
 Reader = Callable[[Row], Iterator[Tuple[str, str]]]
 
@@ -65,7 +66,7 @@ def of_sets(row: Row) -> Iterator[Tuple[str, str]]:
 
 def of_survivors(row: Row) -> Iterator[Tuple[str, str]]:
     """Of survives.py: a row is a run, with all that was measured of it."""
-    yield from ((f"what survives: {column}", row[column]) for column in survives.COLUMNS)
+    yield from ((f"SAM in the last quarter{SURVIVORS.get(column, f', {column}')}", row[column]) for column in survives.COLUMNS)
 
 
 def of_similarity(name: str) -> Reader:

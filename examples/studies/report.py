@@ -16,7 +16,7 @@ import sys
 import textwrap
 from itertools import groupby
 from pathlib import Path
-from typing import Collection, Dict, List, Mapping, NamedTuple, Optional, Sequence
+from typing import Collection, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1])]
@@ -203,18 +203,25 @@ def draw(gains: Sequence[Gain], baseline: str, title: str, path: Path) -> None:
 
     gains = [one for one in gains if one.comparison is not None]
     places, methods = (list(dict.fromkeys(names)) for names in ([one.where for one in gains], [one.method for one in gains]))
-    figure, axis = pyplot.subplots(figsize=(7.5, 1.0 + 0.22 * len(places) * (1 + len(methods))))
-    for number, method in enumerate(methods):
-        own = [one for one in gains if one.method == method]
-        heights = [places.index(one.where) + (number + 0.5) / len(methods) * 0.7 - 0.35 for one in own]
-        found = [one.comparison for one in own]
-        errors = [0 if one.interval is None else one.interval[1] - one.difference for one in found]
-        axis.errorbar([one.difference for one in found], heights, xerr=errors, fmt="o", capsize=3, label=method)
+    heights: Dict[Tuple[str, str], float] = {}
+    ticks, labels, below = [], [], 0.0
+    for where in places:
+        own = [method for method in methods if any((one.where, one.method) == (where, method) for one in gains)]
+        pairs = sorted({one.comparison.pairs for one in gains if one.where == where})
+        labels.append(f"{textwrap.fill(where, 46, break_on_hyphens=False)}\nseeds: {' or '.join(map(str, pairs))}")
+        room = max(len(own), 0.8 * len(labels[-1].splitlines())) + 0.6  # in lines: of methods, or of the label's smaller ones
+        ticks.append(below + room / 2)
+        heights.update({(where, method): ticks[-1] + number - (len(own) - 1) / 2 for number, method in enumerate(own)})
+        below += room
+    figure, axis = pyplot.subplots(figsize=(9, 1.0 + 0.22 * below))
+    for method in methods:
+        found = [one for one in gains if one.method == method]
+        errors = [0 if one.comparison.interval is None else one.comparison.interval[1] - one.comparison.difference for one in found]
+        across, down = [one.comparison.difference for one in found], [heights[one.where, method] for one in found]
+        axis.errorbar(across, down, xerr=errors, fmt="o", capsize=3, label=method)
     axis.axvline(0, color="black", linewidth=0.8)
-    pairs = [sorted({one.comparison.pairs for one in gains if one.where == place}) for place in places]
-    names = [textwrap.fill(place, 26, break_on_hyphens=False) for place in places]
-    axis.set_yticks(range(len(places)), [f"{name}\nseeds: {' or '.join(map(str, own))}" for name, own in zip(names, pairs)])
-    axis.set_ylim(len(places) - 0.5, -0.5)
+    axis.set_yticks(ticks, labels)
+    axis.set_ylim(below, 0)
     axis.set(xlabel=f"gain over {baseline}, points, with its 95 % interval", title=title)
     axis.grid(axis="x", alpha=0.3)
     if methods:

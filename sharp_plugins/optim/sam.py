@@ -71,7 +71,8 @@ class SAMConfig(BaseOptimizerConfig):
         metadata={
             "help": "make so many plain updates first, and climb in those after them: a number of updates, or below 1 a share "
             "of --max-update, as 0.75 for the last quarter, which moves where a resumed run has another --max-update "
-            "(default: climb from the beginning, as the papers do; here a last phase alone is not measured)"
+            "(default: climb from the beginning, as the papers do; with 0.75 no difference to the base optimizer is shown, see "
+            "examples/studies)"
         },
     )
     max_update: float = II("optimization.max_update")

@@ -199,6 +199,28 @@ def test_cells_of_another_machine_stay(scripts, tmp_path, capsys):
     assert "few.csv: 3 runs are there that this call has not, such as 3 MRPC 300 0 0 base 3 (layers, task, rows" in told.err
 
 
+def test_a_figures_points_stand_beside_their_setting(scripts, tmp_path, monkeypatch):
+    from matplotlib import pyplot
+
+    from sharp_plugins.runs.statistics import compare
+
+    one = compare({1: 60.0, 2: 62.0}, {1: 59.0, 2: 60.0})
+    settings = {"one": ["sam"], "four": ["sam", "dsam", "r3f", "rdrop"], "a long name " * 9: ["r3f"], "last": ["dsam", "rdrop"]}
+    figures = []
+    monkeypatch.setattr(pyplot, "close", figures.append)
+    gains = [scripts.report.Gain(where, method, one) for where, methods in settings.items() for method in methods]
+    scripts.report.draw(gains, "base", "All", tmp_path / "all.png")
+    [axis] = figures[0].axes
+    ticks = [float(tick) for tick in axis.get_yticks()]
+    found = {bars.get_label(): [float(y) for y in bars.lines[0].get_ydata()] for bars in axis.containers}
+    beside = {method: [min(range(4), key=lambda n: abs(ticks[n] - y)) for y in own] for method, own in found.items()}
+    assert beside == {"sam": [0, 1], "dsam": [1, 3], "r3f": [1, 2], "rdrop": [1, 3]}
+    heights = sorted(y for own in found.values() for y in own)
+    assert min(b - a for a, b in zip(heights, heights[1:])) >= 1 and ticks == sorted(ticks)
+    bottom, top = axis.get_ylim()
+    assert top < heights[0] and heights[-1] < bottom
+
+
 def test_a_figure_shows_gains_with_their_intervals(scripts, tmp_path, monkeypatch):
     from matplotlib import pyplot
 
