@@ -28,6 +28,7 @@ METHODS.update({"r3f": "R3F", "rdrop": "R-Drop", "dsam-r3f": "δ-SAM + R3F"})
 LAYERS = 6  # of MiniLM; a setting with fewer says so
 PART = "-3-layers"  # after a study's name, where these are all it has
 RATE = "-rate-1e-4"  # the same, where study.py was given the learning rate
+OWN = "-own-rates"  # the same, where each method has a learning rate of its own (report.py --from)
 SURVIVORS = {"trained": "", "8 bits": ", rounded to 8 bits", "4 bits": ", rounded to 4 bits"}  # columns, as a setting says them
 # A row of a file -> settings, each with the run's score there.
 Reader = Callable[[Row], Iterator[Tuple[str, str]]]
@@ -82,6 +83,7 @@ def of_similarity(name: str) -> Reader:
 READERS: Dict[str, Reader] = {
     **dict.fromkeys((study + part for study in STUDIES for part in ("", PART)), of_study),
     **{study + RATE: lambda row: of_study(row, ", rate 1e-4") for study in STUDIES},
+    **{study + OWN: lambda row: of_study(row, ", each its rate") for study in STUDIES},
     "elsewhere-sets": of_sets,
     "survives": of_survivors,
     **{name: of_similarity(name) for name in ("similarity", "similarity" + PART)},
