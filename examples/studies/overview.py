@@ -82,8 +82,8 @@ def of_similarity(name: str) -> Reader:
 
 READERS: Dict[str, Reader] = {
     **dict.fromkeys((study + part for study in STUDIES for part in ("", PART)), of_study),
+    **{study + OWN: lambda row: of_study(row, ", own rates") for study in STUDIES},
     **{study + RATE: lambda row: of_study(row, ", rate 1e-4") for study in STUDIES},
-    **{study + OWN: lambda row: of_study(row, ", each its rate") for study in STUDIES},
     "elsewhere-sets": of_sets,
     "survives": of_survivors,
     **{name: of_similarity(name) for name in ("similarity", "similarity" + PART)},

@@ -273,8 +273,10 @@ def main(argv: Sequence[str] = None) -> int:
     found = comparisons(lines, study)
     args.to.mkdir(parents=True, exist_ok=True)
     write_csv(runs, COLUMNS, ([row[name] for name in COLUMNS] for row in rows))
-    write_csv(searched, searches.COLUMNS, searches.csv_rows(pilots))
-    text = f"{table(lines, found, study)}{given(lines, pilots, study, others)}\n\n{seen(pilots)}"
+    text = f"{table(lines, found, study)}{given(lines, pilots, study, others)}"
+    if pilots:
+        write_csv(searched, searches.COLUMNS, searches.csv_rows(pilots))
+        text = f"{text}\n\n{seen(pilots)}"
     write_text(args.to / f"{name}.md", f"## {study.title}\n\n{text}\n")
     gains = [Gain(line.cell.name, line.method, one) for line, one in zip(lines, found)]
     draw(gains, study.methods[0], study.title, args.to / f"{name}.png")

@@ -149,6 +149,10 @@ def test_a_method_of_another_call_is_compared_with_other_settings(scripts, study
     [line] = [line for line in text.splitlines() if "| dsam | 3 |" in line]
     assert f"{(1 + 2 + 3) / 3 - 1:+.2f} (" in line  # the gain over base of the other rate
     assert scripts.report.main(others) == 0 and rows_in(tmp_path / "to" / "few.csv") == rows
+    # Where nothing was searched, no table of searches is shown.
+    there = ("few", "--out", str(tmp_path / "high"), "--to", str(tmp_path / "to"), "--name", "given")
+    assert scripts.report.main(there) == 0 and not (tmp_path / "to" / "given-search.csv").exists()
+    assert "What the searches saw" in text and "What the searches saw" not in (tmp_path / "to" / "given.md").read_text()
     capsys.readouterr()
     assert scripts.report.main([*others[:3], *others[6:]]) == 1
     assert f"has 0.0006 for {RATE}, and base has 0.0003" in capsys.readouterr().err

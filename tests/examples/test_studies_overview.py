@@ -83,7 +83,7 @@ def test_the_other_studies_files_are_read(overview, tmp_path, capsys):
     assert "MRPC, 300 rows, 40 % wrong labels, rate 1e-4, SAM: +0.00" in lines
     assert "SAM in the last quarter, rounded to 8 bits, SAM: +2.00" in lines
     assert "SAM in the last quarter, after the second task, SAM: +0.00" in lines
-    assert "MRPC, 300 rows, 20 % wrong labels, each its rate, δ-SAM: +0.00" in lines
+    assert "MRPC, 300 rows, 20 % wrong labels, own rates, δ-SAM: +0.00" in lines
     assert len(lines) == 4 + len(columns)
 
 
