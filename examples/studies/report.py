@@ -206,12 +206,12 @@ def draw(gains: Sequence[Gain], baseline: str, title: str, path: Path) -> None:
     heights: Dict[Tuple[str, str], float] = {}
     ticks, labels, below = [], [], 0.0
     for where in places:
-        own = [method for method in methods if any((one.where, one.method) == (where, method) for one in gains)]
-        pairs = sorted({one.comparison.pairs for one in gains if one.where == where})
+        own = sorted((one for one in gains if one.where == where), key=lambda one: methods.index(one.method))
+        pairs = sorted({one.comparison.pairs for one in own})
         labels.append(f"{textwrap.fill(where, 46, break_on_hyphens=False)}\nseeds: {' or '.join(map(str, pairs))}")
         room = max(len(own), 0.8 * len(labels[-1].splitlines())) + 0.6  # in lines: of methods, or of the label's smaller ones
         ticks.append(below + room / 2)
-        heights.update({(where, method): ticks[-1] + number - (len(own) - 1) / 2 for number, method in enumerate(own)})
+        heights.update({(where, one.method): ticks[-1] + number - (len(own) - 1) / 2 for number, one in enumerate(own)})
         below += room
     figure, axis = pyplot.subplots(figsize=(9, 1.0 + 0.22 * below))
     for method in methods:
