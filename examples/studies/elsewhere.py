@@ -18,9 +18,9 @@ from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
+from gains import Gain, about_p, draw, gain, ps, rows_of
 from plan import STUDIES
 from raw import refuse_lost, write_csv
-from report import Gain, about_p, draw, gain, ps, rows_of
 from study import place
 
 from sharp_plugins.command_line import run_command

@@ -15,16 +15,16 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
 import survives
-from plan import STUDIES
+from gains import Gain, draw, gain
+from plan import LONGER_EPOCHS, STUDIES
 from raw import Row, read_csv
-from report import Gain, draw, gain
 
 from sharp_plugins.runs.statistics import compare
 
 BASELINE = "Adam"
 # A method without "lora-" or "mirror-", which its setting says -> its name in the figure.
 METHODS = {"base": BASELINE, "lora": BASELINE, "mirror": BASELINE, "sam": "SAM", "dsam": "δ-SAM", "obar": "oBAR", "nbar": "nBAR"}
-METHODS.update({"r3f": "R3F", "rdrop": "R-Drop", "dsam-r3f": "δ-SAM + R3F"})
+METHODS.update({"r3f": "R3F", "rdrop": "R-Drop", "dsam-r3f": "δ-SAM + R3F", "base-longer": f"Adam, {LONGER_EPOCHS} epochs"})
 LAYERS = 6  # of MiniLM; a setting with fewer says so
 PART = "-3-layers"  # after a study's name, where these are all it has
 RATE = "-rate-1e-4"  # the same, where study.py was given the learning rate

@@ -4,7 +4,8 @@ A cell is a task with a number of training rows and a share of wrong labels. In 
 
     1. pilot seeds search, on rows of the training set that they do not train on: the learning rate of the study's baseline, which
        all its methods then have; ρ of SAM and δ-SAM in `RHOS`, then δ-SAM's β in `BETAS` at its best ρ; BAR's α₀ in `ALPHAS`;
-       the weights of R-Drop's and R3F's divergence in `WEIGHTS`. What joins two methods has what was chosen for each of them
+       the weights of R-Drop's and R3F's divergence in `WEIGHTS`. What joins two methods has what was chosen for each of them.
+       A baseline with as much time as δ-SAM, such as "base-longer", has a learning rate of its own, in `LONGER_RATES`
     2. fresh seeds train each method with what was chosen, and are scored on the development set, which has chosen nothing
 """
 
@@ -19,6 +20,7 @@ WEIGHTS = "0.1,0.5,1"  # R-Drop's authors'; R3F's have 5, too
 FULL_RATES = "optimization.lr=5e-5,1e-4,3e-4,6e-4"
 WHOLE_RATES = "optimization.lr=5e-5,1e-4,2e-4"
 LORA_RATES = "optimization.lr=2e-4,5e-4,1e-3,2e-3"
+LONGER_RATES = "optimization.lr=2e-5,5e-5,1e-4"
 # A method -> its searches, one after the other; a baseline's is its study's.
 SEARCHES: Dict[str, Tuple[str, ...]] = {
     "sam": (RHOS,),
@@ -28,6 +30,7 @@ SEARCHES: Dict[str, Tuple[str, ...]] = {
     "lora-sam": (RHOS,),
     "lora-obar": (ALPHAS,),
     "lora-nbar": (ALPHAS,),
+    "base-longer": (LONGER_RATES,),
 }
 # A method that joins others -> those, which it has its settings from.
 JOINS: Dict[str, Tuple[str, ...]] = {"dsam-r3f": ("dsam", "r3f")}
@@ -35,6 +38,8 @@ PILOT_SEEDS = (101, 102)
 SEEDS = tuple(range(1, 9))
 SELECTION_ROWS = 500
 EPOCHS = 4
+# After a method's name: with δ-SAM's time, whose step takes 2.3 times the baseline's. More passes are made over the same rows.
+LONGER, LONGER_EPOCHS = "-longer", 9
 BATCH = {"SST-2": 32, "MRPC": 16, "CoLA": 16, "MNLI": 32}  # of the settings for MiniLM
 
 
@@ -58,14 +63,13 @@ class Cell(NamedTuple):
         rows = f"-{self.rows}" if self.rows else ""
         return f"{self.task}{rows}{noise}" + ("-noisy-selection" if self.noisy_selection else "")
 
-    @property
-    def flags(self) -> List[str]:
+    def flags(self, method: str) -> List[str]:
         """Of ``python -m sharp_plugins.glue run``."""
         flags = ["--tasks", self.task, "--selection-rows", str(SELECTION_ROWS)]
         flags += ["--label-noise", f"{self.noise:g}"] if self.noise else []
         flags += ["--selection-noise"] if self.noisy_selection else []
         if self.rows:
-            updates = EPOCHS * -(-self.rows // BATCH[self.task])
+            updates = (LONGER_EPOCHS if method.endswith(LONGER) else EPOCHS) * -(-self.rows // BATCH[self.task])
             warmup = max(1, round(0.06 * updates))  # the settings' share
             flags += ["--train-rows", str(self.rows), "--set", f"optimization.max_update={updates}"]
             flags += ["--set", f"lr_scheduler.warmup_updates={warmup}"]
@@ -76,7 +80,7 @@ class Study(NamedTuple):
     """Cells, and what is compared in them.
 
     Attributes:
-        methods: the first is the baseline, whose learning rate the others have.
+        methods: the first is the baseline, whose learning rate the others have; one that ends in `LONGER` has its own.
         rates: the baseline's search.
         keeps_checkpoints: of the fresh runs, which are measured on other data, too.
     """
@@ -93,7 +97,7 @@ class Study(NamedTuple):
 
     def bases(self, method: str) -> Tuple[str, ...]:
         """The methods that a method has settings from, the baseline first; those that it joins come before it."""
-        return (self.methods[0], *JOINS.get(method, ()))
+        return () if method.endswith(LONGER) else (self.methods[0], *JOINS.get(method, ()))
 
     def searched(self, method: str) -> Tuple[str, ...]:
         """All searches that a method's settings are from, the baseline's first.
@@ -120,7 +124,7 @@ STUDIES = {
     "noise": Study(
         "Wrong labels",
         tuple(Cell(task, 1000, noise, noisy) for task in ("SST-2", "MRPC") for noise in (0.2, 0.4) for noisy in (False, True)),
-        ("base", "sam", "dsam"),
+        ("base", "sam", "dsam", "base-longer"),
     ),
     "whole": Study(
         "Whole tasks",

@@ -48,11 +48,12 @@ def refuse_lost(path: Path, there: Container[Tuple[str, ...]], names: Sequence[s
         raise ValueError(f"{path}: {error}") from error
 
 
-def joined(old: Sequence[Row], new: Sequence[Row], bases: Callable[[str], Sequence[str]]) -> List[Row]:
+def joined(old: Sequence[Row], new: Sequence[Row], baseline: str, bases: Callable[[str], Sequence[str]]) -> List[Row]:
     """*new*, and of *old* the methods of cells that *new* has not.
 
     Args:
-        bases: the methods that a method has settings from, its baseline first; it is compared with that.
+        baseline: what the other methods are compared with.
+        bases: the methods that a method has settings from.
 
     Raises:
         ValueError: *old* has runs of *new*'s methods that *new* has not; or has methods that *new* has not beside a baseline that
@@ -68,7 +69,7 @@ def joined(old: Sequence[Row], new: Sequence[Row], bases: Callable[[str], Sequen
     for row in both:
         own, key = settings_in(row), by(row, where)
         *place, method = key
-        told, baseline = f"{' '.join(key)} ({', '.join(where)})", bases(method)[0]
+        told = f"{' '.join(key)} ({', '.join(where)})"
         for base in bases(method):
             theirs = settings.get((*place, base), {})
             other = [name for name, value in theirs.items() if own.get(name) != value]

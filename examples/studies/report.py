@@ -13,22 +13,22 @@ are taken from another --out then: `--from dsam runs/studies-rate-1e-4`.
 
 import argparse
 import sys
-import textwrap
 from itertools import groupby
 from pathlib import Path
-from typing import Collection, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Collection, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
 import searches
-from plan import PILOT_SEEDS, SELECTION_ROWS, STUDIES, Cell, Study
+from gains import Gain, about_p, draw, gain, ps, rows_of
+from plan import LONGER, LONGER_EPOCHS, PILOT_SEEDS, SELECTION_ROWS, STUDIES, Cell, Study
 from raw import ALL, COLUMNS, WHERE, Row, joined, read_csv, where_of, write_csv
 from study import place, selected
 
-from sharp_plugins.files.writing import replacing, write_text
+from sharp_plugins.files.writing import write_text
 from sharp_plugins.glue.tasks import LABELS, TASKS
-from sharp_plugins.runs.statistics import Comparison, compare, correct, least_p, summarize
+from sharp_plugins.runs.statistics import Comparison, compare, correct, summarize
 from sharp_plugins.runs.store import load_results
 from sharp_plugins.runs.tables import mean_and_std
 
@@ -139,29 +139,16 @@ def comparisons(lines: Sequence[Line], study: Study) -> List[Optional[Comparison
     return found
 
 
-def gain(comparison: Optional[Comparison]) -> str:
-    """The paired difference with its interval; nothing for the baseline."""
-    if comparison is None:
-        return ""
-    low_high = "" if comparison.interval is None else " ({:+.2f} to {:+.2f})".format(*comparison.interval)
-    return f"{comparison.difference:+.2f}{low_high}"
-
-
-def ps(comparison: Optional[Comparison]) -> List[str]:
-    """p, and p corrected."""
-    both = (None, None) if comparison is None else (comparison.p, comparison.corrected)
-    return ["" if p is None else f"{p:.3g}" for p in both]
-
-
-def about_p(pairs: int) -> str:
-    """What p is, of at most so many pairs."""
-    return "p is of the paired sign-flip test" + (f", at least {least_p(pairs):.3g} of {pairs} seeds" if pairs else "")
-
-
-def rows_of(rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; the first row is the head."""
-    head, *others = rows
-    return "\n".join("| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *others))
+def beside_longer(lines: Sequence[Line], study: Study) -> str:
+    """A sentence for each baseline with δ-SAM's time, about the methods that took as long or less."""
+    found = []
+    for longer in (line for line in lines if line.method.endswith(LONGER)):
+        own = [line for line in lines if (line.layers, line.cell) == (longer.layers, longer.cell)]
+        for line in own:
+            comparison = None if line.method in (longer.method, study.methods[0]) else compare(line.values, longer.values)
+            if comparison:
+                found.append(f"{line.cell.name}, {line.method} over {longer.method}: {gain(comparison)}, p {ps(comparison)[0]}")
+    return f"\n\nWith {LONGER_EPOCHS} passes for the baseline, which take δ-SAM's time: {'; '.join(found)}." if found else ""
 
 
 def table(lines: Sequence[Line], found: Sequence[Optional[Comparison]], study: Study) -> str:
@@ -184,52 +171,6 @@ def table(lines: Sequence[Line], found: Sequence[Optional[Comparison]], study: S
     note += f"The searches are of seeds {' and '.join(map(str, PILOT_SEEDS))}, which are not among these. "
     note += f"{about_p(most)}; Holm's correction is for the methods of a cell."
     return f"{note}\n\n{rows_of(rows)}"
-
-
-class Gain(NamedTuple):
-    """What a figure shows: a method where it was measured, compared with the baseline (None for the baseline itself)."""
-
-    where: str
-    method: str
-    comparison: Optional[Comparison]
-
-
-def draw(gains: Sequence[Gain], baseline: str, title: str, path: Path) -> None:
-    """The gains over the baseline with their intervals, by place and method, and how many seeds they are of."""
-    import matplotlib
-
-    matplotlib.use("Agg")  # no display is needed
-    from matplotlib import pyplot
-
-    gains = [one for one in gains if one.comparison is not None]
-    places, methods = (list(dict.fromkeys(names)) for names in ([one.where for one in gains], [one.method for one in gains]))
-    heights: Dict[Tuple[str, str], float] = {}
-    ticks, labels, below = [], [], 0.0
-    for where in places:
-        own = sorted((one for one in gains if one.where == where), key=lambda one: methods.index(one.method))
-        pairs = sorted({one.comparison.pairs for one in own})
-        labels.append(f"{textwrap.fill(where, 46, break_on_hyphens=False)}\nseeds: {' or '.join(map(str, pairs))}")
-        room = max(len(own), 0.8 * len(labels[-1].splitlines())) + 0.6  # in lines: of methods, or of the label's smaller ones
-        ticks.append(below + room / 2)
-        heights.update({(where, one.method): ticks[-1] + number - (len(own) - 1) / 2 for number, one in enumerate(own)})
-        below += room
-    figure, axis = pyplot.subplots(figsize=(9, 1.0 + 0.22 * below))
-    for method in methods:
-        found = [one for one in gains if one.method == method]
-        errors = [0 if one.comparison.interval is None else one.comparison.interval[1] - one.comparison.difference for one in found]
-        across, down = [one.comparison.difference for one in found], [heights[one.where, method] for one in found]
-        axis.errorbar(across, down, xerr=errors, fmt="o", capsize=3, label=method)
-    axis.axvline(0, color="black", linewidth=0.8)
-    axis.set_yticks(ticks, labels)
-    axis.set_ylim(below, 0)
-    axis.set(xlabel=f"gain over {baseline}, points, with its 95 % interval", title=title)
-    axis.grid(axis="x", alpha=0.3)
-    if methods:
-        axis.legend(loc="upper left", bbox_to_anchor=(1, 1))  # beside the axes, where it hides no interval
-    figure.tight_layout()
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=150, format="png")
-    pyplot.close(figure)
 
 
 def main(argv: Sequence[str] = None) -> int:
@@ -263,7 +204,7 @@ def main(argv: Sequence[str] = None) -> int:
     }
     path = runs
     try:
-        rows = joined(read_csv(runs), new, lambda method: (method,) if method in others else study.bases(method))
+        rows = joined(read_csv(runs), new, study.methods[0], lambda method: () if method in others else study.bases(method))
         path = searched
         pilots = searches.joined(searches.from_rows(read_csv(searched)), pilots_of(study, outs), trained)
     except ValueError as error:
@@ -273,7 +214,7 @@ def main(argv: Sequence[str] = None) -> int:
     found = comparisons(lines, study)
     args.to.mkdir(parents=True, exist_ok=True)
     write_csv(runs, COLUMNS, ([row[name] for name in COLUMNS] for row in rows))
-    text = f"{table(lines, found, study)}{given(lines, pilots, study, others)}"
+    text = f"{table(lines, found, study)}{beside_longer(lines, study)}{given(lines, pilots, study, others)}"
     if pilots:
         write_csv(searched, searches.COLUMNS, searches.csv_rows(pilots))
         text = f"{text}\n\n{seen(pilots)}"

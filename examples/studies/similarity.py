@@ -21,9 +21,9 @@ sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 import searches
 import study  # it puts the repository on its processes' path, too
 from calls import Unfinished, guarded
+from gains import Gain, about_p, draw, gain, ps, rows_of
 from plan import BETAS, PILOT_SEEDS, RHOS, SEEDS
 from raw import refuse_lost, write_csv
-from report import Gain, about_p, draw, gain, ps, rows_of
 
 from sharp_plugins.files.writing import write_text
 from sharp_plugins.runs.record import Measure, Result

@@ -23,7 +23,7 @@ sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE.parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 from calls import Unfinished, guarded, run_program
-from plan import PILOT_SEEDS, SEEDS, STUDIES, Cell, Study
+from plan import LONGER, PILOT_SEEDS, SEEDS, STUDIES, Cell, Study
 from raw import COLUMNS, WHERE, read_csv, where_of
 
 from sharp_plugins.glue.tasks import LABELS, TASKS
@@ -205,7 +205,7 @@ def place(out: Path, cell: Cell, method: str, what: str) -> Path:
 
 
 def call(args, cell: Cell, out: Path, method: str, seeds: Sequence[int], settings: Sequence[str], more: Sequence[str] = ()) -> bool:
-    return engine(args, "glue", out, method, seeds, settings, [*cell.flags, *more])
+    return engine(args, "glue", out, method.removesuffix(LONGER), seeds, settings, [*cell.flags(method), *more])
 
 
 def engine(

@@ -30,9 +30,10 @@ import searches
 import study
 import torch
 from calls import Unfinished, guarded, run_programs
+from gains import Gain, about_p, draw, gain, ps, rows_of
 from plan import BATCH, EPOCHS, FULL_RATES, PILOT_SEEDS, RHOS, Cell
 from raw import refuse_lost, write_csv
-from report import Gain, about_p, draw, gain, pilot_of, ps, rows_of, seen
+from report import pilot_of, seen
 
 from sharp_plugins.files.tensors import read_torch
 from sharp_plugins.files.text import read_json
@@ -142,7 +143,7 @@ def go_on(args, second: Cell, homes: Mapping[int, Path], trained: Mapping[int, P
         if not (backbone / "model.pt").is_file():
             write_backbone(backbone, Path(args.backbone), read_torch(trained[seed] / BEST))
         own = argparse.Namespace(**{**vars(args), "backbone": str(backbone), "jobs": "1"})
-        lines.append(study.engine_line(own, "glue", home / "runs", METHODS[0], [seed], settings, [*second.flags, KEEP]))
+        lines.append(study.engine_line(own, "glue", home / "runs", METHODS[0], [seed], settings, [*second.flags(METHODS[0]), KEEP]))
     share = max(1, len(usable_cores()) // max(1, len(lines)))
     codes = run_programs(lines, {THREADS: os.environ.get(THREADS, str(share))})
     finished = [study.finished(code, line) for code, line in zip(codes, lines)]  # of each that failed is told

@@ -18,7 +18,7 @@ RATE, RHO, BETA = "optimization.lr", "optimizer.sam_rho", "optimizer.dsam_beta"
 def load(monkeypatch):
     """The scripts by name, and the calls of the engine."""
     monkeypatch.syspath_prepend(str(STUDIES))
-    found = SimpleNamespace(**{name: importlib.import_module(name) for name in ("plan", "study", "report")}, calls=[])
+    found = SimpleNamespace(**{name: importlib.import_module(name) for name in ("plan", "study", "gains", "report")}, calls=[])
     found.score = lambda method, settings, seed: 70.0
 
     def engine(line):

@@ -57,7 +57,7 @@ def test_a_cell_is_four_passes_over_its_rows(scripts, task):
     settings = yaml.safe_load((ROOT / "sharp_plugins" / "glue" / "configs" / "minilm" / f"{task}.yaml").read_text())
     batch = settings["dataset"]["batch_size"]
     for rows in (300, 1000):
-        assert f"optimization.max_update={4 * -(-rows // batch)}" in scripts.plan.Cell(task, rows).flags
+        assert f"optimization.max_update={4 * -(-rows // batch)}" in scripts.plan.Cell(task, rows).flags("sam")
 
 
 def test_loras_methods_have_the_learning_rate_that_was_chosen_for_lora(scripts, tmp_path):
@@ -100,12 +100,43 @@ def test_a_value_that_is_given_is_not_searched(scripts, tmp_path, capsys):
         assert words in capsys.readouterr().err
 
 
+def test_a_baseline_with_delta_sams_time_has_more_passes_and_a_rate_of_its_own(scripts, tmp_path, capsys):
+    gains = {"dsam": (3.0, 1.0, 4.0), "base": (1.0, 2.0, 1.5)}  # over the baseline, of the longer one and of delta-SAM
+
+    def score(method, settings, seed):
+        is_longer = "optimization.max_update=288" in scripts.calls[-1]
+        if "--sweep" in scripts.calls[-1]:
+            return 60.0 + (settings.get(RATE) == ("2e-5" if is_longer else "3e-4"))
+        return 60.0 + seed + (gains[method][seed - 1] if is_longer or method == "dsam" else 0)
+
+    scripts.score = score
+    line = ["--cells", "SST-2-1000-noise0.2", "--methods", "dsam", "base-longer", "--seeds", "1", "2", "3"]
+    assert run(scripts, tmp_path / "out", "noise", *line) == 0
+    calls = [(flags(line, "--methods")[0], flags(line, "--sweep"), flags(line, "--set")) for line in scripts.calls[-2:]]
+    rates = "optimization.lr=2e-5,5e-5,1e-4"
+    # 1,000 rows are 32 batches of 32: 9 passes in place of 4. 6 % of the updates warm up.
+    passes = ["optimization.max_update=288", "lr_scheduler.warmup_updates=17"]
+    for (method, sweep, settings), own in zip(calls, ([rates], [])):
+        assert method == "base" and sweep == own and settings[:2] == passes and not any("sam" in one for one in settings)
+    assert all("optimization.max_update=128" in line for line in scripts.calls[:-2]) and "optimization.lr=2e-5" in calls[1][2]
+    capsys.readouterr()
+    assert scripts.report.main(["noise", "--out", str(tmp_path / "out"), "--to", str(tmp_path / "to")]) == 0
+    lines = [one.split(" | ")[3:] for one in capsys.readouterr().out.splitlines() if "SST-2, accuracy" in one]
+    assert [one[:1] + one[3:4] for one in lines] == [["base", ""], ["dsam", lines[1][3]], ["base-longer", lines[2][3]]]
+    assert lines[1][3].startswith("+2.67 ") and lines[2][3].startswith("+1.50 ") and "lr=2e-05" in lines[2]
+    # Its rate is not delta-SAM's: neither is refused when the report is written again.
+    assert scripts.report.main(["noise", "--out", str(tmp_path / "out"), "--to", str(tmp_path / "to")]) == 0
+    # 2, -1 and 2.5 more: on average 1.17, with a standard error of 1.0929 and Student's 4.3027.
+    words = "With 9 passes for the baseline, which take δ-SAM's time: SST-2-1000-noise0.2, dsam over base-longer:"
+    assert f"{words} +1.17 (-3.54 to +5.87), p 0.5." in capsys.readouterr().out
+
+
 def test_whole_tasks_have_the_settings_passes(scripts):
     """Nothing is said of updates: the engine makes the settings' passes over what is left (tests/glue/test_run.py)."""
     cells = scripts.plan.STUDIES["whole"].cells
     assert {cell.task for cell in cells} == set(TASKS)
     for cell in cells:
-        assert cell.flags == ["--tasks", cell.task, "--selection-rows", "500"]
+        assert cell.flags("sam") == ["--tasks", cell.task, "--selection-rows", "500"]
 
 
 def test_what_joins_two_methods_has_what_both_chose(scripts, tmp_path, capsys):
@@ -208,8 +239,8 @@ def test_a_figures_points_stand_beside_their_setting(scripts, tmp_path, monkeypa
     settings = {"one": ["sam"], "four": ["sam", "dsam", "r3f", "rdrop"], "a long name " * 9: ["r3f"], "last": ["dsam", "rdrop"]}
     figures = []
     monkeypatch.setattr(pyplot, "close", figures.append)
-    gains = [scripts.report.Gain(where, method, one) for where, methods in settings.items() for method in methods]
-    scripts.report.draw(gains, "base", "All", tmp_path / "all.png")
+    gains = [scripts.gains.Gain(where, method, one) for where, methods in settings.items() for method in methods]
+    scripts.gains.draw(gains, "base", "All", tmp_path / "all.png")
     [axis] = figures[0].axes
     ticks = [float(tick) for tick in axis.get_yticks()]
     found = {bars.get_label(): [float(y) for y in bars.lines[0].get_ydata()] for bars in axis.containers}
@@ -227,13 +258,13 @@ def test_a_figure_shows_gains_with_their_intervals(scripts, tmp_path, monkeypatc
     from sharp_plugins.runs.statistics import compare
 
     baseline, own = {1: 60.0, 2: 61.0, 3: 63.0}, {"sam": (1.0, 2.5, -0.5), "dsam": (3.0, 1.0)}
-    gains = [scripts.report.Gain("MRPC-300", "base", None)]
+    gains = [scripts.gains.Gain("MRPC-300", "base", None)]
     for method, differences in own.items():
         values = {seed: baseline[seed] + one for seed, one in zip(baseline, differences)}
-        gains.append(scripts.report.Gain("MRPC-300", method, compare(values, baseline)))
+        gains.append(scripts.gains.Gain("MRPC-300", method, compare(values, baseline)))
     figures = []
     monkeypatch.setattr(pyplot, "close", figures.append)
-    scripts.report.draw(gains, "base", "Few examples", tmp_path / "few.png")
+    scripts.gains.draw(gains, "base", "Few examples", tmp_path / "few.png")
     [axis] = figures[0].axes
     assert axis.get_xlabel() == "gain over base, points, with its 95 % interval"
     assert [label.get_text() for label in axis.get_yticklabels()] == ["MRPC-300\nseeds: 2 or 3"]

@@ -1,0 +1,79 @@
+"""Gains over a baseline, as the studies' reports tell them: in words, in a table and in a figure."""
+
+import textwrap
+from pathlib import Path
+from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
+
+from sharp_plugins.files.writing import replacing
+from sharp_plugins.runs.statistics import Comparison, least_p
+
+
+def gain(comparison: Optional[Comparison]) -> str:
+    """The paired difference with its interval; nothing for the baseline."""
+    if comparison is None:
+        return ""
+    low_high = "" if comparison.interval is None else " ({:+.2f} to {:+.2f})".format(*comparison.interval)
+    return f"{comparison.difference:+.2f}{low_high}"
+
+
+def ps(comparison: Optional[Comparison]) -> List[str]:
+    """p, and p corrected."""
+    both = (None, None) if comparison is None else (comparison.p, comparison.corrected)
+    return ["" if p is None else f"{p:.3g}" for p in both]
+
+
+def about_p(pairs: int) -> str:
+    """What p is, of at most so many pairs."""
+    return "p is of the paired sign-flip test" + (f", at least {least_p(pairs):.3g} of {pairs} seeds" if pairs else "")
+
+
+def rows_of(rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; the first row is the head."""
+    head, *others = rows
+    return "\n".join("| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *others))
+
+
+class Gain(NamedTuple):
+    """What a figure shows: a method where it was measured, compared with the baseline (None for the baseline itself)."""
+
+    where: str
+    method: str
+    comparison: Optional[Comparison]
+
+
+def draw(gains: Sequence[Gain], baseline: str, title: str, path: Path) -> None:
+    """The gains over the baseline with their intervals, by place and method, and how many seeds they are of."""
+    import matplotlib
+
+    matplotlib.use("Agg")  # no display is needed
+    from matplotlib import pyplot
+
+    gains = [one for one in gains if one.comparison is not None]
+    places, methods = (list(dict.fromkeys(names)) for names in ([one.where for one in gains], [one.method for one in gains]))
+    heights: Dict[Tuple[str, str], float] = {}
+    ticks, labels, below = [], [], 0.0
+    for where in places:
+        own = sorted((one for one in gains if one.where == where), key=lambda one: methods.index(one.method))
+        pairs = sorted({one.comparison.pairs for one in own})
+        labels.append(f"{textwrap.fill(where, 46, break_on_hyphens=False)}\nseeds: {' or '.join(map(str, pairs))}")
+        room = max(len(own), 0.8 * len(labels[-1].splitlines())) + 0.6  # in lines: of methods, or of the label's smaller ones
+        ticks.append(below + room / 2)
+        heights.update({(where, one.method): ticks[-1] + number - (len(own) - 1) / 2 for number, one in enumerate(own)})
+        below += room
+    figure, axis = pyplot.subplots(figsize=(9, 1.0 + 0.22 * below))
+    for method in methods:
+        found = [one for one in gains if one.method == method]
+        errors = [0 if one.comparison.interval is None else one.comparison.interval[1] - one.comparison.difference for one in found]
+        across, down = [one.comparison.difference for one in found], [heights[one.where, method] for one in found]
+        axis.errorbar(across, down, xerr=errors, fmt="o", capsize=3, label=method)
+    axis.axvline(0, color="black", linewidth=0.8)
+    axis.set_yticks(ticks, labels)
+    axis.set_ylim(below, 0)
+    axis.set(xlabel=f"gain over {baseline}, points, with its 95 % interval", title=title)
+    axis.grid(axis="x", alpha=0.3)
+    if methods:
+        axis.legend(loc="upper left", bbox_to_anchor=(1, 1))  # beside the axes, where it hides no interval
+    figure.tight_layout()
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=150, format="png")
+    pyplot.close(figure)
