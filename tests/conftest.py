@@ -1,3 +1,4 @@
+import gc
 import importlib
 import os
 import sys
@@ -23,6 +24,12 @@ if os.environ.get("CI"):
 for device in (getattr(torch, name, None) for name in ("cuda", "xpu", "mtia")):
     if hasattr(device, "manual_seed_all") and not device.is_available():
         device.manual_seed_all = lambda seed: None
+
+
+def pytest_collection_finish():
+    """Python's collector need not look at what pytest and torch keep to the end, again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

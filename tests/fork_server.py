@@ -3,6 +3,7 @@
 hydra reads its grammar where a command line becomes a config for the first time, which takes as long as a short training.
 """
 
+import gc
 import importlib
 import os
 
@@ -20,3 +21,6 @@ os.environ.pop("PYTHONPATH", None)
 before = os.environ.pop("SHARP_TEST_PYTHONPATH", None)
 if before is not None:
     os.environ["PYTHONPATH"] = before
+# The processes' collectors need not look at what all of them keep, and so need not copy it either.
+gc.collect()
+gc.freeze()

@@ -15,7 +15,9 @@ from typing import Callable, Dict, List, Mapping, Optional, Sequence
 # run a torch.py that came with a copied one.
 SEARCHED = [os.path.abspath(place) for place in sys.path]
 START = f"import sys; sys.path[:] = {SEARCHED!r}; "
-# What fairseq's console scripts call; the scripts themselves may not be on the PATH.
+# What fairseq's console scripts call; the scripts themselves may not be on the PATH. Of the import's time a seventh would go into
+# Python's collector, which looks again and again at objects that stay.
+SCRIPT = "import gc; gc.disable(); from fairseq_cli.{} import cli_main; gc.enable(); cli_main()"
 SCRIPTS = {
     "fairseq-train": "train",
     "fairseq-hydra-train": "hydra_train",
@@ -64,7 +66,7 @@ def interpreter(command: Sequence[str], memory: Optional[Path] = None) -> List[s
     """
     program, *rest = command
     if program in SCRIPTS:
-        code = f"from fairseq_cli.{SCRIPTS[program]} import cli_main; cli_main()"
+        code = SCRIPT.format(SCRIPTS[program])
     elif program == "python" and rest[:1] == ["-m"]:
         code, rest = f"import runpy; runpy.run_module({rest[1]!r}, run_name='__main__', alter_sys=True)", rest[2:]
     elif program == "python" and rest[:1] == ["-c"]:

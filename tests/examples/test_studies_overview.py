@@ -71,7 +71,7 @@ def test_the_other_studies_files_are_read(overview, tmp_path, capsys):
     sets = [({"set": "SNLI", "method": method}, "accuracy", added) for method, added in (("base", GAINS), ("dsam", GAINS))]
     write(tmp_path / "elsewhere-sets.csv", ["set", "method", "seed", "accuracy"], sets)
     write_study(tmp_path / "noise-rate-1e-4.csv", {"base": GAINS, "sam": GAINS}, noise=0.4)
-    write_study(tmp_path / "noise-own-rates.csv", {"base": GAINS, "dsam": GAINS}, noise=0.2)
+    write_study(tmp_path / "noise-own-rates.csv", {"base": GAINS, "dsam": GAINS, "base-longer": GAINS}, noise=0.2)
     columns = importlib.import_module("survives").COLUMNS
     survivors = [
         ({"method": method, **dict.fromkeys(columns, 50)}, "8 bits", added) for method, added in (("base", (0,)), ("sam", (2,)))
@@ -84,7 +84,13 @@ def test_the_other_studies_files_are_read(overview, tmp_path, capsys):
     assert "SAM in the last quarter, rounded to 8 bits, SAM: +2.00" in lines
     assert "SAM in the last quarter, after the second task, SAM: +0.00" in lines
     assert "MRPC, 300 rows, 20 % wrong labels, own rates, δ-SAM: +0.00" in lines
-    assert len(lines) == 4 + len(columns)
+    assert "MRPC, 300 rows, 20 % wrong labels, own rates, Adam, 9 epochs: +0.00" in lines
+    assert len(lines) == 5 + len(columns)
+
+
+def test_every_method_has_a_name(overview):
+    plan = importlib.import_module("plan")
+    assert all(overview.called(method) for study in plan.STUDIES.values() for method in study.methods)
 
 
 def test_what_stands_in_the_project_is_what_its_files_say(overview):

@@ -189,6 +189,18 @@ def test_nor_are_they_by_the_processes_that_it_starts(run):
     assert (run.directory / "o").read_text() == "done\n"
 
 
+def test_fairseq_is_imported_without_collections_and_runs_with_them(tmp_path, monkeypatch):
+    (tmp_path / "fairseq_cli").mkdir()
+    (tmp_path / "fairseq_cli" / "__init__.py").touch()
+    (tmp_path / "fairseq_cli" / "train.py").write_text(
+        "import gc\n\nprint('import', gc.isenabled())\n\n\ndef cli_main():\n    print('run', gc.isenabled())\n"
+    )
+    monkeypatch.setattr(processes, "START", f"import sys; sys.path.insert(0, {str(tmp_path)!r}); ")
+    log = tmp_path / "log"
+    assert run_process(interpreter(["fairseq-train"]), tmp_path, log, Stop()) == 0
+    assert log.read_text() == "import False\nrun True\n"
+
+
 def test_the_most_memory_of_a_runs_processes_is_remembered(run, tmp_path):
     big = training(run, tmp_path, "x = bytearray(300 << 20); del x")
     with locked(run.directory, run.name) as lock:
