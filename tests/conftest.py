@@ -26,10 +26,16 @@ for device in (getattr(torch, name, None) for name in ("cuda", "xpu", "mtia")):
         device.manual_seed_all = lambda seed: None
 
 
-def pytest_collection_finish():
-    """Python's collector need not look at what pytest and torch keep to the end, again and again."""
+# Python's collector need not look at what pytest and torch keep to the end, again and again: until the tests begin it does not look
+# at all, and then not at that.
+gc.disable()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop():
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

@@ -15,9 +15,9 @@ from typing import Callable, Dict, List, Mapping, Optional, Sequence
 # run a torch.py that came with a copied one.
 SEARCHED = [os.path.abspath(place) for place in sys.path]
 START = f"import sys; sys.path[:] = {SEARCHED!r}; "
-# What fairseq's console scripts call; the scripts themselves may not be on the PATH. Of the import's time a seventh would go into
-# Python's collector, which looks again and again at objects that stay.
-SCRIPT = "import gc; gc.disable(); from fairseq_cli.{} import cli_main; gc.enable(); cli_main()"
+# What fairseq's console scripts call; the scripts themselves may not be on the PATH. A quarter of a process's time until it trains
+# would go into Python's collector, which looks again and again at the objects of the import, which stay.
+SCRIPT = "import gc; gc.disable(); from fairseq_cli.{} import cli_main; gc.freeze(); gc.enable(); cli_main()"
 SCRIPTS = {
     "fairseq-train": "train",
     "fairseq-hydra-train": "hydra_train",
