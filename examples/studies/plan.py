@@ -19,7 +19,7 @@ WEIGHTS = "0.1,0.5,1"  # R-Drop's authors'; R3F's have 5, too
 # wrong, less is learnt of those with a smaller one.
 FULL_RATES = "optimization.lr=5e-5,1e-4,3e-4,6e-4"
 WHOLE_RATES = "optimization.lr=5e-5,1e-4,2e-4"
-LORA_RATES = "optimization.lr=2e-4,5e-4,1e-3,2e-3"
+LORA_RATES = "optimization.lr=2e-4,5e-4,1e-3,2e-3,5e-3,1e-2"
 LONGER_RATES = "optimization.lr=2e-5,5e-5,1e-4"
 # A method -> its searches, one after the other; a baseline's is its study's.
 SEARCHES: Dict[str, Tuple[str, ...]] = {
