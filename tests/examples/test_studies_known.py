@@ -115,20 +115,29 @@ def test_what_joins_a_method_that_is_trained_is_trained_too(scripts, study, repo
     assert words in capsys.readouterr().err
 
 
-def test_a_baseline_is_not_replaced_under_the_methods_that_were_compared_with_it(scripts, study, report, tmp_path, capsys):
-    assert study("there", "few", *CELL) and report("there") == 0
+@pytest.mark.parametrize(
+    "name, cell, methods, told",
+    [
+        ("few", "SST-2-300", ["sam", "dsam"], "SST-2 300 0 0 sam"),
+        ("noise", "SST-2-1000-noise0.2", ["base-longer"], "SST-2 1000 0.2 0 base-longer"),  # whose settings are its own
+    ],
+)
+def test_a_baseline_is_not_replaced_under_the_methods_that_were_compared_with_it(
+    scripts, study, report, tmp_path, capsys, name, cell, methods, told
+):
+    line = (name, "--cells", cell, "--methods", *methods)
+    assert study("there", *line) and report("there", name) == 0
     before = {path.name: path.read_bytes() for path in (tmp_path / "to").iterdir()}
     scripts.score = lambda method, settings, seed: score(method, settings, seed) + seed % 2
-    assert study("here", "few", *CELL)
-    for method in ("sam", "dsam"):
-        (tmp_path / "here" / "SST-2-300" / method).rename(tmp_path / method)
-    assert report("here") == 1 and {path.name: path.read_bytes() for path in (tmp_path / "to").iterdir()} == before
-    assert (
-        "sam (layers, task, rows, noise, noisy_selection, method) was compared with other runs of base" in capsys.readouterr().err
-    )
-    for method in ("sam", "dsam"):
-        (tmp_path / method).rename(tmp_path / "here" / "SST-2-300" / method)
-    assert report("here") == 0
+    assert study("here", *line)
+    for method in methods:
+        (tmp_path / "here" / cell / method).rename(tmp_path / method)
+    assert report("here", name) == 1 and {path.name: path.read_bytes() for path in (tmp_path / "to").iterdir()} == before
+    where = "(layers, task, rows, noise, noisy_selection, method)"
+    assert f"{told} {where} was compared with other runs of base" in capsys.readouterr().err
+    for method in methods:
+        (tmp_path / method).rename(tmp_path / "here" / cell / method)
+    assert report("here", name) == 0
 
 
 def test_a_method_of_another_call_is_compared_with_other_settings(scripts, study, tmp_path, capsys):
