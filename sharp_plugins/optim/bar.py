@@ -53,7 +53,8 @@ class BARConfig(BaseOptimizerConfig):
         default=0.5,
         metadata={
             "help": "strength α₀; at 0 every update is the base optimizer's, bit for bit, at BAR's cost "
-            "(default: the middle of the paper's 0.2, 0.5, 1.0; with a decoder on WebNLG 0.5, 1 and 2 were alike: examples/webnlg)"
+            "(default: the middle of the paper's 0.2, 0.5, 1.0, which were alike with MiniLM on SST-2: examples/studies; with a "
+            "decoder on WebNLG 0.5, 1 and 2 were: examples/webnlg)"
         },
     )
     bar_schedule: ChoiceEnum(list(SCHEDULES)) = field(
