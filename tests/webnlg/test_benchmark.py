@@ -423,7 +423,7 @@ def start(place, data, *flags):
 
 @pytest.mark.slow
 def test_end_to_end_with_a_kill(corpus, tmp_path):
-    flags = "--size small --vocab-size 120 --methods untrained base lora-nbar --set optimization.max_update=8".split()
+    flags = "--size small --vocab-size 120 --methods untrained base sam lora-nbar --set optimization.max_update=8".split()
     flags += ["--set", "common.log_interval=2", "--set", "checkpoint.save_interval_updates=2"]
     log = tmp_path / "out" / "data-to-text" / "base" / "seed1" / "train.log"
     process = start(tmp_path, corpus, *flags)
@@ -435,10 +435,10 @@ def test_end_to_end_with_a_kill(corpus, tmp_path):
     process.wait()
     assert start(tmp_path, corpus, *flags).wait(processes.LIMIT) == 0, (tmp_path / "shown").read_text()
     shown = (tmp_path / "shown").read_text()
-    assert "Traceback" not in shown and "all data were there" in shown and "3 runs, 1 of them finished before" in shown
+    assert "Traceback" not in shown and "all data were there" in shown and "4 runs, 1 of them finished before" in shown
     assert "Loaded checkpoint" in log.read_text() and log.read_text().count("done training") == 1
     numbers = {name: runs["seed 1"] for name, runs in json.loads((tmp_path / "out" / "results.json").read_text()).items()}
-    assert {name: one["updates"] for name, one in numbers.items()} == {"untrained": 0, "base": 8, "lora-nbar": 8}
+    assert {name: one["updates"] for name, one in numbers.items()} == {"untrained": 0, "base": 8, "sam": 8, "lora-nbar": 8}
     assert all(0 <= one["scores"][group]["bleu"] <= 100 for one in numbers.values() for group in results.GROUPS)
     losses = {name: one["scores"]["valid"]["loss"] for name, one in numbers.items()}
     assert losses["lora-nbar"] < losses["base"] < losses["untrained"]
