@@ -8,6 +8,7 @@ writes overview.png. A setting with LoRA has LoRA with Adam as its baseline.
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Callable, Dict, Iterator, List, NamedTuple, Sequence, Tuple
 
@@ -27,8 +28,8 @@ METHODS = {"base": BASELINE, "lora": BASELINE, "mirror": BASELINE, "sam": "SAM",
 METHODS.update({"r3f": "R3F", "rdrop": "R-Drop", "dsam-r3f": "δ-SAM + R3F", "base-longer": f"Adam, {LONGER_EPOCHS} epochs"})
 LAYERS = 6  # of MiniLM; a setting with fewer says so
 PART = "-3-layers"  # after a study's name, where these are all it has
-RATE = "-rate-1e-4"  # the same, where study.py was given the learning rate
-OWN = "-own-rates"  # the same, where each method has a learning rate of its own (report.py --from)
+# The same, where each method has a learning rate of its own (report.py --from), or study.py was given it -> as a setting says it.
+RATES = {"-own-rates": ", own rates", "-rate-1e-4": ", rate 1e-4"}
 SURVIVORS = {"trained": "", "8 bits": ", rounded to 8 bits", "4 bits": ", rounded to 4 bits"}  # columns, as a setting says them
 # A row of a file -> settings, each with the run's score there.
 Reader = Callable[[Row], Iterator[Tuple[str, str]]]
@@ -82,8 +83,7 @@ def of_similarity(name: str) -> Reader:
 
 READERS: Dict[str, Reader] = {
     **dict.fromkeys((study + part for study in STUDIES for part in ("", PART)), of_study),
-    **{study + OWN: lambda row: of_study(row, ", own rates") for study in STUDIES},
-    **{study + RATE: lambda row: of_study(row, ", rate 1e-4") for study in STUDIES},
+    **{study + name: partial(of_study, part=words) for name, words in RATES.items() for study in STUDIES},
     "elsewhere-sets": of_sets,
     "survives": of_survivors,
     **{name: of_similarity(name) for name in ("similarity", "similarity" + PART)},

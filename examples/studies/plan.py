@@ -96,7 +96,8 @@ class Study(NamedTuple):
         return (self.rates,) if method == self.methods[0] else SEARCHES.get(method, ())
 
     def bases(self, method: str) -> Tuple[str, ...]:
-        """The methods that a method has settings from, the baseline first; those that it joins come before it."""
+        """The methods that a method has settings from, the baseline first; those that it joins come before it. One that ends in
+        `LONGER` has none."""
         return () if method.endswith(LONGER) else (self.methods[0], *JOINS.get(method, ()))
 
     def searched(self, method: str) -> Tuple[str, ...]:

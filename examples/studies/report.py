@@ -143,10 +143,10 @@ def beside_longer(lines: Sequence[Line], study: Study) -> str:
     """A sentence for each baseline with δ-SAM's time, about the methods that took as long or less."""
     found = []
     for longer in (line for line in lines if line.method.endswith(LONGER)):
-        own = [line for line in lines if (line.layers, line.cell) == (longer.layers, longer.cell)]
-        for line in own:
-            comparison = None if line.method in (longer.method, study.methods[0]) else compare(line.values, longer.values)
-            if comparison:
+        there = [line for line in lines if (line.layers, line.cell) == (longer.layers, longer.cell)]
+        for line in (line for line in there if line.method not in (longer.method, study.methods[0])):
+            comparison = compare(line.values, longer.values)
+            if comparison is not None:
                 found.append(f"{line.cell.name}, {line.method} over {longer.method}: {gain(comparison)}, p {ps(comparison)[0]}")
     return f"\n\nWith {LONGER_EPOCHS} passes for the baseline, which take δ-SAM's time: {'; '.join(found)}." if found else ""
 
