@@ -20,7 +20,7 @@ sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
 from gains import Gain, about_p, draw, gain, ps, rows_of
 from plan import STUDIES
-from raw import refuse_lost, write_csv
+from raw import digits, refuse_lost, write_csv
 from study import place
 
 from sharp_plugins.command_line import run_command
@@ -155,7 +155,7 @@ def table(values: Sequence[Value], found: Dict[Tuple[str, str], Optional[Compari
 
 def report(args, values: Sequence[Value]) -> str:
     args.to.mkdir(parents=True, exist_ok=True)
-    rows = [one._replace(accuracy=f"{one.accuracy:.4f}") for one in values]
+    rows = [one._replace(accuracy=digits(one.accuracy)) for one in values]
     write_csv(args.to / f"{args.name}.csv", Value._fields, rows)
     found = compared(values)
     text = table(values, found)

@@ -23,7 +23,7 @@ sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 import searches
 from gains import Gain, about_p, draw, gain, ps, rows_of
 from plan import LONGER, LONGER_EPOCHS, PILOT_SEEDS, SELECTION_ROWS, STUDIES, Cell, Study
-from raw import ALL, COLUMNS, WHERE, Row, joined, read_csv, where_of, write_csv
+from raw import ALL, COLUMNS, WHERE, Row, digits, joined, read_csv, where_of, write_csv
 from study import place, selected
 
 from sharp_plugins.files.writing import write_text
@@ -61,7 +61,7 @@ def collect(study: Study, outs: Mapping[str, Path]) -> List[Row]:
                 config = searches.config_of(final, result)
                 settings = " ".join(settings_of(config, study.searched(method)))
                 where = [config["model"]["encoder_layers"], *where_of(cell)]
-                scores = [f"{selected(result, split):.4f}" for split in ("dev", "valid")]
+                scores = [digits(selected(result, split)) for split in ("dev", "valid")]
                 row = [*where, method, settings, result.record.seed, metric, *scores, f"{result.minutes:.2f}"]
                 rows.append(dict(zip(COLUMNS, map(str, row))))
     return rows

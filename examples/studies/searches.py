@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Callable, Container, Dict, Iterable, Iterator, List, NamedTuple, Sequence, Set, Tuple
 
-from raw import refuse
+from raw import digits, refuse
 
 from sharp_plugins.files.yaml import read_yaml
 from sharp_plugins.runs.record import Result
@@ -137,6 +137,6 @@ def csv_rows(pilots: Sequence[Pilot]) -> Iterator[List]:
     """Each run by `COLUMNS`, and each value without runs: those that failed are none, and would not be told."""
     for pilot in pilots:
         for value, own in pilot.found.items():
-            yield from ([*pilot[:4], value, seed, f"{score:.4f}"] for seed, score in sorted(own.items()))
+            yield from ([*pilot[:4], value, seed, digits(score)] for seed, score in sorted(own.items()))
             if not own:
                 yield [*pilot[:4], value, "", ""]

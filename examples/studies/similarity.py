@@ -23,7 +23,7 @@ import study  # it puts the repository on its processes' path, too
 from calls import Unfinished, guarded
 from gains import Gain, about_p, draw, gain, ps, rows_of
 from plan import BETAS, PILOT_SEEDS, RHOS, SEEDS
-from raw import refuse_lost, write_csv
+from raw import digits, refuse_lost, write_csv
 
 from sharp_plugins.files.writing import write_text
 from sharp_plugins.runs.record import Measure, Result
@@ -130,7 +130,7 @@ def runs_of(lines: Sequence[Line]) -> Iterator[List]:
     for line in lines:
         for seed, result in sorted(line.results.items()):
             scores = [*(result.metrics["test"][name] for name in COLUMNS), result.metrics["valid"][DEV]]
-            yield [line.method, " ".join(line.chosen), seed, *(f"{x:.4f}" for x in scores), f"{result.minutes:.2f}"]
+            yield [line.method, " ".join(line.chosen), seed, *map(digits, scores), f"{result.minutes:.2f}"]
 
 
 def gains_of(lines: Sequence[Line]) -> Iterator[Gain]:

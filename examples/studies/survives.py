@@ -32,7 +32,7 @@ import torch
 from calls import Unfinished, guarded, run_programs
 from gains import Gain, about_p, draw, gain, ps, rows_of
 from plan import BATCH, EPOCHS, FULL_RATES, PILOT_SEEDS, RHOS, Cell
-from raw import refuse_lost, write_csv
+from raw import digits, refuse_lost, write_csv
 from report import pilot_of, seen
 
 from sharp_plugins.files.tensors import read_torch
@@ -214,7 +214,7 @@ def report(
     """Write what there is; returns the tables, or nothing where only the first method has runs."""
     args.to.mkdir(parents=True, exist_ok=True)
     columns = [*COLUMNS, SECOND]
-    rows = [[one.method, one.seed, *(f"{one.scores[name]:.4f}" for name in columns)] for one in values]
+    rows = [[one.method, one.seed, *(digits(one.scores[name]) for name in columns)] for one in values]
     write_csv(args.to / f"{args.name}.csv", ["method", "seed", *columns], rows)
     write_csv(args.to / f"{args.name}-search.csv", searches.COLUMNS, searches.csv_rows(pilots))
     seeds = sum(one.method == METHODS[1] for one in values)
