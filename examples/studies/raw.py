@@ -34,8 +34,8 @@ def write_csv(path: Path, head: Sequence[str], rows: Iterable[Sequence]) -> None
 
 
 def digits(score: float) -> str:
-    """All of a score's digits: where the gains of some seeds are as large as those of others, rounded ones are not, and the sign-flip
-    test would not count them as equal.
+    """All of a score's digits. Where the gains of some seeds are as large as those of others, rounded ones are not, and the
+    sign-flip test would not count them as equal.
 
     >>> digits(100 * 706 / 872)
     '80.96330275229357'
