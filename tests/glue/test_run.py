@@ -19,7 +19,7 @@ from made_up_results import cells
 from sharp_plugins.glue import benchmark
 from sharp_plugins.glue.__main__ import main
 from sharp_plugins.runs import stages
-from sharp_plugins.runs.command import INTERRUPTED
+from sharp_plugins.runs.command import INTERRUPTED, RUNS_FAILED
 from sharp_plugins.runs.stages import RunFailed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -314,7 +314,7 @@ def test_a_run_that_fails_does_not_stop_the_others(start, tmp_path, capsys, erro
             raise error
 
     start.before = before
-    assert start("--tasks", "RTE", "--methods", "base", "sam", "--seeds", 1) == 1
+    assert start("--tasks", "RTE", "--methods", "base", "sam", "--seeds", 1) == (RUNS_FAILED if isinstance(error, RunFailed) else 1)
     shown = capsys.readouterr()
     assert f"error: {error}" in shown.err and "1 of 2 runs are not finished" in shown.err
     assert "RTE sam seed 1: accuracy 50.00" in shown.out and "| sam " in (tmp_path / "out" / "table.md").read_text()
