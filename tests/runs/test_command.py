@@ -295,7 +295,7 @@ def test_a_report_that_fails_does_not_stop_the_runs(call, capsys, monkeypatch):
 def test_metrics_of_another_shape_are_refused_before_they_are_saved(call, capsys, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(made_up.Backwards, "collect", lambda self, run: {"bleu": 31.5})
-        assert call() == 1
+        assert call() == RUNS_FAILED
     shown = capsys.readouterr().err
     assert "short base seed 1: no metrics: Benchmark.collect is to return numbers by split and name" in shown
     assert "'bleu': 31.5" in shown and len(list(call.out.rglob("checkpoint*.pt"))) == 2
