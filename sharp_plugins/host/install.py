@@ -8,6 +8,7 @@ from sharp_plugins.host import (
     logs,
     memory,
     mends,
+    meters,
     run_length,
     saving,
     smoothing,
@@ -20,6 +21,7 @@ from sharp_plugins.host import (
 def install() -> None:
     """Put the plugin into fairseq. Repeated calls change nothing."""
     mends.install()
+    meters.install()
     legacy_ddp.install()
     memory.install()
     smoothing.install()

@@ -11,7 +11,7 @@ import numpy
 import torch
 from fairseq import utils
 from fairseq.data import data_utils, language_pair_dataset, token_block_dataset
-from fairseq.logging import meters, metrics
+from fairseq.logging import metrics
 from fairseq.models import distributed_fairseq_model
 from fairseq.models.ema.ema import EMA
 from fairseq.modules import dynamic_crf_layer
@@ -96,20 +96,6 @@ def keep_the_last_batch() -> None:
         return batch_by_size_with_the_last
 
     wrap(data_utils, "batch_by_size", make)
-
-
-def keep_numpy_out_of_checkpoints() -> None:
-    """fairseq's metrics from scipy and scikit-learn (``--best-checkpoint-metric pearson``, ``f1``) are NumPy numbers. It saves them
-    in its checkpoints, which torch's safe loader then refuses: a run that stopped cannot be resumed."""
-
-    def make(get_smoothed_value):
-        def get_plain_value(self, key):
-            value = get_smoothed_value(self, key)
-            return value.item() if isinstance(value, numpy.generic) else value
-
-        return get_plain_value
-
-    wrap(meters.MetersDict, "get_smoothed_value", make)
 
 
 def average_tied_weights_once() -> None:
@@ -242,7 +228,6 @@ def install() -> None:
     restore_numpy_aliases()
     keep_batches_when_resuming()
     keep_the_last_batch()
-    keep_numpy_out_of_checkpoints()
     average_tied_weights_once()
     unscale_gradients_once_with_amp()
     clip_on_the_cpu_beside_a_gpu()

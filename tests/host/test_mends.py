@@ -11,7 +11,6 @@ import toy
 from fairseq import options, utils
 from fairseq.data import data_utils, language_pair_dataset, token_block_dataset
 from fairseq.dataclass.configs import EMAConfig
-from fairseq.logging import metrics
 from fairseq.models import distributed_fairseq_model
 from fairseq.models.ema.ema import EMA
 from fairseq.modules import dynamic_crf_layer
@@ -231,12 +230,3 @@ def test_installing_again_changes_nothing():
     )
     assert all(a is b for a, b in zip(before, after))
     assert "torch_xla" not in sys.modules
-
-
-def test_values_in_checkpoints_are_plain_numbers():
-    with metrics.aggregate() as log:
-        metrics.log_scalar("loss", 1.0)
-        metrics.log_derived("pearson", lambda meters: numpy.float64(1.5))
-    value = log.get_smoothed_value("pearson")
-    assert type(value) is float and value == 1.5
-    assert type(log.get_smoothed_values()["pearson"]) is float
