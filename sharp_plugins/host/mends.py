@@ -223,7 +223,7 @@ def start_averages_from_a_plain_checkpoint(load_checkpoint):
 
 
 def install() -> None:
-    safe_load.allow_namespaces()  # for whoever reads fairseq's checkpoints with torch's own loader beside the plugin
+    safe_load.allow_classes()  # for whoever reads fairseq's checkpoints with torch's own loader beside the plugin
     let_pytorch_ddp_run_on_cpu()
     restore_numpy_aliases()
     keep_batches_when_resuming()
