@@ -125,10 +125,18 @@ def unscale_gradients_once_with_amp() -> None:
     """``--amp`` divides the gradients by the loss scale twice. torch's GradScaler remembers for each optimizer object that it has
     unscaled that object's gradients. fairseq hands it two objects for the same parameters: the torch optimizer in
     `AMPOptimizer.clip_grad_norm`, and its own optimizer in `AMPOptimizer.step`. SGD then trains at its learning rate over the
-    scale. Here it is fairseq's own optimizer both times."""
+    scale. Here it is fairseq's own optimizer both times.
+
+    On a CPU there is no scale. fairseq wants to lower it all the same where a gradient is not finite, and fails with an
+    AttributeError; here such a run ends as one in fp32."""
 
     def make(clip_grad_norm):
         def clip_unscaled_once(self, *args, **kwargs):
+            if not self.scaler.is_enabled():
+                norm = self.fp32_optimizer.clip_grad_norm(*args, **kwargs)
+                if not torch.isfinite(norm).all():
+                    raise FloatingPointError("gradients are Nan/Inf")
+                return norm
             unscale = self.scaler.unscale_
             self.scaler.unscale_ = lambda optimizer: unscale(self.fp32_optimizer)
             try:
