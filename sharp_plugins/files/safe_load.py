@@ -1,8 +1,8 @@
 """Reading what torch.save wrote without running code that the file holds, on every torch from 2.1 on.
 
 torch's own safe loader, ``weights_only=True``, is used from torch 2.6 on; before, files are read by `safe_unpickler.Unpickler`.
-Both know tensors, plain values and containers, `argparse.Namespace` and fairseq's `Dictionary`. fairseq keeps settings in Namespaces,
-and tasks for speech their vocabulary in a Dictionary; building one runs no code.
+Both know tensors, plain values and containers, `argparse.Namespace` and fairseq's `Dictionary`. fairseq keeps settings in
+Namespaces, and tasks for speech their vocabulary in a Dictionary; building one runs no code.
 
 No archive is read that unpacks to more than the file, and no tensor that claims more. torch's own loader still makes a
 ``bytearray`` of as many zeros as a file says.

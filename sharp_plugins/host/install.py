@@ -9,6 +9,7 @@ from sharp_plugins.host import (
     memory,
     mends,
     meters,
+    patience,
     run_length,
     saving,
     smoothing,
@@ -22,6 +23,7 @@ def install() -> None:
     """Put the plugin into fairseq. Repeated calls change nothing."""
     mends.install()
     meters.install()
+    patience.install()
     legacy_ddp.install()
     memory.install()
     smoothing.install()

@@ -196,7 +196,7 @@ def test_amp_unscales_gradients_once(translation_data, optimizer):
 @pytest.mark.skipif(toy.DEVICE == "cuda", reason="a GPU has a loss scale, which is lowered")
 @pytest.mark.parametrize("precision", [[], ["--amp"]], ids=["fp32", "amp"])
 @pytest.mark.parametrize("optimizer", ["sgd", "sam"])
-def test_gradients_that_are_not_finite_end_amp_on_a_cpu_as_they_end_fp32(translation_data, tmp_path, monkeypatch, optimizer, precision):
+def test_gradients_that_are_not_finite_end_amp_on_a_cpu_as_fp32(translation_data, tmp_path, monkeypatch, optimizer, precision):
     trainer = toy.build_trainer(translation_data, "--optimizer", optimizer, "--lr", "0.1", "--save-dir", tmp_path, *precision)
     assert trainer.train_step(toy.batches(trainer, [4])) is not None
     before, forward = toy.weights(trainer), trainer.get_criterion().forward

@@ -21,7 +21,8 @@ def test_values_in_checkpoints_are_plain_numbers():
 def logged(*rounds):
     """A log of what ``--eval-bleu`` and scikit-learn's metrics give."""
     log = MetersDict()
-    for name, meter in (("counts", AverageMeter()), ("f1", AverageMeter()), ("errors", SumMeter()), ("loss", AverageMeter(round=3))):
+    meters = {"counts": AverageMeter(), "f1": AverageMeter(), "errors": SumMeter(), "loss": AverageMeter(round=3)}
+    for name, meter in meters.items():
         log.add_meter(name, meter, 10)
     return more(log, *rounds)
 
