@@ -8,6 +8,8 @@ from sharp_plugins.host import (
     logs,
     memory,
     mends,
+    meters,
+    patience,
     run_length,
     saving,
     smoothing,
@@ -20,6 +22,8 @@ from sharp_plugins.host import (
 def install() -> None:
     """Put the plugin into fairseq. Repeated calls change nothing."""
     mends.install()
+    meters.install()
+    patience.install()
     legacy_ddp.install()
     memory.install()
     smoothing.install()
