@@ -90,7 +90,7 @@ class Checkpoint:
         """Those of the data that are *named*; all but the training data without names.
 
         Raises:
-            ValueError: one is not there, or there are none.
+            ValueError: one is not there, there are none, or one has a sequence that is longer than the model.
         """
         there = list(self.prepared.facts)
         missing = [name for name in named or () if name not in there]
@@ -99,14 +99,29 @@ class Checkpoint:
         found = list(dict.fromkeys(named or [split for split in there if split != "train"]))
         if not found:
             raise ValueError(f"{self.prepared.directory} has training data alone: --splits train evaluates on them")
+        for split in found:  # before any is scored
+            self.check_lengths(split)
         return found
+
+    def check_lengths(self, split: str) -> None:
+        """Raise ValueError where a sequence of *split*, be it the training data, has more positions than the model."""
+        longest, room = self.prepared.facts.get(split, {}).get("longest", 0), self.loaded.model.max_positions()
+        if longest > room:
+            prefix = getattr(self.loaded.model.decoder, "prefix", None)
+            taken = "" if prefix is None else f" beside its prefix of {prefix.length}"
+            raise ValueError(
+                f"{self.prepared.directory}: the longest sequence of {split} takes {longest} positions, and the model has {room}"
+                f"{taken}; prepare the data again with `--max-positions {room + 1}`"  # symbols, of which the last takes no position
+            )
 
     def choose(self, split: str, batch_size: int = 16) -> Choices:
         """Choose for all examples of a split, *batch_size* prompts at once.
 
         Raises:
-            ValueError: a score is NaN or infinite.
+            FileNotFoundError: the split is not there.
+            ValueError: a sequence is longer than the model, or a score is NaN or infinite.
         """
+        self.check_lengths(split)
         task, decoder = self.loaded.task, self.loaded.model.decoder
         dataset, pad = task.load_dataset(split), task.dictionary.pad()
         order = sorted(range(len(dataset)), key=dataset.size, reverse=True)

@@ -47,6 +47,8 @@ def run_evaluate(args) -> str:
     if not splits:
         raise ValueError(f"{args.data} has training data alone: --splits train evaluates on them")
     checkpoint = Checkpoint(args.checkpoint, prepared, args.device, warn=lambda words: print(f"warning: {words}"))
+    for split in splits:  # before any is scored
+        checkpoint.check_lengths(split)
     predictions = {split: checkpoint.predict(split, args.batch_size) for split in splits}
     scores = {split: found.scores() for split, found in predictions.items()}
     if args.predictions:

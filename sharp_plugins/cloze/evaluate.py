@@ -60,6 +60,15 @@ class Checkpoint:
         if rows != len(self.dictionary):
             raise ValueError(f"{path}: its table has {rows} words, and {prepared.directory} {len(self.dictionary)} symbols")
 
+    def check_lengths(self, split: str) -> None:
+        """Raise ValueError where a row of *split* is longer than the model."""
+        longest, room = self.prepared.facts[split]["longest"], self.loaded.model.max_positions()
+        if longest > room:
+            raise ValueError(
+                f"{self.prepared.directory}: the longest row of {split} has {longest} tokens, and the model {room} positions; "
+                f"prepare the data again with `--max-length {room}`"
+            )
+
     @torch.no_grad()
     def predict(self, split: str, batch: int = 64) -> Predictions:
         """Predict for all rows of a split, *batch* rows at a time.
@@ -67,9 +76,8 @@ class Checkpoint:
         Raises:
             ValueError: an output is NaN or infinite, or a row is longer than the model.
         """
+        self.check_lengths(split)
         dataset, model = load_split(self.prepared, self.dictionary, split), self.loaded.model
-        if max(dataset.sizes) > model.max_positions():
-            raise ValueError(f"{split}: rows of {max(dataset.sizes)} tokens; the model has {model.max_positions()} positions")
         logits = torch.empty(len(dataset), len(self.prepared.words))
         for rows, sample in by_length(dataset, batch, self.loaded.device):
             logits[rows] = model(**sample["net_input"])[0][:, self.prepared.words].float().cpu()

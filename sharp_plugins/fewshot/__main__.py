@@ -38,7 +38,7 @@ def zero_shot(args) -> str:
     from sharp_plugins.fewshot import zero_shot as module  # here, so that --help imports no fairseq
 
     try:
-        scores = module.zero_shot(args.backbone, args.sample, args.device)
+        scores = module.zero_shot(args.backbone, args.sample, args.device, warn=lambda words: print(f"warning: {words}"))
     except RuntimeError as error:  # torch's, for a GPU's memory
         raise ValueError(f"{args.backbone}: cannot be evaluated: {error}") from error
     if args.json:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Dict, List, NamedTuple, Optional, Sequence
 
 from sharp_plugins.fewshot.reader import Row, find_file, read
-from sharp_plugins.fewshot.sampling import TEST_ROWS, TEST_SEED, first_of_all, held_out, k_per_class
+from sharp_plugins.fewshot.sampling import TEST_SEED, first_of_all, held_out, k_per_class
 from sharp_plugins.fewshot.task import CLOZE, Task
 from sharp_plugins.files.writing import sha256
 
@@ -85,10 +85,11 @@ class Sampler:
         path = self.test_file()
         rows = every = self._rows(path)
         if path != self._published_test():
-            most, by = (TEST_ROWS, TEST_SEED) if self.task.kind == CLOZE else (self.task.rows["test"], seed)
-            rows = [every[number] for number in held_out(len(every), most, by)]
+            by = TEST_SEED if self.task.kind == CLOZE else seed
+            rows = [every[number] for number in held_out(len(every), self.task.rows["test"], by)]
         warnings = [f"{self.task.name}: the test set has no row of {label}" for label in self._without(rows)]
-        return Sample({"test": rows}, {"test": path}, warnings, self._stands_in(path, "test"))
+        remarks = [*self._stands_in(path, "test"), *self._part(path, len(rows), len(every))]
+        return Sample({"test": rows}, {"test": path}, warnings, remarks)
 
     def test_file(self) -> Path:
         """The published test set, or the file that it is drawn from.
@@ -189,6 +190,12 @@ class Sampler:
     def _stands_in(self, path: Path, use: str) -> List[str]:
         is_one = any(find_file(self.places, [name]) == path for name in self.task.stand_ins)
         return [f"{self.task.name}: {path.name} stands in for the whole {use} file; its rows are not the published ones"] * is_one
+
+    def _part(self, path: Path, count: int, of: int) -> List[str]:
+        """That not all rows are tested on; of tasks with published samples their papers tell it."""
+        by = f"seed {TEST_SEED}" if self.task.kind == CLOZE else "the sample's seed"
+        remark = f"{self.task.name}: tested on {count:,} of the {of:,} rows of {path.name}, drawn with {by}"
+        return [remark] * (count < of and not self.task.files.get("published"))
 
     def _without(self, rows: Sequence[Row]) -> List[str]:
         return [self._spelled(label) for label in self.task.labels if not any(row.label == label for row in rows)]

@@ -14,7 +14,6 @@ import numpy as np
 SEEDS = (13, 21, 42, 87, 100)
 # Of the rows that a masked language model is held_out on, whatever the sample's seed.
 TEST_SEED = 42
-TEST_ROWS = 1000
 # Changed with how samples are drawn.
 VERSION = 1
 

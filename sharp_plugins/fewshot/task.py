@@ -49,7 +49,8 @@ class Task:
         candidate: see `each`.
         answers: the field with all right elements of `each`, or with all right answers.
         training: one of `TRAININGS`, of the kind decoder.
-        rows: how many rows a sample of the kind decoder has at most, by split; of "train" where --examples says nothing.
+        rows: how many rows a sample has at most, by split; of "train" where --examples says nothing. Of the kind cloze "test" alone
+            is read.
 
     Example::
 

@@ -13,8 +13,8 @@ from sharp_plugins.files.yaml import read_yaml
 
 DIRECTORY = Path(__file__).parent / "tasks"
 # Which settings a kind of task has use for, beside those of all kinds.
-COMMON = {"kind", "about", "files", "stand_ins", "columns", "label_is_last", "form", "fields", "label", "labels", "skip", "words"}
-OWN = {CLOZE: {"sentences", "layout"}, DECODER: {"prompt", "candidates", "each", "candidate", "answers", "training", "rows"}}
+COMMON = set("kind about files stand_ins columns label_is_last form fields label labels skip words rows".split())
+OWN = {CLOZE: {"sentences", "layout"}, DECODER: {"prompt", "candidates", "each", "candidate", "answers", "training"}}
 NEEDED = {CLOZE: {"files", "fields", "label", "labels", "sentences", "layout"}, DECODER: {"files", "fields", "prompt"}}
 
 
@@ -85,6 +85,8 @@ def task_of(settings: Dict[str, Any], name: str, where: str, place: Path = Path(
     try:
         layout = {"layout": _layout(settings["layout"], place)} if "layout" in settings else {}
         task = Task(name=name, **{one: _read(one, value) for one, value in settings.items() if one != "layout"}, **layout)
+        if kind == CLOZE and settings.get("rows", {}).keys() - {"test"}:
+            raise ValueError("rows: of the kind cloze they are of test alone; --k says how many rows of a class are trained on")
         check_task(task)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None

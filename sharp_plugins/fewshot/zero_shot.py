@@ -3,7 +3,7 @@
 import json
 import shlex
 from pathlib import Path
-from typing import Dict, Optional
+from typing import Callable, Dict, Optional
 
 import sharp_plugins
 from sharp_plugins.fewshot.arguments import kind_of
@@ -15,16 +15,20 @@ from sharp_plugins.files.writing import sha256, write_text
 from sharp_plugins.runs.data import STAMP
 
 
-def zero_shot(backbone: Path, sample: Path, device: Optional[str] = None) -> Dict[str, Dict[str, float]]:
+def zero_shot(
+    backbone: Path, sample: Path, device: Optional[str] = None, warn: Callable[[str], None] = lambda line: None
+) -> Dict[str, Dict[str, float]]:
     """The scores of a backbone on the test set of a sample, as ``evaluate`` of `sharp_plugins.cloze` or `.candidates` gives them.
 
     Args:
         backbone: the directory of the converted model.
-        sample: a directory that ``python -m sharp_plugins.fewshot prepare`` wrote; the scores are kept in it.
+        sample: a directory that ``python -m sharp_plugins.fewshot prepare`` wrote; the scores are kept in it,
+            where it can be written.
         device: where to compute; a GPU where there is one by default.
+        warn: is told where the scores cannot be kept.
 
     Raises:
-        OSError: a file is not there.
+        OSError: a file is not there or cannot be read.
         ValueError: the model or the data cannot be used.
     """
     if not (sample / STAMP).is_file():
@@ -54,7 +58,10 @@ def zero_shot(backbone: Path, sample: Path, device: Optional[str] = None) -> Dic
     part = CHOICES if (sample / CHOICES).is_dir() else DATA
     measure = _cloze if task["kind"] == CLOZE else _candidates
     scores = {"test": measure(backbone / "model.pt", sample / part, device)}
-    write_text(kept, json.dumps({"model": model, "scores": scores}, indent=2) + "\n")
+    try:
+        write_text(kept, json.dumps({"model": model, "scores": scores}, indent=2) + "\n")
+    except OSError as error:  # it only saves the next call's time
+        warn(f"{kept}: the scores cannot be kept there, and the next call computes them anew: {error}")
     return scores
 
 

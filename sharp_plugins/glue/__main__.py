@@ -38,7 +38,7 @@ def run_evaluate(args) -> str:
     try:
         checkpoint = Checkpoint(args.checkpoint, read_prepared(args.prepared), args.device)
         if args.submission:
-            checkpoint.test_sets()  # before the work
+            checkpoint.check_submission()  # before anything is scored
         scores = checkpoint.score()
         written = checkpoint.write_submissions(args.submission) if args.submission else []
     except RuntimeError as error:  # torch's, for a GPU's memory

@@ -1,7 +1,7 @@
 """What a fine-tuned checkpoint predicts for a task's data, and how well."""
 
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional
+from typing import Dict, Iterable, List, NamedTuple, Optional
 
 import torch
 
@@ -54,6 +54,18 @@ class Checkpoint:
         if self.head not in self.loaded.model.classification_heads:
             raise ValueError(f"{path}: no classifier: its weights have no head of the name in its config, {self.head}")
 
+    def check_lengths(self, splits: Iterable[str]) -> None:
+        """Raise ValueError where a row of one of the *splits* is longer than the model."""
+        room = self.loaded.model.max_positions()
+        for split in splits:
+            dataset = self.loaded.task.load_dataset(split)
+            longest = max(map(dataset.num_tokens, range(len(dataset))))
+            if longest > room:
+                raise ValueError(
+                    f"{self.prepared.directory}: the longest row of {split} has {longest} tokens, and the model {room} positions; "
+                    f"prepare the data again with `--max-positions {room}`"
+                )
+
     @torch.no_grad()
     def predict(self, split: str) -> Predictions:
         """Predict for all rows of one of fairseq's splits.
@@ -76,12 +88,17 @@ class Checkpoint:
         return Predictions([values[row] for row in order], [targets[row] for row in order] if targets else None)
 
     def score(self) -> Dict[str, Dict[str, float]]:
-        """The task's metrics in percent, on each split but the training set that has labels."""
+        """The task's metrics in percent, on each split but the training set that has labels.
+
+        Raises:
+            ValueError: a row of one of them is longer than the model, or an output is NaN or infinite.
+        """
+        splits = [split for split in self.prepared.rows if split != "train" and self.has_labels(split)]
+        self.check_lengths(splits)  # before any is scored
         result = {}
-        for split in self.prepared.rows:
-            if split != "train" and self.has_labels(split):
-                predictions = self.predict(split)
-                result[split] = scores(self.glue_task.metrics, predictions.values, predictions.targets)
+        for split in splits:
+            predictions = self.predict(split)
+            result[split] = scores(self.glue_task.metrics, predictions.values, predictions.targets)
         return result
 
     def has_labels(self, split: str) -> bool:
@@ -92,24 +109,25 @@ class Checkpoint:
         """Write what gluebenchmark.com takes for each test set, and return the files' paths.
 
         Raises:
-            ValueError: there is no test set.
+            ValueError: see `check_submission`; or an output is NaN or infinite.
         """
         written = []
-        for split in self.test_sets():
+        for split in self.check_submission():
             index = (self.prepared.directory / "index" / f"{split}.txt").read_text(encoding="utf-8").splitlines()
             written.append(write_submission(directory, self.glue_task, split, index, self.predict(split).values))
         return written
 
-    def test_sets(self) -> List[str]:
-        """The names of those that a submission is of.
+    def check_submission(self) -> List[str]:
+        """The test sets.
 
         Raises:
-            ValueError: there is none.
+            ValueError: there is none, or a row is longer than the model.
         """
-        found = [split for split in self.prepared.rows if split.startswith("test")]
-        if not found:
+        tests = [split for split in self.prepared.rows if split.startswith("test")]
+        if not tests:
             raise ValueError(f"--submission: {self.prepared.directory} has no test set")
-        return found
+        self.check_lengths(tests)
+        return tests
 
 
 def named(task: Task, numbers: torch.Tensor) -> List:

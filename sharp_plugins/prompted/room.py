@@ -1,8 +1,11 @@
 """Whether the rows of prepared data fit into a model's positions: refused by the flag that has to change."""
 
+import logging
 from typing import Any
 
 from sharp_plugins.prompted.prepared import Prepared
+
+logger = logging.getLogger(__name__)
 
 
 def check_lengths(prepared: Prepared, split: str, room: int, is_flag: bool) -> None:
@@ -21,9 +24,19 @@ def check_lengths(prepared: Prepared, split: str, room: int, is_flag: bool) -> N
 
 
 def check_room(prepared: Prepared, model: Any, most: int) -> None:
-    """Raise ValueError where rows to learn from are too long for *model*, unless only those of up to *most* positions are read."""
+    """Raise ValueError where rows to learn from are too long for *model*, unless only those of up to *most* positions are read.
+
+    Rows of a test set, which is not read in training, are warned of.
+    """
     longest = max([facts["longest"] for split, facts in prepared.facts.items() if not split.startswith("test")], default=0)
     room, prefix = model.max_positions(), getattr(model.decoder, "prefix", None)
+    for split, facts in prepared.facts.items():
+        if split.startswith("test") and facts["longest"] > room:
+            logger.warning(
+                "%s: the longest sequence of %s takes %d positions, more than the model's %d: it will be refused when the model is "
+                "tested; prepare the data again with a smaller --max-positions",
+                *(prepared.directory, split, facts["longest"], room),
+            )
     if room >= min(longest, most):
         return
     flag, advice = f"--max-target-positions {room}", f"give at least {longest}"

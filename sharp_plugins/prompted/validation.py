@@ -116,15 +116,14 @@ class Validation:
     def step(self, sample: Dict[str, Any], model: Any) -> Dict[str, Tensor]:
         """Continue what *sample* brings. Returns an entry for the logging output, of zeros where it brings nothing."""
         counts = torch.zeros(COUNTS + sum(SIZES.values()), dtype=torch.float64)
-        if "generation" in sample:
+        for batch in sample.get("generation", ()):
             started = time.perf_counter()
-            outputs, texts = self.generate(sample["generation"], model)
-            references = sample["generation"]["references"]
-            counts[COUNTS:] = statistics(texts, references)
-            counts[:COUNTS] = torch.tensor([len(texts), sum(map(len, outputs)), time.perf_counter() - started])
+            outputs, texts = self.generate(batch, model)
+            counts[COUNTS:] += statistics(texts, batch["references"])
+            counts[:COUNTS] += torch.tensor([len(texts), sum(map(len, outputs)), time.perf_counter() - started])
             if self.print_samples:
                 logger.info("example hypothesis: %s", texts[0])
-                logger.info("example reference: %s", references[0][0])
+                logger.info("example reference: %s", batch["references"][0][0])
         return {KEY: counts}
 
     def generate(self, batch: Dict[str, Any], model: Any) -> Tuple[Sequence[Tensor], Sequence[str]]:

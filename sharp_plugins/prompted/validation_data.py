@@ -46,7 +46,8 @@ class ValidationDataset(PromptedDataset):
     """A `PromptedDataset` with prompts that are continued.
 
     Each text is a row of its own, and a prompt with several texts has several rows, but is continued once. So the prompts form
-    batches of their own. `share_out` gives one each to the first batches of rows, and the collater puts it there.
+    batches of their own. `share_out` gives one each to the first batches of rows, or several where there are more of them than of
+    rows, and the collater puts them there.
 
     Args:
         inputs: the distinct prompts that are continued, each with a row that has it.
@@ -54,13 +55,13 @@ class ValidationDataset(PromptedDataset):
     Example::
 
         data.share_out(iterator, max_sentences=8)  # fairseq's iterator over the rows
-        data.collater([data[0], data[1]])["generation"]  # "net_input" as of a sample, and "references": each prompt's texts
+        data.collater([data[0], data[1]])["generation"]  # of each batch of prompts "net_input", as of a sample, and "references"
     """
 
     def __init__(self, *settings: Any, inputs: Sequence[Reference]):
         super().__init__(*settings)
         self.inputs = inputs
-        self.brought: Dict[int, List[int]] = {}  # by the first row of a batch
+        self.brought: Dict[int, List[List[int]]] = {}  # batches of prompts, by the first row of a batch
 
     @property
     def lengths(self) -> np.ndarray:
@@ -88,14 +89,17 @@ class ValidationDataset(PromptedDataset):
             place = number % len(batches)
             # A rank without a batch left is given another one's first, for a step that counts nothing: that one brings no prompts.
             if place % iterator.num_shards == iterator.shard_id:
-                self.brought.setdefault(int(batches[place][0]), []).extend(map(int, group))
+                self.brought.setdefault(int(batches[place][0]), []).append(list(map(int, group)))
 
     def collater(self, rows: List[Dict]) -> Optional[Dict]:
-        """A batch, with "generation" where it brings prompts."""
+        """A batch; where it brings prompts, with "generation": batches of them, which are continued one after the other."""
         sample = super().collater(rows)
-        chosen = [self.inputs[number] for number in self.brought.get(rows[0]["id"], ())] if rows else []
-        if sample and chosen:
-            prompts = [self.prompts[each.row].long() for each in chosen]
-            inputs = {"src_tokens": pad_right(prompts, self.pad), "src_lengths": torch.tensor([len(prompt) for prompt in prompts])}
-            sample["generation"] = {"net_input": inputs, "references": [each.texts for each in chosen]}
+        groups = self.brought.get(rows[0]["id"], ()) if rows else ()
+        if sample and groups:
+            sample["generation"] = [self._prompts_of([self.inputs[number] for number in group]) for group in groups]
         return sample
+
+    def _prompts_of(self, chosen: Sequence[Reference]) -> Dict:
+        prompts = [self.prompts[each.row].long() for each in chosen]
+        inputs = {"src_tokens": pad_right(prompts, self.pad), "src_lengths": torch.tensor([len(prompt) for prompt in prompts])}
+        return {"net_input": inputs, "references": [each.texts for each in chosen]}

@@ -120,6 +120,26 @@ def test_what_cannot_be_evaluated(data, backbone, checkpoints, translation_data,
         assert f"its config says {name} {value}, and its weights have {was}" in refused(tmp_path / "changed.pt", data)
 
 
+@pytest.mark.parametrize("splits", [[], ["--splits", "valid", "train"]], ids=["test", "train"])
+def test_what_is_longer_than_a_prefix_leaves_is_refused_before_any_split_is_scored(backbone, checkpoints, tmp_path, capsys, splits):
+    """Training looks at no test set, and leaves out what is too long of its own."""
+    short, long = choices.rows(4), [("Ann " * 40 + "is", choices.WORDS, [0])]
+    flags = ["--valid", choices.write_lines(tmp_path / "valid.jsonl", short)]
+    for split in ("train", "test"):
+        flags += [f"--{split}", choices.write_lines(tmp_path / f"{split}.jsonl", short + long)]
+    data, line = tmp_path / "data", ["evaluate", checkpoints["prefix"], tmp_path / "data", *splits, "--device", "cpu"]
+    choices.prepare(backbone, data, *flags)
+    capsys.readouterr()
+    assert choices.run(*line, "--json", tmp_path / "scores.json") == 1
+    shown, name = capsys.readouterr(), splits[-1] if splits else "test"
+    words = f"{data}: the longest sequence of {name} takes 63 positions, and the model has 61 beside its prefix of 3; "
+    assert f"error: {words}prepare the data again with `--max-positions 62`" in shown.err and shown.out == ""
+    with pytest.raises(ValueError, match=f"the longest sequence of {name} takes 63 positions"):
+        Checkpoint(checkpoints["prefix"], data, "cpu").choose(name)
+    choices.prepare(backbone, data, *flags, "--max-positions", 62)
+    assert choices.run(*line) == 0
+
+
 def _settings(state):
     model = state["cfg"]["model"]
     return model if isinstance(model, dict) else vars(model)

@@ -68,6 +68,17 @@ def test_a_prefix_that_leaves_no_room(data):
         choices.trainer(data, model=prefix)
 
 
+def test_a_test_set_for_which_a_prefix_leaves_no_room(backbone, tmp_path, caplog):
+    lines = choices.write_lines(tmp_path / "train.jsonl", choices.rows(4))
+    long = choices.write_lines(tmp_path / "test.jsonl", [("Ann " * 40 + "is", choices.WORDS, [0])])
+    data = choices.prepare(backbone, tmp_path / "data", "--train", lines, "--valid", lines, "--test", long)
+    caplog.set_level("WARNING")  # which the command before has raised
+    told = "the longest sequence of test takes 63 positions, more than the model's 61: it will be refused"
+    for model, is_told in ((prompts.MODEL, False), (["--arch", "prefix", "--base-arch", *prompts.MODEL[1:]], True)):
+        choices.trainer(data, model=[*model, "--prefix-length", "3"] if is_told else model)
+        assert (told in caplog.text) == is_told
+
+
 def test_another_models_data(data, tmp_path):
     other = prompts.write_backbone(tmp_path / "smollm", is_gpt2=False)
     with pytest.raises(ValueError, match="its dict.txt and tokenizer.json are another model's"):

@@ -161,6 +161,22 @@ def test_batches_of_one_predict_the_same(data, backbone):
     torch.testing.assert_close(one, many, rtol=1e-5, atol=1e-5)
 
 
+def test_rows_that_are_longer_than_the_model_are_refused_before_any_split_is_scored(backbone, tmp_path, capsys):
+    """The data may be another model's, with the same vocabulary and more positions."""
+    small = clozes.convert(clozes.write_published(tmp_path / "p", max_position_embeddings=18), tmp_path / "small")
+    short, long = clozes.toy_rows(4), [(["x" * 40], "1")]
+    rows = {"valid": short, "test": short + long}
+    files = {split: clozes.write_lines(tmp_path / f"{split}.jsonl", of) for split, of in rows.items()}
+    clozes.prepare(backbone, tmp_path / "data", "sst-2", **files)
+    line = ["evaluate", small / "model.pt", tmp_path / "data", "--json", tmp_path / "scores.json"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sharp_plugins.cloze.evaluate.Checkpoint.predict", None)
+        assert clozes.main(*line) == 1
+    words = "the longest row of test has 46 tokens, and the model 16 positions; prepare the data again with `--max-length 16`"
+    assert f"error: {tmp_path / 'data'}: {words}" in capsys.readouterr().err
+    assert clozes.main(*line, "--splits", "valid") == 0
+
+
 def test_what_evaluate_refuses(data, backbone, others, tmp_path, capsys):
     without, other = others
 

@@ -80,6 +80,17 @@ def test_trecs_and_sst_5s_published_samples(tmp_path, name, label, row):
     assert sample.rows["valid"][0].label == label and Sampler(task, [tmp_path]).test(13).rows["test"][0].label == label
 
 
+@pytest.mark.parametrize("name, text", [("TREC", "question"), ("SST-5", "sentence")])
+def test_lm_bffs_published_samples_of_trec_and_sst_5(tmp_path, name, text):
+    """Tables with a line of names, of which one is text."""
+    task = find_task(name, "cloze")
+    lines = [[label, f"{label} it is"] for label in task.labels]
+    for split in ("train", "dev"):
+        rows.write_table(tmp_path / name.lower() / "1-13" / f"{split}.tsv", ["label", "text"], lines)
+    sample = Sampler(task, [tmp_path]).training(1, 13)
+    assert [[row.label, row.values[text]] for row in sample.rows["train"]] == lines and not sample.remarks
+
+
 # ---------------------------------------------------------------------- SNLI's rows
 
 

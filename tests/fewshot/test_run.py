@@ -516,6 +516,24 @@ def test_zero_shot_is_computed_once(encoder, files, tmp_path, monkeypatch):
     assert zero_shot(encoder, sample)["test"] == scores
 
 
+def test_zero_shot_of_a_sample_that_cannot_be_written(encoder, files, tmp_path, monkeypatch, capsys):
+    """Keeping the scores there only saves the next call's time."""
+    line = ["prepare", "--backbone", encoder, "--data", files, "--tasks", "SST-2", "--k", 4, "--seeds", 13, "--out", tmp_path]
+    assert main([*map(str, line)]) == 0
+    sample = tmp_path / "SST-2" / "k4-seed13"
+
+    def refuse(path, text):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("sharp_plugins.fewshot.zero_shot.write_text", refuse)
+    capsys.readouterr()
+    assert main(["zero-shot", str(encoder), str(sample), "--json", str(tmp_path / "scores.json"), "--device", "cpu"]) == 0
+    warning, told = capsys.readouterr().out.splitlines()
+    assert warning.startswith(f"warning: {sample}/zero-shot.json: the scores cannot be kept there") and "denied" in warning
+    accuracy = json.loads((tmp_path / "scores.json").read_text())["test"]["accuracy"]
+    assert told == f"test: accuracy {accuracy:.2f}" and not (sample / "zero-shot.json").exists()
+
+
 def test_zero_shot_needs_a_test_set_alone(start, decoder, files, tmp_path, capsys):
     data = shutil.copytree(files, tmp_path / "test sets", ignore=shutil.ignore_patterns("train*"))
     flags = "--tasks COPA SQuAD --seeds 13 --methods".split()

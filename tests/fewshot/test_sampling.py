@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+from own_tasks import CLOZE, DECODER, written
+from rows import write_table
 
 from sharp_plugins.fewshot.reader import read
 from sharp_plugins.fewshot.samples import Sampler
 from sharp_plugins.fewshot.sampling import SEEDS, TEST_SEED, first_of_all, held_out, k_per_class, permutation
-from sharp_plugins.fewshot.task_files import find_task
+from sharp_plugins.fewshot.task_files import find_task, read_task
 
 
 def rows_of(path, task):
@@ -46,6 +48,18 @@ def test_the_first_rows_and_what_is_left_of_few():
 
 def test_a_test_set_of_more_rows_is_a_sample():
     assert held_out(4, 4, 1) == [0, 1, 2, 3] and held_out(5, 4, 1) == permutation(5, 1)[:4]
+
+
+@pytest.mark.parametrize("own, by", [(CLOZE, "seed 42"), (DECODER, "the sample's seed")], ids=["cloze", "decoder"])
+def test_a_test_set_of_ones_own_that_is_not_taken_whole_is_told(tmp_path, own, by):
+    path = write_table(tmp_path / "own" / "test.tsv", ["text", "label"], [[f"row {i}", str(i % 2)] for i in range(1200)])
+    for limit, most in ((None, 1000), (1100, 1100), (1200, 1200), (2000, 1200)):
+        task = read_task(written(tmp_path, own if limit is None else {**own, "rows": {"test": limit}}))
+        sample = Sampler(task, [tmp_path]).test(13)
+        seed = TEST_SEED if own is CLOZE else 13
+        assert drawn(sample, "test") == [rows_of(path, task)[number] for number in held_out(1200, most, seed)]
+        told = f"own: tested on {most:,} of the 1,200 rows of test.tsv, drawn with {by}"
+        assert sample.remarks == ([told] if most < 1200 else [])
 
 
 # ---------------------------------------------------------------------- the published samples

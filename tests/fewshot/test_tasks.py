@@ -25,6 +25,8 @@ def test_adding_a_task_is_one_file(tmp_path):
         ({"layouts": "sst-2"}, "own.yaml: a task of kind cloze has no layouts; its settings are "),
         ({"layout": None}, "own.yaml: layout is the name of one"),
         ({"prompt": "{text}"}, "own.yaml: a task of kind cloze has no prompt"),
+        ({"rows": {"valid": 9}}, "own.yaml: rows: of the kind cloze they are of test alone; --k says how many rows of a class are"),
+        ({"rows": 9}, "own.yaml: rows are settings by name, and not 9"),
         ({"sentences": ["{texts}"]}, "own.yaml: sentences: {texts} is none of the fields; there are text"),
         ({"sentences": ["{text|upper}"]}, "own.yaml: sentences: '{text|upper}': there is no operation upper; choose from strip, "),
         ({"sentences": ["{text"]}, "own.yaml: sentences: '{text': { names no field; a brace of the text itself is doubled"),

@@ -80,6 +80,24 @@ def test_outputs_that_are_no_numbers_are_no_predictions(bert, tmp_path):
         Checkpoint(path, prepared).score()
 
 
+def test_rows_that_are_longer_than_the_model_are_refused_before_any_split_is_scored(bert, tmp_path, monkeypatch, capsys):
+    """The data may be another model's, with the same vocabulary and more positions."""
+    path, _, _ = train_a_little(tmp_path, bert, "RTE")
+    glue_files.write_task(tmp_path / "official", "RTE")
+    with open(tmp_path / "official" / "RTE" / "test.tsv", "a") as file:
+        file.write(f"99\t{'cat ' * 290}\tdog\n")
+    larger = load_backbone(bert)._replace(max_positions=400)
+    prepare(tmp_path / "official", larger, TASKS["RTE"], tmp_path / "new", max_positions=400)
+    line = ["evaluate", str(path), str(tmp_path / "new")]
+    assert main(line) == 0  # the test set has no labels
+    monkeypatch.setattr(Checkpoint, "predict", None)
+    assert main([*line, "--submission", str(tmp_path / "submission")]) == 1
+    words = "the longest row of test has 294 tokens, and the model 256 positions; prepare the data again with `--max-positions 256`"
+    assert f"error: {tmp_path / 'new'}: {words}" in capsys.readouterr().err
+    monkeypatch.setattr(Checkpoint, "has_labels", lambda self, split: True)
+    assert main(line) == 1 and words in capsys.readouterr().err
+
+
 def test_a_submission_without_a_test_set(bert, tmp_path, monkeypatch, capsys):
     path, prepared, _ = train_a_little(tmp_path, bert, "RTE")
     rows = {split: count for split, count in prepared.rows.items() if not split.startswith("test")}

@@ -140,7 +140,7 @@ class Iterator:
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 8])
-@pytest.mark.parametrize("limits", [{"max_sentences": 2}, {"max_sentences": 1, "max_steps": 1}])
+@pytest.mark.parametrize("limits", [{"max_sentences": 2}, {"max_sentences": 1, "max_steps": 1}, {"max_tokens": 9, "max_steps": 1}])
 def test_each_prompt_is_brought_once_over_all_ranks(ranks, limits):
     rows = toy_rows([3, 4, 4, 2, 5, 5, 3])
     data = ValidationDataset(rows, rows, 1, inputs=[Reference(row, str(row), ("x",)) for row in range(7)])
@@ -151,16 +151,21 @@ def test_each_prompt_is_brought_once_over_all_ranks(ranks, limits):
         own = batches[rank::ranks][: limits.get("max_steps")]
         found = [data.collater([data[row] for row in batch]) for batch in own]
         toy.check_that_it_can_be_pinned(found)
-        brought += [generation["net_input"] for sample in found if (generation := sample.get("generation"))]
+        brought += [group["net_input"] for sample in found for group in sample.get("generation", ())]
         if rank:  # a step without a batch of its own is given the first one
             assert "generation" not in data.collater([data[row] for row in batches[0]])
     sizes = sorted(length for inputs in brought for length in inputs["src_lengths"].tolist())
     assert sizes == [2, 3, 3, 4, 4, 5, 5]
-    if "max_steps" not in limits:
-        assert all(
-            len(inputs["src_tokens"]) * (limits.get("max_tokens", 0) and inputs["src_tokens"].size(1)) <= 9 for inputs in brought
-        )
-        assert all(len(inputs["src_tokens"]) <= limits.get("max_sentences", 9) for inputs in brought)
+    assert all(inputs["src_tokens"].numel() <= limits.get("max_tokens", 99) for inputs in brought)
+    assert all(len(inputs["src_tokens"]) <= limits.get("max_sentences", 9) for inputs in brought)
+
+
+def test_prompts_of_few_steps_are_generated_in_batches_of_the_limit(trainer, monkeypatch):
+    built, sizes, generate = trainer("--max-valid-steps", "0"), [], Validation.generate  # which is one step
+    watched = lambda self, batch, model: (sizes.append(len(batch["references"])), generate(self, batch, model))[1]  # noqa: E731
+    monkeypatch.setattr(Validation, "generate", watched)
+    found = prompts.validate(built)
+    assert sizes == [2, 2, 2] and (found["bleu"], found["chrf"]) == plain_scores(built) and found["gen_texts"] == 6
 
 
 def toy_rows(sizes):
