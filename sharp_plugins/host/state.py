@@ -1,8 +1,8 @@
 """What a checkpoint holds besides fairseq's own, and that it never holds w + ε. `sharp_plugins.host.saving` writes the files.
 
-fairseq saves half-precision weights without their master copy, a loss scale without its history, and under ``--amp`` the state of
-the torch optimizer, past the optimizer that it wraps. Resuming is then not the same as never having stopped. With the plugin's
-optimizers it is.
+fairseq saves half-precision weights without their master copy, a loss scale without its history, under ``--amp`` the state of
+the torch optimizer, past the optimizer that it wraps, and the averages of ``--store-ema`` without what ``--ema-update-freq`` has
+counted. Resuming is then not the same as never having stopped. With the plugin's optimizers it is.
 """
 
 import torch
@@ -31,10 +31,16 @@ def _wrap_save(save):
 
 # ---------------------------------------------------------------------- what is saved
 
+# In fairseq's extra_state, beside the averages: how many updates they have seen since they last moved. The number of all updates
+# does not tell it: --reset-optimizer counts these anew, and averages may start in the middle of a run.
+EMA_COUNTER = "ema_update_freq_counter"
+
 
 def _wrap_state_dict(state_dict):
     def state_dict_with_precision(self):
         state = state_dict(self)
+        if self.cfg.ema.store_ema:
+            state["extra_state"][EMA_COUNTER] = self.ema.update_freq_counter
         own = (state.get("last_optimizer_state") or {}).get(STATE_KEY)
         if own is not None:
             if isinstance(self.optimizer, FP16Optimizer):
@@ -119,6 +125,8 @@ def _wrap_load(load):
         if own:
             _restore_precision(self, own)
             method.restored_state = None
+        if self.cfg.ema.store_ema and EMA_COUNTER in (extra_state or {}):
+            self.ema.update_freq_counter = extra_state[EMA_COUNTER]
         return extra_state
 
     return load_checkpoint

@@ -25,12 +25,12 @@ FP16 = "--fp16 --fp16-no-flatten-grads".split()
         "--bf16",
         "--amp --amp-scale-window 3",
         "--memory-efficient-fp16 --fp16-init-scale 16384 --fp16-scale-window 3",
-        "--sam-interval 2",
+        "--sam-interval 2 --store-ema --ema-decay 0.9 --ema-update-freq 3",  # it stops after two updates of three
         "--sam-start 7 --sam-interval 2",
         "--optimizer sam --sam-start 7",
         "--base-optimizer sgd --momentum 0.9 --sam-adaptive --sam-rho 0.5",
     ],
-    ids=["fp32", "fp16", "bf16", "amp", "memory-efficient", "interval", "start", "start of SAM", "adaptive"],
+    ids=["fp32", "fp16", "bf16", "amp", "memory-efficient", "intervals", "start", "start of SAM", "adaptive"],
 )
 def test_resuming_in_the_middle_of_an_epoch_equals_never_having_stopped(translation_data, tmp_path, flags):
     flags = [*DSAM, *flags.split(), "--save-interval-updates", "5"]
