@@ -71,6 +71,26 @@ def test_the_radius_is_measured_at_the_updates_that_are_logged(translation_data,
     assert climbed == list(range(0, 6, interval)) and measured == expected
 
 
+@pytest.mark.parametrize(
+    "flags, model",
+    [
+        ("--optimizer sam --sam-rho 0.2", toy.MODEL),
+        ("--optimizer dsam --sam-rho 0.2", toy.MODEL),
+        ("--optimizer dsam --sam-rho 0.2 --bf16", toy.MODEL),
+        ("--optimizer bar", [*"--arch lora --base-arch transformer --lora-rank 2".split(), *toy.MODEL[2:]]),
+    ],
+)
+def test_what_is_logged_does_not_change_what_is_trained(translation_data, flags, model):
+    """Bit for bit, with all updates measured and with none after the first."""
+    trained = []
+    for interval in (1, 1000):
+        trainer = toy.build_trainer(translation_data, *flags.split(), *SGD, "--log-interval", interval, model=model)
+        for _ in range(4):
+            trainer.train_step(toy.batches(trainer, [8]))
+        trained.append(toy.weights(trainer))
+    toy.assert_same(*trained)
+
+
 def test_the_ascent_sees_the_dropout_masks_of_the_descent(translation_data):
     """Then the sharpness gap is the weights' doing alone: at ρ → 0 it vanishes although dropout is on."""
     trainer = toy.build_trainer(translation_data, "--optimizer", "sam", *SGD, "--sam-rho", "1e-6", "--dropout", "0.5")
