@@ -13,6 +13,7 @@ import os
 from contextlib import contextmanager
 from typing import Dict, Iterator, Optional
 
+from fairseq.logging import metrics
 from fairseq.trainer import Trainer
 from torch import Tensor
 
@@ -59,8 +60,9 @@ def _update(trainer, method: WrappingOptimizer, samples, raise_oom: bool, fairse
             return fairseqs_own(trainer, samples, raise_oom)
     method.perturbation  # noqa: B018  # is made here at first, and refuses what cannot be perturbed before any pass
     with _told_at_w(trainer, samples), undone_unless_made(trainer, method) as beginning:
-        passes = Passes(trainer, samples, method.is_global, raise_oom)
-        measured = _try_to_ascend(trainer, method, passes)
+        with _on_the_clock():
+            passes = Passes(trainer, samples, method.is_global, raise_oom)
+            measured = _try_to_ascend(trainer, method, passes)
         if measured is None:
             return None
         beginning.restore()
@@ -93,6 +95,18 @@ def _told_at_w(trainer, samples) -> Iterator[None]:
             del kind.set_num_updates
         else:
             kind.set_num_updates = own
+
+
+@contextmanager
+def _on_the_clock() -> Iterator[None]:
+    """``train_wall`` is what fairseq's own train_step takes. Here the ascent counts too, however it ends."""
+    with metrics.aggregate("train"):
+        metrics.log_start_time("train_wall", priority=800, round=0)
+    try:
+        yield
+    finally:
+        with metrics.aggregate("train"):
+            metrics.log_stop_time("train_wall")
 
 
 def _try_to_ascend(trainer, method: SAM, passes: Passes) -> Optional[Dict[str, Tensor]]:
