@@ -23,6 +23,7 @@ from sharp_plugins.host.logs import balancedness_due, log_balancedness, radius_d
 from sharp_plugins.host.mends import mend_overflow_on_cpu
 from sharp_plugins.host.passes import LostToMemory, Passes
 from sharp_plugins.host.patching import wrap
+from sharp_plugins.host.state import restore_numbers
 from sharp_plugins.host.undo import undone_unless_made
 from sharp_plugins.host.weights import registered_optimizer
 from sharp_plugins.optim.bar import BAR
@@ -38,6 +39,7 @@ def _wrap_train_step(train_step):
     def train_step_with_method(self, samples, raise_oom=False):
         method, updates, is_logged = registered_optimizer(self), self.get_num_updates(), balancedness_due(self)
         frozen.remember(self)
+        restore_numbers(self)
         if getattr(self.get_criterion(), "ema_flag", None):
             # fairseq makes its copy on first use: here it is one of w, and not of w + ε.
             self.get_criterion().ema_model = self.ema.get_model

@@ -53,15 +53,45 @@ def test_resuming_in_the_middle_of_an_epoch_equals_never_having_stopped(translat
     ]
 
 
-def test_resuming_in_a_later_epoch_equals_never_having_stopped(translation_data, tmp_path):
+@pytest.mark.parametrize("flags", [[], ["--update-ordered-indices-seed"]])
+def test_resuming_in_a_later_epoch_equals_never_having_stopped(translation_data, tmp_path, flags):
     # fairseq itself forms other batches when it starts in a later epoch than the first, whatever the optimizer.
-    flags = [*DSAM, "--update-freq", "2"]
+    flags = [*DSAM, "--update-freq", "2", *flags]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     for last_update in ("11", "13"):
         train(translation_data, parts, *flags, "--max-update", last_update)
     train(translation_data, whole, *flags, "--max-update", "13")
     assert last(whole)["extra_state"]["train_iterator"]["epoch"] == 2
     assert_same_training(parts, whole)
+
+
+# Its decoder's output is scaled by a number that it draws from NumPy, as wav2vec 2.0 draws which layers to drop.
+DRAWS_FROM_NUMPY = """
+import numpy
+import sharp_plugins
+from fairseq.models.transformer import TransformerModel as Model
+
+sharp_plugins.register()
+
+if not hasattr(Model, "_stock"):
+    Model._stock = Model.forward
+
+    def forward(self, *args, **kwargs):
+        x, extra = Model._stock(self, *args, **kwargs)
+        return x * (0.5 + numpy.random.random() if self.training else 1), extra
+
+    Model.forward = forward
+"""
+
+
+def test_a_model_goes_on_drawing_from_numpy(translation_data, tmp_path):
+    user_dir = tmp_path / "draws_from_numpy"
+    user_dir.mkdir()
+    (user_dir / "__init__.py").write_text(DRAWS_FROM_NUMPY)
+    flags = [*SAM, "--num-workers", "1"]
+    for save_dir, last_update in (("parts", 3), ("parts", 5), ("whole", 5)):
+        train(translation_data, tmp_path / save_dir, *flags, "--max-update", last_update, user_dir=user_dir)
+    assert_same_training(tmp_path / "parts", tmp_path / "whole")
 
 
 # Large updates, so that the signal arrives before the next save; 10 are an epoch and a bit. δ-SAM begins at the sixth.
