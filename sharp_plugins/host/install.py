@@ -8,6 +8,7 @@ from sharp_plugins.host import (
     logs,
     memory,
     mends,
+    plateau,
     run_length,
     saving,
     smoothing,
@@ -29,6 +30,7 @@ def install() -> None:
     frozen.install()
     start_up.install()
     run_length.install()
+    plateau.install()
     update.install()
     logs.install()
     state.install()

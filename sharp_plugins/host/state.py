@@ -11,7 +11,7 @@ from fairseq.optim import AMPOptimizer, FP16Optimizer
 from fairseq.trainer import Trainer
 from torch import Tensor
 
-from sharp_plugins.host import frozen
+from sharp_plugins.host import frozen, plateau
 from sharp_plugins.host.mends import start_averages_from_a_plain_checkpoint
 from sharp_plugins.host.patching import wrap
 from sharp_plugins.host.randomness import numpy_state, restore_numpy_state
@@ -141,6 +141,8 @@ def _wrap_load(load):
             method.restored_state = None
         if self.cfg.ema.store_ema and EMA_COUNTER in (extra_state or {}):
             self.ema.update_freq_counter = extra_state[EMA_COUNTER]
+        if extra_state is not None:
+            plateau.look_at_the_last_validation(self, extra_state)
         return extra_state
 
     return load_checkpoint

@@ -65,6 +65,16 @@ def test_resuming_in_a_later_epoch_equals_never_having_stopped(translation_data,
     assert_same_training(parts, whole)
 
 
+def test_a_learning_rate_that_waits_for_better_epochs_goes_on_waiting(translation_data, tmp_path):
+    # Better would be twice the first epoch's loss. The third epoch without it, which is the fourth of all, ends the waiting.
+    flags = "--lr-scheduler reduce_lr_on_plateau --lr-patience 2 --lr-shrink 0.5".split()
+    flags += "--maximize-best-checkpoint-metric --lr-threshold 1".split()
+    for save_dir, last_epoch in (("parts", 3), ("parts", 5), ("whole", 5)):
+        run = train(translation_data, tmp_path / save_dir, *SAM, *flags, "--max-epoch", last_epoch, validates=True)
+    assert [entry["train_lr"] for entry in stats(run.text, "train")] == [0.01] * 4 + [0.005]
+    assert_same_training(tmp_path / "parts", tmp_path / "whole")
+
+
 # Its decoder's output is scaled by a number that it draws from NumPy, as wav2vec 2.0 draws which layers to drop.
 DRAWS_FROM_NUMPY = """
 import numpy
