@@ -1,8 +1,8 @@
 """``--lr-scheduler reduce_lr_on_plateau`` in a run that goes on.
 
-fairseq saves the best value so far, and not how many epochs have had no better one (``--lr-patience``). It also saves at the end of an
-epoch before the scheduler learns of that epoch's validation, so that a run which goes on from there leaves it out. Here the
-number is saved, and the scheduler learns of the validation when the checkpoint is loaded.
+fairseq saves the best value so far, and not how many epochs have had no better one (``--lr-patience``). It also saves at the end
+of an epoch before the scheduler learns of that epoch's validation, so that a run which goes on from there leaves it out. Here
+the number is saved, and the scheduler learns of the validation when the checkpoint is loaded.
 """
 
 from fairseq.optim.lr_scheduler.reduce_lr_on_plateau import ReduceLROnPlateauLRSchedule

@@ -8,7 +8,7 @@ import torch
 
 
 def loads_beside(cfg) -> bool:
-    """Whether fairseq's loading thread draws from the generators of Python and NumPy, ahead of the updates (``--num-workers 0``)."""
+    """Whether fairseq's loading thread draws from Python's and NumPy's generators, ahead of the updates (``--num-workers 0``)."""
     return cfg.dataset.num_workers == 0 and cfg.dataset.data_buffer_size > 0
 
 

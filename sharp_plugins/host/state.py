@@ -76,8 +76,8 @@ def _restore_precision(trainer, own) -> None:
 
 
 def restore_numbers(trainer) -> None:
-    """Before an update: if it is the first one after a checkpoint was loaded, let NumPy go on from there. Not when it is loaded: the
-    data, which are loaded next, may draw from it too."""
+    """Before an update: if it is the first one after a checkpoint was loaded, let NumPy go on from there. Not when it is loaded:
+    the data, which are loaded next, may draw from it too."""
     numbers = vars(trainer).pop("_sharp_numpy_random", None)
     if numbers is not None:
         restore_numpy_state(trainer.cfg, numbers)

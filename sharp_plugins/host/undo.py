@@ -34,7 +34,7 @@ class Buffers:
 
     def __init__(self, *modules: nn.Module):
         every = dict.fromkeys(module for root in modules for module in root.modules())
-        # With --broadcast-buffers these send rank 0's to the other ranks in the first pass of an update, and not in the passes after it.
+        # With --broadcast-buffers these send rank 0's to the others in the first pass of an update, and not in those after it.
         self.sending = [module for module in every if isinstance(module, DistributedDataParallel)]
         # By their places: a module may put another tensor there, as fairseq's Fp32BatchNorm does in its first pass.
         self.places: List[Tuple[nn.Module, str]] = [
