@@ -29,6 +29,14 @@ def test_help_is_help_alone(module):
     assert output.startswith("usage: ") and errors == ""
 
 
+@pytest.mark.parametrize("command", ["webnlg.parallel --data nowhere", "text.pieces --text nowhere --vocab-size 9"])
+def test_a_file_in_the_place_of_a_directory_is_told_without_a_traceback(tmp_path, command):
+    path = tmp_path / "file"
+    path.touch()
+    output, errors = run(*f"sharp_plugins.{command} --out".split(), path, status=2)
+    assert output == "" and errors.splitlines()[-1].endswith(f"argument --out: {path}: {path} is a file, and no directory")
+
+
 def test_a_command_that_imports_fairseq_prints_its_own_lines_alone(tmp_path):
     """fairseq logs, on import, that tensorboardX is missing, and with it hydra's DEBUG lines come out."""
     pytest.importorskip("tokenizers")

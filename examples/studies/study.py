@@ -27,7 +27,7 @@ from plan import LONGER, PILOT_SEEDS, SEEDS, STUDIES, Cell, Study
 from raw import COLUMNS, WHERE, read_csv, where_of
 
 from sharp_plugins.glue.tasks import LABELS, TASKS
-from sharp_plugins.runs.command import INTERRUPTED
+from sharp_plugins.runs.command import INTERRUPTED, RUNS_FAILED
 from sharp_plugins.runs.record import Measure, Result
 from sharp_plugins.runs.selection import choose
 from sharp_plugins.runs.store import load_results
@@ -211,17 +211,24 @@ def call(args, cell: Cell, out: Path, method: str, seeds: Sequence[int], setting
 def engine(
     args, benchmark: str, out: Path, method: str, seeds: Sequence[int], settings: Sequence[str], more: Sequence[str]
 ) -> bool:
-    """Call the engine of runs; returns whether all runs are finished."""
+    """Call the engine of runs; see `finished`."""
     line = engine_line(args, benchmark, out, method, seeds, settings, more)
     return finished(run_program(line), line)
 
 
 def finished(code: int, line: Sequence[str]) -> bool:
-    """Whether a call of the engine that ended with *code* has finished all runs."""
+    """Whether a call of the engine that ended with *code* has finished all runs: False where some failed, and all others are done.
+
+    Raises:
+        Unfinished: it ended otherwise, as where another process is at a run: what is missing has not failed.
+    """
     if code == INTERRUPTED:
         raise KeyboardInterrupt
+    told = f"ended with {code}: {' '.join(line)}"
+    if code not in (0, RUNS_FAILED):
+        raise Unfinished(told)
     if code:
-        print(f"error: ended with {code}: {' '.join(line)}", file=sys.stderr)
+        print(f"error: {told}", file=sys.stderr)
     return code == 0
 
 

@@ -1,8 +1,8 @@
 """Reading what torch.save wrote without running code that the file holds, on every torch from 2.1 on.
 
 torch's own safe loader, ``weights_only=True``, is used from torch 2.6 on; before, files are read by `safe_unpickler.Unpickler`.
-Both know tensors, plain values and containers, and `argparse.Namespace`. fairseq keeps settings in Namespaces; building one runs
-no code.
+Both know tensors, plain values and containers, `argparse.Namespace` and fairseq's `Dictionary`. fairseq keeps settings in
+Namespaces, and tasks for speech their vocabulary in a Dictionary; building one runs no code.
 
 No archive is read that unpacks to more than the file, and no tensor that claims more. torch's own loader still makes a
 ``bytearray`` of as many zeros as a file says.
@@ -10,7 +10,6 @@ No archive is read that unpacks to more than the file, and no tensor that claims
     state = load("checkpoint.pt", map_location="cpu")
 """
 
-import argparse
 import os
 import pickle
 import re
@@ -70,11 +69,11 @@ def torch_load(f, map_location=None, pickle_module=None, *, weights_only=None, m
     return load(f, map_location, mmap=bool(mmap))
 
 
-def allow_namespaces() -> None:
-    """Let torch's safe loader build an argparse.Namespace, which fairseq keeps in every checkpoint of a legacy model. torch
-    before 2.6 has no such list."""
+def allow_classes() -> None:
+    """Let torch's safe loader build an argparse.Namespace, which fairseq keeps in every checkpoint of a legacy model, and where
+    fairseq is imported its Dictionary. torch before 2.6 has no such list."""
     if hasattr(torch.serialization, "add_safe_globals"):
-        torch.serialization.add_safe_globals([argparse.Namespace])
+        torch.serialization.add_safe_globals(safe_unpickler.known_classes())
 
 
 def _load(file, opened, path, map_location, mmap):
@@ -85,7 +84,7 @@ def _load(file, opened, path, map_location, mmap):
         is_zip = beginning == ZIP
         if is_zip:
             file_sizes.check_archive(opened, size)
-        content = _read(file, map_location, mmap and is_zip)
+        content = _read(file, opened, map_location, mmap and is_zip)
         file_sizes.check_tensors(content, size)
         return content
     except Exception as error:  # zip, pickle and torch raise errors of many types
@@ -109,11 +108,27 @@ def _size_and_beginning(opened):
     return size, beginning
 
 
-def _read(file, map_location, mmap):
-    if torch.__version__ >= (2, 6):
-        allow_namespaces()
-        return torch.serialization.load(file, map_location=map_location, mmap=mmap, weights_only=True)
-    return safe_unpickler.load(file, map_location, mmap)
+def _read(file, opened, map_location, mmap):
+    if torch.__version__ < (2, 6):
+        return safe_unpickler.load(file, map_location, mmap)
+    how = dict(map_location=map_location, mmap=mmap, weights_only=True)
+    allow_classes()
+    start = opened.tell()
+    try:
+        return torch.serialization.load(file, **how)
+    except pickle.UnpicklingError as error:
+        if _refused_class(error) != ".".join(safe_unpickler.DICTIONARY):
+            raise
+        safe_unpickler.import_class(*safe_unpickler.DICTIONARY)  # torch allows no class that is not there
+    allow_classes()
+    opened.seek(start)
+    return torch.serialization.load(file, **how)
+
+
+def _refused_class(error: Exception):
+    """The name of the class or function that torch's loader does not know; None where it has ended for another reason."""
+    found = re.search(r"GLOBAL (\S+)", str(error))
+    return found and found[1]
 
 
 def _other_kind(path):
@@ -137,8 +152,7 @@ def _what_is_refused(error: Exception, beginning: bytes):
         return None
     if "Unsupported operand" in text and beginning.startswith(PICKLES):
         return "a pickle that torch.save did not write"
-    found = re.search(r"GLOBAL (\S+)", text)
-    if found:
-        return f"an object of {found[1]}"
+    if _refused_class(error):
+        return f"an object of {_refused_class(error)}"
     words = words_of(error)
     return f"more than values ({words})" if words.startswith(("Can only", "Trying to", "``torch")) else None

@@ -1,11 +1,12 @@
 """torch.save's files on torch before 2.6, whose own safe loader lets TorchScript archives and tar files past (CVE-2025-32434),
 and has no way to allow a class whose objects have attributes. `sharp_plugins.files.safe_load` uses this there."""
 
-import argparse
 import collections
 import contextlib
+import importlib
 import os
 import pickle
+import sys
 import tarfile
 import types
 
@@ -100,6 +101,12 @@ def _functions() -> dict:
 
 
 FUNCTIONS = _functions()
+# Classes whose objects a file may hold, by module and name: settings, and a task's vocabulary. Building one sets its attributes
+# and calls nothing of its own (no __reduce__, no __setstate__). Nor does using one run code: an attribute may hide a method, but
+# what a file puts there is a value, or one of the few functions that it may call anyway; and no method of Dictionary evaluates
+# its attributes, imports by them, or takes one for a path.
+DICTIONARY = ("fairseq.data.dictionary", "Dictionary")
+CLASSES = (("argparse", "Namespace"), DICTIONARY)
 DICTS = (dict, collections.OrderedDict, collections.Counter)
 # What torch.save writes, which is pickle's protocol 2, by the names in Python's own unpickler.
 OPERATIONS = (
@@ -107,6 +114,20 @@ OPERATIONS = (
     "EMPTY_LIST APPEND APPENDS EMPTY_DICT SETITEM SETITEMS EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 BINGET LONG_BINGET "
     "BINPUT LONG_BINPUT BINPERSID GLOBAL NEWOBJ REDUCE BUILD"
 )
+
+
+def known_classes() -> list:
+    """Those of `CLASSES` whose modules are imported; fairseq's need not be."""
+    found = [getattr(sys.modules.get(module), name, None) for module, name in CLASSES]
+    return [cls for cls in found if cls is not None]
+
+
+def import_class(module: str, name: str):
+    """One of `CLASSES`. Raises `Forbidden` where its module cannot be imported."""
+    try:
+        return getattr(importlib.import_module(module), name)
+    except Exception as error:  # a fairseq that does not suit this Python raises errors of other types than ImportError
+        raise Forbidden(f"an object of {module}.{name}") from error
 
 
 class Unpickler(pickle._Unpickler):
@@ -127,8 +148,8 @@ class Unpickler(pickle._Unpickler):
     def find_class(self, module: str, name: str):
         if (module, name) in FUNCTIONS:
             return FUNCTIONS[module, name]
-        if (module, name) == ("argparse", "Namespace"):
-            return argparse.Namespace
+        if (module, name) in CLASSES:
+            return import_class(module, name)
         if (module, name) == ("torch.storage", "UntypedStorage"):
             return torch.UntypedStorage
         if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
@@ -143,9 +164,9 @@ class Unpickler(pickle._Unpickler):
 
     def _newobj(self):
         arguments, cls = self.stack.pop(), self.stack.pop()
-        if cls is not argparse.Namespace or arguments != ():
+        if not any(cls is known for known in known_classes()) or arguments != ():
             raise Forbidden(f"an object of {cls}")
-        self.append(argparse.Namespace())
+        self.append(cls.__new__(cls))
 
     def _reduce(self):
         arguments, function = self.stack.pop(), self.stack.pop()
@@ -155,7 +176,7 @@ class Unpickler(pickle._Unpickler):
 
     def _build(self):
         state = self.stack.pop()
-        if type(self.stack[-1]) not in (argparse.Namespace, collections.OrderedDict) or type(state) is not dict:
+        if type(self.stack[-1]) not in (*known_classes(), collections.OrderedDict) or type(state) is not dict:
             raise Forbidden(f"attributes of {type(self.stack[-1])}")
         vars(self.stack[-1]).update(state)
 

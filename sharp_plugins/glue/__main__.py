@@ -37,6 +37,8 @@ def run_evaluate(args) -> str:
 
     try:
         checkpoint = Checkpoint(args.checkpoint, read_prepared(args.prepared), args.device)
+        if args.submission:
+            checkpoint.test_sets()  # before the work
         scores = checkpoint.score()
         written = checkpoint.write_submissions(args.submission) if args.submission else []
     except RuntimeError as error:  # torch's, for a GPU's memory
@@ -78,7 +80,7 @@ def main(argv=None) -> int:
     command.add_argument("checkpoint", metavar="CHECKPOINT.pt", type=Path)
     command.add_argument("prepared", metavar="DATA", type=Path, help="directory that `prepare` wrote")
     words = "write the test sets' predictions as gluebenchmark.com takes them"
-    command.add_argument("--submission", metavar="DIR", type=Path, help=words)
+    command.add_argument("--submission", metavar="DIR", type=output_directory, help=words)
     command.add_argument("--json", metavar="FILE", type=output_file, help="write the metrics, not rounded, into a file too")
     command.add_argument("--device", help="cpu or cuda (default: cuda where there is a GPU)")
 

@@ -95,13 +95,21 @@ class Checkpoint:
             ValueError: there is no test set.
         """
         written = []
-        for split in self.prepared.rows:
-            if split.startswith("test"):
-                index = (self.prepared.directory / "index" / f"{split}.txt").read_text(encoding="utf-8").splitlines()
-                written.append(write_submission(directory, self.glue_task, split, index, self.predict(split).values))
-        if not written:
-            raise ValueError(f"--submission: {self.prepared.directory} has no test set")
+        for split in self.test_sets():
+            index = (self.prepared.directory / "index" / f"{split}.txt").read_text(encoding="utf-8").splitlines()
+            written.append(write_submission(directory, self.glue_task, split, index, self.predict(split).values))
         return written
+
+    def test_sets(self) -> List[str]:
+        """The names of those that a submission is of.
+
+        Raises:
+            ValueError: there is none.
+        """
+        found = [split for split in self.prepared.rows if split.startswith("test")]
+        if not found:
+            raise ValueError(f"--submission: {self.prepared.directory} has no test set")
+        return found
 
 
 def named(task: Task, numbers: torch.Tensor) -> List:

@@ -8,7 +8,8 @@ from sharp_plugins.host import (
     logs,
     memory,
     mends,
-    plateau,
+    meters,
+    patience,
     run_length,
     saving,
     smoothing,
@@ -21,6 +22,8 @@ from sharp_plugins.host import (
 def install() -> None:
     """Put the plugin into fairseq. Repeated calls change nothing."""
     mends.install()
+    meters.install()
+    patience.install()
     legacy_ddp.install()
     memory.install()
     smoothing.install()
@@ -30,7 +33,6 @@ def install() -> None:
     frozen.install()
     start_up.install()
     run_length.install()
-    plateau.install()
     update.install()
     logs.install()
     state.install()

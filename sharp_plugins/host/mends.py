@@ -11,7 +11,7 @@ import numpy
 import torch
 from fairseq import utils
 from fairseq.data import data_utils, language_pair_dataset, token_block_dataset
-from fairseq.logging import meters, metrics
+from fairseq.logging import metrics
 from fairseq.models import distributed_fairseq_model
 from fairseq.models.ema.ema import EMA
 from fairseq.modules import dynamic_crf_layer
@@ -98,20 +98,6 @@ def keep_the_last_batch() -> None:
     wrap(data_utils, "batch_by_size", make)
 
 
-def keep_numpy_out_of_checkpoints() -> None:
-    """fairseq's metrics from scipy and scikit-learn (``--best-checkpoint-metric pearson``, ``f1``) are NumPy numbers. It saves them
-    in its checkpoints, which torch's safe loader then refuses: a run that stopped cannot be resumed."""
-
-    def make(get_smoothed_value):
-        def get_plain_value(self, key):
-            value = get_smoothed_value(self, key)
-            return value.item() if isinstance(value, numpy.generic) else value
-
-        return get_plain_value
-
-    wrap(meters.MetersDict, "get_smoothed_value", make)
-
-
 def average_tied_weights_once() -> None:
     """``--store-ema`` goes through the weights by name, and makes a step for each name of a weight that modules share, as the word
     embeddings and the output layer of most models do: their average moves twice as fast as the others."""
@@ -139,10 +125,18 @@ def unscale_gradients_once_with_amp() -> None:
     """``--amp`` divides the gradients by the loss scale twice. torch's GradScaler remembers for each optimizer object that it has
     unscaled that object's gradients. fairseq hands it two objects for the same parameters: the torch optimizer in
     `AMPOptimizer.clip_grad_norm`, and its own optimizer in `AMPOptimizer.step`. SGD then trains at its learning rate over the
-    scale. Here it is fairseq's own optimizer both times."""
+    scale. Here it is fairseq's own optimizer both times.
+
+    On a CPU there is no scale. fairseq wants to lower it all the same where a gradient is not finite, and fails with an
+    AttributeError; here such a run ends as one in fp32."""
 
     def make(clip_grad_norm):
         def clip_unscaled_once(self, *args, **kwargs):
+            if not self.scaler.is_enabled():
+                norm = self.fp32_optimizer.clip_grad_norm(*args, **kwargs)
+                if not torch.isfinite(norm).all():
+                    raise FloatingPointError("gradients are Nan/Inf")
+                return norm
             unscale = self.scaler.unscale_
             self.scaler.unscale_ = lambda optimizer: unscale(self.fp32_optimizer)
             try:
@@ -237,12 +231,11 @@ def start_averages_from_a_plain_checkpoint(load_checkpoint):
 
 
 def install() -> None:
-    safe_load.allow_namespaces()  # for whoever reads fairseq's checkpoints with torch's own loader beside the plugin
+    safe_load.allow_classes()  # for whoever reads fairseq's checkpoints with torch's own loader beside the plugin
     let_pytorch_ddp_run_on_cpu()
     restore_numpy_aliases()
     keep_batches_when_resuming()
     keep_the_last_batch()
-    keep_numpy_out_of_checkpoints()
     average_tied_weights_once()
     unscale_gradients_once_with_amp()
     clip_on_the_cpu_beside_a_gpu()

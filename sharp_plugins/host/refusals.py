@@ -31,11 +31,19 @@ def check_settings(get: Callable[[str], Any], optimizer: str) -> None:
             "--ddp-backend pytorch_ddp (c10d) or legacy_ddp (no_c10d), in fp32, --fp16, --bf16, --amp and the "
             "memory-efficient variants"
         )
+    # fairseq looks for the parameter groups of the torch optimizer, and the composite one has none: --amp would end at the first
+    # update, the others in the run that goes on from a checkpoint.
+    without = [name for name in ("amp", "memory_efficient_fp16", "memory_efficient_bf16") if get(name)]
+    if without and get("base_optimizer") == "composite":
+        raise ValueError(
+            f"--base-optimizer composite does not work with --{without[0].replace('_', '-')}; it works in fp32, with --fp16 "
+            "--fp16-no-flatten-grads, and with --bf16"
+        )
 
 
 def check_config(cfg: FairseqConfig, optimizer: str) -> None:
     """`check_settings` for a whole fairseq config."""
-    sections = (cfg.distributed_training, cfg.common, cfg.optimization)
+    sections = (cfg.distributed_training, cfg.common, cfg.optimization, cfg.optimizer)
 
     def get(name):
         return next((section[name] for section in sections if name in section), None)

@@ -7,6 +7,7 @@ must not change the others.
 
 import io
 import os
+import shlex
 import shutil
 from pathlib import Path
 from typing import Optional
@@ -102,7 +103,7 @@ def what_else_is_there(last: Path) -> str:
         newest = max(others, key=lambda path: (others[path], path.name))
         return (
             f"The newest one in {last.parent} that can be read is {newest.name}, after {others[newest]} updates; to go on from "
-            f"it: cp {newest} {last}, and the same command again"
+            f"it: {shlex.join(['cp', str(newest), str(last)])}, and the same command again"
         )
     if refused:
         newest = max(refused, key=lambda path: (path.stat().st_mtime, path.name))

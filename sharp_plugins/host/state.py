@@ -11,7 +11,7 @@ from fairseq.optim import AMPOptimizer, FP16Optimizer
 from fairseq.trainer import Trainer
 from torch import Tensor
 
-from sharp_plugins.host import frozen, plateau
+from sharp_plugins.host import frozen, patience
 from sharp_plugins.host.mends import start_averages_from_a_plain_checkpoint
 from sharp_plugins.host.patching import wrap
 from sharp_plugins.host.randomness import numpy_state, restore_numpy_state
@@ -26,7 +26,7 @@ def _wrap_save(save):
         # fairseq saves crash.pt from within a failing train_step: no file may hold w + ε, or what a failed pass has counted.
         undo(self)
         frozen.check(self, filename)
-        return save(self, filename, extra_state)
+        return save(self, filename, {**extra_state, **patience.counted(self.cfg.checkpoint.patience)})
 
     return save_checkpoint
 
@@ -123,11 +123,13 @@ def _state_fits(optimizer) -> bool:
 def _wrap_load(load):
     load = start_averages_from_a_plain_checkpoint(load)
 
-    def load_checkpoint(self, *args, **kwargs):
+    def load_checkpoint(
+        self, filename, reset_optimizer=False, reset_lr_scheduler=False, optimizer_overrides=None, reset_meters=False
+    ):
         is_wrapped = wrapper_of(self.cfg.model) is not None
         frozen.forget(self)
         try:
-            extra_state = load(self, *args, **kwargs)
+            extra_state = load(self, filename, reset_optimizer, reset_lr_scheduler, optimizer_overrides, reset_meters)
         except ValueError as error:
             if is_wrapped and "parameter group" in str(error):
                 raise ValueError(OTHER_WEIGHTS) from error
@@ -139,10 +141,12 @@ def _wrap_load(load):
         if own:
             _restore_precision(self, own)
             method.restored_state = None
+        # fairseq's own rule for the best value so far.
+        patience.restore(self.cfg.checkpoint.patience, None if reset_optimizer or reset_meters else extra_state)
+        if extra_state is not None and not (reset_optimizer or reset_lr_scheduler):
+            patience.look_at_the_last_validation(self, extra_state)
         if self.cfg.ema.store_ema and EMA_COUNTER in (extra_state or {}):
             self.ema.update_freq_counter = extra_state[EMA_COUNTER]
-        if extra_state is not None:
-            plateau.look_at_the_last_validation(self, extra_state)
         return extra_state
 
     return load_checkpoint

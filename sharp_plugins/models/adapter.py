@@ -9,12 +9,14 @@ Sources: Houlsby et al. 2019, "Parameter-Efficient Transfer Learning for NLP" (a
 
 import logging
 from dataclasses import dataclass, field
-from typing import Optional
+from typing import List, Optional
 
 from fairseq.dataclass.constants import ChoiceEnum
 from fairseq.models import register_model, register_model_architecture
+from fairseq.modules import MultiheadAttention
+from torch import nn
 
-from sharp_plugins.core.setting_error import as_flags
+from sharp_plugins.core.setting_error import SettingError, as_flags
 from sharp_plugins.models.base_arch import BaseArchConfig, WrappingModel, train_through_checkpointed_layers
 from sharp_plugins.networks.bottleneck import ACTIVATIONS, Bottleneck, adapters, close, follow, is_layer, width_of
 from sharp_plugins.networks.module_names import (
@@ -64,14 +66,15 @@ class AdapterConfig(BaseArchConfig):
     adapter_target: Optional[str] = field(
         default=None,
         metadata={
-            "help": "modules whose output goes through an adapter, named as for --lora-target (default: none but those of "
-            "the placement)"
+            "help": "modules whose output goes through an adapter: names with commas between them, or a regular expression, for "
+            "the whole or the end of a module's name; of fairseq's attention it is self_attn, not q_proj (default: none but "
+            "those of the placement)"
         },
     )
     adapter_also_train: Optional[str] = field(
         default=None,
         metadata={
-            "help": "modules or parameters that are trained as a whole, named as for --lora-target (default: "
+            "help": "modules or parameters that are trained as a whole, named as for --adapter-target (default: "
             "classification_heads where there are any; with houlsby the layer norms too)"
         },
     )
@@ -126,7 +129,9 @@ class Adapter(WrappingModel):
                 close(layer, new(layer.fc2))
         else:
             candidates = {name: module for name, module in model.named_modules() if name and width_of(module)}
-            for name in choose("target", target or SUBLAYERS, candidates, "layers"):
+            chosen = choose("target", target or SUBLAYERS, candidates, "layers")
+            _check_calls(model, chosen)
+            for name in chosen:
                 follow(candidates[name], new(candidates[name]))
         accept_plain_checkpoints(model, r".*\.adapter\.(down|up)\.(weight|bias)")
         trained, total = cls._freeze(model, own, strict=False)
@@ -150,6 +155,19 @@ class Adapter(WrappingModel):
         train = [p for adapter in adapters(model) for p in adapter.parameters()]
         along = ALONG[own["adapter_placement"]]
         return train_only(model, train + trained_along("also_train", model, own["adapter_also_train"], along, strict))
+
+
+def _check_calls(model: nn.Module, chosen: List[str]) -> None:
+    """Raise SettingError where one of the modules *chosen* is never called in training: its adapter would never train."""
+    for name in chosen:
+        above, _, own = name.rpartition(".")
+        if isinstance(model.get_submodule(above), (MultiheadAttention, nn.MultiheadAttention)):
+            attention = above.rpartition(".")[2]
+            raise SettingError(
+                "target",
+                f"{name}: this attention reads the weights of its {own}, and never calls it, so that an adapter there would never "
+                f"train; name the attention itself, {attention}",
+            )
 
 
 register_model_architecture("adapter", "adapter")(Adapter.apply_defaults)

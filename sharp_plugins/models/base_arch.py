@@ -136,7 +136,8 @@ class WrappingModel(BaseFairseqModel):
 
     @classmethod
     def foresee(cls, cfg) -> None:
-        """Called with the whole config when training starts: warn of what will not be as the user may expect."""
+        """Called with the whole config when training starts: warn of what will not be as the user may expect, or raise ValueError
+        where training would be of no use."""
 
     @classmethod
     def apply_defaults(cls, args) -> None:

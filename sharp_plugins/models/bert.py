@@ -28,6 +28,7 @@ from fairseq.utils import safe_getattr
 from omegaconf import OmegaConf, open_dict
 from torch import Tensor, nn
 
+from sharp_plugins.models.tied import check_tied
 from sharp_plugins.networks.length_groups import groups_by_length
 
 
@@ -215,6 +216,9 @@ class BertModel(RobertaModel):
 
     def upgrade_state_dict_named(self, state_dict, name):
         prefix = f"{name}." if name else ""
+        if not self.args.untie_weights_roberta:
+            table, output = f"{prefix}encoder.sentence_encoder.embed_tokens.weight", f"{prefix}encoder.lm_head.weight"
+            check_tied(state_dict, table, output, "--untie-weights-roberta")
         heads = f"{prefix}classification_heads."
         heads_of_checkpoint = {key[len(heads) :].split(".")[0] for key in state_dict if key.startswith(heads)}
         pooler = {part: state_dict.pop(f"{prefix}encoder.pooler.{part}", None) for part in ("weight", "bias")}

@@ -18,6 +18,7 @@ from sharp_plugins.models import fairseq_lm
 from sharp_plugins.models.decoder_config import DecoderConfig, settings_of
 from sharp_plugins.models.decoder_hub import DecoderHub
 from sharp_plugins.models.decoder_sizes import register_sizes
+from sharp_plugins.models.tied import check_tied
 from sharp_plugins.networks.decoder import Attends, Decoder
 from sharp_plugins.networks.kv_cache import KVCache
 
@@ -91,8 +92,15 @@ class TextDecoder(Decoder, FairseqIncrementalDecoder):
             incremental_state[STATE].reorder(new_order)
 
     def upgrade_state_dict_named(self, state_dict, name):
-        """Take a checkpoint of fairseq's ``transformer_lm`` too, see fairseq_lm.py."""
-        fairseq_lm.upgrade(state_dict, f"{name}." if name else "", self.settings)
+        """Take a checkpoint of fairseq's ``transformer_lm`` too, see fairseq_lm.py.
+
+        Raises:
+            ValueError: the checkpoint is of a model that computes something else.
+        """
+        prefix = f"{name}." if name else ""
+        fairseq_lm.upgrade(state_dict, prefix, self.settings)
+        if self.settings.tied:
+            check_tied(state_dict, f"{prefix}embed_tokens.weight", f"{prefix}output_projection.weight", "--untied-output")
         return state_dict
 
     def max_positions(self) -> int:

@@ -9,6 +9,7 @@ from fairseq.models import register_model_architecture
 from fairseq.utils import safe_getattr
 
 from sharp_plugins.models.decoder_config import DEFAULTS
+from sharp_plugins.networks.decoder_settings import SCALED_BY
 
 
 def _shape(layers: int, width: int, ffn_width: int, heads: int, positions: int) -> Dict[str, Any]:
@@ -95,7 +96,10 @@ def register_sizes() -> None:
 
 def _with(settings: Dict[str, Any]):
     def apply(args):
+        # With --rope-scaling none the size's numbers of a scaling are not meant, and they would be refused.
+        dropped = SCALED_BY if str(safe_getattr(args, "rope_scaling")) == "none" else ()
         for key, default in DEFAULTS.items():
-            setattr(args, key, safe_getattr(args, key, settings.get(key, default)))
+            usual = default if key in dropped else settings.get(key, default)
+            setattr(args, key, safe_getattr(args, key, usual))
 
     return apply

@@ -15,11 +15,15 @@ from fairseq.models import register_model, register_model_architecture
 
 from sharp_plugins.core.setting_error import as_flags
 from sharp_plugins.models.base_arch import BaseArchConfig, WrappingModel
+from sharp_plugins.models.run_settings import setting
 from sharp_plugins.networks.decoder import Decoder
 from sharp_plugins.networks.module_names import accept_plain_checkpoints, train_only
 from sharp_plugins.networks.prefix import NAMES, BehindPrefix, Prefix, check_settings
 
 logger = logging.getLogger(__name__)
+
+# Ways to break text into samples (--sample-break-mode of --task language_modeling) that fill up --tokens-per-sample.
+FILLED = ("none", "complete")
 
 
 @dataclass
@@ -84,6 +88,20 @@ class PrefixTuning(WrappingModel):
         train_only(model, model.decoder.prefix.parameters())
         if hasattr(model.decoder.layers[0], "precheckpoint_forward"):  # --checkpoint-activations
             model.decoder.layers[0].register_forward_pre_hook(_let_the_prefix_enter)
+
+    @classmethod
+    def foresee(cls, cfg) -> None:
+        """Raise ValueError where the task fills blocks that have no room behind the prefix: fairseq would leave them out."""
+        if str(setting(cfg.task, "sample_break_mode", "eos")) not in FILLED:
+            return
+        block, length = setting(cfg.task, "tokens_per_sample", 0), cls.own(cfg.model)["prefix_length"]
+        positions = setting(cfg.model, "max_target_positions", None)
+        room = (positions or block) - length
+        if block > room:
+            raise ValueError(
+                f"--tokens-per-sample {block}: the model has {room + length} positions, and the prefix takes {length} of them; "
+                f"set it to {room} at most" + f", and --max-target-positions to {block}" * (positions is None)
+            )
 
 
 def _let_the_prefix_enter(layer, args):

@@ -1,12 +1,17 @@
 """The choices in which GPT-2, OPT and Llama differ, as one set of settings (`DecoderSettings`)."""
 
 from dataclasses import dataclass
-from typing import Optional, Tuple
+from typing import Dict, Optional, Tuple
 
 from sharp_plugins.core.setting_error import SettingError
 
 POSITIONS = ("learned", "rotary")
 ROPE_SCALINGS = ("none", "linear", "llama3")
+# Settings that some scalings alone read.
+SCALED_BY: Dict[str, Tuple[str, ...]] = {
+    "rope_factor": ("linear", "llama3"),
+    **dict.fromkeys(("rope_low_freq_factor", "rope_high_freq_factor", "rope_original_positions"), ("llama3",)),
+}
 NORMS = ("layer", "rms")
 ACTIVATIONS = ("relu", "gelu", "gelu_accurate", "silu")
 DROPOUTS = ("dropout", "embedding_dropout", "attention_dropout", "activation_dropout")
@@ -108,9 +113,13 @@ class DecoderSettings:
             raise SettingError("unused", f"{problem}, and there are {self.vocabulary} rows")
 
     def _check_rope(self) -> None:
+        if self.positions != "rotary" and self.rope_scaling != "none":
+            raise SettingError("rope_scaling", f"{self.rope_scaling} is for rotary positions, and these are {self.positions}")
+        for name, scalings in SCALED_BY.items():
+            value, usual = getattr(self, name), getattr(type(self), name)
+            if value != usual and self.rope_scaling not in scalings:
+                raise SettingError(name, f"{value} is for rope_scaling {' or '.join(scalings)}, and it is {self.rope_scaling}")
         if self.positions != "rotary":
-            if self.rope_scaling != "none":
-                raise SettingError("rope_scaling", f"{self.rope_scaling} is for rotary positions, and these are {self.positions}")
             return
         if self.head_width % 2:
             raise SettingError("positions", f"rotary turn pairs of numbers, and a head has {self.head_width}")

@@ -9,7 +9,7 @@ DATA/prompted.json              what all this was made of
 """
 
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional
+from typing import Dict, List, NamedTuple, Optional, Tuple
 
 from fairseq.data import Dictionary
 
@@ -104,10 +104,10 @@ def read_prepared(directory, file: str = STAMP, version: int = VERSION, command:
     return prepared
 
 
-def longest_prompt(directory, split: str) -> int:
-    """Symbols of the longest prompt of a split that `prepare` wrote."""
+def prompt_lengths(directory, split: str) -> Tuple[int, int]:
+    """Symbols of the shortest and of the longest prompt of a split that `prepare` wrote."""
     from fairseq.data import data_utils
 
     prepared = read_prepared(directory)
     rows = data_utils.load_indexed_dataset(str(prepared.directory / f"{split}.{PARTS[0]}"), prepared.dictionary(), "mmap")
-    return int(max(rows.sizes))
+    return int(min(rows.sizes)), int(max(rows.sizes))

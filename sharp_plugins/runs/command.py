@@ -17,6 +17,7 @@ from sharp_plugins.runs.benchmark import Benchmark
 from sharp_plugins.runs.methods import BASE, CRITERIONS, NETWORKS, OPTIMIZERS
 
 INTERRUPTED = 130
+RUNS_FAILED = 3  # all that could be done was
 
 
 def add_run_arguments(parser, benchmark: Benchmark) -> None:
@@ -66,7 +67,8 @@ def execute(benchmark: Benchmark, args) -> int:
         args: of a parser with `add_run_arguments`.
 
     Returns:
-        0; 1 where something is wrong or a run failed; `INTERRUPTED`.
+        0; `RUNS_FAILED` where runs failed and the others are done; 1 where something else is wrong, such as a run that another
+        process is at; `INTERRUPTED`.
     """
     be_quiet()
     # Here, and not for --help: these import fairseq.
@@ -125,7 +127,7 @@ def execute(benchmark: Benchmark, args) -> int:
     failed = [run.name for run in runs if not run.is_finished]
     if failed:
         print(f"error: {len(failed)} of {len(runs)} runs are not finished; see above", file=sys.stderr)
-    return 1 if failed else 0
+    return (1 if work.is_held_up else RUNS_FAILED) if failed else 0
 
 
 def report(benchmark: Benchmark, args) -> List[Path]:

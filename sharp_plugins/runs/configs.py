@@ -7,6 +7,7 @@ method needs beyond them are the plugin's defaults, and what `Settings` says of 
 from copy import deepcopy
 from typing import Callable, Dict, NamedTuple, Optional, Sequence
 
+import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -223,7 +224,7 @@ def change_settings(config: Dict, changes: Sequence[str]) -> Dict:
             if is_list and isinstance(new, (int, float)):
                 OmegaConf.update(made, name, [new])
         return OmegaConf.to_container(OmegaConf.merge(before, made))
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, yaml.YAMLError) as error:
         raise ValueError(f"--set: {error}") from error
 
 

@@ -32,6 +32,7 @@ class Worker:
     def __init__(self, benchmark: Benchmark, out: Path, runs: Sequence[Run], screen: Screen, stop: Stop, keep_checkpoints: bool):
         self.benchmark, self.out, self.runs, self.screen, self.stop = benchmark, out, runs, screen, stop
         self.keep_checkpoints = keep_checkpoints
+        self.is_held_up = False  # whether a run was not done for another reason than its own failure
 
     def __call__(self, run: Run, slot: Slot) -> None:
         """Do what is missing of a run; a failure is told on the screen, and the other runs go on."""
@@ -45,6 +46,7 @@ class Worker:
                 if one is not None:
                     self.clean_up(one)
         except (RunFailed, RunBusy, *MENDABLE) as error:
+            self.is_held_up |= not isinstance(error, RunFailed)
             self.tell_error(str(error))
 
     def _do(self, run: Run, slot: Slot, start: str, lock) -> None:

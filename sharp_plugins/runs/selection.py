@@ -41,12 +41,14 @@ class Search(NamedTuple):
         measures: by task, what chose.
         candidates: of all tasks and methods, in the order of the results; a method's values in the order given.
         unfinished: (task, method) of which not all values have the same seeds, or none has any, so that the choice may change.
+        left_out: (task, method, number) of the runs that lie beside those of their method's search and had none.
     """
 
     axes: Tuple[str, ...]
     measures: Dict[str, Measure]
     candidates: List[Candidate]
     unfinished: List[Tuple[str, str]]
+    left_out: List[Tuple[str, str, int]] = []
 
     def keeps(self, record: Record) -> bool:
         """Whether it is a run with the chosen value."""
@@ -112,10 +114,13 @@ def choose(results: Sequence[Result], axes: Axes, measure: Callable[[str], Measu
 
     candidates: List[Candidate] = []
     unfinished: List[Tuple[str, str]] = []
+    left_out: Dict[Tuple[str, str], int] = {}
     for (task, method, others), values in runs.items():
         by = measures[task]
         # Values that were not given stay in the order of the results.
         ordered = sorted((value for value in values if value or len(values) == 1), key=place)
+        if () in values and () not in ordered:
+            left_out[task, method] = left_out.get((task, method), 0) + len(values[()])
         seeds = [{run.record.seed for run in values[value] if by.of(run) is not None} for value in ordered]
         every = set.union(*seeds)
         whole = [of == every for of in seeds]
@@ -130,7 +135,7 @@ def choose(results: Sequence[Result], axes: Axes, measure: Callable[[str], Measu
         kept = worth.index(max(worth))  # the first of equal ones
         for number, (value, summary) in enumerate(zip(ordered, summaries)):
             candidates.append(Candidate(task, method, others, value, summary, number == kept))
-    return Search(names, measures, candidates, list(dict.fromkeys(unfinished)))
+    return Search(names, measures, candidates, list(dict.fromkeys(unfinished)), [(*of, runs) for of, runs in left_out.items()])
 
 
 def _summary(results: Sequence[Result], measure: Measure) -> Optional[Summary]:

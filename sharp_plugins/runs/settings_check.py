@@ -12,12 +12,13 @@ from fairseq.dataclass.configs import FairseqConfig
 from fairseq.dataclass.initialize import add_defaults
 from fairseq.models import ARCH_CONFIG_REGISTRY, ARCH_MODEL_REGISTRY
 from fairseq.optim import OPTIMIZER_REGISTRY
+from fairseq.registry import REGISTRIES
 from fairseq.tasks import TASK_REGISTRY
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 import sharp_plugins
-from sharp_plugins.runs.checkpoints import BEST
+from sharp_plugins.runs.checkpoints import BEST, LAST
 
 # Whole numbers that the engine computes with, and the smallest of each. fairseq takes a 0 as "none", or asserts after its start.
 WHOLE = {
@@ -25,10 +26,21 @@ WHOLE = {
     "optimization.max_epoch": 0,
     "optimization.update_freq": 1,
     "dataset.batch_size": 1,
+    "dataset.validate_interval": 1,
+    "checkpoint.save_interval": 1,
+    "common.log_interval": 1,
     "distributed_training.distributed_world_size": 1,
     "lr_scheduler.warmup_updates": 0,
     "model.prefix_length": 1,
     "task.max_length": 1,
+}
+# Flags for what a checkpoint's state is not read for.
+RESETS = ("reset_optimizer", "reset_lr_scheduler", "reset_meters", "reset_dataloader")
+# A part of a config -> what may be its `_name`; a criterion's goes with the method.
+NAMES = {
+    **{part: REGISTRIES[part]["registry"] for part in ("optimizer", "lr_scheduler", "tokenizer", "bpe")},
+    "model": ARCH_MODEL_REGISTRY,
+    "task": TASK_REGISTRY,
 }
 # Parts of a config that fairseq's other commands read.
 NOT_OF_TRAINING = ("generation", "eval_lm", "interactive", "common_eval")
@@ -59,6 +71,9 @@ def check_values(config: Dict, name: str, flag: str = "--configs", reads: Sequen
     idle = [f"{part}.{key}" for part in NOT_OF_TRAINING if part not in reads for key in config.get(part) or ()]
     if idle:
         raise ValueError(f"{name}: {', '.join(idle)} would change nothing: no part of a run reads it; see --set and {flag}")
+    for key in ("lr", "update_freq"):
+        if config.get("optimization", {}).get(key) == []:
+            raise ValueError(f"{name}: optimization.{key} has no value; see --set and {flag}")
     for key, least in WHOLE.items():
         part, _, own = key.partition(".")
         value = config.get(part, {}).get(own)
@@ -68,7 +83,7 @@ def check_values(config: Dict, name: str, flag: str = "--configs", reads: Sequen
 
 
 def check_checkpoints(config: Dict, name: str, measured: str, flag: str = "--configs", is_placed: bool = True) -> None:
-    """Raise ValueError where training would leave no checkpoint to measure, or no last one to go on from and to tell its end.
+    """Raise ValueError where training would leave no checkpoint to measure, or none to go on from exactly and to tell its end.
 
     Args:
         measured: `Benchmark.measured`.
@@ -84,6 +99,11 @@ def check_checkpoints(config: Dict, name: str, measured: str, flag: str = "--con
     leaves = {
         "checkpoint.no_save leaves no checkpoint to measure": kept.get("no_save"),
         "checkpoint.no_last_checkpoints leaves no last checkpoint": kept.get("no_last_checkpoints"),
+        "checkpoint.no_save_optimizer_state leaves none that a stopped run could go on from": kept.get("no_save_optimizer_state"),
+        **{f"checkpoint.{what} would begin anew in each run that goes on": kept.get(what) for what in RESETS},
+        "checkpoint.restore_file is the run's own checkpoint_last.pt here": kept.get("restore_file", LAST) != LAST,
+        "checkpoint.checkpoint_suffix gives checkpoints other names than the engine reads": kept.get("checkpoint_suffix"),
+        "common.suppress_crashes would call a training that failed finished": config.get("common", {}).get("suppress_crashes"),
         "dataset.disable_validation leaves no best checkpoint to measure": measured == BEST and data.get("disable_validation"),
         "dataset.validate_after_updates leaves no best checkpoint to measure": measured == BEST and late,
     }
@@ -100,6 +120,10 @@ def check_config(config: Dict, name: str, trains: bool = True, flag: str = "--co
         trains: whether there will be such a run. Of others no part looks at its own values, as they may lack what a run brings.
     """
     sharp_plugins.register()  # fairseq knows the parts then
+    for part, names in NAMES.items():
+        chosen = (config.get(part) or {}).get("_name")
+        if chosen is not None and chosen not in names:
+            raise ValueError(f"{name}: {part}._name is {chosen}, and fairseq has none of that name; see --set and {flag}")
     parts = OmegaConf.create(deepcopy(config))
     place = ""  # of what is looked at
     try:

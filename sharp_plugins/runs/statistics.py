@@ -149,12 +149,17 @@ def holm(ps: Sequence[float]) -> List[float]:
     return corrected
 
 
+def counts(comparison: Comparison) -> bool:
+    """Whether a comparison is one of those that p is corrected for."""
+    return comparison.p is not None or not math.isfinite(comparison.difference)
+
+
 def correct(comparisons: Sequence[Optional[Comparison]]) -> List[Optional[Comparison]]:
     """Fill in `Comparison.corrected`, for all comparisons of a table that have a p.
 
     One of a single seed, or without any difference, could show nothing whatever came out, and does not count. One with a run that
     diverged counts, as nothing shown.
     """
-    counted = [one for one in comparisons if one is not None and (one.p is not None or not math.isfinite(one.difference))]
+    counted = [one for one in comparisons if one is not None and counts(one)]
     corrected = dict(zip(map(id, counted), holm([1.0 if one.p is None else one.p for one in counted])))
     return [one if one is None or one.p is None else one._replace(corrected=corrected[id(one)]) for one in comparisons]

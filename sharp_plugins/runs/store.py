@@ -117,10 +117,18 @@ def stored(out: Path, benchmark: str) -> List[Tuple[Path, Record]]:
 
 def _below(out: Path) -> List[Tuple[Path, bool]]:
     """The runs' records below *out*, and last the configs without one, with whether it is such a config. What begins with a dot
-    holds what a process has not finished writing, or was killed at; a directory that goes meanwhile has none."""
-    found = []
-    for place, directories, files in os.walk(out):
-        directories[:] = [directory for directory in directories if not directory.startswith(".")]
+    holds what a process has not finished writing, or was killed at; a directory that goes meanwhile has none. A task may have been
+    moved to another disk, and a link be in its place; a link to what is below *out* leads to no other runs."""
+    found, root, linked = [], Path(out).resolve(), set()
+
+    def leads_on(path: Path) -> bool:
+        real = path.resolve()
+        is_known = path.is_symlink() and (real in linked or real.is_relative_to(root))
+        linked.add(real)
+        return not is_known
+
+    for place, directories, files in os.walk(out, followlinks=True):
+        directories[:] = [one for one in directories if not one.startswith(".") and leads_on(Path(place, one))]
         if RECORD in files or CONFIG in files:
             found.append((Path(place, RECORD if RECORD in files else CONFIG), RECORD not in files))
     return sorted(found, key=lambda one: (one[1], one[0]))

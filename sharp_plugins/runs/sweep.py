@@ -7,6 +7,7 @@ setting, as its config is the same with each of the values, is trained once.
 import re
 from typing import Callable, Dict, Iterable, List, Mapping, Sequence
 
+import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -42,7 +43,7 @@ def _value(text: str, part: str) -> Value:
         raise ValueError(f"--sweep {text}: one of the values is empty")
     try:
         value = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={part}"]))["value"]
-    except (OmegaConfBaseException, ValueError) as error:
+    except (OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
         raise ValueError(f"--sweep {text}: {error}") from None
     return value if type(value) in (int, float) else part.strip()
 

@@ -7,6 +7,9 @@ from typing import Dict, Iterator, List, Optional, Tuple
 from sharp_plugins.runs.processes import parse
 from sharp_plugins.runs.record import Validation
 
+# What fairseq says at the start of each process: the updates that it goes on from, if it goes on.
+START = re.compile(r"(?:Loaded checkpoint .* @ (\d+) updates\)|No existing checkpoint found .*)\n?")
+STARTS = "starts after"
 # What fairseq adds to a validation's metrics: where training is, and how fast.
 NOT_METRICS = ("num_updates", "wall", "epoch", "wps", "ups", "wpb", "bsz", "gb_free")
 
@@ -60,7 +63,13 @@ def _entries(path: Path) -> List[Dict]:
     if not path.is_file():
         return []
     with open(path, errors="replace") as file:
-        return [entry for entry in map(parse, file) if entry is not None]
+        return [entry for entry in map(_entry, file) if entry is not None]
+
+
+def _entry(line: str) -> Optional[Dict]:
+    """An entry of the log, or that a process starts after so many updates."""
+    start = START.fullmatch(line)
+    return {STARTS: int(start[1] or 0)} if start else parse(line)
 
 
 def _metrics(entry: Dict) -> Dict[str, float]:
@@ -79,10 +88,10 @@ class _Clock:
         return (self.before + self.wall) / 60
 
     def look(self, entry: Dict) -> None:
+        if STARTS in entry:
+            self.points = [(at, time) for at, time in self.points if at <= entry[STARTS]]
+            self.before, self.wall = max(time for _, time in self.points), 0.0
         for update, wall in _times(entry):
-            if wall < self.wall:  # a new process
-                self.before = max((time for at, time in self.points if at < update), default=0.0)
-                self.points = [(at, time) for at, time in self.points if at < update]
             self.wall = wall
             self.points.append((int(update), self.before + wall))
 

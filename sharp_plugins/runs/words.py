@@ -6,7 +6,7 @@ from sharp_plugins.runs.coordinates import describe
 from sharp_plugins.runs.lines import Line, Measures
 from sharp_plugins.runs.record import Measure
 from sharp_plugins.runs.selection import Search
-from sharp_plugins.runs.statistics import LEVEL, MOST_FLIPS, least_p
+from sharp_plugins.runs.statistics import LEVEL, MOST_FLIPS, counts, least_p
 
 COSTS = (
     "Minutes are of training and validation, on average over the runs. Memory is the most that one of the runs held: on the GPU "
@@ -26,17 +26,18 @@ WITHIN = (
 def about_differences(lines: Sequence[Line], baseline: str) -> str:
     """What the columns mean, what so few seeds can show at all, and what is shown."""
     compared = [line for line in lines if line.comparison]
-    tested = [line.comparison for line in compared if line.comparison and line.comparison.p is not None]
+    counted = [line.comparison for line in compared if line.comparison and counts(line.comparison)]
+    tested = [one for one in counted if one.p is not None]
     parts = [
         f"Each method minus {baseline}, on average over the seeds that both have. The interval is Student's t. p is of the exact "
         "sign-flip test. The corrected p is Holm's for all comparisons of this table that have one "
-        f"({len(tested)}). “–” is what cannot be computed: of one seed, where all differences are equal, or of a run that diverged "
-        "(nan)."
+        f"or a run that diverged ({len(counted)}). “–” is what cannot be computed: of one seed, where all differences are equal, "
+        "or of a run that diverged (nan)."
     ]
     if tested:
         most = max(one.pairs for one in tested)
         least = least_p(most)
-        floor = min(1.0, len(tested) * least)
+        floor = min(1.0, len(counted) * least)
         parts.append(
             f"With {most} seeds, the most that a comparison has here, p cannot be below {least:.3g}, nor corrected below "
             f"{floor:.3g}" + (f": too few seeds to show anything at {100 * LEVEL:g} %." if floor > LEVEL else ".")
@@ -82,6 +83,9 @@ def about_search(search: Search, measures: Measures) -> str:
             "Not all values have the same seeds, or none has the measure: runs are not finished, or failed. A value that lacks "
             f"seeds is not kept where another has all, and the choice may change: {of}."
         )
+    if search.left_out:
+        of = ", ".join(f"{task} {method} ({runs})" for task, method, runs in search.left_out)
+        parts.append(f"Runs that were not in the search of their method are in no table: {of}.")
     tasks: Dict[str, List[str]] = {}
     for task in dict.fromkeys(one.task for one in every):
         tasks.setdefault(_where(task, search.measures[task], measures), []).append(task)

@@ -13,7 +13,7 @@ from typing import Sequence
 
 import sentencepiece
 
-from sharp_plugins.command_line import run_command
+from sharp_plugins.command_line import output_directory, run_command
 from sharp_plugins.files.text import text_lines
 
 
@@ -57,7 +57,7 @@ def main(argv=None) -> int:
     parser.add_argument("--text", type=Path, required=True, metavar="TEXT", help="directory with train.src, train.tgt and so on")
     words = "words that are one piece each"
     parser.add_argument("--marks", nargs="+", default=[], metavar="MARK", help=words)
-    parser.add_argument("--out", type=Path, required=True, metavar="PIECES", help="directory to write to")
+    parser.add_argument("--out", type=output_directory, required=True, metavar="PIECES", help="directory to write to")
     parser.add_argument("--vocab-size", type=int, required=True, metavar="N", help="number of pieces")
     args = parser.parse_args(argv)
     return run_command(lambda: write_pieces(args.text, args.out, args.vocab_size, args.marks))

@@ -8,7 +8,7 @@ settings/FAMILY/lora.yaml     what LoRA changes in any of these parts; adapter.y
 import json
 from dataclasses import fields
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence
+from typing import TYPE_CHECKING, Dict, List, Optional, Sequence
 
 from sharp_plugins.files.writing import sha256
 from sharp_plugins.files.yaml import read_yaml
@@ -22,6 +22,9 @@ from sharp_plugins.runs.updates import changed_settings, set_last_update
 from sharp_plugins.webnlg.prompts import Data, Prompts, checksums, directories, prepare_prompts, read_parts
 from sharp_plugins.webnlg.results import FT, UNTRAINED, best_in_words, check_choice, papers
 from sharp_plugins.webnlg.seen import tell_seen
+
+if TYPE_CHECKING:
+    from sharp_plugins.generation.settings import SearchSettings
 
 SETTINGS = Path(__file__).with_name("settings")
 # A family, as the converter names it -> the directory of its settings.
@@ -137,10 +140,9 @@ class FineTuning:
             if run.name in self.said:
                 print(f"{run.name}: {self.said[run.name]}")
             self._check_choice(run.config)
-            self._check_generation(run.config)
-            generation, model = run.config.get("generation", {}), run.config["model"]
-            longest = self.data_of(run).longest_test
-            most = int(generation.get("max_len_a", 0) * longest + generation.get("max_len_b", 200))
+            settings, data = self._check_generation(run.config), self.data_of(run)
+            longest, model = data.longest_test, run.config["model"]
+            most, fewest = settings.longest(longest), settings.longest(data.shortest_test)
             room = self.backbone.max_positions - (int(model.get("prefix_length", 5)) if run.method.network == "prefix" else 0)
             if longest + 1 > room:
                 raise ValueError(
@@ -152,6 +154,11 @@ class FineTuning:
                     f"--set generation.max_len_b: a prompt of the test set has {longest} symbols, and a text may have {most}; "
                     f"together they do not fit into {room} positions"
                 )
+            if fewest < max(settings.min_len, 1):
+                raise ValueError(
+                    f"--set generation.max_len_b: the text for a prompt of the test set may have {fewest} symbols, its end among "
+                    f"them, and it needs {max(settings.min_len, 1)} at least (generation.min_len)"
+                )
 
     def _check_choice(self, config: Dict) -> None:
         """Raise ValueError where training could not choose a checkpoint, or --sweep a value."""
@@ -162,8 +169,8 @@ class FineTuning:
         if self.args.sweeps and config["dataset"].get("disable_validation"):
             raise ValueError("--sweep: it chooses by the loss on dev, of which dataset.disable_validation tells none; take one out")
 
-    def _check_generation(self, config: Dict) -> None:
-        """Raise ValueError where a setting of the generation would be refused once all training is done."""
+    def _check_generation(self, config: Dict) -> "SearchSettings":
+        """The settings of the search. ValueError where one of the generation's would be refused once all training is done."""
         from fairseq.dataclass.configs import GenerationConfig
         from omegaconf import OmegaConf
 
@@ -171,8 +178,13 @@ class FineTuning:
 
         flags = OmegaConf.merge(OmegaConf.structured(GenerationConfig), config.get("generation", {}))
         more = OmegaConf.merge(OmegaConf.structured(GenerationFlags), _further_flags(config))
+        if flags.sampling and flags.nbest != flags.beam:  # fairseq-generate's own rule
+            raise ValueError(
+                "--set generation.sampling=true: generation.beam must be as large as generation.nbest, and they are "
+                f"{flags.beam} and {flags.nbest}; of the samples the first is scored: --set generation.beam={flags.nbest} is enough"
+            )
         try:
-            settings_of(flags, self.backbone.dictionary, more)
+            return settings_of(flags, self.backbone.dictionary, more)
         except ValueError as error:
             raise ValueError(f"{error}; the engine takes --a-flag as --set generation.a_flag= or --set task.a_flag=") from None
 
@@ -188,7 +200,8 @@ class FineTuning:
         command = ["fairseq-generate", config["task"]["data"], "--user-dir", common["user_dir"]]
         command += ["--task", config["task"]["_name"], "--path", self.measured, "--gen-subset", "test"]
         for name, value in {**config.get("generation", {}), **_further_flags(config)}.items():
-            command += [] if value is False else [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+            if value is not None and value is not False:
+                command += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
         command += ["--batch-size", str(BATCH), "--required-batch-size-multiple", "1"]
         command += [f"--{name}" for name in ("cpu", "fp16", "bf16") if common.get(name)]
         return [Stage("generate", command, "generated.txt", takes_output=True)]

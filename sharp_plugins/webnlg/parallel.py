@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Dict, Iterator, List, Tuple
 
+from sharp_plugins.command_line import output_directory, run_command
 from sharp_plugins.webnlg.corpus import read_corpus
 from sharp_plugins.webnlg.entry import CorpusError, Entry, one_line
 from sharp_plugins.webnlg.linearise import linearise
@@ -42,16 +43,20 @@ def main(argv=None) -> int:
     """Command line: check a corpus and write its parallel text files."""
     parser = argparse.ArgumentParser(prog="python -m sharp_plugins.webnlg.parallel", description=main.__doc__)
     parser.add_argument("--data", required=True, help="directory with train, dev and test")
-    parser.add_argument("--out", required=True, help="directory to write {train,dev,test}.{src,tgt} to")
+    words = "directory to write {train,dev,test}.{src,tgt} to"
+    parser.add_argument("--out", required=True, type=output_directory, help=words)
     args = parser.parse_args(argv)
+    return run_command(lambda: _convert(args.data, args.out))
+
+
+def _convert(data, out: Path) -> str:
+    """Do what the command line asks for; returns what it tells."""
     try:
-        corpus = read_corpus(args.data)
+        corpus = read_corpus(data)
     except CorpusError as error:
-        print(f"--data: {error}", file=sys.stderr)
-        return 1
-    for split, count in write_parallel(corpus, args.out).items():
-        print(f"{split}: {len(corpus[split])} inputs, {count} lines")
-    return 0
+        raise ValueError(f"--data: {error}") from error
+    counts = write_parallel(corpus, out)
+    return "\n".join(f"{split}: {len(corpus[split])} inputs, {count} lines" for split, count in counts.items())
 
 
 if __name__ == "__main__":

@@ -95,12 +95,13 @@ class Data(NamedTuple):
         binarized: the directory that ``--task prompted_generation`` reads.
         inputs: the directory with the test inputs.
         samples: of the training set.
-        longest_test: symbols of the longest prompt of the test set.
+        shortest_test, longest_test: symbols of the shortest and of the longest prompt of the test set.
     """
 
     binarized: Path
     inputs: Path
     samples: int
+    shortest_test: int
     longest_test: int
 
 
@@ -208,4 +209,4 @@ def prepare_prompts(
         tell(f"{out}: all data were there")
     place = out.resolve() / "bin"
     samples = prepared.read_prepared(place).facts["train"]["samples"]
-    return Data(place, out.resolve() / "inputs", samples, prepared.longest_prompt(place, "test"))
+    return Data(place, out.resolve() / "inputs", samples, *prepared.prompt_lengths(place, "test"))

@@ -16,6 +16,7 @@ from scipy import stats
 from study_engine import BETA, RATE, RHO, ROOT, STUDIES, flags, run
 
 from sharp_plugins.glue.tasks import TASKS
+from sharp_plugins.runs.command import RUNS_FAILED
 from sharp_plugins.runs.store import RESULT
 
 
@@ -319,22 +320,22 @@ def test_pilot_seeds_are_not_used_again(scripts, tmp_path, capsys):
 
 def test_a_cell_that_fails_ends_no_other(scripts, tmp_path, monkeypatch, capsys):
     whole = scripts.study.run_program
-    monkeypatch.setattr(scripts.study, "run_program", lambda line: 1 if "MRPC" in line else whole(line))
+    monkeypatch.setattr(scripts.study, "run_program", lambda line: RUNS_FAILED if "MRPC" in line else whole(line))
     assert run(scripts, tmp_path, "few", "--seeds", "1") == 1
     told = capsys.readouterr().err
-    assert "error: ended with 1: " in told and "error: 2 of 6 cells are not finished: MRPC-300, MRPC-1000" in told
+    assert f"error: ended with {RUNS_FAILED}: " in told and "error: 2 of 6 cells are not finished: MRPC-300, MRPC-1000" in told
     assert {Path(flags(line, "--out")[0]).parts[-3] for line in scripts.calls} == {
         f"{task}-{rows}" for task in ("SST-2", "CoLA") for rows in (300, 1000)
     }
     # Where all runs are there, an engine that failed has failed in something else.
-    monkeypatch.setattr(scripts.study, "run_program", lambda line: 1)
+    monkeypatch.setattr(scripts.study, "run_program", lambda line: RUNS_FAILED)
     assert run(scripts, tmp_path, "few", "--cells", "SST-2-300") == 1
     assert "SST-2-300: base: not all fresh runs are finished; run the same command again" in capsys.readouterr().err
 
 
 def test_a_value_whose_run_fails_is_not_chosen(scripts, tmp_path, monkeypatch, capsys):
     """ρ = 0.05 is the best with one seed, and diverges with the other."""
-    whole, lost = scripts.study.run_program, []
+    whole, lost, status = scripts.study.run_program, [], 1
 
     def engine(line):
         whole(line)
@@ -342,12 +343,17 @@ def test_a_value_whose_run_fails_is_not_chosen(scripts, tmp_path, monkeypatch, c
             if "sam_rho=0.05" in str(result) and "seed102" in str(result):
                 result.unlink()
                 lost.append(result)
-                return 1
+                return status
         return 0
 
     monkeypatch.setattr(scripts.study, "run_program", engine)
     scripts.score = lambda method, settings, seed: 70.0 + {"0.05": 9, "0.02": 5}.get(settings.get(RHO), 0)
-    assert run(scripts, tmp_path / "out", "few", "--cells", "SST-2-300", "--seeds", "1", "2") == 0 and lost
+    line = (scripts, tmp_path / "out", "few", "--cells", "SST-2-300", "--seeds", "1", "2")
+    # What is missing for another reason, as another process is at the run, has not failed: nothing is chosen without it.
+    assert run(*line) == 1 and lost
+    assert "SST-2-300: ended with 1: " in capsys.readouterr().err
+    status = RUNS_FAILED
+    assert run(*line) == 0 and len(lost) > 1
     told = capsys.readouterr().out
     assert (
         "optimizer.sam_rho: not chosen, as a run failed: 0.05" in told

@@ -4,12 +4,15 @@ import argparse
 import collections
 import io
 import os
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
 import crafted
 import pytest
 import torch
+from fairseq.data import Dictionary
 from fairseq.logging.meters import AverageMeter
 from omegaconf import OmegaConf
 from torch.torch_version import TorchVersion
@@ -89,6 +92,58 @@ def test_all_that_a_checkpoint_holds_is_read(loader, tmp_path, new):
         assert_same(safe_load.load(path, mmap=True), STATE)
 
 
+def a_vocabulary(*words):
+    vocabulary = Dictionary()
+    for word in words:
+        vocabulary.add_symbol(word, n=2)
+    return vocabulary
+
+
+@pytest.mark.parametrize("new", [True, False], ids=["zip", "legacy"])
+def test_the_vocabularies_of_speech_tasks_are_read(loader, tmp_path, new):
+    path = tmp_path / "file.pt"
+    state = {"target_dictionary": a_vocabulary("a", "b"), "dictionaries": [a_vocabulary("c"), a_vocabulary()]}
+    torch.save({"task_state": state}, path, _use_new_zipfile_serialization=new)
+    read = safe_load.load(path)["task_state"]
+    for one, other in zip((read["target_dictionary"], *read["dictionaries"]), (state["target_dictionary"], *state["dictionaries"])):
+        assert type(one) is Dictionary and vars(one) == vars(other)
+    assert read["target_dictionary"].string(torch.tensor([4, 5])) == "a b"
+
+
+WITHOUT_FAIRSEQ = """
+import sys
+import torch
+from sharp_plugins.files import safe_load
+if sys.argv[2] == "an older torch":
+    torch.__version__ = torch.torch_version.TorchVersion("2.1.0")
+with open(sys.argv[1], "rb") as file:
+    for source in (file, sys.argv[1]):
+        assert "fairseq" not in sys.modules or source is not file
+        assert safe_load.load(source)["words"].symbols[-1] == "a"
+"""
+
+
+def test_a_vocabulary_is_read_where_fairseq_is_not_yet_imported(loader, tmp_path):
+    torch.save({"words": a_vocabulary("a")}, tmp_path / "file.pt")
+    how = dict(capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(Path(safe_load.__file__).parents[2])})
+    done = subprocess.run([sys.executable, "-c", WITHOUT_FAIRSEQ, str(tmp_path / "file.pt"), loader], **how)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_without_fairseq_a_vocabulary_is_refused(loader, tmp_path, monkeypatch):
+    torch.save({"words": a_vocabulary("a")}, tmp_path / "file.pt")
+    monkeypatch.setitem(sys.modules, "fairseq.data.dictionary", None)  # what Python cannot import
+    if hasattr(torch.serialization, "get_safe_globals"):
+        known = torch.serialization.get_safe_globals()
+        torch.serialization.clear_safe_globals()
+    try:
+        with pytest.raises(safe_load.Refused, match=r"it holds an object of fairseq\.data\.dictionary\.Dictionary"):
+            safe_load.load(tmp_path / "file.pt")
+    finally:
+        if hasattr(torch.serialization, "get_safe_globals"):
+            torch.serialization.add_safe_globals(known)
+
+
 def with_pickle(path, code: bytes) -> None:
     """A file whose values are these operations."""
     torch.save({}, path)
@@ -107,6 +162,10 @@ FORBIDDEN = {
     "attributes of a class": b"\x80\x02cargparse\nNamespace\n}X\x01\x00\x00\x00aNsb.",
     "attributes by setattr": b"\x80\x02cargparse\nNamespace\n)\x81N}X\x01\x00\x00\x00aNs\x86b.",
     "items of an object": b"\x80\x02cargparse\nNamespace\n)\x81X\x01\x00\x00\x00aNs.",
+    "attributes of the class of vocabularies": b"\x80\x02cfairseq.data.dictionary\nDictionary\n}X\x01\x00\x00\x00aNsb.",
+    "a vocabulary's call": b"\x80\x02cfairseq.data.dictionary\nDictionary\n)R.",
+    "a vocabulary's neighbour": b"\x80\x02cfairseq.data.dictionary\nPool\n)\x81.",
+    "a vocabulary's method": b"\x80\x02cfairseq.data.dictionary\nDictionary.load\nX\x01\x00\x00\x00a\x85R.",
     "more on a Namespace": b"\x80\x02cargparse\nNamespace\nN\x85\x81.",
     "appending to an object": b"\x80\x02cargparse\nNamespace\n)\x81Na.",
     "a Namespace's call": b"\x80\x02cargparse\nNamespace\n)R.",
@@ -126,6 +185,7 @@ def test_the_unpickler_for_older_torch_builds_nothing_else(monkeypatch, tmp_path
     with pytest.raises((safe_load.Refused, safe_load.Unreadable)):
         safe_load.load(tmp_path / "file.pt")
     assert "a" not in vars(torch._utils._rebuild_tensor) and "a" not in vars(argparse.Namespace)
+    assert "a" not in vars(Dictionary)
     with_pickle(tmp_path / "file.pt", b"\x80\x02}X\x01\x00\x00\x00aK\x01s.")  # the frame of these is right
     assert safe_load.load(tmp_path / "file.pt") == {"a": 1}
 

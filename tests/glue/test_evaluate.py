@@ -10,7 +10,7 @@ from glue_models import outputs, train_a_little
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
-from sharp_plugins.glue import evaluate
+from sharp_plugins.glue import binarize, evaluate
 from sharp_plugins.glue.__main__ import main
 from sharp_plugins.glue.binarize import prepare
 from sharp_plugins.glue.evaluate import Checkpoint
@@ -80,12 +80,19 @@ def test_outputs_that_are_no_numbers_are_no_predictions(bert, tmp_path):
         Checkpoint(path, prepared).score()
 
 
-def test_a_submission_without_a_test_set(bert, tmp_path):
+def test_a_submission_without_a_test_set(bert, tmp_path, monkeypatch, capsys):
     path, prepared, _ = train_a_little(tmp_path, bert, "RTE")
     rows = {split: count for split, count in prepared.rows.items() if not split.startswith("test")}
     with pytest.raises(ValueError, match="--submission: .* has no test set"):
         Checkpoint(path, prepared._replace(rows=rows)).write_submissions(tmp_path / "submission")
     assert not (tmp_path / "submission").exists()
+    # The command says so before it evaluates, and not instead of the metrics.
+    scored = []
+    monkeypatch.setattr(Checkpoint, "score", lambda self: scored.append(self))
+    monkeypatch.setattr(binarize, "read_prepared", lambda directory: prepared._replace(rows=rows))
+    line = ["evaluate", path, prepared.directory, "--device", "cpu", "--submission", tmp_path / "submission"]
+    assert main([str(part) for part in line]) == 1 and not scored
+    assert "error: --submission: " in capsys.readouterr().err
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

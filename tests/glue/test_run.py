@@ -19,7 +19,7 @@ from made_up_results import cells
 from sharp_plugins.glue import benchmark
 from sharp_plugins.glue.__main__ import main
 from sharp_plugins.runs import stages
-from sharp_plugins.runs.command import INTERRUPTED
+from sharp_plugins.runs.command import INTERRUPTED, RUNS_FAILED
 from sharp_plugins.runs.stages import RunFailed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -171,7 +171,7 @@ def test_all_data_are_read_before_the_first_run(start, data, tmp_path, capsys):
 def test_a_second_call_with_other_settings_is_refused(start, capsys):
     start.before = fail
     flags = "--tasks RTE --methods base --seeds 1".split()
-    assert start(*flags) == 1  # its directory stays
+    assert start(*flags) == RUNS_FAILED  # its directory stays
     assert start(*flags, "--set", "dataset.batch_size=3") == 1
     assert "differs in dataset.batch_size" in capsys.readouterr().err
 
@@ -179,7 +179,7 @@ def test_a_second_call_with_other_settings_is_refused(start, capsys):
 def test_a_table_is_of_one_backbone_data_and_settings(start, bert, tmp_path, capsys):
     """Also where the call's own runs are others than those that are there."""
     start.before = fail
-    assert start(*"--tasks RTE --methods base --seeds 1".split()) == 1
+    assert start(*"--tasks RTE --methods base --seeds 1".split()) == RUNS_FAILED
     capsys.readouterr()
     other = "--methods sam --seeds 2".split()
     assert start("--tasks", "RTE", *other, "--set", "dataset.batch_size=3") == 1
@@ -314,7 +314,7 @@ def test_a_run_that_fails_does_not_stop_the_others(start, tmp_path, capsys, erro
             raise error
 
     start.before = before
-    assert start("--tasks", "RTE", "--methods", "base", "sam", "--seeds", 1) == 1
+    assert start("--tasks", "RTE", "--methods", "base", "sam", "--seeds", 1) == (RUNS_FAILED if isinstance(error, RunFailed) else 1)
     shown = capsys.readouterr()
     assert f"error: {error}" in shown.err and "1 of 2 runs are not finished" in shown.err
     assert "RTE sam seed 1: accuracy 50.00" in shown.out and "| sam " in (tmp_path / "out" / "table.md").read_text()
@@ -323,7 +323,7 @@ def test_a_run_that_fails_does_not_stop_the_others(start, tmp_path, capsys, erro
 def test_an_error_in_the_evaluation_does_not_stop_the_others(start, tmp_path, capsys):
     """It is a process of its own, and here finds a checkpoint without a model."""
     start.value = None
-    assert start(*"--tasks RTE --methods base sam --seeds 1".split()) == 1
+    assert start(*"--tasks RTE --methods base sam --seeds 1".split()) == RUNS_FAILED
     assert trained(start) == ["RTE base seed 1", "RTE sam seed 1"]
     shown = capsys.readouterr().err
     assert "RTE base seed 1: scoring the best epoch ended with 1" in shown

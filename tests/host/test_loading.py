@@ -25,6 +25,7 @@ from fairseq.models.speech_to_text import hub_interface
 from fairseq.models.text_to_speech import vocoder
 from fairseq.models.transformer import TransformerModel
 from fairseq.modules.quantization.pq import em
+from fairseq.tasks.audio_finetuning import AudioFinetuningConfig, AudioFinetuningTask
 from omegaconf import OmegaConf
 
 from sharp_plugins.convert.weights import read_weights
@@ -119,6 +120,20 @@ def test_a_file_leaves_no_mark_on_the_disk(translation_data, unsafe, bad, way):
 @pytest.mark.parametrize("way", ["--restore-file", "--path", "ensemble", "hub", "from_pretrained"])
 def test_what_fairseq_writes_is_read(translation_data, unsafe, trained, way):
     assert WAYS[way](trained, translation_data)
+
+
+def test_a_speech_tasks_checkpoint_is_read(tmp_path, unsafe):
+    """Its vocabulary is in the checkpoint."""
+    (tmp_path / "dict.ltr.txt").write_text("a 1\nb 1\n")
+    task = AudioFinetuningTask.setup_task(AudioFinetuningConfig(data=str(tmp_path), labels="ltr"))
+    assert task.target_dictionary is not None  # as training does; it is in the state from then on
+    history = [{"optimizer_name": "", "lr_scheduler_state": {}, "num_updates": 0}]
+    state = {"args": None, "cfg": {}, "model": {}, "optimizer_history": history, "extra_state": {"train_iterator": {"epoch": 1}}}
+    state["task_state"] = task.state_dict()
+    checkpoint_utils.torch_persistent_save(state, str(tmp_path / "c.pt"))
+    other = AudioFinetuningTask.setup_task(AudioFinetuningConfig(data=str(tmp_path / "not there"), labels="ltr"))
+    other.load_state_dict(checkpoint_utils.load_checkpoint_to_cpu(str(tmp_path / "c.pt"))["task_state"])
+    assert other.target_dictionary == task.target_dictionary and other.target_dictionary.string(torch.tensor([4, 5])) == "a b"
 
 
 @pytest.mark.parametrize("command", ["lora merge", "lora save", "glue evaluate", "convert"])

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -143,6 +144,18 @@ def test_an_unreadable_last_checkpoint_is_named_with_the_newest_whole_one(traine
     shutil.copy(newest, last)  # as it says
     checkpoint_utils.load_checkpoint(trainer.cfg.checkpoint, trainer)
     assert trainer.get_num_updates() == 100
+
+
+@pytest.mark.skipif(shutil.which("sh") is None, reason="the command is for a shell")
+def test_the_command_can_be_pasted_whatever_the_directory_is_called(trainer, tmp_path):
+    place = tmp_path / "my run's"
+    place.mkdir()
+    save(trainer, place / "checkpoint_1_5.pt", 5)
+    last = place / "checkpoint_last.pt"
+    last.write_bytes(b"PK\x03\x04")
+    found = re.search("to go on from it: (.*), and the same command again$", saving.what_else_is_there(last))
+    subprocess.run(found[1], shell=True, check=True)
+    assert last.read_bytes() == (place / "checkpoint_1_5.pt").read_bytes()
 
 
 def test_where_no_other_is_whole_it_says_so(trainer, tmp_path):

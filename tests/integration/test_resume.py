@@ -104,6 +104,40 @@ def test_a_model_goes_on_drawing_from_numpy(translation_data, tmp_path):
     assert_same_training(tmp_path / "parts", tmp_path / "whole")
 
 
+def test_patience_goes_on_where_it_was(translation_data, tmp_path):
+    # With a learning rate of 0 no validation is better than the first one: the third is the second without an improvement.
+    flags = [*SAM, *"--lr 0 --batch-size 32 --patience 2".split()]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train(translation_data, parts, *flags, "--max-epoch", "2", validates=True)
+    resumed = train(translation_data, parts, *flags, validates=True)
+    train(translation_data, whole, *flags, validates=True)
+    assert "@ 4 updates" in resumed.text and "hasn't improved for last 2 runs" in resumed.text
+    assert last(whole)["optimizer_history"][-1]["num_updates"] == 6
+    assert_same_training(parts, whole)
+
+
+def test_a_run_that_measures_bleu_can_be_resumed(translation_data, tmp_path):
+    # fairseq's counts of n-grams are NumPy arrays, which no checkpoint may hold.
+    flags = [*ADAM, *"--eval-bleu --eval-bleu-detok space --save-interval-updates 3".split(), "--eval-bleu-args", '{"beam": 1}']
+    flags += "--best-checkpoint-metric bleu --maximize-best-checkpoint-metric --batch-size-valid 4".split()
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train(translation_data, parts, *flags, "--max-update", "3", validates=True)
+    resumed = train(translation_data, parts, *flags, "--max-update", "6", validates=True)
+    uninterrupted = train(translation_data, whole, *flags, "--max-update", "6", validates=True)
+    assert "@ 3 updates" in resumed.text
+    assert_same_training(parts, whole)
+    for key in ("best", "val_loss"):
+        assert last(parts)["extra_state"][key] == last(whole)["extra_state"][key]
+    counts = [
+        {name: meter for _, name, _, meter in last(run)["extra_state"]["metrics"]["valid"] if name.startswith("_bleu")}
+        for run in (parts, whole)
+    ]
+    assert_equal(*counts)
+    assert len(counts[0]) == 4
+    for key in ("valid_bleu", "valid_best_bleu"):
+        assert stats(resumed.text, "valid")[-1][key] == stats(uninterrupted.text, "valid")[-1][key]
+
+
 # Large updates, so that the signal arrives before the next save; 10 are an epoch and a bit. δ-SAM begins at the sixth.
 KILLED = [*DSAM[:-1], "1", *"--update-freq 8 --save-interval-updates 3 --max-update 10 --sam-start 0.5".split()]
 

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import sentences
+import texts
 import torch
 import torch.nn.functional as F
 import toy
@@ -192,3 +193,21 @@ def test_bad_flags_end_the_command_line(translation_data, capsys, flags, words):
 def test_names_that_match_nothing(translation_data, flag):
     with pytest.raises(ValueError, match=f"{flag} nosuch"):
         toy.build_trainer(translation_data, *ADAM, model=[*ADAPTER, flag, "nosuch"])
+
+
+@pytest.mark.parametrize("target", ["q_proj,v_proj", "out_proj", "fc2,decoder.layers.0.encoder_attn.k_proj"])
+def test_what_fairseqs_attention_never_calls_is_refused(translation_data, target):
+    """Its fused product reads their weights: an adapter behind them would have no gradient."""
+    with pytest.raises(
+        ValueError, match="--adapter-target .*_proj: .* never calls it, .*name the attention itself, (self|encoder)_attn"
+    ):
+        toy.build_trainer(translation_data, *ADAM, model=[*ADAPTER, "--adapter-target", target])
+
+
+@pytest.mark.parametrize("target", ["q_proj,v_proj", "out_proj"])
+def test_published_decoders_call_their_projections(text_data, target):
+    model = ["--arch", "adapter", "--base-arch", *texts.MODELS["gpt2"][1:], "--adapter-target", target]
+    trainer = texts.trainer(text_data, *ADAM, model=model)
+    model, (sample,) = trainer.get_model(), toy.batches(trainer, [6])
+    trainer.get_criterion()(model, sample)[0].backward()
+    assert all(adapter.up.bias.grad.abs().max() > 0 for adapter in adapters(model))

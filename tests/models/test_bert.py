@@ -109,6 +109,13 @@ def test_padding_on_the_left_changes_nothing():
     torch.testing.assert_close(shifted[0, 2:], alone[0], rtol=0, atol=1e-5)
 
 
+def test_an_untied_checkpoint_needs_the_flag():
+    untied = build(untie_weights_roberta=True).state_dict()
+    with pytest.raises(ValueError, match="encoder.lm_head.weight is another table .* it needs --untie-weights-roberta"):
+        build().load_state_dict(untied)
+    build(untie_weights_roberta=True).load_state_dict(untied)
+
+
 # ---------------------------------------------------------------------- rows of like length
 
 LENGTHS = [3, 60, 4, 5, 58, 57, 3, 90, 4, 5, 3, 4]

@@ -86,6 +86,13 @@ def test_flags_say_otherwise_and_defaults_are_the_shapes(text_data):
     assert settings.kv == 2 and settings.positions == "rotary" and settings.max_positions == 64 and settings.gated
 
 
+def test_a_shapes_scaling_can_be_left_out():
+    with torch.device("meta"):
+        model = DecoderModel.build_model(defaults("sharp_llama3_2_1b", rope_scaling="none"), Task(Words(9)))
+    settings = model.decoder.settings
+    assert (settings.rope_scaling, settings.rope_factor, settings.rope_theta) == ("none", 1.0, 500000.0)
+
+
 def test_positions_are_the_tasks_where_no_flag_says(text_data):
     flags = "--arch sharp_decoder --decoder-layers 1 --decoder-embed-dim 8 --decoder-attention-heads 2 --decoder-ffn-embed-dim 8"
     trainer = texts.trainer(text_data, model=flags.split())
@@ -100,6 +107,7 @@ def test_positions_are_the_tasks_where_no_flag_says(text_data):
         ("--decoder-layers 0", "--decoder-layers must be 1 or larger"),
         ("--dropout 1", "--dropout must be from 0 to below 1"),
         ("--rope-scaling llama3 --rope-low-freq-factor 9", "--rope-low-freq-factor must be between 0 and"),
+        ("--rope-factor 8", "--rope-factor 8.0 is for rope_scaling linear or llama3, and it is none"),
         ("--unused-symbols w0,w1", "--unused-symbols w0,w1: w0,w1 is no symbol of the dictionary"),
         ("--output-dictionary-size 10", "--output-dictionary-size"),
     ],

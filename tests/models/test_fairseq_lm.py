@@ -61,6 +61,7 @@ def test_the_scores_are_fairseqs(text_data, theirs, ours, caplog):
         (f"{LEARNED} {TIED} --no-decoder-final-norm", "", "needs --decoder-post-norm if it was"),
         (f"{LEARNED} {TIED}", "--no-ffn-bias", "needs no --no-ffn-bias"),
         (f"{LEARNED} {TIED}", "--decoder-norm rms", "needs --decoder-norm layer"),
+        (f"{LEARNED} --decoder-input-dim 16", "", "output_projection.weight is another table .* it needs --untied-output"),
     ],
 )
 def test_what_would_compute_something_else_is_refused(text_data, theirs, ours, words):
@@ -92,3 +93,18 @@ def test_our_own_checkpoints_stay_as_they_are(text_data, caplog):
     new.load_state_dict(old.state_dict(), strict=True)
     torch.testing.assert_close(new.decoder.embed_positions.weight, old.decoder.embed_positions.weight)
     assert "transformer_lm" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "wrapper", [[], "--arch lora --lora-rank 2 --lora-target output_projection".split()], ids=["plain", "lora"]
+)
+def test_an_untied_checkpoint_of_ours_needs_the_flag_too(text_data, wrapper):
+    model = [*wrapper, *(["--base-arch", *texts.MODELS["gpt2"][1:]] if wrapper else texts.MODELS["gpt2"])]
+    untied = texts.model(text_data, model=[*model, "--untied-output"]).state_dict()
+    tied = texts.model(text_data, model=model)
+    with pytest.raises(ValueError, match="another table than decoder.embed_tokens.weight, .* it needs --untied-output"):
+        tied.load_state_dict(untied)
+    # A part of a checkpoint may have one of the two names.
+    del untied["decoder.embed_tokens.weight"]
+    tied.load_state_dict(untied, strict=False)
+    torch.testing.assert_close(tied.decoder.embed_tokens.weight, untied["decoder.output_projection.weight"])

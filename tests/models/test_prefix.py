@@ -231,6 +231,28 @@ def test_a_prefix_without_room_is_refused(data):
         trainer_of(data, *ADAM, "--prefix-length", "64")
 
 
+@pytest.mark.parametrize("mode", ["none", "complete"])
+def test_blocks_without_room_behind_the_prefix_are_refused(data, mode):
+    """fairseq would leave full blocks out of training, and stop at the first of a validation."""
+    blocks = ["--sample-break-mode", mode, "--tokens-per-sample"]
+    with pytest.raises(
+        ValueError, match="--tokens-per-sample 62: the model has 64 positions, .* takes 3 of them; set it to 61 at most$"
+    ):
+        trainer_of(data, *ADAM, *blocks, "62")
+    trainer = trainer_of(data, *ADAM, *blocks, "61")
+    dataset = trainer.task.dataset("train")
+    assert max(dataset.sizes) == 61 and trainer.get_model().max_positions() == 61
+    base = "--base-arch sharp_decoder --decoder-layers 1 --decoder-embed-dim 8 --decoder-attention-heads 2 --prefix-length 3"
+    model = ["--arch", "prefix", *base.split()]  # with as many positions as the blocks have tokens
+    with pytest.raises(ValueError, match="set it to 13 at most, and --max-target-positions to 16"):
+        trainer_of(data, *ADAM, *blocks, "16", model=model)
+
+
+@pytest.mark.parametrize("mode", ["eos", "complete_doc"])
+def test_rows_that_may_be_short_are_not(data, mode):
+    trainer_of(data, *ADAM, "--sample-break-mode", mode, "--tokens-per-sample", "64")
+
+
 def test_another_base_is_refused_by_name(translation_data):
     model = ["--arch", "prefix", "--base-arch", *toy.MODEL[1:]]
     with pytest.raises(ValueError, match="--arch prefix: the attention of --base-arch transformer has no place for a prefix"):

@@ -7,6 +7,7 @@ import toy
 from fairseq import optim
 from omegaconf import OmegaConf
 
+from sharp_plugins.host.weights import registered_optimizer
 from sharp_plugins.optim.base import STATE_KEY, available_base_optimizers, build_base_optimizer
 
 OWN_FLAGS = {
@@ -129,9 +130,9 @@ def test_state_dict_has_the_base_optimizers_layout(translation_data):
     assert state[STATE_KEY] == {"optimizer": "sam", "base_optimizer": "adam"}
 
 
-@pytest.mark.skipif(omegaconf.__version__ < "2.1", reason="fairseq's composite optimizer wants omegaconf 2.1")
-def test_composite_optimizer_as_the_base(translation_data):
-    cfg = toy.config(translation_data, "--optimizer", "sam", "--lr", "0.1")
+def composite(data, *flags):
+    """The config of a run with fairseq's composite optimizer inside SAM."""
+    cfg = toy.config(data, "--optimizer", "sam", "--lr", "0.1", *flags)
     group = {
         "optimizer": {"_name": "adam", "lr": [0.1], "adam_betas": "(0.5, 0.5)"},
         "lr_scheduler": {"_name": "fixed", "lr": [0.1]},
@@ -139,7 +140,34 @@ def test_composite_optimizer_as_the_base(translation_data):
     cfg.optimizer.base_optimizer = "composite"
     cfg.optimizer.base = OmegaConf.create({"groups": {"default": group}})
     cfg.lr_scheduler = OmegaConf.create({"_name": "pass_through"})
+    return cfg
+
+
+@pytest.mark.skipif(omegaconf.__version__ < "2.1", reason="fairseq's composite optimizer wants omegaconf 2.1")
+@pytest.mark.parametrize("precision", ["", "--fp16 --fp16-no-flatten-grads --fp16-init-scale 8", "--bf16"])
+def test_composite_optimizer_as_the_base(translation_data, tmp_path, precision):
+    cfg = composite(translation_data, *precision.split())
     trainer = toy.trainer_from(cfg)
     for _ in range(2):
         assert trainer.train_step(toy.batches(trainer, [4])) is not None
-    assert tuple(next(iter(trainer.optimizer.param_groups))["betas"]) == (0.5, 0.5)
+    assert tuple(registered_optimizer(trainer).param_groups[0]["betas"]) == (0.5, 0.5)
+    trainer.consolidate_optimizer()
+    trainer.save_checkpoint(str(tmp_path / "checkpoint.pt"), {"train_iterator": {"epoch": 1, "iterations_in_epoch": 2}})
+    w = toy.weights(trainer)
+    resumed = toy.trainer_from(cfg)  # and not before: fairseq keeps the parts of all composite optimizers in one place
+    resumed.load_checkpoint(str(tmp_path / "checkpoint.pt"))
+    assert resumed.get_num_updates() == 2
+    toy.assert_same(toy.weights(resumed), w)
+
+
+@pytest.mark.parametrize("precision", ["--amp", "--memory-efficient-fp16", "--memory-efficient-bf16"])
+def test_a_composite_optimizer_is_refused_where_fairseq_cannot_train_or_resume_it(translation_data, precision):
+    words = f"--base-optimizer composite does not work with {precision}; it works in fp32, with --fp16 --fp16-no-flatten-grads, and"
+    with pytest.raises(ValueError, match=words):
+        toy.trainer_from(composite(translation_data, precision))
+
+
+def test_a_composite_optimizer_is_refused_on_the_command_line_too(translation_data, capsys):
+    with pytest.raises(SystemExit):
+        toy.config(translation_data, "--optimizer", "sam", "--base-optimizer", "composite", "--lr", "0.1", "--amp")
+    assert "--base-optimizer composite does not work with --amp" in capsys.readouterr().err

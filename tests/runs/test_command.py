@@ -12,7 +12,7 @@ import made_up
 import pytest
 
 from sharp_plugins.runs import execution
-from sharp_plugins.runs.command import INTERRUPTED
+from sharp_plugins.runs.command import INTERRUPTED, RUNS_FAILED
 from sharp_plugins.runs.stages import RunFailed
 
 
@@ -60,6 +60,23 @@ def test_what_another_call_finished_meanwhile_with_other_settings_is_in_no_table
         ("--set lr_scheduler.warmup_updates=x", "lr_scheduler.warmup_updates is x, and should be a whole number from 0"),
         ("--set checkpoint.no_save=true", "checkpoint.no_save leaves no checkpoint to measure"),
         ("--set checkpoint.no_last_checkpoints=true", "short base: checkpoint.no_last_checkpoints leaves no last checkpoint; see"),
+        (
+            "--set checkpoint.no_save_optimizer_state=true",
+            "short base: checkpoint.no_save_optimizer_state leaves none that a stopped run could go on from; see --set",
+        ),
+        *(
+            (f"--set checkpoint.reset_{what}=true", f"checkpoint.reset_{what} would begin anew in each run that goes on")
+            for what in ("optimizer", "lr_scheduler", "meters", "dataloader")
+        ),
+        ("--set checkpoint.restore_file=a.pt", "checkpoint.restore_file is the run's own checkpoint_last.pt here"),
+        ("--set checkpoint.checkpoint_suffix=-a", "checkpoint.checkpoint_suffix gives checkpoints other names"),
+        ("--set common.suppress_crashes=true", "common.suppress_crashes would call a training that failed finished"),
+        ("--set lr_scheduler._name=constant", "short base: lr_scheduler._name is constant, and fairseq has none of that name"),
+        ("--set optimization.lr=[]", "optimization.lr has no value"),
+        ("--set dataset.validate_interval=0", "dataset.validate_interval is 0, and should be a whole number from 1"),
+        ("--set common.log_interval=0", "common.log_interval is 0, and should be a whole number from 1"),
+        ("--set model.dropout=[1,2", "--set: while parsing a flow sequence"),
+        ("--sweep optimization.lr=[1e-4,2e-4", "--sweep optimization.lr=[1e-4,2e-4: while parsing a flow sequence"),
         ("--set dataset.disable_validation=true", "short base: dataset.disable_validation leaves no best checkpoint to measure"),
         (
             "--set dataset.validate_after_updates=9 --set optimization.max_update=8",
@@ -127,14 +144,18 @@ def test_missing_runs_are_done_and_finished_ones_skipped(call, capsys):
     assert all(method in text for method in ("rdrop", "base", "sam"))
 
 
-@pytest.mark.parametrize("error", [RunFailed("out of memory"), OSError("checkpoint_last.pt: cannot be read")])
-def test_a_run_that_fails_does_not_stop_the_others(call, capsys, error):
+@pytest.mark.parametrize(
+    "error, status", [(RunFailed("out of memory"), RUNS_FAILED), (OSError("checkpoint_last.pt: cannot be read"), 1)]
+)
+def test_a_run_that_fails_does_not_stop_the_others(call, capsys, error, status):
+    """The exit status says whether what is missing has failed by itself."""
+
     def before(run, stage):
         if run.record.method == "base":
             raise error
 
     call.before = before
-    assert call("--tasks short --methods base sam lora --seeds 1") == 1
+    assert call("--tasks short --methods base sam lora --seeds 1") == status
     shown = capsys.readouterr()
     assert f"error: {error}" in shown.err and "2 of 3 runs are not finished" in shown.err
     assert "short lora seed 1: not begun; it needs short base seed 1, which is not finished" in shown.err
@@ -274,7 +295,7 @@ def test_a_report_that_fails_does_not_stop_the_runs(call, capsys, monkeypatch):
 def test_metrics_of_another_shape_are_refused_before_they_are_saved(call, capsys, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(made_up.Backwards, "collect", lambda self, run: {"bleu": 31.5})
-        assert call() == 1
+        assert call() == RUNS_FAILED
     shown = capsys.readouterr().err
     assert "short base seed 1: no metrics: Benchmark.collect is to return numbers by split and name" in shown
     assert "'bleu': 31.5" in shown and len(list(call.out.rglob("checkpoint*.pt"))) == 2

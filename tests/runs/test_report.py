@@ -153,6 +153,16 @@ def test_differences_are_paired_tested_and_corrected(report, tmp_path):
     assert rows["MRPC", "base"]["pairs"] == "" and rows["MRPC", "dsam"]["low"] == ""
 
 
+def test_a_comparison_with_a_run_that_diverged_is_counted_in_the_words_too(report):
+    made = [result("RTE", "base", seed, accuracy=60.0) for seed in range(1, 7)]
+    made += [result("RTE", "sam", seed, accuracy=60.0 + seed) for seed in range(1, 7)]
+    made += [result("RTE", "dsam", seed, accuracy=math.nan if seed == 1 else 61.0) for seed in range(1, 7)]
+    text = report(made)
+    [row] = [row for row in cells(text, "## Differences to base") if row[2] == "sam"]
+    assert row[-2:] == ["0.0312", "0.0625"]  # 2 / 2**6, and twice that
+    assert "p cannot be below 0.0312, nor corrected below 0.0625: too few seeds" in text and "diverged (2)" in text
+
+
 def test_what_is_shown_is_said_with_its_direction(report):
     made = []
     for seed in range(1, 9):

@@ -145,3 +145,6 @@ def test_runs_beside_the_sweep_are_left_out_for_one_search():
     search = choose(results, [RHO], lambda task: ACCURACY)
     assert kept(search) == {("RTE", "sam", ()): {RHO: 0.01}}
     assert [one.metrics["valid"]["accuracy"] for one in results if search.keeps(one.record)] == [70.0]
+    assert search.left_out == [("RTE", "sam", 1)] and "in no table: RTE sam (1)." in about_search(search, lambda task: [ACCURACY])
+    search = choose(results[1:], [RHO], lambda task: ACCURACY)
+    assert not search.left_out and "in no table" not in about_search(search, lambda task: [ACCURACY])

@@ -61,6 +61,22 @@ def test_the_path_is_only_a_print(tmp_path):
         stored(tmp_path, "made-up")
 
 
+def test_a_task_may_be_on_another_disk(tmp_path):
+    """A link is in its place. Links that lead back, or to what is there, are no other runs."""
+    out, disk = tmp_path / "out", tmp_path / "disk"
+    run = make_run(out)
+    begin(run)
+    save_result(run.directory, make_result(run), "kept")
+    disk.mkdir()
+    shutil.move(out / "RTE", disk / "RTE")
+    (out / "RTE").symlink_to(disk / "RTE")
+    (out / "again").symlink_to(disk / "RTE")
+    (out / "own").symlink_to(out)
+    (disk / "RTE" / "back").symlink_to(out)
+    (disk / "RTE" / "itself").symlink_to(disk / "RTE")
+    assert load_results(out, "made-up") == [make_result(run)] and run.is_finished
+
+
 def test_a_path_never_leaves_the_directory(tmp_path):
     assert tmp_path in directory_of(tmp_path, Record("b", "t", "m", 1, {"x": "../../y"})).resolve().parents
 

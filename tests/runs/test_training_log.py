@@ -41,10 +41,27 @@ def test_validations_and_their_time(tmp_path):
 def test_a_resumed_run(tmp_path):
     """Killed at update 9, resumed from a checkpoint of update 4: what came after is repeated, and the clock goes on from there."""
     before = [inner(2, 20), inner(4, 40), valid(4, loss=4), inner(6, 60), inner(8, 80), valid(8, loss=9)]
-    path = write(tmp_path, *before, inner(6, 15), valid(6, loss="nan"), inner(8, 35), valid(8, loss=3), inner(8, 35))
+    started, resumed = "No existing checkpoint found a/last.pt", "Loaded checkpoint a/last.pt (epoch 2 @ 4 updates)"
+    after = [inner(6, 15), valid(6, loss="nan"), inner(8, 35), valid(8, loss=3), inner(8, 35)]
+    path = write(tmp_path, started, *before, resumed, *after)
     found = read_validations(path)
     assert [(one.update, one.metrics) for one in found] == [(4, {"loss": 4.0}), (6, {}), (8, {"loss": 3.0})]
     assert [one.minutes for one in found] == [pytest.approx(seconds / 60) for seconds in (40, 55, 75)]
+
+
+def test_a_process_that_tells_its_time_late_is_a_new_one_too(tmp_path):
+    """A short task tells its time once an epoch: that of the second process is not below the first one's."""
+
+    def epoch(number, wall):
+        return [valid(32 * number, loss=number), {"train_num_updates": str(32 * number), "train_wall": str(wall)}]
+
+    def start(path, updates):
+        return f"Loaded checkpoint {path} (epoch 1 @ {updates} updates)"
+
+    published = start("b/model.pt", 0)  # twice: the first process was killed before its first checkpoint
+    first, second, third = epoch(1, 60), epoch(2, 61), epoch(3, 62)
+    path = write(tmp_path, published, published, *first, start("a b/last.pt", 32), *second, start("a b/last.pt", 64), *third)
+    assert [one.minutes for one in read_validations(path)] == [pytest.approx(seconds / 60) for seconds in (60, 121, 183)]
 
 
 def test_first_and_last_value_of_a_metric(tmp_path):

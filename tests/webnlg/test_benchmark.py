@@ -21,7 +21,7 @@ from engine import save
 from sharp_plugins.files.yaml import read_yaml
 from sharp_plugins.runs import stages
 from sharp_plugins.runs.checkpoints import read_checkpoint
-from sharp_plugins.runs.command import INTERRUPTED
+from sharp_plugins.runs.command import INTERRUPTED, RUNS_FAILED
 from sharp_plugins.runs.configs import check_settings
 from sharp_plugins.runs.data import STAMP
 from sharp_plugins.runs.stages import RunFailed
@@ -262,7 +262,7 @@ def test_a_method_that_fails_does_not_stop_the_others(call, capsys):
             raise RunFailed("base: out of memory")
 
     call.before = before
-    assert call("--methods base lora sam") == 1
+    assert call("--methods base lora sam") == RUNS_FAILED
     shown = capsys.readouterr()
     assert "lora seed 1: not begun; it needs data-to-text base seed 1" in shown.err and "sam seed 1: BLEU 20.00" in shown.out
     assert list(json.loads((call.out / "results.json").read_text())) == ["sam"]

@@ -172,6 +172,23 @@ def test_command_line_error_writes_nothing(tmp_path, capsys):
     assert not (tmp_path / "text").exists()
 
 
+def test_a_file_in_the_place_of_the_directory_is_refused(tmp_path, capsys):
+    write(tmp_path)
+    (tmp_path / "text").touch()
+    for out in ("text", "text/below"):
+        with pytest.raises(SystemExit):
+            parallel.main(["--data", str(tmp_path), "--out", str(tmp_path / out)])
+        assert f"argument --out: {tmp_path / out}: {tmp_path / 'text'} is a file, and no directory" in capsys.readouterr().err
+
+
+def test_what_cannot_be_written_is_told_in_one_line(tmp_path, capsys):
+    write(tmp_path)
+    (tmp_path / "text" / "train.src").mkdir(parents=True)
+    assert parallel.main(["--data", str(tmp_path), "--out", str(tmp_path / "text")]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and "train.src" in error and len(error.splitlines()) == 1
+
+
 def test_webnlg_2017(data_beside):
     corpus = read_corpus(data_beside / "webnlg2017")
     # The counts that WebNLG's documentation gives.

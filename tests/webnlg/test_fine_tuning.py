@@ -143,6 +143,15 @@ def config_of(call, method):
         ("--set generation.temperature=0", "--temperature must be"),
         ("--set task.repetition_penalty=-1", "--repetition-penalty must be"),
         ("--set generation.max_len_b=-3", "--max-len-b must"),
+        (
+            "--set generation.sampling=true",
+            "--set generation.sampling=true: generation.beam must be as large as generation.nbest, and they are 5 and 1; ",
+        ),
+        (
+            "--set generation.min_len=9 --set generation.max_len_b=8",
+            "--set generation.max_len_b: the text for a prompt of the test",
+        ),
+        ("--set generation.max_len_b=0", "may have 0 symbols, its end among them, and it needs 1 at least (generation.min_len)"),
         ("--set checkpoint.best_checkpoint_metric=bleuu", "best_checkpoint_metric=bleuu: choose from loss, nll_loss, ppl"),
         ("--set checkpoint.best_checkpoint_metric=bleu", "metric=bleu: choose from loss, nll_loss, ppl; --epoch dev-bleu"),
         ("--set dataset.disable_validation=true", "dataset.disable_validation leaves no best checkpoint to measure"),
@@ -270,6 +279,18 @@ def test_what_generation_and_scoring_are_given(call):
     assert inputs == ["0", "2", "4"] and "3 of the test inputs" in (call.out / "table.md").read_text()
     assert config_of(call, "untrained")["optimization"].items() >= {"lr": [0.0], "max_update": 1}.items()
     assert config_of(call, "lora")["optimization"]["max_update"] == 4
+
+
+def test_a_setting_of_null_is_no_flag(call):
+    assert call("--methods lora --set task.lookup_tokens=null --set task.early_stopping=never") == 0
+    _, generate, _ = (stage for _, stage in call.done)
+    assert "--early-stopping" in generate.command and "None" not in generate.command and "--lookup-tokens" not in generate.command
+
+
+def test_samples_that_fairseq_takes(call):
+    assert call("--methods lora --set generation.sampling=true --set generation.beam=1") == 0
+    _, generate, _ = (stage for _, stage in call.done)
+    assert "--sampling" in generate.command
 
 
 def test_all_updates_that_are_asked_for_are_made(call, capsys):
