@@ -82,7 +82,7 @@ class Scratch:
 
 
 def own_entries(gradient: Tensor) -> Tensor:
-    """*gradient* as a dense tensor whose entries have memory of their own: off the CPU it is multiplied in place."""
+    """*gradient* as a dense tensor whose entries have memory of their own: it may be multiplied in place."""
     if gradient.layout != torch.strided:
         return gradient.to_dense()
     return gradient.contiguous() if 0 in gradient.stride() else gradient
@@ -151,12 +151,14 @@ def write_sum(
         from_rounded: start from *w* rounded to the precision of *out*.
         seen: the weights that the model sees at w; given where the moments are wanted, which is one more sweep.
     """
-    if eta is None and seen is None and all(o.dtype == s.dtype not in HALF for o, s in zip(out, w)):
+    if eta is None and all(o.dtype == s.dtype not in HALF for o, s in zip(out, w)):
+        # By the same call whether it is measured or not: another one may round otherwise, and the training would differ.
         for group in by_kind(out):
             ws, directions, outs = ([tensors[i] for i in group] for tensors in (w, direction, out))
-            _add_scaled(ws, directions, outs, scale.to(outs[0]), in_place=directions[0] is outs[0])
-        return None
-    moments = None if seen is None else Moments(*(torch.zeros_like(scale) for _ in range(3)))
+            in_place, measured = directions[0] is outs[0], seen is not None
+            _add_scaled(ws, directions, outs, scale.to(outs[0]), in_place=in_place, epsilon=measured)
+        return None if seen is None else _moments(w, direction, out, scale, scratch)
+    moments = None if seen is None else _no_moments(scale)
     for number, (home, weights, towards, target) in enumerate(chunks(out if seen is None else seen, w, direction, out)):
         epsilon, point = scratch.load("direction", towards), scratch.load("weights", weights)
         dtype = target[0].dtype
@@ -175,25 +177,46 @@ def write_sum(
                 point = point.to(dtype).float()
         torch._foreach_copy_(target, like(point, target))
         if moments is not None:
-            delta = point - before
-            for moment, value in zip(moments, (delta.dot(delta), delta.dot(epsilon), epsilon.dot(epsilon))):
-                moment.add_(value.to(moment))
+            _add_to(moments, point - before, epsilon)
     return moments
 
 
-def _add_scaled(w: List[Tensor], direction: List[Tensor], out: List[Tensor], scale: Tensor, in_place: bool) -> None:
+def _no_moments(scale: Tensor) -> Moments:
+    return Moments(*(torch.zeros_like(scale) for _ in range(3)))
+
+
+def _add_to(moments: Moments, delta: Tensor, epsilon: Tensor) -> None:
+    for moment, value in zip(moments, (delta.dot(delta), delta.dot(epsilon), epsilon.dot(epsilon))):
+        moment.add_(value.to(moment))
+
+
+def _moments(w: Sequence[Tensor], epsilon: Sequence[Tensor], out: Sequence[Tensor], scale: Tensor, scratch: Scratch) -> Moments:
+    """Of the step from *w*, which the model has seen in the same precision, to *out*; *scale* says where they are."""
+    moments = _no_moments(scale)
+    for weights, steps, points in chunks(w, epsilon, out):
+        delta = scratch.load("weights", points).sub_(scratch.load("home", weights))
+        _add_to(moments, delta, scratch.load("direction", steps))
+    return moments
+
+
+def _add_scaled(
+    w: List[Tensor], direction: List[Tensor], out: List[Tensor], scale: Tensor, in_place: bool, epsilon: bool = False
+) -> None:
     """out = w + scale · direction for tensors of one device and dtype, fp32 or fp64.
 
     Args:
         direction: is lost; with *in_place* it is *out* itself.
         scale: 0-dimensional, on the same device.
+        epsilon: leave scale · direction in *direction*; not with *in_place*.
     """
     if scale.device.type == "cpu":
         # No _foreach_ function writes to given memory, and one sweep instead of three is what a CPU is short of.
         alpha = scale.item()
         for a, d, o in zip(w, direction, out):
             torch.add(a, d, alpha=alpha, out=o)
-    else:
+        if epsilon:
+            torch._foreach_mul_(direction, scale)
+    else:  # it is there in any case
         _add_scaled_at_once(w, direction, out, scale, in_place)
 
 

@@ -67,7 +67,7 @@ def keep_batches_when_resuming() -> None:
             )
             if not once or epoch <= 1 or dataset in self.dataset_to_epoch_iter:
                 return get_batch_iterator(self, dataset, *args, **kwargs)
-            arguments["epoch"] = 1
+            arguments.update(epoch=1, seed=arguments.get("seed", 1) - getattr(self, "_sharp_added_to_seed", 0))
             iterator = get_batch_iterator(**arguments)
             dataset.set_epoch(epoch)
             iterator.epoch = epoch

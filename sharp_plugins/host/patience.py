@@ -57,6 +57,15 @@ def _wrap_scheduler_load_state_dict(load_state_dict):
     return load_state_dict_with_count
 
 
+def look_at_the_last_validation(trainer, extra_state: Dict[str, Any]) -> None:
+    """Once *trainer* has loaded a checkpoint. At the end of an epoch fairseq saves before the scheduler of ``--lr-patience`` learns
+    of that epoch's validation, and a run that goes on from there would leave it out. Here it learns of it now."""
+    place, value = extra_state["train_iterator"], extra_state.get("val_loss")
+    at_an_epochs_end = place.get("iterations_in_epoch") == 0 and value is not None
+    if at_an_epochs_end and isinstance(trainer.lr_scheduler, ReduceLROnPlateauLRSchedule):
+        trainer.lr_step(place["epoch"] - 1, value)
+
+
 def install() -> None:
     """Of ``--lr-patience``; `sharp_plugins.host.state`, which wraps what saves and loads, calls the others."""
     wrap(ReduceLROnPlateauLRSchedule, "state_dict", _wrap_scheduler_state_dict)

@@ -1,9 +1,39 @@
 """The random generators that an update draws from, so that a pass can draw what another has drawn."""
 
 import random
+from typing import List, Optional
 
 import numpy
 import torch
+
+
+def loads_beside(cfg) -> bool:
+    """Whether fairseq's loading thread draws from Python's and NumPy's generators, ahead of the updates (``--num-workers 0``)."""
+    return cfg.dataset.num_workers == 0 and cfg.dataset.data_buffer_size > 0
+
+
+def numpy_state(cfg) -> Optional[List]:
+    """The state of NumPy's generator as plain values, for a checkpoint. None where the updates are not alone in drawing from it.
+    (Python's is not kept: fairseq seeds it in no run.)
+
+    Example::
+
+        state = numpy_state(trainer.cfg)
+        first = numpy.random.random()
+        restore_numpy_state(trainer.cfg, state)
+        numpy.random.random() == first  # True
+    """
+    state = numpy.random.get_state()
+    if loads_beside(cfg) or not isinstance(state, tuple):  # of another bit generator than fairseq seeds
+        return None
+    name, keys, *rest = state
+    return [name, keys.tolist(), *rest]
+
+
+def restore_numpy_state(cfg, state: List) -> None:
+    """Put back what `numpy_state` has returned, perhaps in another process."""
+    if not loads_beside(cfg):
+        numpy.random.set_state(tuple(state))
 
 
 class HostRandomState:
@@ -21,8 +51,7 @@ class HostRandomState:
     """
 
     def __init__(self, cfg):
-        loads_beside = cfg.dataset.num_workers == 0 and cfg.dataset.data_buffer_size > 0
-        self.states = None if loads_beside else (random.getstate(), numpy.random.get_state())
+        self.states = None if loads_beside(cfg) else (random.getstate(), numpy.random.get_state())
 
     def restore(self) -> None:
         if self.states is not None:

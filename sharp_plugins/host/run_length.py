@@ -48,8 +48,13 @@ def warn_of_a_late_start(method: SAM, cfg: OptimizationConfig, last: float) -> N
 
 
 def _wrap_get_train_iterator(get):
-    def get_train_iterator(self, *args, **kwargs):
-        self._sharp_iterator = get(self, *args, **kwargs)
+    def get_train_iterator(self, epoch, *args, **kwargs):
+        # The seed of the batches grows with the epoch here; `mends.keep_batches_when_resuming` wants that of the first.
+        self.task._sharp_added_to_seed = epoch - 1 if self.cfg.dataset.update_ordered_indices_seed else 0
+        try:
+            self._sharp_iterator = get(self, epoch, *args, **kwargs)
+        finally:
+            self.task._sharp_added_to_seed = 0
         return self._sharp_iterator
 
     return get_train_iterator

@@ -1,8 +1,9 @@
 """What a checkpoint holds besides fairseq's own, and that it never holds w + ε. `sharp_plugins.host.saving` writes the files.
 
-fairseq saves half-precision weights without their master copy, a loss scale without its history, and under ``--amp`` the state of
-the torch optimizer, past the optimizer that it wraps. Resuming is then not the same as never having stopped. With the plugin's
-optimizers it is.
+fairseq saves half-precision weights without their master copy, a loss scale without its history, under ``--amp`` the state of
+the torch optimizer, past the optimizer that it wraps, the averages of ``--store-ema`` without what ``--ema-update-freq`` has
+counted, and nothing of the numbers that some models draw from NumPy (layer drop in wav2vec 2.0). Resuming is then not the same as
+never having stopped. With the plugin's optimizers it is.
 """
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from sharp_plugins.host import frozen, patience
 from sharp_plugins.host.mends import start_averages_from_a_plain_checkpoint
 from sharp_plugins.host.patching import wrap
+from sharp_plugins.host.randomness import numpy_state, restore_numpy_state
 from sharp_plugins.host.undo import undo
 from sharp_plugins.host.weights import master_copies, registered_optimizer
 from sharp_plugins.models.base_arch import wrapper_of
@@ -31,10 +33,16 @@ def _wrap_save(save):
 
 # ---------------------------------------------------------------------- what is saved
 
+# In fairseq's extra_state, beside the averages: how many updates they have seen since they last moved. The number of all updates
+# does not tell it: --reset-optimizer counts these anew, and averages may start in the middle of a run.
+EMA_COUNTER = "ema_update_freq_counter"
+
 
 def _wrap_state_dict(state_dict):
     def state_dict_with_precision(self):
         state = state_dict(self)
+        if self.cfg.ema.store_ema:
+            state["extra_state"][EMA_COUNTER] = self.ema.update_freq_counter
         own = (state.get("last_optimizer_state") or {}).get(STATE_KEY)
         if own is not None:
             if isinstance(self.optimizer, FP16Optimizer):
@@ -43,6 +51,9 @@ def _wrap_state_dict(state_dict):
                 own["scaler"] = self.optimizer.scaler.state_dict()
             elif getattr(self.optimizer, "scaler", None) is not None:
                 own["scaler"] = dict(vars(self.optimizer.scaler))
+            numbers = numpy_state(self.cfg)
+            if numbers is not None:
+                own["numpy_random"] = numbers
         return state
 
     return state_dict_with_precision
@@ -61,6 +72,15 @@ def _restore_precision(trainer, own) -> None:
         # The window and the limits are this run's flags, the history is the checkpoint's.
         history = ("_iter", "_last_overflow_iter", "_last_rescale_iter", "_overflows_since_rescale")
         vars(optimizer.scaler).update({key: own["scaler"][key] for key in history})
+    trainer._sharp_numpy_random = own.get("numpy_random")
+
+
+def restore_numbers(trainer) -> None:
+    """Before an update: if it is the first one after a checkpoint was loaded, let NumPy go on from there. Not when it is loaded:
+    the data, which are loaded next, may draw from it too."""
+    numbers = vars(trainer).pop("_sharp_numpy_random", None)
+    if numbers is not None:
+        restore_numpy_state(trainer.cfg, numbers)
 
 
 def _wrap_amp_state_dict(state_dict):
@@ -123,6 +143,10 @@ def _wrap_load(load):
             method.restored_state = None
         # fairseq's own rule for the best value so far.
         patience.restore(self.cfg.checkpoint.patience, None if reset_optimizer or reset_meters else extra_state)
+        if extra_state is not None and not (reset_optimizer or reset_lr_scheduler):
+            patience.look_at_the_last_validation(self, extra_state)
+        if self.cfg.ema.store_ema and EMA_COUNTER in (extra_state or {}):
+            self.ema.update_freq_counter = extra_state[EMA_COUNTER]
         return extra_state
 
     return load_checkpoint

@@ -11,6 +11,7 @@ from typing import Iterator, List, Optional, Tuple
 import torch
 from fairseq.optim import AMPOptimizer
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from sharp_plugins.host.randomness import RandomState
 from sharp_plugins.host.weights import registered_optimizer
@@ -33,6 +34,8 @@ class Buffers:
 
     def __init__(self, *modules: nn.Module):
         every = dict.fromkeys(module for root in modules for module in root.modules())
+        # With --broadcast-buffers these send rank 0's to the others in the first pass of an update, and not in those after it.
+        self.sending = [module for module in every if isinstance(module, DistributedDataParallel)]
         # By their places: a module may put another tensor there, as fairseq's Fp32BatchNorm does in its first pass.
         self.places: List[Tuple[nn.Module, str]] = [
             (module, name)
@@ -73,10 +76,13 @@ class Beginning:
         if method.buffers is None:
             method.buffers = Buffers(trainer.model, trainer.criterion)
         self.buffers, self.values = method.buffers, method.buffers.now()
+        self.is_first_pass = [module.require_forward_param_sync for module in self.buffers.sending]
         self.random, self.optimizer = RandomState(trainer.cfg), trainer.optimizer
 
     def restore_buffers(self) -> None:
         self.buffers.restore(self.values)
+        for module, is_first in zip(self.buffers.sending, self.is_first_pass):
+            module.require_forward_param_sync = is_first
 
     def restore(self) -> None:
         self.restore_buffers()

@@ -13,6 +13,7 @@ import os
 from contextlib import contextmanager
 from typing import Dict, Iterator, Optional
 
+from fairseq.logging import metrics
 from fairseq.trainer import Trainer
 from torch import Tensor
 
@@ -22,6 +23,7 @@ from sharp_plugins.host.logs import balancedness_due, log_balancedness, radius_d
 from sharp_plugins.host.mends import mend_overflow_on_cpu
 from sharp_plugins.host.passes import LostToMemory, Passes
 from sharp_plugins.host.patching import wrap
+from sharp_plugins.host.state import restore_numbers
 from sharp_plugins.host.undo import undone_unless_made
 from sharp_plugins.host.weights import registered_optimizer
 from sharp_plugins.optim.bar import BAR
@@ -37,6 +39,7 @@ def _wrap_train_step(train_step):
     def train_step_with_method(self, samples, raise_oom=False):
         method, updates, is_logged = registered_optimizer(self), self.get_num_updates(), balancedness_due(self)
         frozen.remember(self)
+        restore_numbers(self)
         if getattr(self.get_criterion(), "ema_flag", None):
             # fairseq makes its copy on first use: here it is one of w, and not of w + ε.
             self.get_criterion().ema_model = self.ema.get_model
@@ -59,8 +62,9 @@ def _update(trainer, method: WrappingOptimizer, samples, raise_oom: bool, fairse
             return fairseqs_own(trainer, samples, raise_oom)
     method.perturbation  # noqa: B018  # is made here at first, and refuses what cannot be perturbed before any pass
     with _told_at_w(trainer, samples), undone_unless_made(trainer, method) as beginning:
-        passes = Passes(trainer, samples, method.is_global, raise_oom)
-        measured = _try_to_ascend(trainer, method, passes)
+        with _on_the_clock():
+            passes = Passes(trainer, samples, method.is_global, raise_oom)
+            measured = _try_to_ascend(trainer, method, passes)
         if measured is None:
             return None
         beginning.restore()
@@ -93,6 +97,18 @@ def _told_at_w(trainer, samples) -> Iterator[None]:
             del kind.set_num_updates
         else:
             kind.set_num_updates = own
+
+
+@contextmanager
+def _on_the_clock() -> Iterator[None]:
+    """``train_wall`` is what fairseq's own train_step takes. Here the ascent counts too, however it ends."""
+    with metrics.aggregate("train"):
+        metrics.log_start_time("train_wall", priority=800, round=0)
+    try:
+        yield
+    finally:
+        with metrics.aggregate("train"):
+            metrics.log_stop_time("train_wall")
 
 
 def _try_to_ascend(trainer, method: SAM, passes: Passes) -> Optional[Dict[str, Tensor]]:

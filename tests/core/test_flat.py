@@ -55,7 +55,7 @@ def test_long_and_non_contiguous_parameters(monkeypatch):
 def off_the_cpu(monkeypatch):
     """Fp32 and fp64 weights go the way that they go on a GPU."""
 
-    def at_once(w, direction, out, scale, in_place):
+    def at_once(w, direction, out, scale, in_place, epsilon=False):
         assert len(w) > 0  # the _foreach_ functions of a GPU take no empty lists
         flat_arithmetic._add_scaled_at_once(w, direction, out, scale, in_place)
 
@@ -70,6 +70,23 @@ def test_no_gradient_at_all_off_the_cpu(off_the_cpu):
         assert_home(params, w)
 
 
+@pytest.mark.parametrize("path", ["one sweep", "off the CPU", "adaptive"])
+@pytest.mark.parametrize("dtype, with_masters", [(torch.float32, False), (torch.float64, False), *((d, True) for d in HALF)])
+def test_a_climb_that_is_measured_goes_to_the_same_point(path, dtype, with_masters, request):
+    """Bit for bit: what is only measured must not change what is trained."""
+    if path == "off the CPU":
+        request.getfixturevalue("off_the_cpu")
+    points = []
+    for measure in (False, True):
+        transposed = torch.randn(40, 30, generator=torch.Generator().manual_seed(0)).to(dtype).t()
+        params = [*parameters(dtype), torch.nn.Parameter(transposed)]
+        masters = [p.detach().float().clone() for p in params] if with_masters else None
+        give_gradients(params)
+        with Perturbation(params, 0.3, masters, adaptive=path == "adaptive").climb(seed=1, measure=measure):
+            points.append(copies(params))
+    assert all(torch.equal(one, other) for one, other in zip(*points))
+
+
 @pytest.mark.parametrize("with_masters", [False, True])
 def test_empty_tensors_wherever_they_are(off_the_cpu, with_masters):
     """All empty tensors lie at address 0, which says nothing about the tensors after them."""
@@ -77,8 +94,10 @@ def test_empty_tensors_wherever_they_are(off_the_cpu, with_masters):
     masters = [p.detach().clone() for p in params] if with_masters else None
     w, g = copies(params), flat(give_gradients(params))
     ball = Perturbation(params, 0.3, masters)
-    with ball.climb():
+    with ball.climb(measure=True):
         torch.testing.assert_close(flat(params) - flat(w), 0.3 * g / g.norm(), rtol=1e-4, atol=1e-7)
+    assert ball.ascent.radius.item() == pytest.approx(0.3, rel=1e-5)
+    assert ball.ascent.projection.item() == pytest.approx(1, rel=1e-5)
     with ball.perturb_randomly(0):
         assert (flat(params) - flat(w)).norm().item() == pytest.approx(0.3, rel=1e-4)
     assert_home(params, w)
@@ -115,7 +134,7 @@ def test_transposed_parameters_get_the_noise_of_contiguous_ones(dtype, with_mast
     torch.testing.assert_close(*points)  # the norm adds up in the order of the memory
 
 
-@pytest.mark.parametrize("path", ["one sweep", "off the CPU", "chunks"])
+@pytest.mark.parametrize("path", ["one sweep", "off the CPU", "measured"])
 def test_fp64_weights_are_perturbed_in_fp64(path, request):
     if path == "off the CPU":
         request.getfixturevalue("off_the_cpu")
@@ -124,10 +143,10 @@ def test_fp64_weights_are_perturbed_in_fp64(path, request):
     for each, p in zip(g, params):  # entries with a zero gradient have ε = 0
         p.grad.view(-1)[::3] = each.view(-1)[::3] = 0
     ball = Perturbation(params, 0.3)
-    with ball.climb(measure=path == "chunks"):
+    with ball.climb(measure=path == "measured"):
         torch.testing.assert_close(flat(params) - flat(w), 0.3 * flat(g) / flat(g).norm(), rtol=0, atol=1e-15)
         assert all(torch.equal(p[each == 0], home[each == 0]) for p, each, home in zip(params, g, w))
-    if path == "chunks":
+    if path == "measured":
         assert ball.ascent.radius.item() == pytest.approx(0.3, rel=1e-13)
     with ball.perturb_randomly(0):
         assert (flat(params) - flat(w)).norm().item() == pytest.approx(0.3, rel=1e-13)

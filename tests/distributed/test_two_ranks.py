@@ -65,6 +65,43 @@ def test_a_criterions_weights_are_perturbed_as_the_models(translation_data, tmp_
     assert_close(*ends, relative=1e-5)
 
 
+# A buffer that each rank moves by a number of its own, as the statistics of a batch norm.
+WITH_A_BUFFER = (
+    EVERY_RANK
+    + """
+from fairseq.models.transformer import TransformerModel as Model
+
+if not hasattr(Model, "_stock"):
+    Model._stock = Model.__init__, Model.forward
+
+    def __init__(self, *args, **kwargs):
+        Model._stock[0](self, *args, **kwargs)
+        self.register_buffer("moved", torch.zeros(()))
+
+    def forward(self, *args, **kwargs):
+        if self.training:
+            print("moved", int(self.moved), flush=True)
+            self.moved.add_(1 + 100 * torch.distributed.get_rank())
+        return Model._stock[1](self, *args, **kwargs)
+
+    Model.__init__, Model.forward = __init__, forward
+"""
+)
+
+
+@pytest.mark.parametrize("method, passes", [("sam", 2), ("dsam", 3)])
+def test_all_passes_see_the_buffers_of_the_first_rank(translation_data, tmp_path, method, passes):
+    """torch's DDP sends them once, in the first pass, and the ascent's move is undone."""
+    user_dir = tmp_path / "with_a_buffer"
+    user_dir.mkdir()
+    (user_dir / "__init__.py").write_text(WITH_A_BUFFER)
+    flags = [f"--optimizer={method}", *FLAGS, *"--batch-size 4 --max-update 3 --broadcast-buffers".split()]
+    runs = train_ranks(translation_data, tmp_path, *flags, "--ddp-backend", "pytorch_ddp", user_dir=user_dir)
+    for run in runs:
+        seen = [int(line.split()[1]) for line in run.text.splitlines() if line.startswith("moved")]
+        assert seen == [update for update in range(3) for _ in range(passes)]
+
+
 # ---------------------------------------------------------------------- empty shards, overflows
 
 

@@ -25,12 +25,12 @@ FP16 = "--fp16 --fp16-no-flatten-grads".split()
         "--bf16",
         "--amp --amp-scale-window 3",
         "--memory-efficient-fp16 --fp16-init-scale 16384 --fp16-scale-window 3",
-        "--sam-interval 2",
+        "--sam-interval 2 --store-ema --ema-decay 0.9 --ema-update-freq 3",  # it stops after two updates of three
         "--sam-start 7 --sam-interval 2",
         "--optimizer sam --sam-start 7",
         "--base-optimizer sgd --momentum 0.9 --sam-adaptive --sam-rho 0.5",
     ],
-    ids=["fp32", "fp16", "bf16", "amp", "memory-efficient", "interval", "start", "start of SAM", "adaptive"],
+    ids=["fp32", "fp16", "bf16", "amp", "memory-efficient", "intervals", "start", "start of SAM", "adaptive"],
 )
 def test_resuming_in_the_middle_of_an_epoch_equals_never_having_stopped(translation_data, tmp_path, flags):
     flags = [*DSAM, *flags.split(), "--save-interval-updates", "5"]
@@ -53,15 +53,55 @@ def test_resuming_in_the_middle_of_an_epoch_equals_never_having_stopped(translat
     ]
 
 
-def test_resuming_in_a_later_epoch_equals_never_having_stopped(translation_data, tmp_path):
+@pytest.mark.parametrize("flags", [[], ["--update-ordered-indices-seed"]])
+def test_resuming_in_a_later_epoch_equals_never_having_stopped(translation_data, tmp_path, flags):
     # fairseq itself forms other batches when it starts in a later epoch than the first, whatever the optimizer.
-    flags = [*DSAM, "--update-freq", "2"]
+    flags = [*DSAM, "--update-freq", "2", *flags]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     for last_update in ("11", "13"):
         train(translation_data, parts, *flags, "--max-update", last_update)
     train(translation_data, whole, *flags, "--max-update", "13")
     assert last(whole)["extra_state"]["train_iterator"]["epoch"] == 2
     assert_same_training(parts, whole)
+
+
+def test_a_learning_rate_that_waits_for_better_epochs_goes_on_waiting(translation_data, tmp_path):
+    # Better would be twice the first epoch's loss. The third epoch without it, which is the fourth of all, ends the waiting.
+    flags = "--lr-scheduler reduce_lr_on_plateau --lr-patience 2 --lr-shrink 0.5".split()
+    flags += "--maximize-best-checkpoint-metric --lr-threshold 1".split()
+    for save_dir, last_epoch in (("parts", 3), ("parts", 5), ("whole", 5)):
+        run = train(translation_data, tmp_path / save_dir, *SAM, *flags, "--max-epoch", last_epoch, validates=True)
+    assert [entry["train_lr"] for entry in stats(run.text, "train")] == [0.01] * 4 + [0.005]
+    assert_same_training(tmp_path / "parts", tmp_path / "whole")
+
+
+# Its decoder's output is scaled by a number that it draws from NumPy, as wav2vec 2.0 draws which layers to drop.
+DRAWS_FROM_NUMPY = """
+import numpy
+import sharp_plugins
+from fairseq.models.transformer import TransformerModel as Model
+
+sharp_plugins.register()
+
+if not hasattr(Model, "_stock"):
+    Model._stock = Model.forward
+
+    def forward(self, *args, **kwargs):
+        x, extra = Model._stock(self, *args, **kwargs)
+        return x * (0.5 + numpy.random.random() if self.training else 1), extra
+
+    Model.forward = forward
+"""
+
+
+def test_a_model_goes_on_drawing_from_numpy(translation_data, tmp_path):
+    user_dir = tmp_path / "draws_from_numpy"
+    user_dir.mkdir()
+    (user_dir / "__init__.py").write_text(DRAWS_FROM_NUMPY)
+    flags = [*SAM, "--num-workers", "1"]
+    for save_dir, last_update in (("parts", 3), ("parts", 5), ("whole", 5)):
+        train(translation_data, tmp_path / save_dir, *flags, "--max-update", last_update, user_dir=user_dir)
+    assert_same_training(tmp_path / "parts", tmp_path / "whole")
 
 
 def test_patience_goes_on_where_it_was(translation_data, tmp_path):

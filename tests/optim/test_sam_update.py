@@ -1,5 +1,8 @@
 """Updates of ``--optimizer sam`` inside fairseq's trainer, against plain PyTorch."""
 
+import contextlib
+import time
+
 import pytest
 import torch
 import toy
@@ -69,6 +72,54 @@ def test_the_radius_is_measured_at_the_updates_that_are_logged(translation_data,
             assert log["sam_radius"].avg.item() == pytest.approx(0.2, rel=1e-4)
             assert log["sam_projection"].avg.item() == pytest.approx(1, abs=1e-4)
     assert climbed == list(range(0, 6, interval)) and measured == expected
+
+
+@pytest.mark.parametrize(
+    "flags, model",
+    [
+        ("--optimizer sam --sam-rho 0.2", toy.MODEL),
+        ("--optimizer dsam --sam-rho 0.2", toy.MODEL),
+        ("--optimizer dsam --sam-rho 0.2 --bf16", toy.MODEL),
+        ("--optimizer bar", [*"--arch lora --base-arch transformer --lora-rank 2".split(), *toy.MODEL[2:]]),
+    ],
+)
+def test_what_is_logged_does_not_change_what_is_trained(translation_data, flags, model):
+    """Bit for bit, with all updates measured and with none after the first."""
+    trained = []
+    for interval in (1, 1000):
+        trainer = toy.build_trainer(translation_data, *flags.split(), *SGD, "--log-interval", interval, model=model)
+        for _ in range(4):
+            trainer.train_step(toy.batches(trainer, [8]))
+        trained.append(toy.weights(trainer))
+    toy.assert_same(*trained)
+
+
+class Failed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("method, passes", [("sam", 2), ("dsam", 3)])
+@pytest.mark.parametrize("fails_in", [None, 1])
+def test_the_time_of_training_has_the_ascent(translation_data, tmp_path, method, passes, fails_in):
+    """fairseq's train_wall: with it SAM would seem to cost what its base optimizer does. An ascent that fails counts too."""
+    trainer = toy.build_trainer(translation_data, "--optimizer", method, *SGD, "--save-dir", tmp_path)
+    forward, made = trainer.model.forward, []
+
+    def slow(*args, **kwargs):
+        made.append(1)
+        time.sleep(0.2)
+        if len(made) == fails_in:
+            raise Failed
+        return forward(*args, **kwargs)
+
+    trainer.model.forward = slow
+    start = time.perf_counter()
+    for _ in range(1 if fails_in else 2):
+        with contextlib.suppress(Failed):
+            trainer.train_step(toy.batches(trainer, [4]))
+    took = time.perf_counter() - start
+    assert len(made) == (fails_in or 2 * passes)
+    assert 0.2 * len(made) <= metrics.get_meter("train", "train_wall").sum <= took  # nothing counts twice
 
 
 def test_the_ascent_sees_the_dropout_masks_of_the_descent(translation_data):
