@@ -17,7 +17,7 @@ from sharp_plugins.fewshot.family import named, read_family
 from sharp_plugins.fewshot.sampling import SEEDS
 from sharp_plugins.fewshot.task_files import named_tasks, task_of
 from sharp_plugins.runs import stages
-from sharp_plugins.runs.command import add_run_arguments
+from sharp_plugins.runs.command import RUNS_FAILED, add_run_arguments
 from sharp_plugins.runs.methods import find_method
 from sharp_plugins.runs.stages import RunFailed
 
@@ -65,7 +65,7 @@ def test_the_first_look_is_planned(data_beside, tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(stages, "perform", refuse)
     # The small tokenizer makes a symbol of a letter.
-    assert main(["run", *words, "--max-positions", "60", "--cpu"]) == 1
+    assert main(["run", *words, "--max-positions", "60", "--cpu"]) == RUNS_FAILED
     shown = capsys.readouterr()
     assert "3 runs, 0 of them finished before" in shown.out and "error: COPA lora-nbar examples=1000 seed 13: train" in shown.err
 

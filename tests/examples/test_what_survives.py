@@ -10,6 +10,8 @@ import torch
 from scipy import stats
 from study_engine import flags
 
+from sharp_plugins.runs.command import RUNS_FAILED
+
 
 @pytest.fixture
 def survives(scripts, monkeypatch):
@@ -112,7 +114,7 @@ def test_two_tasks_with_both_methods(scripts, survives, measured, tmp_path, monk
     assert len(measured) == 16 and {metric for _, metric in measured} == {"accuracy"}
     with open(tmp_path / "to" / "survives.csv") as file:
         assert [(row["method"], row["seed"], row["trained"]) for row in csv.DictReader(file)] == [
-            (method, seed, "3.0000") for method in ("base", "sam") for seed in "12"
+            (method, seed, "3.0") for method in ("base", "sam") for seed in "12"
         ]
     assert (
         "Seeds 101 and 102 chose optimization.lr=5e-5, optimizer.sam_rho=0.005, optimization.lr=5e-5 for MRPC."
@@ -121,9 +123,9 @@ def test_two_tasks_with_both_methods(scripts, survives, measured, tmp_path, monk
     with open(tmp_path / "to" / "survives-search.csv") as file:
         searched = [(row["cell"], row["method"], row["setting"], row["score"]) for row in csv.DictReader(file)]
     assert searched == [
-        *(("MRPC-300", "base", "optimization.lr", "71.0000"),) * 8,
-        *(("SST-2-300", "base", "optimization.lr", "71.0000"),) * 8,
-        *(("SST-2-300", "sam", "optimizer.sam_rho", "71.0000"),) * 10,
+        *(("MRPC-300", "base", "optimization.lr", "71.0"),) * 8,
+        *(("SST-2-300", "base", "optimization.lr", "71.0"),) * 8,
+        *(("SST-2-300", "sam", "optimizer.sam_rho", "71.0"),) * 10,
     ]
     assert "| 3 | SST-2-300 | sam | sam rho | 0.005: 71.00, 0.01: 71.00" in (tmp_path / "to" / "survives.md").read_text()
     assert (tmp_path / "to" / "survives.png").stat().st_size > 5000
@@ -138,7 +140,7 @@ def test_two_tasks_with_both_methods(scripts, survives, measured, tmp_path, monk
     assert survives.main(cola) == 0 and len(measured) == 40
     with open(tmp_path / "to" / "cola.csv") as file:
         assert [(row["seed"], row["trained"], row["the second task"]) for row in csv.DictReader(file)] == [
-            ("1", "10.0000", "70.0000")
+            ("1", "10.0", "70.0")
         ] * 2
     assert (
         survives.main([*line, "--name", "more", "--rows", "1000", "--seeds", "1", "2"]) == 0 and len(measured) == 40
@@ -149,13 +151,16 @@ def test_a_second_task_that_fails_is_told_and_the_same_command_goes_on(scripts, 
     line = ["--backbone", "B", "--data", "D", "--out", str(tmp_path), "--rows", "300", "--seeds", "1", "2", "3", "--jobs", "2"]
 
     def engines(lines, environment):
-        return [1 if "2" in flags(line, "--seeds") else scripts.engine(line) for line in lines]
+        return [RUNS_FAILED if "2" in flags(line, "--seeds") else scripts.engine(line) for line in lines]
 
     with monkeypatch.context() as patch:
         patch.setattr(survives, "run_programs", engines)
         assert survives.main(line) == 1
     told = capsys.readouterr().err
-    assert "error: MRPC-300: not all fresh runs are finished; run the same command again" in told and "ended with 1: " in told
+    assert (
+        "error: MRPC-300: not all fresh runs are finished; run the same command again" in told
+        and f"ended with {RUNS_FAILED}: " in told
+    )
     scripts.calls.clear()
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     assert survives.main(line) == 0 and len(measured) == 24

@@ -72,7 +72,7 @@ old_omegaconf = pytest.mark.skipif(omegaconf.__version__ < "2.1", reason="fairse
 
 
 @old_omegaconf
-@pytest.mark.parametrize("flags", ["", "--fp16 --fp16-no-flatten-grads", "--memory-efficient-fp16"])
+@pytest.mark.parametrize("flags", ["", "--fp16 --fp16-no-flatten-grads"])
 @pytest.mark.parametrize("name", METHODS)
 def test_around_a_composite_optimizer_it_takes_effect(translation_data, monkeypatch, name, flags):
     around = {"_name": name, "base_optimizer": "composite", "base": {"groups": plain_groups()}}

@@ -9,6 +9,7 @@ from engine import trained
 
 from sharp_plugins.runs import needs
 from sharp_plugins.runs.checkpoints import LAST
+from sharp_plugins.runs.command import RUNS_FAILED
 from sharp_plugins.runs.stages import RunFailed, Stage, train
 
 
@@ -70,7 +71,7 @@ def failing_lora(call):
             raise RunFailed("interrupted")
 
     call.before = before
-    assert call("--tasks short --methods base lora --seeds 1") == 1
+    assert call("--tasks short --methods base lora --seeds 1") == RUNS_FAILED
     call.before = lambda run, stage: None
 
 
@@ -91,7 +92,7 @@ def test_it_is_kept_for_a_run_that_is_planned_and_not_begun(call):
             raise RunFailed("killed here")
 
     call.before = before
-    assert call("--tasks short --methods base lora --seeds 1") == 1
+    assert call("--tasks short --methods base lora --seeds 1") == RUNS_FAILED
     call.before = lambda run, stage: None
     assert call("--tasks short --methods base --seeds 1") == 0 and checkpoint(call).exists()
     assert call("--tasks short --methods lora --seeds 1") == 0 and not checkpoint(call).exists()

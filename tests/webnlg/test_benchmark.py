@@ -383,7 +383,7 @@ def test_what_fails_in_making_the_data_is_told(corpus, tmp_path, capsys):
     for path in corpus.glob("*.jsonl"):
         (broken / path.name).write_bytes(path.read_bytes() + (b"{}\n" if path.stem == "test" else b""))
     for flags, words in (
-        (["--data", broken], "--data: .*test.jsonl:10: field 'id' is missing"),
+        (["--data", broken], "error: --data: .*test.jsonl:10: field 'id' is missing"),
         (["--data", corpus, "--vocab-size", 100_000], "error: --vocab-size 100000: .*Vocabulary size"),
     ):
         assert main(["prepare", "--out", str(tmp_path / "out"), *map(str, flags)]) == 1

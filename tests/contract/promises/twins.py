@@ -61,7 +61,8 @@ def assert_equals_its_twin(trainer, method, updates, make_updates, tolerance, **
 def it_equals_its_plain_twin(world, method, precision):
     """Also with gradients that are clipped: at w + ε, and nowhere else."""
     if method.criterion is None:
-        clips, tolerance, dropout = (0, 0.3), 1e-4, ""
+        # δ-SAM's weights are quotients of small differences of losses, which make rounding larger.
+        clips, tolerance, dropout = (0, 0.3), 3e-4 if "dsam" in method.flags else 1e-4, ""
     else:
         clips, tolerance = (0.3,), 1e-3  # SMART's ball has corners, which rounding chooses between
         dropout = f" --dropout {method.criterion.dropout} --attention-dropout {method.criterion.dropout}"
