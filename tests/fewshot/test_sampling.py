@@ -57,7 +57,8 @@ def test_a_test_set_of_ones_own_that_is_not_taken_whole_is_told(tmp_path, own, b
         task = read_task(written(tmp_path, own if limit is None else {**own, "rows": {"test": limit}}))
         sample = Sampler(task, [tmp_path]).test(13)
         seed = TEST_SEED if own is CLOZE else 13
-        assert drawn(sample, "test") == [rows_of(path, task)[number] for number in held_out(1200, most, seed)]
+        every = rows_of(path, task)
+        assert drawn(sample, "test") == [every[number] for number in held_out(1200, most, seed)]
         told = f"own: tested on {most:,} of the 1,200 rows of test.tsv, drawn with {by}"
         assert sample.remarks == ([told] if most < 1200 else [])
 
