@@ -58,8 +58,7 @@ class Checkpoint:
         """Raise ValueError where a row of one of the *splits* is longer than the model."""
         room = self.loaded.model.max_positions()
         for split in splits:
-            dataset = self.loaded.task.load_dataset(split)
-            longest = max(map(dataset.num_tokens, range(len(dataset))))
+            longest = max(int(sizes.max()) for sizes in self.loaded.task.load_dataset(split).sizes)
             if longest > room:
                 raise ValueError(
                     f"{self.prepared.directory}: the longest row of {split} has {longest} tokens, and the model {room} positions; "

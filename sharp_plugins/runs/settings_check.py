@@ -34,7 +34,7 @@ WHOLE = {
     "model.prefix_length": 1,
     "task.max_length": 1,
 }
-# Flags for what a checkpoint's state is not read for.
+# Flags that leave a part of a checkpoint unread where a run goes on.
 RESETS = ("reset_optimizer", "reset_lr_scheduler", "reset_meters", "reset_dataloader")
 # A part of a config -> what may be its `_name`; a criterion's goes with the method.
 NAMES = {

@@ -122,10 +122,12 @@ def _below(out: Path) -> List[Tuple[Path, bool]]:
     found, root, linked = [], Path(out).resolve(), set()
 
     def leads_on(path: Path) -> bool:
+        if not path.is_symlink():
+            return True
         real = path.resolve()
-        is_known = path.is_symlink() and (real in linked or real.is_relative_to(root))
+        is_new = real not in linked and not real.is_relative_to(root)
         linked.add(real)
-        return not is_known
+        return is_new
 
     for place, directories, files in os.walk(out, followlinks=True):
         directories[:] = [one for one in directories if not one.startswith(".") and leads_on(Path(place, one))]
