@@ -9,6 +9,7 @@ from sharp_plugins.host import (
     memory,
     mends,
     meters,
+    nan_detector,
     patience,
     run_length,
     saving,
@@ -23,6 +24,7 @@ def install() -> None:
     """Put the plugin into fairseq. Repeated calls change nothing."""
     mends.install()
     meters.install()
+    nan_detector.install()
     patience.install()
     legacy_ddp.install()
     memory.install()

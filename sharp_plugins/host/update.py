@@ -21,6 +21,7 @@ from sharp_plugins.host import frozen
 from sharp_plugins.host.balancing import prepare_balancing
 from sharp_plugins.host.logs import balancedness_due, log_balancedness, radius_due, sent_along
 from sharp_plugins.host.mends import mend_overflow_on_cpu
+from sharp_plugins.host.nan_detector import advised_of_the_radius
 from sharp_plugins.host.passes import LostToMemory, Passes
 from sharp_plugins.host.patching import wrap
 from sharp_plugins.host.state import restore_numbers
@@ -68,7 +69,7 @@ def _update(trainer, method: WrappingOptimizer, samples, raise_oom: bool, fairse
         if measured is None:
             return None
         beginning.restore()
-        with sent_along(trainer, measured, passes.has_data):
+        with sent_along(trainer, measured, passes.has_data), advised_of_the_radius():
             return fairseqs_own(trainer, passes.samples, raise_oom)
 
 

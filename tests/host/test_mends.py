@@ -206,12 +206,9 @@ def test_gradients_that_are_not_finite_end_amp_on_a_cpu_as_fp32(translation_data
         return loss * float("inf"), size, log
 
     monkeypatch.setattr(trainer.get_criterion(), "forward", infinite)
-    with pytest.raises(Exception) as caught:
+    with pytest.raises(FloatingPointError, match="gradients are Nan/Inf"):
         trainer.train_step(toy.batches(trainer, [4]))
-    error = caught.value  # fairseq then looks for the module at fault, and fails there with a Transformer
-    while error is not None and not isinstance(error, FloatingPointError):
-        error = error.__context__
-    assert str(error) == "gradients are Nan/Inf" and (tmp_path / "crash.pt").exists()
+    assert (tmp_path / "crash.pt").exists()
     toy.assert_same(toy.weights(trainer), before)
 
 

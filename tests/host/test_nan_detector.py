@@ -1,0 +1,70 @@
+"""After gradients that are no finite numbers: which module fairseq names, and what the user reads."""
+
+import logging
+
+import pytest
+import torch
+import toy
+
+
+def poisoned(trainer, module, direction, value=float("nan")):
+    """The trainer, with a *module* of its model that puts *value* into what it returns, or into the gradient of that."""
+
+    def forward(_, inputs, output):
+        where = torch.zeros_like(output)
+        where.view(-1)[0] = value
+        if direction == "forward":
+            return output + where
+        output.register_hook(lambda gradient: gradient + where)
+        return output
+
+    trainer.get_model().get_submodule(module).register_forward_hook(forward)
+    return trainer
+
+
+def told(records):
+    return [record.message for record in records if "detected in output" in record.message]
+
+
+@pytest.mark.parametrize("value, word", [(float("nan"), "NaN"), (float("inf"), "Inf")])
+@pytest.mark.parametrize("optimizer", ["sgd", "sam", "dsam"])
+def test_the_module_whose_output_is_at_fault_is_named(translation_data, tmp_path, caplog, optimizer, value, word):
+    trainer = toy.build_trainer(translation_data, "--optimizer", optimizer, *toy.SGD, "--save-dir", tmp_path)
+    poisoned(trainer, "encoder.layers.0.fc2", "forward", value)
+    with pytest.raises(FloatingPointError, match="gradients are Nan/Inf"):
+        trainer.train_step(toy.batches(trainer, [4, 4]))
+    assert told(caplog.records)[0].startswith(f"{word} detected in output of encoder.layers.0.fc2, shape: ")
+    assert "forward" in told(caplog.records)[0]
+
+
+def test_the_module_whose_gradient_is_at_fault_is_named(translation_data, tmp_path, caplog):
+    """Of the gradients, those nearest to the loss come first. Behind the encoder, whose output is a dict of lists, all are finite."""
+    trainer = toy.build_trainer(translation_data, *toy.SGD, "--optimizer", "sgd", "--save-dir", tmp_path)
+    poisoned(trainer, "encoder.layers.0.self_attn_layer_norm", "backward")
+    with pytest.raises(FloatingPointError, match="gradients are Nan/Inf"):
+        trainer.train_step(toy.batches(trainer, [4]))
+    [message] = told(caplog.records)
+    assert message.startswith("NaN detected in output of encoder.layers.0.self_attn") and message.endswith("backward")
+
+
+@pytest.mark.parametrize("optimizer, advised", [("sgd", False), ("sam", True), ("dsam", True)])
+def test_a_method_that_climbs_names_its_radius(translation_data, tmp_path, caplog, optimizer, advised):
+    trainer = toy.build_trainer(translation_data, "--optimizer", optimizer, *toy.SGD, "--save-dir", tmp_path)
+    poisoned(trainer, "encoder.layers.0.fc2", "forward")
+    with pytest.raises(FloatingPointError):
+        trainer.train_step(toy.batches(trainer, [4]))
+    errors = [record.message for record in caplog.records if record.levelno == logging.ERROR]
+    assert ["--sam-rho" in message for message in errors] == [True] * advised
+
+
+def test_gradients_that_differ_between_workers_are_no_matter_of_the_radius(translation_data, tmp_path, caplog, monkeypatch):
+    trainer = toy.build_trainer(translation_data, "--optimizer", "sam", *toy.SGD, "--save-dir", tmp_path)
+
+    def inconsistent(norm):
+        raise FloatingPointError("Fatal error: gradients are inconsistent between workers.")
+
+    monkeypatch.setattr(trainer, "_check_grad_norms", inconsistent)
+    with pytest.raises(FloatingPointError, match="inconsistent"):
+        trainer.train_step(toy.batches(trainer, [4]))
+    assert not [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert not told(caplog.records)
