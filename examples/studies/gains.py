@@ -1,5 +1,6 @@
 """Gains over a baseline, as the studies' reports tell them: in words, in a table and in a figure."""
 
+import math
 import textwrap
 from pathlib import Path
 from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
@@ -41,8 +42,19 @@ class Gain(NamedTuple):
     comparison: Optional[Comparison]
 
 
+def reach(comparisons: Sequence[Comparison]) -> Optional[float]:
+    """How far the axis goes on both sides, where a few gains would make it so wide that the others cannot be told apart; None where
+    all fit."""
+    ends = sorted(max(map(abs, (one.difference, *(one.interval or ())))) for one in comparisons)
+    most = 1.1 * ends[math.ceil(0.9 * len(ends)) - 1] if ends else 0.0
+    return most if ends and ends[-1] > 2 * most else None
+
+
 def draw(gains: Sequence[Gain], baseline: str, title: str, path: Path) -> None:
-    """The gains over the baseline with their intervals, by place and method, and how many seeds they are of."""
+    """The gains over the baseline with their intervals, by place and method, and how many seeds they are of.
+
+    What goes beyond the axis (`reach`) ends in an arrow, with its numbers.
+    """
     import matplotlib
 
     matplotlib.use("Agg")  # no display is needed
@@ -61,14 +73,24 @@ def draw(gains: Sequence[Gain], baseline: str, title: str, path: Path) -> None:
         heights.update({(where, one.method): ticks[-1] + number - (len(own) - 1) / 2 for number, one in enumerate(own)})
         below += room
     figure, axis = pyplot.subplots(figsize=(9, 1.0 + 0.22 * below))
+    most = reach([one.comparison for one in gains])
     for method in methods:
         found = [one for one in gains if one.method == method]
         errors = [0 if one.comparison.interval is None else one.comparison.interval[1] - one.comparison.difference for one in found]
         across, down = [one.comparison.difference for one in found], [heights[one.where, method] for one in found]
-        axis.errorbar(across, down, xerr=errors, fmt="o", capsize=3, label=method)
+        bars = axis.errorbar(across, down, xerr=errors, fmt="o", capsize=3, label=method)
+        for one, height in zip(found, down):
+            ends = (one.comparison.difference, *(one.comparison.interval or ()))
+            for side in (side for side in (-1, 1) if most and max(side * end for end in ends) > most):
+                arrow = dict(marker="<" if side < 0 else ">", color=bars.lines[0].get_color(), clip_on=False)
+                axis.plot(side * most, height, **arrow)
+                words = dict(xytext=(-8 * side, 5), textcoords="offset points", ha="left" if side < 0 else "right", fontsize=7)
+                axis.annotate(gain(one.comparison), (side * most, height), **words)
     axis.axvline(0, color="black", linewidth=0.8)
     axis.set_yticks(ticks, labels)
     axis.set_ylim(below, 0)
+    if most:
+        axis.set_xlim(-most, most)
     axis.set(xlabel=f"gain over {baseline}, points, with its 95 % interval", title=title)
     axis.grid(axis="x", alpha=0.3)
     if methods:

@@ -1,8 +1,9 @@
 """Gradients that are no finite numbers, in fp32 or bf16: fairseq ends the run, and looks for the module at fault.
 
-For that it makes the passes again, with hooks on each module. Its hooks on the backward pass are of a kind that torch can put only on a module that returns a tensor, or tensors in lists. With one
-whose output is a dict of lists, as of every Transformer's encoder, the search itself fails (StopIteration), and what the user sees is
-that error. Here the gradients of the tensors themselves are looked at, wherever they are in the output.
+For that it makes the passes again, with hooks on each module. Its hooks on the backward pass are of a kind that torch can put only
+on a module that returns a tensor, or tensors in lists. With one whose output is a dict of lists, as of every Transformer's encoder,
+the search itself fails (StopIteration), and what the user sees is that error. Here the gradients of the tensors themselves are
+looked at, wherever they are in the output.
 """
 
 import logging

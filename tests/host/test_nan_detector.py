@@ -38,7 +38,7 @@ def test_the_module_whose_output_is_at_fault_is_named(translation_data, tmp_path
 
 
 def test_the_module_whose_gradient_is_at_fault_is_named(translation_data, tmp_path, caplog):
-    """Of the gradients, those nearest to the loss come first. Behind the encoder, whose output is a dict of lists, all are finite."""
+    """Of the gradients, those near the loss come first. After the encoder, whose output is a dict of lists, all are finite."""
     trainer = toy.build_trainer(translation_data, *toy.SGD, "--optimizer", "sgd", "--save-dir", tmp_path)
     poisoned(trainer, "encoder.layers.0.self_attn_layer_norm", "backward")
     with pytest.raises(FloatingPointError, match="gradients are Nan/Inf"):
