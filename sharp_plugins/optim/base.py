@@ -72,15 +72,23 @@ def legacy_settings(name: str) -> Dict[str, Any]:
     return vars(parser.parse_args([]))
 
 
+def _settings(base: Any) -> Dict[str, Any]:
+    """The base optimizer's settings, of a hydra config or of what the flags became."""
+    try:
+        return dict(json.loads(base) if isinstance(base, str) else base or {})
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"optimizer.base={base}: should be settings by name, such as optimizer.base.weight_decay=0.01") from error
+
+
 def build_base_optimizer(cfg: DictConfig, params) -> FairseqOptimizer:
     """Build the optimizer that *cfg* names, over *params*.
 
     Raises:
-        ValueError: the name is unknown, or ``cfg.base`` holds a setting that this optimizer does not have.
+        ValueError: the name is unknown, or ``cfg.base`` holds a setting that this optimizer does not have, or no settings at all.
     """
     name = cfg.base_optimizer
     check_base_optimizer(name)
-    settings = json.loads(cfg.base) if isinstance(cfg.base, str) else dict(cfg.base or {})
+    settings = _settings(cfg.base)
     if name in optim.OPTIMIZER_DATACLASS_REGISTRY:
         if "lr" in optim.OPTIMIZER_DATACLASS_REGISTRY[name].__dataclass_fields__:
             settings.setdefault("lr", list(cfg.lr))

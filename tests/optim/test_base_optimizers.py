@@ -101,6 +101,14 @@ def test_unknown_settings_in_a_config_are_refused(translation_data):
             build_base_optimizer(cfg.optimizer, [torch.nn.Parameter(torch.zeros(1))])
 
 
+@pytest.mark.parametrize("base", [3, True, "weight_decay", "[1]", [1, 2]])
+def test_a_config_whose_base_is_no_settings_is_refused_by_name(translation_data, base):
+    cfg = toy.config(translation_data, "--optimizer", "sam", "--base-optimizer", "adam", "--lr", "0.1")
+    cfg.optimizer.base = base
+    with pytest.raises(ValueError, match="optimizer.base=.* such as optimizer.base.weight_decay"):
+        build_base_optimizer(cfg.optimizer, [torch.nn.Parameter(torch.zeros(1))])
+
+
 def test_wrappers_are_not_base_optimizers():
     assert {"sam", "dsam"} <= set(optim.OPTIMIZER_REGISTRY)
     assert not {"sam", "dsam"} & set(available_base_optimizers())
