@@ -11,7 +11,7 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence
 
 from sharp_plugins.fewshot.task import Task
 from sharp_plugins.files.rows import read_rows
-from sharp_plugins.files.text import byte_lines, decode, parse_json, text_lines
+from sharp_plugins.files.text import byte_lines, decode, parse_json, read_json, text_lines
 
 ENDINGS = (".tsv", ".tsv.gz", ".csv", ".csv.gz", ".jsonl", ".jsonl.gz", ".json", ".json.gz")
 
@@ -117,7 +117,7 @@ def _squad(path: Path, task: Task) -> Iterator[tuple]:
     if {".jsonl", ".tsv", ".csv"} & set(path.suffixes):
         yield from _rows(path, task)
         return
-    whole = parse_json("".join(decode(line, str(path)) for _, line in byte_lines(path)), str(path))
+    whole = read_json(path)
     try:
         for article in whole["data"]:
             for paragraph in article["paragraphs"]:

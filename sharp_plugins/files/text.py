@@ -30,15 +30,16 @@ class TextError(ValueError):
     """A text cannot be read; the message says where and why."""
 
 
-def byte_lines(path, is_free: bool = False) -> Iterator[Tuple[int, bytes]]:
+def byte_lines(path, is_free: bool = False, longest: int = LONGEST) -> Iterator[Tuple[int, bytes]]:
     """(number from 1, line with its end) of each line, for `decode`.
 
     Args:
         is_free: whether it may be any text, a page of HTML too.
+        longest: bytes that a line may have.
 
     Raises:
         OSError: the file cannot be opened.
-        TextError: it is compressed and damaged or unpacks to far too much, no text, or a line has more than `LONGEST` bytes.
+        TextError: it is compressed and damaged or unpacks to far too much, no text, or a line has more than *longest* bytes.
     """
     path = Path(path)
     is_packed = path.suffix == ".gz"
@@ -48,10 +49,10 @@ def byte_lines(path, is_free: bool = False) -> Iterator[Tuple[int, bytes]]:
     number, unpacked, most = 0, 0, max(UNPACKED, TIMES * path.stat().st_size) if is_packed else math.inf
     with gzip.open(path, "rb") if is_packed else open(path, "rb") as file:
         try:
-            while line := file.readline(LONGEST + 1):
+            while line := file.readline(longest + 1):
                 number, unpacked = number + 1, unpacked + len(line)
-                if len(line) > LONGEST:
-                    raise TextError(f"{path}:{number}: the line has more than {LONGEST} bytes; it is no text by lines")
+                if len(line) > longest:
+                    raise TextError(f"{path}:{number}: the line has more than {longest} bytes; it is no text by lines")
                 if unpacked > most:
                     size = path.stat().st_size
                     raise TextError(f"{path}:{number}: it unpacks from {size} to more than {most} bytes; unpack it yourself")
@@ -142,7 +143,8 @@ def read_json(path, kinds: Tuple[type, ...] = (dict,)) -> Any:
         TextError: it holds no such value.
     """
     path = Path(path)
-    content = b"".join(line for _, line in byte_lines(path)) if path.suffix == ".gz" else path.read_bytes()
+    lines = byte_lines(path, longest=UNPACKED)  # published files of JSON, such as SQuAD's, are one line each
+    content = b"".join(line for _, line in lines) if path.suffix == ".gz" else path.read_bytes()
     try:
         value = parse_json(content.decode("utf-8-sig"), f"{path}: cannot be read")
     except ValueError as error:  # UnicodeDecodeErrors among them

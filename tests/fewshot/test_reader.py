@@ -11,6 +11,7 @@ from sharp_plugins.fewshot.data import settings_of
 from sharp_plugins.fewshot.reader import read
 from sharp_plugins.fewshot.samples import Sampler
 from sharp_plugins.fewshot.task_files import find_task, read_task
+from sharp_plugins.files.text import LONGEST
 
 
 def texts(path, task):
@@ -35,6 +36,18 @@ def test_a_words_field_may_have_spaces(tmp_path):
 
 
 # ---------------------------------------------------------------------- between commas
+
+
+@pytest.mark.parametrize("name", ["train-v1.1.json", "train-v1.1.json.gz"])
+def test_squads_own_file_is_one_long_line(tmp_path, name):
+    """Its training file has 30 million bytes and no line feed. A row in a line of its own has a limit of 16 million."""
+    one = {"id": "1", "question": "Q?", "answers": [{"text": "A", "answer_start": 0}]}
+    article = {"title": "T", "paragraphs": [{"context": "A " * (LONGEST // 2), "qas": [one]}]}
+    content = json.dumps({"version": "1.1", "data": [article]}).encode()
+    assert len(content) > LONGEST
+    (tmp_path / name).write_bytes(gzip.compress(content, 1) if name.endswith(".gz") else content)
+    [row] = read(tmp_path / name, find_task("SQuAD", "decoder"))
+    assert row.values["answers"] == ["A"] and len(row.values["context"]) >= LONGEST - 1
 
 
 def test_tables_between_commas(tmp_path):

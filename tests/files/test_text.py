@@ -7,7 +7,7 @@ import lzma
 import pytest
 
 from sharp_plugins.files import text as text_files
-from sharp_plugins.files.text import TextError, parse_json, read_class, read_json, read_number, text_lines
+from sharp_plugins.files.text import LONGEST, TextError, parse_json, read_class, read_json, read_number, text_lines
 
 LINES = ["one", "zwei \u2028 \x85 \x0b drei", "", "\U0001f600"]
 
@@ -140,6 +140,16 @@ def test_json(tmp_path):
     ):
         with pytest.raises(TextError, match=words):
             parse_json(text, "here")
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.json.gz"])
+def test_json_may_be_one_line_of_any_length(tmp_path, name):
+    """SQuAD's training file is a line of 30 million bytes. Rows in lines have a limit."""
+    content = b'{"a": "' + b"b" * (LONGEST + 1) + b'"}'
+    (tmp_path / name).write_bytes(gzip.compress(content, 1) if name.endswith("gz") else content)
+    assert len(read_json(tmp_path / name)["a"]) == LONGEST + 1
+    with pytest.raises(TextError, match=f"a.json.*:1: the line has more than {LONGEST} bytes"):
+        list(text_lines(tmp_path / name))
 
 
 def test_json_of_other_kinds_and_compressed(tmp_path):
