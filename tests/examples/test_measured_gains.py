@@ -1,0 +1,57 @@
+"""The intervals that the README and the studies' guide tell are those of the runs that lie beside the guide, rounded once."""
+
+import importlib
+import re
+
+import pytest
+from study_engine import ROOT, STUDIES
+
+from sharp_plugins.runs.statistics import compare
+
+SIGNED = r"(?:[+-]\d+\.\d+|0\.0)"
+TOLD = re.compile(rf"(?:(?<![\d.])([+-]?\d+\.\d+)\*{{0,2}} \((?:95 % interval )?)?({SIGNED})\s+to\s+({SIGNED})")
+# What is compared across the files, or with another than the baseline: (file, wrong labels, method) and (file, wrong labels, method).
+OTHERS = [
+    (("noise-own-rates", "0.2", "dsam"), ("noise-own-rates", "0.2", "base-longer")),
+    (("noise-rate-1e-4", "0.2", "dsam"), ("noise", "0.2", "base")),
+    (("noise", "0.2", "base"), ("noise-rate-1e-4", "0.2", "base")),
+    (("noise", "0.4", "base"), ("noise-rate-1e-4", "0.4", "base")),
+    (("noise-rate-1e-4", "0.4", "dsam"), ("noise", "0.4", "base")),
+]
+
+
+@pytest.fixture
+def comparisons(monkeypatch):
+    """All that the files can be asked for."""
+    monkeypatch.syspath_prepend(str(STUDIES))
+    overview = importlib.import_module("overview")
+
+    def values(name, noise, method):
+        rows = overview.read_csv(STUDIES / f"{name}.csv")
+        own = [row for row in rows if (row["noise"], row["method"], row["noisy_selection"]) == (noise, method, "0")]
+        return {int(row["seed"]): float(row["value"]) for row in own}
+
+    def first_five(method):
+        rows = overview.read_csv(STUDIES / "survives.csv")
+        return {int(row["seed"]): float(row["4 bits"]) for row in rows if row["method"] == method and int(row["seed"]) <= 5}
+
+    found = [one.comparison for one in overview.gains_of(list(overview.read(STUDIES)))]
+    found += [compare(values(*method), values(*other)) for method, other in OTHERS]
+    return [*found, compare(first_five("sam"), first_five("base"))]
+
+
+@pytest.mark.parametrize("guide", ["README.md", "examples/studies/README.md"])
+def test_the_intervals_of_the_guides_are_those_of_the_runs(comparisons, guide):
+    told, wrong = TOLD.findall((ROOT / guide).read_text()), []
+    assert len(told) >= 5
+    for mean, low, high in told:
+        digits = len(low.split(".")[1])
+        mean = mean if mean and abs(float(mean)) < 30 else ""  # else it is the baseline's score
+
+        def same(comparison):
+            ends = [float(f"{end:.{digits}f}") for end in comparison.interval]
+            middle = not mean or abs(float(f"{comparison.difference:.{digits}f}")) == abs(float(mean))  # "0.4 less"
+            return middle and ends == [float(low), float(high)]
+
+        wrong += [] if any(map(same, comparisons)) else [f"{mean} ({low} to {high})"]
+    assert wrong == []
