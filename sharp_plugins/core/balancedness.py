@@ -19,6 +19,8 @@ from typing import Optional, Sequence
 import torch
 from torch import Tensor
 
+from sharp_plugins.core import flat
+
 
 def squared_norms(tensors: Sequence[Tensor], lengths: Optional[Tensor] = None) -> Tensor:
     """Squared Frobenius norms, in fp32 at least.
@@ -39,7 +41,7 @@ def squared_norms(tensors: Sequence[Tensor], lengths: Optional[Tensor] = None) -
     """
     # Half precision is widened first: the norm of a gradient that is multiplied by the loss scale may exceed its range.
     wide = [t.float() if t.dtype in (torch.float16, torch.bfloat16) else t for t in tensors]
-    squares = torch.stack(torch._foreach_norm(wide)).square()
+    squares = torch.stack(flat.norms(wide)).square()
     return squares if lengths is None else torch.segment_reduce(squares, "sum", lengths=lengths, unsafe=True)
 
 

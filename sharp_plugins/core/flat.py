@@ -91,16 +91,29 @@ def own_entries(gradient: Tensor) -> Tensor:
 # ---------------------------------------------------------------------- norms
 
 
+def norms(tensors: Sequence[Tensor]) -> List[Tensor]:
+    """‖·‖₂ of each of *tensors* of one kind, 0-dimensional and of their dtype.
+
+    On a CPU torch's norm of a long fp32 tensor loses digits: it is 0.3 % too small with 40 million entries, as GPT-2's embeddings
+    have, and 1 % with 100 million. So long ones are cut here.
+    """
+    cut = [t.view(-1).split(CHUNK) if t.device.type == "cpu" and t.numel() > CHUNK and t.is_contiguous() else [t] for t in tensors]
+    found = iter(torch._foreach_norm([piece for pieces in cut for piece in pieces]))
+    return [
+        next(found) if len(pieces) == 1 else torch.linalg.vector_norm(torch.stack([next(found) for _ in pieces])) for pieces in cut
+    ]
+
+
 def norm(tensors: Sequence[Tensor], zero: Tensor, scratch: Scratch) -> Tensor:
     """‖·‖₂ over all entries of *tensors*, 0-dimensional, of the device and dtype of *zero*. Half precision is squared in fp32."""
-    norms: List[Tensor] = []
+    parts: List[Tensor] = []
     for group in by_kind(tensors):
         of_kind = [tensors[i] for i in group]
         if of_kind[0].dtype in HALF:
-            norms += [torch.linalg.vector_norm(scratch.load("direction", chunk)) for (chunk,) in chunks(of_kind)]
+            parts += [torch.linalg.vector_norm(scratch.load("direction", chunk)) for (chunk,) in chunks(of_kind)]
         else:
-            norms += torch._foreach_norm(of_kind)
-    return _norm_of_parts(norms, zero)
+            parts += norms(of_kind)
+    return _norm_of_parts(parts, zero)
 
 
 def scaled_norm(w: Sequence[Tensor], tensors: Sequence[Tensor], eta: float, zero: Tensor, scratch: Scratch) -> Tensor:

@@ -58,18 +58,23 @@ def declare_pair(module: nn.Module, x: Names, y: Names) -> None:
     if len(set(sides[0] + sides[1])) < len(sides[0] + sides[1]):
         raise ValueError(f"declare_pair: {', '.join(sides[0] + sides[1])}: a parameter belongs to one side, once")
     # A plain attribute, and names instead of parameters: both survive deepcopy, pickle and a change of precision.
-    setattr(module, _DECLARED, [*getattr(module, _DECLARED, ()), sides])
+    declared = getattr(module, _DECLARED, [])
+    if sides not in declared:
+        setattr(module, _DECLARED, [*declared, sides])
 
 
 def scale_invariant_pairs(model: nn.Module) -> List[Pair]:
-    """All declared pairs of *model*, in the order of its modules."""
-    pairs = []
+    """All declared pairs of *model*, in the order of its modules; one that is declared of two modules, or twice, counts once."""
+    pairs, seen = [], set()
     for prefix, module in model.named_modules():
         declared = getattr(module, _DECLARED, ())
         for x, y in declared:
             names = [prefix] if prefix else []
             if len(declared) > 1 or not names:
                 names.append("+".join(x) + "/" + "+".join(y))
-            params = (tuple(module.get_parameter(name) for name in side) for side in (x, y))
-            pairs.append(Pair(".".join(names), *params))
+            params = [tuple(module.get_parameter(name) for name in side) for side in (x, y)]
+            own = frozenset(tuple(map(id, side)) for side in params)
+            if own not in seen:
+                seen.add(own)
+                pairs.append(Pair(".".join(names), *params))
     return pairs

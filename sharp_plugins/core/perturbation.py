@@ -185,6 +185,7 @@ class Perturbation:
                 p.data = w
         else:
             torch._foreach_copy_([p.data for p in self.params], self.masters)
+        torch.clear_autocast_cache()  # has the perturbed weights in half precision, if its block is around the whole step
         self._home = []
 
     @property
@@ -233,4 +234,5 @@ class Perturbation:
         if self.masters is None:
             for i in indices:
                 self.params[i].data = self._buffer[i]
+        torch.clear_autocast_cache()  # has w in half precision, if its block is around the whole step
         return moments

@@ -61,7 +61,7 @@ def norm(tensors: Tensors) -> float:
         >>> norm([torch.tensor([3.0]), torch.tensor([[4.0]])])
         5.0
     """
-    return float(squared_norms(tensors).sum().sqrt())
+    return float(squared_norms(tensors).sum().sqrt().detach())
 
 
 def top_eigenvalue(product: Product, like: Tensors, steps: int = 20, tolerance: float = 1e-3, seed: int = 1) -> Eigenvalue:

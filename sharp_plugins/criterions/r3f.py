@@ -30,7 +30,7 @@ from fairseq.dataclass.constants import ChoiceEnum
 from torch import Tensor
 
 from sharp_plugins.criterions.perturbed_embeddings import empty_perturbation, perturbed, real_tokens
-from sharp_plugins.criterions.regularized import LabelSmoothedCrossEntropy, Pieces, SentencePrediction, check_flag, halves, twice
+from sharp_plugins.criterions.regularized import LabelSmoothedCrossEntropy, Pieces, SentencePrediction, Twice, check_flag
 
 NOISES = ChoiceEnum(["uniform", "normal"])
 
@@ -87,8 +87,9 @@ class R3F:
         tokens = self.source_tokens(sample)
         z = draw_noise_(empty_perturbation(model, tokens), str(self.cfg.r3f_noise), self.cfg.r3f_eps)
         z = z * real_tokens(tokens, self.task.source_dictionary.pad())
-        with perturbed(model, torch.cat([torch.zeros_like(z), z])):
-            clean, noised = halves(self.predict(model, twice(net_input, len(tokens))))
+        pairs = Twice(model)
+        with perturbed(model, pairs.join(torch.zeros_like(z), z)):
+            clean, noised = pairs.split(self.predict(model, pairs.inputs(net_input, len(tokens))))
         kl = self.divergence(model, sample, clean, noised)
         return Pieces([clean], 1.0, self.cfg.r3f_lambda * kl, {"symm_kl": kl})
 

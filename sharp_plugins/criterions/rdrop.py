@@ -21,7 +21,7 @@ from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEn
 from fairseq.criterions.sentence_prediction import SentencePredictionConfig
 from fairseq.dataclass import FairseqDataclass
 
-from sharp_plugins.criterions.regularized import LabelSmoothedCrossEntropy, Pieces, SentencePrediction, check_flag, halves, twice
+from sharp_plugins.criterions.regularized import LabelSmoothedCrossEntropy, Pieces, SentencePrediction, Twice, check_flag
 
 
 @dataclass
@@ -70,7 +70,8 @@ class RDrop:
         net_input = sample["net_input"]
         if self.cfg.rdrop_alpha == 0:
             return self.only(self.predict(model, net_input))
-        first, second = halves(self.predict(model, twice(net_input, len(sample["target"]))))
+        pairs = Twice(model)
+        first, second = pairs.split(self.predict(model, pairs.inputs(net_input, len(sample["target"]))))
         kl = self.divergence(model, sample, first, second)
         if not self.regression_target:
             kl = kl / 2

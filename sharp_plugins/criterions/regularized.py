@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEntropyCriterion
 from fairseq.criterions.sentence_prediction import SentencePredictionCriterion
 from fairseq.logging import metrics
-from torch import Tensor
+from torch import Tensor, nn
 
 from sharp_plugins.criterions import stock
 
@@ -73,22 +73,41 @@ def symmetric_kl(log_p: Tensor, log_q: Tensor) -> Tensor:
     return ((log_p.exp() - log_q.exp()) * (log_p - log_q)).sum(-1)
 
 
-def twice(net_input, rows: int):
-    """The input of a batch that holds each of the *rows* sentences of *net_input* twice, copies after originals.
+class Twice:
+    """A batch that holds each sentence twice, the copies after the originals, as fairseq's R-Drop has it.
 
-    *net_input* stays as it is: SAM uses the same sample again.
+    fairseq sorts a batch by falling length, and recurrent encoders such as ``lstm`` refuse another order. For a model with a
+    recurrent layer each copy stands beside its original.
+
+    Example::
+
+        >>> pairs = Twice(torch.nn.Linear(1, 1))
+        >>> pairs.join(torch.tensor([1, 2]), torch.tensor([3, 4])).tolist()
+        [1, 2, 3, 4]
+        >>> [part[0].tolist() for part in pairs.split((torch.tensor([1, 2, 3, 4]),))]
+        [[1, 2], [3, 4]]
     """
 
-    def double(value):
-        return torch.cat([value, value]) if torch.is_tensor(value) and value.dim() and len(value) == rows else value
+    def __init__(self, model: nn.Module):
+        self.beside = any(isinstance(module, nn.RNNBase) for module in model.modules())
 
-    return {name: double(value) for name, value in net_input.items()}
+    def join(self, first: Tensor, second: Tensor) -> Tensor:
+        """(B, ...) of the originals and (B, ...) of the copies -> (2B, ...)."""
+        return torch.stack([first, second], 1).flatten(0, 1) if self.beside else torch.cat([first, second])
 
+    def inputs(self, net_input, rows: int):
+        """The input with each of its *rows* sentences twice. *net_input* stays as it is: SAM uses the same sample again."""
 
-def halves(output):
-    """The outputs of the first and the second half of a batch: (2B, ...) -> (B, ...), (B, ...)."""
-    first, second = output[0].chunk(2)
-    return (first, *output[1:]), (second, *output[1:])
+        def double(value):
+            return self.join(value, value) if torch.is_tensor(value) and value.dim() and len(value) == rows else value
+
+        return {name: double(value) for name, value in net_input.items()}
+
+    def split(self, output):
+        """The outputs of the originals and of the copies: (2B, ...) -> (B, ...), (B, ...)."""
+        logits = output[0]
+        first, second = (logits[0::2], logits[1::2]) if self.beside else logits.chunk(2)
+        return (first, *output[1:]), (second, *output[1:])
 
 
 class Regularized:

@@ -14,6 +14,7 @@ Where step 3 fails, step 2 is taken back, from a copy of the pairs' weights that
 Source: "Implicit Regularization of Sharpness-Aware Minimization for Scale-Invariant Problems" (arXiv 2410.14802), section 4.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import Optional, Sequence
 
@@ -65,7 +66,8 @@ class BARConfig(BaseOptimizerConfig):
         },
     )
     bar_total_updates: Optional[float] = field(
-        default=None, metadata={"help": "update at which a falling α reaches 0 (default: --max-update)"}
+        default=None,
+        metadata={"help": "update at which a falling α reaches 0; a constant one does not ask (default: --max-update)"},
     )
     bar_monitor: ChoiceEnum(list(MONITORS)) = field(
         default="ends",
@@ -114,6 +116,9 @@ class BAR(WrappingOptimizer):
             if cfg.bar_alpha * rate >= 1:
                 raise SettingError("alpha", f"{cfg.bar_alpha:g} times --lr {rate:g} must be below 1: lower --bar-alpha or --lr")
             check_strength(cfg.bar_alpha, rate)
+            total = cfg.bar_total_updates
+            if total is not None and not (math.isfinite(total) and total > 0):
+                raise SettingError("total_updates", f"must be a finite number above 0, and is {total:g}")
             if str(cfg.bar_schedule) != "constant" and not cls.total_updates(cfg) > 0:
                 raise SettingError(
                     "schedule", f"{cfg.bar_schedule} needs the length of the run: give --max-update or --bar-total-updates"

@@ -5,6 +5,7 @@ import torch
 from parameters import HALF, assert_home, copies, flat, give_gradients, parameters
 
 from sharp_plugins.core import flat as flat_arithmetic
+from sharp_plugins.core.balancedness import squared_norms
 from sharp_plugins.core.perturbation import Perturbation
 
 
@@ -18,6 +19,20 @@ def test_norms_are_those_of_one_long_vector(monkeypatch, dtype):
     scaled = flat_arithmetic.scaled_norm(tensors, tensors, 0.5, zero, scratch)
     assert scaled.item() == pytest.approx(((flat(tensors).abs() + 0.5) * flat(tensors)).norm().item(), rel=1e-6)
     assert flat_arithmetic.norm([], zero, scratch) == 0
+
+
+def test_the_norm_of_a_long_tensor_keeps_its_digits():
+    """Of as many entries as BERT's embeddings have; torch's own is 0.13 % too small in fp32 on a CPU. A step is ρ g / ‖g‖ long."""
+    torch.manual_seed(0)
+    w = torch.nn.Parameter(torch.zeros(23_000_000))
+    w.grad = torch.randn(23_000_000)
+    exact = w.grad.double().norm().item()
+    ball = Perturbation([w], rho=1.0).climb()
+    assert ball.ascent.grad_norm.item() == pytest.approx(exact, rel=2e-4)
+    assert w.detach().double().norm().item() == pytest.approx(1.0, rel=2e-4)
+    long, short = torch.randn(23_000_000), torch.ones(4)
+    expected = [long.double().square().sum().item(), 4.0]
+    assert squared_norms([long, short]).tolist() == pytest.approx(expected, rel=2e-4)
 
 
 def test_chunks_hold_all_once_and_are_of_one_kind(monkeypatch):

@@ -44,6 +44,18 @@ def test_several_pairs_of_one_module_have_names_of_their_own():
     assert [pair.name for pair in scale_invariant_pairs(net)] == ["0.weight/1.weight", "1.weight/2.weight"]
 
 
+def test_a_pair_that_is_declared_again_counts_once():
+    """In an __init__ and in build_model, of a part and of the whole, and with its sides the other way round."""
+    model = nn.ModuleDict({"q": nn.Linear(2, 2, bias=False), "k": nn.Linear(2, 2, bias=False)})
+    whole = nn.ModuleDict({"part": model})
+    for _ in range(2):
+        declare_pair(model, "q.weight", "k.weight")
+    declare_pair(model, "k.weight", "q.weight")
+    declare_pair(whole, "part.q.weight", "part.k.weight")
+    [pair] = scale_invariant_pairs(whole)
+    assert {id(p) for p in (*pair.x, *pair.y)} == {id(p) for p in model.parameters()}
+
+
 def test_lora_layers_declare_b_and_a():
     net = nn.ModuleDict({"q_proj": nn.Linear(4, 3), "other": nn.Linear(3, 3)})
     add_lora(net, LoRASettings(rank=2, target="q_proj"))

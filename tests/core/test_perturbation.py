@@ -24,6 +24,34 @@ def test_epsilon_is_rho_times_the_normalised_gradient():
     assert ball.ascent.projection.item() == pytest.approx(1.0, rel=1e-5)
 
 
+@pytest.mark.parametrize("move", ["climb", "perturb_randomly"])
+def test_one_autocast_around_the_whole_step_sees_the_perturbed_weights(move):
+    """Autocast keeps the half-precision copies of the weights until its outermost block ends."""
+    torch.manual_seed(0)
+    model, x = torch.nn.Linear(4, 4), torch.randn(8, 4)
+    ball = Perturbation(list(model.parameters()), rho=1.0)
+
+    def loss():
+        return model(x).float().square().mean()
+
+    def step(forward):
+        before = forward()
+        before.backward()
+        torch.manual_seed(1)
+        with getattr(ball, move)():
+            perturbed = forward()
+        model.zero_grad()
+        return before.item(), perturbed.item(), forward().item()
+
+    def cast():
+        with torch.autocast("cpu", torch.bfloat16):
+            return loss()
+
+    with torch.autocast("cpu", torch.bfloat16):
+        around = step(loss)
+    assert around == step(cast) and around[0] == around[2] and abs(around[1] - around[0]) > 0.1
+
+
 def test_adaptive_epsilon_scales_with_the_weights():
     params = parameters()
     w, g = copies(params), flat(give_gradients(params))

@@ -6,7 +6,7 @@ import numpy
 import pytest
 import torch
 
-from sharp_plugins.core.sharpness import calibration_error, random_direction, rounded, top_eigenvalue
+from sharp_plugins.core.sharpness import calibration_error, norm, random_direction, rounded, top_eigenvalue
 
 
 def symmetric(eigenvalues, seed=0):
@@ -40,6 +40,11 @@ def test_the_default_products_find_it_in_a_bulk(few, bulk, seed):
     largest = diagonal.max().item()
     assert found.steps <= 20 and found.value == pytest.approx(largest, abs=0.05) and found.value <= largest + 0.01
     assert found.residual < 0.1
+
+
+def test_the_norm_of_trained_weights_is_taken_without_a_warning(recwarn):
+    assert norm([torch.nn.Parameter(torch.tensor([3.0])), torch.nn.Parameter(torch.tensor([[4.0]]))]) == 5.0
+    assert not recwarn.list
 
 
 def test_of_a_flat_loss_the_curvature_is_0():

@@ -136,6 +136,33 @@ def test_padding_does_not_count(translation_data, monkeypatch):
 # ---------------------------------------------------------------------- limits and faults
 
 
+def test_a_recurrent_encoder_wants_sentences_by_falling_length(translation_data, monkeypatch):
+    """Each copy stands beside its original; with the same noise everywhere the losses are those of one sentence at a time."""
+    monkeypatch.setattr(r3f, "draw_noise_", lambda z, kind, eps: z.copy_(torch.linspace(-1, 1, z.size(-1))))
+    shape = (
+        "--encoder-embed-dim 16 --encoder-hidden-size 16 --decoder-embed-dim 16 --decoder-hidden-size 16 --decoder-out-embed-dim 16"
+    )
+    flags = ["--criterion", "r3f_label_smoothed_cross_entropy", "--r3f-lambda", "3"]
+    trainer = toy.build_trainer(
+        translation_data,
+        *toy.SGD,
+        "--optimizer",
+        "dsam",
+        "--dropout",
+        "0",
+        model=["--arch", "lstm", *shape.split()],
+        criterion=flags,
+    )
+    singles, dataset = toy.batches(trainer, [1] * 4), trainer.task.dataset("train")
+    sample = dataset.collater([dataset[i] for i in range(4)])
+    assert len(set(sample["net_input"]["src_lengths"].tolist())) > 1
+    criterion, model = trainer.get_criterion(), trainer.get_model().train()
+    losses = criterion.sentence_losses(model, sample)
+    alone = torch.cat([criterion.sentence_losses(model, one) for one in singles])
+    torch.testing.assert_close(losses.sort().values, alone.sort().values, rtol=1e-4, atol=1e-5)
+    assert criterion(model, sample)[2]["symm_kl"] > 0 and trainer.train_step([sample]) is not None
+
+
 @pytest.mark.parametrize("regression", [False, True], ids=["classification", "regression"])
 def test_lambda_zero_is_the_stock_criterion(sentence_data, regression):
     sentences.assert_is_stock(sentence_data, NAME, "sentence_prediction", "--r3f-lambda", "0", regression=regression)

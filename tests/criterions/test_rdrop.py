@@ -81,6 +81,45 @@ def test_translation(translation_data, smoothing, prefix):
     sentences.assert_same_loss_and_gradient(criterion, model, sample, expected)
 
 
+LSTM = (
+    "--arch lstm --encoder-embed-dim 16 --encoder-hidden-size 16 --decoder-embed-dim 16 --decoder-hidden-size 16 "
+    "--decoder-out-embed-dim 16"
+)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "dsam"])
+def test_a_recurrent_encoder_wants_sentences_by_falling_length(translation_data, optimizer):
+    """Each copy stands beside its original, so that the order stays; the loss is that of two batches of sentences, one by one."""
+    flags = ["--criterion", TOKENS, "--rdrop-alpha", "5"]
+    trainer = toy.build_trainer(
+        translation_data, *toy.SGD, "--optimizer", optimizer, "--dropout", "0", model=LSTM.split(), criterion=flags
+    )
+    samples = sorted(toy.batches(trainer, [1] * 4), key=lambda sample: -sample["net_input"]["src_lengths"].item())
+    dataset = trainer.task.dataset("train")
+    sample = dataset.collater([dataset[i] for i in range(4)])
+    lengths = sample["net_input"]["src_lengths"].tolist()
+    assert lengths == sorted(lengths, reverse=True) and len(set(lengths)) > 1
+    criterion, model = trainer.get_criterion(), trainer.get_model().train()
+    losses = criterion.sentence_losses(model, sample)
+    alone = torch.cat([criterion.sentence_losses(model, one) for one in samples])
+    torch.testing.assert_close(losses.sort().values, alone.sort().values, rtol=1e-4, atol=1e-5)
+    assert trainer.train_step([sample]) is not None
+
+
+def test_a_recurrent_encoders_passes_have_masks_of_their_own(translation_data):
+    flags = ["--criterion", TOKENS, "--rdrop-alpha", "5"]
+    trainer = toy.build_trainer(
+        translation_data, *toy.SGD, "--optimizer", "sgd", "--dropout", "0.3", model=LSTM.split(), criterion=flags
+    )
+    (sample,) = toy.batches(trainer, [5])
+    criterion, model = trainer.get_criterion(), trainer.get_model().train()
+    torch.manual_seed(0)
+    output = model(**{name: value.repeat_interleave(2, 0) for name, value in sample["net_input"].items()})[0]
+    assert (output[0::2] - output[1::2]).abs().max() > 1e-3
+    expected = token_by_token(output[0::2], output[1::2], sample, 5.0)
+    sentences.assert_same_loss_and_gradient(criterion, model, sample, expected)
+
+
 def test_padding_does_not_count(translation_data):
     """Whatever is predicted at padding, the divergence stays."""
     criterion, model, sample = translation(translation_data)

@@ -10,7 +10,7 @@ from sharp_plugins.runs.statistics import compare
 
 SIGNED = r"(?:[+-]\d+\.\d+|0\.0)"
 TOLD = re.compile(rf"(?:(?<![\d.])([+-]?\d+\.\d+)\*{{0,2}} \((?:95 % interval )?)?({SIGNED})\s+to\s+({SIGNED})")
-# What is compared across the files, or with another than the baseline: (file, wrong labels, method) and (file, wrong labels, method).
+# Compared across the files, or with another method than the baseline: (file, wrong labels, method) of both.
 OTHERS = [
     (("noise-own-rates", "0.2", "dsam"), ("noise-own-rates", "0.2", "base-longer")),
     (("noise-rate-1e-4", "0.2", "dsam"), ("noise", "0.2", "base")),
