@@ -97,7 +97,9 @@ def norms(tensors: Sequence[Tensor]) -> List[Tensor]:
     On a CPU torch's norm of a long fp32 tensor loses digits: it is 0.3 % too small with 40 million entries, as GPT-2's embeddings
     have, and 1 % with 100 million. So long ones are cut here.
     """
-    cut = [t.view(-1).split(CHUNK) if t.device.type == "cpu" and t.numel() > CHUNK and t.is_contiguous() else [t] for t in tensors]
+    if not any(t.numel() > CHUNK for t in tensors) or tensors[0].device.type != "cpu":
+        return list(torch._foreach_norm(tensors))
+    cut = [t.view(-1).split(CHUNK) if t.numel() > CHUNK and t.is_contiguous() else [t] for t in tensors]
     found = iter(torch._foreach_norm([piece for pieces in cut for piece in pieces]))
     return [
         next(found) if len(pieces) == 1 else torch.linalg.vector_norm(torch.stack([next(found) for _ in pieces])) for pieces in cut
