@@ -120,11 +120,11 @@ def norm(tensors: Sequence[Tensor], zero: Tensor, scratch: Scratch) -> Tensor:
 
 def scaled_norm(w: Sequence[Tensor], tensors: Sequence[Tensor], eta: float, zero: Tensor, scratch: Scratch) -> Tensor:
     """‖T_w ·‖₂ with T_w = |w| + η, as `norm`; *w* has the shapes of *tensors*."""
-    norms = []
+    parts = []
     for weights, chunk in chunks(w, tensors):
         g, t = scratch.load("direction", chunk), scratch.load("weights", weights)
-        norms.append(torch.linalg.vector_norm(t.abs_().add_(eta).mul_(g)))
-    return _norm_of_parts(norms, zero)
+        parts.append(torch.linalg.vector_norm(t.abs_().add_(eta).mul_(g)))
+    return _norm_of_parts(parts, zero)
 
 
 def _norm_of_parts(norms: Sequence[Tensor], zero: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Callable, List, NamedTuple, Sequence
 import torch
 from torch import Tensor
 
+from sharp_plugins.core import flat
 from sharp_plugins.core.balancedness import squared_norms
 from sharp_plugins.core.noise import fill_normal_
 
@@ -47,7 +48,8 @@ def random_direction(weights: Tensors, seed: int, relative: bool = False) -> Lis
     fill_normal_(parts, seed)
     if relative:
         for part, weight in zip(parts, weights):
-            part.mul_(weight.detach().float().norm() / part.norm().clamp_min(1e-30))
+            wanted, drawn = flat.norms([weight.detach().float(), part])
+            part.mul_(wanted / drawn.clamp_min(1e-30))
         return parts
     torch._foreach_mul_(parts, 1 / norm(parts))
     return parts
