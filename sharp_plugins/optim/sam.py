@@ -35,7 +35,7 @@ class SAMConfig(BaseOptimizerConfig):
             "help": "radius ρ of the neighbourhood whose worst loss is minimised; at 0 every update is the base optimizer's, bit "
             "for bit, at the cost of SAM's passes "
             "(default: Foret et al. 2021; the δ-SAM paper searches 0.01, 0.02, 0.05; with MiniLM 0.005 to 0.02 were chosen on "
-            "SST-2 (by δ-SAM with twice Adam's learning rate 0.05 where 20 % of the labels were wrong, and 0.02 where 40 %), and "
+            "SST-2 (with twice Adam's learning rate 0.05 by δ-SAM where 20 % of the labels were wrong, and 0.02 where 40 %), and "
             "0.05 for the sentence vectors of all its layers: examples/studies, examples/sts)"
         },
     )
