@@ -13,6 +13,8 @@ TOLD = re.compile(rf"(?:(?<![\d.])([+-]?\d+\.\d+)\*{{0,2}} \((?:95 % interval )?
 # Compared across the files, or with another method than the baseline: (file, wrong labels, method) of both.
 OTHERS = [
     (("noise-own-rates", "0.2", "dsam"), ("noise-own-rates", "0.2", "base-longer")),
+    (("noise-own-rates", "0.4", "sam"), ("noise-own-rates", "0.4", "base-longer")),
+    (("noise-own-rates", "0.4", "dsam"), ("noise-own-rates", "0.4", "base-longer")),
     (("noise-rate-1e-4", "0.2", "dsam"), ("noise", "0.2", "base")),
     (("noise", "0.2", "base"), ("noise-rate-1e-4", "0.2", "base")),
     (("noise", "0.4", "base"), ("noise-rate-1e-4", "0.4", "base")),
