@@ -98,7 +98,7 @@ def norms(tensors: Sequence[Tensor]) -> List[Tensor]:
     have, and 1 % with 100 million. So long ones are cut here.
     """
     if not any(t.numel() > CHUNK for t in tensors) or tensors[0].device.type != "cpu":
-        return list(torch._foreach_norm(tensors))
+        return list(torch._foreach_norm(list(tensors)))
     cut = [t.view(-1).split(CHUNK) if t.numel() > CHUNK and t.is_contiguous() else [t] for t in tensors]
     found = iter(torch._foreach_norm([piece for pieces in cut for piece in pieces]))
     return [
