@@ -30,6 +30,10 @@ MODEL = (
     "--encoder-ffn-embed-dim 32 --decoder-ffn-embed-dim 32 --encoder-attention-heads 2 --decoder-attention-heads 2 "
     "--share-decoder-input-output-embed"
 ).split()
+LSTM = (
+    "--arch lstm --encoder-embed-dim 16 --encoder-hidden-size 16 --decoder-embed-dim 16 --decoder-hidden-size 16 "
+    "--decoder-out-embed-dim 16"
+).split()
 CRITERION = "--criterion label_smoothed_cross_entropy --label-smoothing 0.1".split()
 SGD = "--lr 0.1 --clip-norm 0".split()
 

@@ -42,10 +42,15 @@ class Gain(NamedTuple):
     comparison: Optional[Comparison]
 
 
+def marks(comparison: Comparison) -> Tuple[float, ...]:
+    """Where a gain is on the axis: itself, and the ends of its interval if it has one."""
+    return (comparison.difference, *(comparison.interval or ()))
+
+
 def reach(comparisons: Sequence[Comparison]) -> Optional[float]:
     """How far the axis goes on both sides, where a few gains would make it so wide that the others cannot be told apart; None where
     all fit."""
-    ends = sorted(max(map(abs, (one.difference, *(one.interval or ())))) for one in comparisons)
+    ends = sorted(max(map(abs, marks(one))) for one in comparisons)
     most = 1.1 * ends[math.ceil(0.9 * len(ends)) - 1] if ends else 0.0
     return most if ends and ends[-1] > 2 * most else None
 
@@ -80,12 +85,8 @@ def draw(gains: Sequence[Gain], baseline: str, title: str, path: Path) -> None:
         across, down = [one.comparison.difference for one in found], [heights[one.where, method] for one in found]
         bars = axis.errorbar(across, down, xerr=errors, fmt="o", capsize=3, label=method)
         for one, height in zip(found, down):
-            ends = (one.comparison.difference, *(one.comparison.interval or ()))
-            for side in (side for side in (-1, 1) if most and max(side * end for end in ends) > most):
-                arrow = dict(marker="<" if side < 0 else ">", color=bars.lines[0].get_color(), clip_on=False)
-                axis.plot(side * most, height, **arrow)
-                words = dict(xytext=(-8 * side, 5), textcoords="offset points", ha="left" if side < 0 else "right", fontsize=7)
-                axis.annotate(gain(one.comparison), (side * most, height), **words)
+            if most:
+                _point_beyond(axis, most, one.comparison, height, bars.lines[0].get_color())
     axis.axvline(0, color="black", linewidth=0.8)
     axis.set_yticks(ticks, labels)
     axis.set_ylim(below, 0)
@@ -99,3 +100,12 @@ def draw(gains: Sequence[Gain], baseline: str, title: str, path: Path) -> None:
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=150, format="png")
     pyplot.close(figure)
+
+
+def _point_beyond(axis, most: float, comparison: Comparison, height: float, color) -> None:
+    """An arrow, with the gain's numbers, at each end of an axis from -*most* to *most* that a gain goes beyond."""
+    for side, arrow, alignment in ((-1, "<", "left"), (1, ">", "right")):
+        if max(side * mark for mark in marks(comparison)) > most:
+            axis.plot(side * most, height, marker=arrow, color=color, clip_on=False)
+            place = dict(xytext=(-8 * side, 5), textcoords="offset points", ha=alignment, fontsize=7)
+            axis.annotate(gain(comparison), (side * most, height), **place)

@@ -139,19 +139,9 @@ def test_padding_does_not_count(translation_data, monkeypatch):
 def test_a_recurrent_encoder_wants_sentences_by_falling_length(translation_data, monkeypatch):
     """Each copy stands beside its original; with the same noise everywhere the losses are those of one sentence at a time."""
     monkeypatch.setattr(r3f, "draw_noise_", lambda z, kind, eps: z.copy_(torch.linspace(-1, 1, z.size(-1))))
-    shape = (
-        "--encoder-embed-dim 16 --encoder-hidden-size 16 --decoder-embed-dim 16 --decoder-hidden-size 16 --decoder-out-embed-dim 16"
-    )
     flags = ["--criterion", "r3f_label_smoothed_cross_entropy", "--r3f-lambda", "3"]
     trainer = toy.build_trainer(
-        translation_data,
-        *toy.SGD,
-        "--optimizer",
-        "dsam",
-        "--dropout",
-        "0",
-        model=["--arch", "lstm", *shape.split()],
-        criterion=flags,
+        translation_data, *toy.SGD, "--optimizer", "dsam", "--dropout", "0", model=toy.LSTM, criterion=flags
     )
     singles, dataset = toy.batches(trainer, [1] * 4), trainer.task.dataset("train")
     sample = dataset.collater([dataset[i] for i in range(4)])

@@ -81,18 +81,12 @@ def test_translation(translation_data, smoothing, prefix):
     sentences.assert_same_loss_and_gradient(criterion, model, sample, expected)
 
 
-LSTM = (
-    "--arch lstm --encoder-embed-dim 16 --encoder-hidden-size 16 --decoder-embed-dim 16 --decoder-hidden-size 16 "
-    "--decoder-out-embed-dim 16"
-)
-
-
 @pytest.mark.parametrize("optimizer", ["sgd", "dsam"])
 def test_a_recurrent_encoder_wants_sentences_by_falling_length(translation_data, optimizer):
     """Each copy stands beside its original, so that the order stays; the loss is that of two batches of sentences, one by one."""
     flags = ["--criterion", TOKENS, "--rdrop-alpha", "5"]
     trainer = toy.build_trainer(
-        translation_data, *toy.SGD, "--optimizer", optimizer, "--dropout", "0", model=LSTM.split(), criterion=flags
+        translation_data, *toy.SGD, "--optimizer", optimizer, "--dropout", "0", model=toy.LSTM, criterion=flags
     )
     samples = sorted(toy.batches(trainer, [1] * 4), key=lambda sample: -sample["net_input"]["src_lengths"].item())
     dataset = trainer.task.dataset("train")
@@ -109,7 +103,7 @@ def test_a_recurrent_encoder_wants_sentences_by_falling_length(translation_data,
 def test_a_recurrent_encoders_passes_have_masks_of_their_own(translation_data):
     flags = ["--criterion", TOKENS, "--rdrop-alpha", "5"]
     trainer = toy.build_trainer(
-        translation_data, *toy.SGD, "--optimizer", "sgd", "--dropout", "0.3", model=LSTM.split(), criterion=flags
+        translation_data, *toy.SGD, "--optimizer", "sgd", "--dropout", "0.3", model=toy.LSTM, criterion=flags
     )
     (sample,) = toy.batches(trainer, [5])
     criterion, model = trainer.get_criterion(), trainer.get_model().train()
