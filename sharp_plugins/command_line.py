@@ -61,6 +61,24 @@ def _refuse_a_file(path: Path, directories: Iterable[Path]) -> None:
         raise argparse.ArgumentTypeError(f"{path}: {file} is a file, and no directory")
 
 
+def check_input_files(flag: str, paths: Iterable[Path]) -> None:
+    """Refuse what no data can be made of. A pipe, as ``<(zcat rows.gz)`` makes one, is empty once its checksum has been taken.
+
+    Args:
+        flag: what names the files, for errors.
+
+    Raises:
+        OSError: one is not there, or no plain file.
+    """
+    for path in paths:
+        if path.is_dir():
+            raise IsADirectoryError(f"{flag} {path}: a directory, and no file")
+        if not path.exists():
+            raise FileNotFoundError(f"{flag} {path}: not there")
+        if not path.is_file():
+            raise OSError(f"{flag} {path}: no plain file. Files are read twice, which a pipe or a device does not allow; write one first")
+
+
 def be_quiet() -> None:
     """Keep other libraries' log lines and warnings from the terminal; LOGLEVEL=INFO, as fairseq has it, shows the log lines.
 

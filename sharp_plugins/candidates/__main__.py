@@ -5,7 +5,7 @@ import json
 import sys
 from pathlib import Path
 
-from sharp_plugins.command_line import output_file, run_command
+from sharp_plugins.command_line import check_input_files, output_file, run_command
 from sharp_plugins.files.writing import write_text
 
 PROGRAM = "python -m sharp_plugins.candidates"
@@ -23,8 +23,7 @@ def run_prepare(args) -> None:
     if not files:
         raise ValueError("nothing to prepare: --train, --valid or --test names a file")
     for split, path in files.items():
-        if not path.is_file():
-            raise FileNotFoundError(f"--{split} {path}: {'a directory, and no file' if path.is_dir() else 'not there'}")
+        check_input_files(f"--{split}", [path])
     try:
         backbone = read_decoder_directory(args.backbone)
     except (FileNotFoundError, ValueError) as error:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from sharp_plugins.cloze.layout import find_layout, named_layouts
-from sharp_plugins.command_line import output_file, run_command
+from sharp_plugins.command_line import check_input_files, output_file, run_command
 from sharp_plugins.files.writing import write_text
 
 SPLITS = ("train", "valid", "test")
@@ -21,8 +21,7 @@ def run_prepare(args) -> None:
     if not files:
         raise ValueError("nothing to prepare: --train, --valid or --test names a file")
     for split, path in files.items():
-        if not path.is_file():
-            raise FileNotFoundError(f"--{split} {path}: {'a directory, and no file' if path.is_dir() else 'not there'}")
+        check_input_files(f"--{split}", [path])
     layout = find_layout(args.layout)
     if args.max_length is not None:
         layout = replace(layout, max_length=args.max_length)

@@ -17,6 +17,7 @@ LONGEST = 2000
 # Four parts such as .* after each other, and some choices: about log2 of the ways. A .* counts for 6, and a ? for `CHOICE`.
 MOST = 26.0
 CHOICE = 1.5
+LOOKS = {parser.ASSERT, parser.ASSERT_NOT}
 REPEATS = {getattr(parser, name, None) for name in ("MAX_REPEAT", "MIN_REPEAT", "POSSESSIVE_REPEAT")}
 
 
@@ -44,17 +45,24 @@ def check_expression(text: str) -> None:
         )
 
 
-def _cost(parsed) -> float:
-    """About log2 of the ways in which it can match a name; infinite for repeats of what itself can match in several ways."""
+def _cost(parsed, looks: bool = True) -> float:
+    """About log2 of the ways in which it can match a name; infinite for repeats of what itself can match in several ways.
+
+    Args:
+        looks: whether what looks ahead or back counts. It takes its time wherever it is tried, but it is tried in one way alone.
+    """
     total = 0.0
     for kind, argument in parsed:
-        inside = [_cost(part) for part in _parts(argument)]
-        if kind in REPEATS:
+        inside = [_cost(part, looks) for part in _parts(argument)]
+        if kind in LOOKS:
+            total += sum(inside) if looks or float("inf") in inside else 0.0
+        elif kind in REPEATS:
             least, most = int(argument[0]), int(argument[1])
             count = CHOICE * log2(1 + max(least - 1, min(most - least, 15)))
-            total += float("inf") if most > 1 and any(inside) else count + sum(inside)
+            repeats_ways = most > 1 and any(_cost(part, looks=False) for part in _parts(argument))
+            total += float("inf") if repeats_ways else count + sum(inside)
         elif kind == parser.BRANCH:
-            total += max(inside) + (0.0 if _are_different_names(argument[1]) else CHOICE * log2(len(inside)))
+            total += max(inside) + CHOICE * log2(_that_match_together(argument[1]))
         else:
             total += sum(inside)
     return total
@@ -68,7 +76,15 @@ def _parts(argument: Any) -> Iterator:
             yield from _parts(part)
 
 
-def _are_different_names(alternatives) -> bool:
-    """Whether one of them at most matches in a place, or nearly so."""
-    names = [tuple(value for _, value in part) for part in alternatives if all(kind == parser.LITERAL for kind, _ in part)]
-    return len(names) == len(alternatives) == len(set(names))
+def _that_match_together(alternatives) -> int:
+    """How many of them may match in one place: of names those that others begin with, in either case, as ``(?i)`` may stand before;
+    of anything else all. In a repeat two are too many: ``(a|aa)*x`` can divide a name in more ways than anyone can wait for."""
+    names = ["".join(chr(value) for _, value in part).lower() for part in alternatives if _is_plain_text(part)]
+    if len(names) < len(alternatives):
+        return len(alternatives)
+    return max(sum(one.startswith(other) for other in names) for one in names)
+
+
+def _is_plain_text(part) -> bool:
+    """In ASCII: beyond it, two letters may be one for ``(?i)``."""
+    return all(kind == parser.LITERAL and value < 128 for kind, value in part)

@@ -87,6 +87,8 @@ def keep_the_last_batch() -> None:
         def batch_by_size_with_the_last(indices, *args, **kwargs):
             if not isinstance(indices, numpy.ndarray):
                 indices = numpy.fromiter(indices, dtype=numpy.int64)
+            if not len(indices):  # all rows were too long: fairseq looks at the last batch, and ends in an IndexError
+                return []
             batches = list(batch_by_size(indices, *args, **kwargs))
             batched = sum(len(batch) for batch in batches)  # in the order of the indices
             if batched < len(indices) and kwargs.get("fixed_shapes") is None:

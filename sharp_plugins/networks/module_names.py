@@ -6,6 +6,7 @@ from typing import Any, Dict, Iterable, List, Mapping, Optional, Set, Tuple, Uni
 from torch import nn
 
 from sharp_plugins.core.setting_error import SettingError
+from sharp_plugins.files.expressions import check_expression
 
 # fairseq's models keep the heads of classification tasks here.
 HEADS = "classification_heads"
@@ -67,12 +68,13 @@ def choose(setting: str, names: str, candidates: Mapping[str, object], kind: str
 
 
 def check_patterns(setting: str, names: str) -> None:
-    """Raise SettingError where *names* is no regular expression."""
+    """Raise SettingError where *names* is no regular expression, or one that could take for ever: a checkpoint brings its own."""
     for pattern in patterns(names):
         try:
-            matches(pattern, "")
-        except re.error as error:
-            raise SettingError(setting, f"{names}: {error}") from error
+            check_expression(pattern)
+            matches(pattern, "")  # as a part of another: (?i) stands at the beginning alone
+        except (ValueError, re.error) as error:
+            raise SettingError(setting, f"{names[:100]}: {error}") from error
 
 
 def trained_along(setting: str, model: nn.Module, names: Optional[str], default: str, strict: bool) -> List[nn.Parameter]:
@@ -83,8 +85,10 @@ def trained_along(setting: str, model: nn.Module, names: Optional[str], default:
         strict: whether a part of *names* that matches nothing is an error. fairseq's tasks add heads to a model that is built
             already, so the name of a head may match later only.
     """
-    candidates: Dict[str, Union[nn.Module, nn.Parameter]] = {name: module for name, module in model.named_modules() if name}
-    candidates.update(model.named_parameters())
+    # By all their names: what modules share, as the words of --share-all-embeddings, has several.
+    modules = model.named_modules(remove_duplicate=False)
+    candidates: Dict[str, Union[nn.Module, nn.Parameter]] = {name: module for name, module in modules if name}
+    candidates.update(model.named_parameters(remove_duplicate=False))
     chosen = []
     for part in [names] if names is not None else default.split(","):
         try:
@@ -96,7 +100,7 @@ def trained_along(setting: str, model: nn.Module, names: Optional[str], default:
     for name in chosen:
         found = candidates[name]
         params += [found] if isinstance(found, nn.Parameter) else list(found.parameters())
-    return params
+    return list(dict.fromkeys(params))
 
 
 def names_trained_along(names: Iterable[str], also_train: Optional[str]) -> Set[str]:

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Dict
 
-from sharp_plugins.command_line import run_command
+from sharp_plugins.command_line import check_input_files, run_command
 from sharp_plugins.prompted.formats import FORMATS, Format, find_format, flag_of, format_of
 
 # What the flags of a format say; its names are those of `Format`.
@@ -36,9 +36,7 @@ def run_prepare(args) -> None:
     for split, paths in files.items():
         if len(paths) > 2:
             raise ValueError(f"--{split} {' '.join(map(str, paths))}: one file of JSON lines, or one of prompts and one of texts")
-        for path in paths:
-            if not path.exists() or path.is_dir():
-                raise FileNotFoundError(f"--{split} {path}: {'a directory, and no file' if path.is_dir() else 'not there'}")
+        check_input_files(f"--{split}", paths)
     format = chosen_format(args)
     try:
         backbone = read_decoder_directory(args.backbone)

@@ -38,6 +38,16 @@ def check_bpe(bpe: Any) -> None:
         )
 
 
+def check_post_process(how: Optional[str]) -> None:
+    """Raise ValueError where ``--post-process``, or ``--remove-bpe``, would join the symbols before the tokenizer sees them: no
+    symbol would be known any more, and each text empty."""
+    if how is not None:
+        raise ValueError(
+            f"--post-process {how}: the data's own tokenizer makes texts of the symbols, with --task prompted_generation; leave "
+            "--post-process (--remove-bpe) out"
+        )
+
+
 def check_validation(cfg) -> None:
     """Raise ValueError where the flags of a training do not fit a validation that generates, or ask for its scores without it."""
     metric, maximize = setting(cfg, "best_checkpoint_metric", "loss"), setting(cfg, "maximize_best_checkpoint_metric", False)

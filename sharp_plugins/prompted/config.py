@@ -59,6 +59,7 @@ class PromptedGenerationConfig(GenerationFlags):
     # What is checked before anything trains.
     ddp_backend: Any = II("distributed_training.ddp_backend")
     bpe: Any = II("bpe")
+    post_process: Optional[str] = II("common_eval.post_process")
     train_subset: Optional[str] = II("dataset.train_subset")
     valid_subset: Optional[str] = II("dataset.valid_subset")
     max_valid_steps: Optional[int] = II("dataset.max_valid_steps")

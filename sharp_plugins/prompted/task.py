@@ -25,7 +25,7 @@ from sharp_plugins.generation.flags import GenerationFlags, build_generator
 from sharp_plugins.models.decoder import DecoderModel
 from sharp_plugins.models.run_settings import setting
 from sharp_plugins.prompted.checkpoints import STATE, check_shape, check_vocabulary, paths_of_weights, read_checked
-from sharp_plugins.prompted.checks import check_bpe, check_criterion, check_validation
+from sharp_plugins.prompted.checks import check_bpe, check_criterion, check_post_process, check_validation
 from sharp_plugins.prompted.config import PromptedGenerationConfig
 from sharp_plugins.prompted.dataset import PromptedDataset, Rows, prompts_alone
 from sharp_plugins.prompted.lines import Lines, PromptDictionary, encode_lines
@@ -199,6 +199,7 @@ class PromptedGeneration(GeneratesInValidation):
 
     def build_generator(self, models, args, seq_gen_cls=None, extra_gen_cls_kwargs=None, prefix_allowed_tokens_fn=None):
         """What ``fairseq-generate`` and ``fairseq-interactive`` write texts with."""
+        check_post_process(setting(self.cfg, "post_process", None))  # here, as in training it is a criterion's flag
         if (
             seq_gen_cls is not None
             or prefix_allowed_tokens_fn is not None

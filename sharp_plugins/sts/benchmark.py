@@ -6,6 +6,7 @@ OUT/sentences/METHOD/seedN     one run each
 from pathlib import Path
 from typing import Dict, Sequence
 
+from sharp_plugins.command_line import check_input_files
 from sharp_plugins.files.text import read_json
 from sharp_plugins.files.writing import sha256
 from sharp_plugins.files.yaml import read_yaml
@@ -71,6 +72,7 @@ class SentenceSimilarity(Benchmark):
         unknown = [method for method in args.methods if method not in METHODS]
         if unknown:
             raise ValueError(f"--methods {unknown[0]}: there is no such method here; it is one of {', '.join(METHODS)}")
+        check_input_files("--text", [args.text])  # each run's training reads it again
         self.args, self.backbone = args, load_backbone(args.backbone)
         self.texts = len(read_texts(args.text))
         self.sets = [name for name in SETS if name in args.sets]

@@ -8,7 +8,7 @@ settings/FAMILY/lora.yaml     what LoRA changes in any of these parts; adapter.y
 import json
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Dict, List, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Tuple
 
 from sharp_plugins.files.writing import sha256
 from sharp_plugins.files.yaml import read_yaml
@@ -171,13 +171,9 @@ class FineTuning:
 
     def _check_generation(self, config: Dict) -> "SearchSettings":
         """The settings of the search. ValueError where one of the generation's would be refused once all training is done."""
-        from fairseq.dataclass.configs import GenerationConfig
-        from omegaconf import OmegaConf
+        from sharp_plugins.generation.flags import settings_of  # here, so that --help imports no fairseq
 
-        from sharp_plugins.generation.flags import GenerationFlags, settings_of
-
-        flags = OmegaConf.merge(OmegaConf.structured(GenerationConfig), config.get("generation", {}))
-        more = OmegaConf.merge(OmegaConf.structured(GenerationFlags), _further_flags(config))
+        flags, more = _typed(config)
         if flags.sampling and flags.nbest != flags.beam:  # fairseq-generate's own rule
             raise ValueError(
                 "--set generation.sampling=true: generation.beam must be as large as generation.nbest, and they are "
@@ -199,9 +195,11 @@ class FineTuning:
         config, common = run.config, run.config["common"]
         command = ["fairseq-generate", config["task"]["data"], "--user-dir", common["user_dir"]]
         command += ["--task", config["task"]["_name"], "--path", self.measured, "--gen-subset", "test"]
-        for name, value in {**config.get("generation", {}), **_further_flags(config)}.items():
-            if value is not None and value is not False:
-                command += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+        for typed, given in zip(_typed(config), (config.get("generation", {}), _further_flags(config))):
+            for name in given:
+                value, flag = typed[name], f"--{name.replace('_', '-')}"
+                if value is not None and value is not False:
+                    command.append(flag if value is True else f"{flag}={value}")  # with =, as a value may begin with a minus
         command += ["--batch-size", str(BATCH), "--required-batch-size-multiple", "1"]
         command += [f"--{name}" for name in ("cpu", "fp16", "bf16") if common.get(name)]
         return [Stage("generate", command, "generated.txt", takes_output=True)]
@@ -235,6 +233,21 @@ class FineTuning:
     def _count(self, split: str) -> str:
         used = len(self.parts[split])
         return f"{used:,} of the" if self.part[split] is not None else f"all {used:,}"
+
+
+def _typed(config: Dict) -> Tuple[Any, Any]:
+    """A generation's flags, fairseq's and further ones, as fairseq-generate will have them: 1 given for a bool is True.
+
+    Raises:
+        omegaconf's errors, which are ValueErrors: a value is of another type, or there is no such flag.
+    """
+    from fairseq.dataclass.configs import GenerationConfig
+    from omegaconf import OmegaConf
+
+    from sharp_plugins.generation.flags import GenerationFlags
+
+    flags = OmegaConf.merge(OmegaConf.structured(GenerationConfig), config.get("generation", {}))
+    return flags, OmegaConf.merge(OmegaConf.structured(GenerationFlags), _further_flags(config))
 
 
 def _further_flags(config: Dict) -> Dict:
@@ -272,9 +285,13 @@ def read_family(directory: Path, changes: Dict):
 
 def _prompts(own: Dict, changes: Dict, path: Path) -> Prompts:
     try:
-        return Prompts(**{**own, **changes}).check()
+        prompts = Prompts(**{**own, **changes})
     except TypeError as error:
         raise ValueError(f"{path}: prompts: {error}; they have {', '.join(Prompts._fields)}") from None
+    try:
+        return prompts.check()
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def _changed_prompts(args) -> Dict:

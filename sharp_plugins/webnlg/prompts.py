@@ -63,10 +63,17 @@ class Prompts(NamedTuple):
         return {**self._asdict(), "format": find_format(self.format).as_dict()}
 
     def check(self) -> "Prompts":
-        """Raise ValueError where a value is none of those that there are."""
-        for name, known in (("linearise", tuple(LINEARISATIONS)), ("texts", TEXTS)):
+        """Raise ValueError where a value is none of those that there are, or of another type: a user's file may have any."""
+        from sharp_plugins.prompted.fitting import TOO_LONG  # here, so that scoring imports no fairseq
+
+        for name, known in (("linearise", tuple(LINEARISATIONS)), ("texts", TEXTS), ("too_long", TOO_LONG)):
             if getattr(self, name) not in known:
-                raise ValueError(f"--{name} {getattr(self, name)}: choose one of {', '.join(known)}")
+                raise ValueError(f"prompts.{name} {getattr(self, name)!r}: choose one of {', '.join(known)}")
+        if not isinstance(self.format, str):
+            raise ValueError(f"prompts.format {self.format!r}: the name or the file of a format is wanted")
+        for name, value in (("room", self.room), ("max_positions", 1 if self.max_positions is None else self.max_positions)):
+            if type(value) is not int or value < 1:
+                raise ValueError(f"prompts.{name} {value!r}: a whole number from 1 is wanted")
         return self
 
 

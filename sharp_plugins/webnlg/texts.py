@@ -18,11 +18,15 @@ def choose_texts(corpus: Dict[str, List[Entry]], texts: str) -> Dict[str, List[E
         texts: `GOOD` or `ALL`.
 
     Raises:
-        ValueError: *texts* is neither.
+        ValueError: *texts* is neither, or no text of a split is good.
     """
     if texts not in TEXTS:
         raise ValueError(f"texts {texts!r}: should be {' or '.join(TEXTS)}")
-    return {split: good_texts(entries) if texts == GOOD and split != "test" else entries for split, entries in corpus.items()}
+    chosen = {split: good_texts(entries) if texts == GOOD and split != "test" else entries for split, entries in corpus.items()}
+    for split, entries in chosen.items():
+        if corpus[split] and not entries:
+            raise ValueError(f"{split}: none of its texts is marked as good; --texts {ALL} takes all")
+    return chosen
 
 
 def good_texts(entries: Sequence[Entry]) -> List[Entry]:

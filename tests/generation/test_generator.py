@@ -341,6 +341,7 @@ REFUSED_VALUES = {
     "iter_decode_max_iter": 3, "iter_decode_force_max_iter": True, "iter_decode_with_beam": 2,
     "iter_decode_with_external_reranker": True, "retain_iter_history": True, "retain_dropout": True,
     "no_early_stop": True, "retain_dropout_modules": ["x"], "decoding_format": "unigram", "eos_token": "x",
+    "diverse_beam_strength": 0.7, "lm_weight": 0.2,
 }  # fmt: skip
 
 

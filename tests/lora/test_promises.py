@@ -10,6 +10,7 @@ from peft_models import build, lora_model, outputs, their_adapter
 from safetensors.torch import load_file, save_file, save_model
 
 from sharp_plugins.files.expressions import check_expression
+from sharp_plugins.lora.config import lora_settings
 from sharp_plugins.lora.peft import CONFIG, WEIGHTS, from_peft, read_adapter
 from sharp_plugins.lora.promises import is_target
 
@@ -148,11 +149,32 @@ def test_a_config_of_other_types_and_expressions_that_never_end(tmp_path, change
         "(encoder|decoder)?.*fc1",
         r"^(?!.*(?:vision|aligner)).*(?:q_proj|k_proj|gate_proj)(?=\.|$)",
         r"^((?!(lm_head|out_proj)).)*$",
+        r"^((?!(fc|fc1)\b).)*$",
+        r".*layers\.(1|10|11|2)\.(q|query|v|value)_proj",
+        r"(layers\.|blocks\.)*fc1",
         r"(?:.*?(?:vision|language).*?(?:self_attn|mlp|dense).*?(?:k_proj|q_proj|fc2).*?)|(?:\bmodel\.layers\.[\d]{1,}\.(?:q|k)_proj)",
     ],
 )
 def test_expressions_that_choose_layers_are_read(expression):
     check_expression(expression)
+
+
+@pytest.mark.parametrize(
+    "expression",
+    ["(a|aa)*x", "(a|)*x", "(?:a|aa){2,}x", "(ab|abc|cab)*x", "(?i)(ab|AB)*x", "(?:(?:ab)|(?:abab))*x", "(?i)(sa|\u017fa)*x", "(?!(a|aa)*x)b"],
+)
+def test_names_that_divide_in_many_ways_are_not_repeated(expression):
+    """`(a|aa)*x` takes 12 s for a name of 38 letters, and twice as long for two letters more."""
+    with pytest.raises(ValueError, match="repeats in too many ways"):
+        check_expression(expression)
+
+
+@pytest.mark.parametrize("setting", ["target", "also_train"])
+@pytest.mark.parametrize("expression, words", [("(.*.*)*x", "repeats in too many ways"), ("(", "is no regular expression")])
+def test_a_checkpoints_own_expressions_are_checked(setting, expression, words):
+    """`python -m sharp_plugins.lora save` and `sharpness` match them, before anything is known of the checkpoint."""
+    with pytest.raises(ValueError, match=words):
+        lora_settings({"model": {"_name": "lora", "base_arch": "transformer", f"lora_{setting}": expression}})
 
 
 # ---------------------------------------------------------------------- names

@@ -121,6 +121,17 @@ def test_modules_and_parameters_trained_along():
     assert along == {"embed.weight", *(f"layers.{i}.norm.{part}" for i in (0, 1) for part in ("weight", "bias"))}
 
 
+@pytest.mark.parametrize("name", ["encoder.embed_tokens", "decoder.embed_tokens", "embed_tokens"])
+def test_a_shared_module_has_each_of_its_names(name):
+    """As the words of --share-all-embeddings."""
+    net = nn.ModuleDict({"encoder": nn.ModuleDict({"embed_tokens": nn.Embedding(5, 4), "q_proj": nn.Linear(4, 4)})})
+    net["decoder"] = nn.ModuleDict({"embed_tokens": net["encoder"]["embed_tokens"]})
+    settings = LoRASettings(rank=2, target="q_proj", also_train=name)
+    add_lora(net, settings)
+    mark_only_lora_as_trainable(net, settings)
+    assert {each for each in trained(net) if "lora_" not in each} == {"encoder.embed_tokens.weight"}
+
+
 def test_a_name_to_train_along_that_matches_nothing():
     net = model()
     settings = LoRASettings(rank=2, also_train="lm_head")

@@ -193,6 +193,13 @@ def test_prompts_that_cannot_be_continued(data):
         task.build_dataset_for_inference([], [], constraints=torch.zeros(1))
 
 
+@pytest.mark.parametrize("how", ["sentencepiece", "letter", "@@ "])
+def test_symbols_are_joined_by_the_datas_tokenizer_alone(data, how):
+    """Joined before, no symbol would be known any more, and each text empty."""
+    with pytest.raises(ValueError, match=f"--post-process {how}: the data's own tokenizer makes texts of the symbols"):
+        task_of(data, post_process=how).build_generator([], GenerationConfig())
+
+
 def test_a_prompt_without_room_for_its_output_is_named_by_its_line(data):
     trainer = prompts.trainer(data)
     task, model = trainer.task, trainer.get_model()

@@ -159,7 +159,7 @@ def test_the_text_is_a_place(backbone, data, tmp_path, planned, capsys):
         (["--set", "task.span_length=-1"], "--span-length must be 0 or larger, and is -1"),
         (["--set", "criterion.contrastive_temperature=nan"], "--contrastive-temperature must be a finite number"),
         (["--methods", "mirror-r3f", "--sweep", "criterion.r3f_eps=0.1,-1"], "--r3f-eps must be a finite number"),
-        (["--text", "no.txt"], "--text no.txt: cannot be read: No such file or directory"),
+        (["--text", "no.txt"], "--text no.txt: not there"),
         (["--methods", "mirror-sam", "--set", "optimizer.sam_start=0.5"], "0.5 is a share of the run, whose length is not known"),
     ],
 )

@@ -13,6 +13,7 @@ from pathlib import Path
 import processes
 import pytest
 import torch
+from fairseq import options
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests" / "runs"), str(ROOT / "tests" / "prompted")]
@@ -262,9 +263,9 @@ def test_what_generation_and_scoring_are_given(call):
     data = call.out.resolve() / "data" / "facts-lora"
     _, generate, score = (stage for run, stage in call.done if run.record.method == "lora")
     assert generate.command[:2] == ["fairseq-generate", str(data / "bin")] and {"--cpu", "--bf16"} <= set(generate.command)
+    assert {"--beam=5", "--lenpen=0.8", "--max-len-b=16", "--beam-rules=lora"} <= set(generate.command)
     flags = dict(zip(generate.command, generate.command[1:]))
-    wanted = {"--beam": "5", "--lenpen": "0.8", "--max-len-b": "16", "--beam-rules": "lora", "--path": "checkpoint_best.pt"}
-    assert flags.items() >= wanted.items() and flags["--required-batch-size-multiple"] == "1"
+    assert flags.items() >= {"--path": "checkpoint_best.pt", "--required-batch-size-multiple": "1"}.items()
     assert score.command[3:] == [
         "score",
         "generated.txt",
@@ -284,13 +285,22 @@ def test_what_generation_and_scoring_are_given(call):
 def test_a_setting_of_null_is_no_flag(call):
     assert call("--methods lora --set task.lookup_tokens=null --set task.early_stopping=never") == 0
     _, generate, _ = (stage for _, stage in call.done)
-    assert "--early-stopping" in generate.command and "None" not in generate.command and "--lookup-tokens" not in generate.command
+    assert "--early-stopping=never" in generate.command and not any("lookup" in word or "None" in word for word in generate.command)
 
 
 def test_samples_that_fairseq_takes(call):
     assert call("--methods lora --set generation.sampling=true --set generation.beam=1") == 0
     _, generate, _ = (stage for _, stage in call.done)
     assert "--sampling" in generate.command
+
+
+def test_generations_flags_are_as_fairseq_generate_reads_them(call):
+    """A bool may be given as a number, and a number may begin with a minus."""
+    assert call("--methods lora --set generation.unnormalized=1 --set generation.sampling=0 --set generation.unkpen=-1e-5") == 0
+    _, generate, _ = (stage for _, stage in call.done)
+    parser = options.get_generation_parser(default_task="prompted_generation")
+    args = options.parse_args_and_arch(parser, generate.command[1:])
+    assert args.unnormalized is True and args.sampling is False and args.unkpen == -1e-5 and args.beam == 5
 
 
 def test_all_updates_that_are_asked_for_are_made(call, capsys):
@@ -448,13 +458,23 @@ def test_the_papers_number_of_updates(data_beside):
 
 
 @pytest.mark.parametrize(
-    "text, words", [("prompts: {formt: facts}", "prompts: .*formt"), ("prompts: {texts: some}", "--texts some: choose")]
+    "text, words",
+    [
+        ("formt: facts", ": .*formt"),
+        ("texts: some", ".texts 'some': choose one of good, all"),
+        ("linearise: [lora]", r".linearise \['lora'\]: choose one of lora, "),
+        ("too_long: cutt", ".too_long 'cutt': choose one of refuse, skip, cut"),
+        ("room: abc", ".room 'abc': a whole number from 1 is wanted"),
+        ("room: 1.5", ".room 1.5: a whole number from 1 is wanted"),
+        ("max_positions: '64'", ".max_positions '64': a whole number from 1 is wanted"),
+        ("format: 3", ".format 3: the name or the file of a format is wanted"),
+    ],
 )
 def test_a_wrong_word_about_prompts_is_told(tmp_path, text, words):
     kept = (SETTINGS / "opt" / "ft.yaml").read_text().split("\nprompts:")[1].split("\n\n", 1)[1]
-    (tmp_path / "ft.yaml").write_text(f"{text}\n{kept}")
-    with pytest.raises(ValueError, match=words):
-        read_family(tmp_path, {"format": "facts"} if "texts" in text else {})
+    (tmp_path / "ft.yaml").write_text(f"prompts: {{{text}}}\n{kept}")
+    with pytest.raises(ValueError, match=f"^{re.escape(str(tmp_path / 'ft.yaml'))}: prompts{words}"):
+        read_family(tmp_path, {} if "form" in text else {"format": "facts"})
 
 
 def test_prompts_that_differ_share_no_directory(tmp_path):

@@ -90,6 +90,8 @@ def test_training_uses_the_good_texts_and_the_test_set_has_all():
     assert chosen["test"] == [ENTRY, bad] and choose_texts(corpus, "all") == corpus
     with pytest.raises(ValueError, match="texts 'best': should be good or all"):
         choose_texts(corpus, "best")
+    with pytest.raises(ValueError, match="^dev: none of its texts is marked as good; --texts all takes all$"):
+        choose_texts({**corpus, "dev": [bad]}, "good")
 
 
 def test_an_entry_has_a_flag_for_each_text():

@@ -51,6 +51,8 @@ def read_hypotheses(path, entries: Sequence[Entry], form: str = "") -> List[str]
         raise HypothesesError(str(error)) from error
     told, form = not form, form or form_of(path, lines)
     if form == "fairseq":
+        if not Path(path).is_file():
+            raise HypothesesError(f"{path}: what fairseq-generate printed is read twice, and a pipe only once; write it to a file first")
         return read_generated(path, len(entries))
     if form == "text":
         return _one_a_line(path, lines, entries)
@@ -63,8 +65,8 @@ def read_hypotheses(path, entries: Sequence[Entry], form: str = "") -> List[str]
 
 
 def form_of(path, lines: Lines) -> str:
-    """Which of `FORMS` a file has: JSON by the end of its name or where each line holds an object or a string, fairseq's where a
-    line is of its form.
+    """Which of `FORMS` a file has: JSON by the end of its name, or where each line holds an object or a string, or the whole an array
+    of them; fairseq's where a line is of its form.
 
     >>> form_of("a.txt", [(1, "S-0\\tBacon"), (2, "H-0\\t-0.3\\tIt has bacon .")]), form_of("a.txt", [(1, '"Alfa" is a ship.')])
     ('fairseq', 'text')
@@ -81,6 +83,12 @@ def form_of(path, lines: Lines) -> str:
         except TextError:
             return "text"
         return "json"
+    if filled and filled[0][1].startswith("[") and filled[-1][1].endswith("]"):
+        try:
+            values = parse_json("\n".join(line for _, line in lines), str(path))
+        except TextError:
+            return "text"
+        return "json" if values and all(isinstance(value, (str, dict)) for value in values) else "text"
     return "text"
 
 

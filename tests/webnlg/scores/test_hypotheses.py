@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import os
+import threading
 from dataclasses import replace
 
 import pytest
@@ -68,6 +70,19 @@ def test_json_lines(tmp_path, name, field):
     assert read(tmp_path / name, "\r\n".join(lines) + "\n\n") == TEXTS
 
 
+@pytest.mark.parametrize("content, is_read", [("S-0\tx\nH-0\t-0.3\ta b\n", False), ("a b\n", True)])
+def test_a_pipe_is_read_once(tmp_path, content, is_read):
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_text, args=(content,))
+    writer.start()
+    if is_read:
+        assert read_hypotheses(tmp_path / "pipe", ENTRIES[:1]) == ["a b"]
+    else:
+        with pytest.raises(ValueError, match="pipe: what fairseq-generate printed is read twice, and a pipe only once"):
+            read_hypotheses(tmp_path / "pipe", ENTRIES[:1])
+    writer.join()
+
+
 def test_json_lines_with_ids_in_any_order(tmp_path):
     named = [{"id": name, "text": text} for name, text in zip(("Id3", "Id1", "Id2"), (TEXTS[2], *TEXTS[:2]))]
     assert read(tmp_path / "a.jsonl", "\n".join(map(json.dumps, named))) == TEXTS
@@ -97,10 +112,11 @@ def test_numbers_that_may_be_both_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("indent", [None, 2])
-def test_one_array(tmp_path, indent):
-    assert read(tmp_path / "a.json", json.dumps(TEXTS, indent=indent)) == TEXTS
-    named = [{"id": name, "text": text} for name, text in zip(("Id3", "Id1", "Id2"), (TEXTS[2], *TEXTS[:2]))]
-    assert read(tmp_path / "a.json", json.dumps(named, indent=indent)) == TEXTS
+@pytest.mark.parametrize("name", ["a.json", "a.txt"])
+def test_one_array(tmp_path, indent, name):
+    assert read(tmp_path / name, json.dumps(TEXTS, indent=indent)) == TEXTS
+    named = [{"id": one, "text": text} for one, text in zip(("Id3", "Id1", "Id2"), (TEXTS[2], *TEXTS[:2]))]
+    assert read(tmp_path / name, json.dumps(named, indent=indent)) == TEXTS
     with pytest.raises(ValueError, match="a.json: element 2: a string or an object is expected, not int"):
         read(tmp_path / "a.json", json.dumps(["a", 2, "b"], indent=indent))
 
@@ -116,8 +132,8 @@ def test_the_form_that_a_file_is_taken_for_is_told(tmp_path):
 
 
 def test_plain_lines_that_look_like_json(tmp_path):
-    texts = ['"Alfa" is a "ship"', "{Bravo}", '"Charlie"']
-    assert read(tmp_path / "a.txt", "\n".join(texts)) == texts
+    for texts in (['"Alfa" is a "ship"', "{Bravo}", '"Charlie"'], ["[Alfa]", "", "[Charlie]"], ["[1,", "2,", "3]"]):
+        assert read(tmp_path / "a.txt", "\n".join(texts)) == texts
     assert read(tmp_path / "a.txt", '"a"\n"b"\n"c"', form="text") == ['"a"', '"b"', '"c"']
     assert read(tmp_path / "a.txt", '"a"\n"b"\n"c"') == ["a", "b", "c"]
 
