@@ -13,6 +13,7 @@ from sharp_plugins.text.tokenizer import Tokenizer
 
 # Which stream of random numbers orders the texts; `generator_of` has the spans' own.
 ORDER = 1
+ALONE = "a pair is compared with others of its batch; 2 or more are needed"
 
 
 class PairsOfViews(FairseqDataset):
@@ -90,9 +91,17 @@ class PairsOfViews(FairseqDataset):
         return numpy.random.default_rng([ORDER, self.seed, self.epoch]).permutation(len(self))
 
     def batch_by_size(self, indices, max_tokens=None, max_sentences=None, required_batch_size_multiple=1) -> List:
-        """In training as many pairs as ``--batch-size`` says: fairseq would round it down to a multiple of 8."""
+        """In training as many pairs as ``--batch-size`` says: fairseq would round it down to a multiple of 8. In validation no text is
+        left out, and the batches are of one size, or differ by one pair: a pair alone has a loss of 0 and is always right.
+
+        Raises:
+            ValueError: a batch has one pair alone, or ``--max-tokens`` is too few for a batch.
+        """
+        if max_sentences == 1:
+            raise ValueError(f"{'--batch-size' if self.is_train else '--batch-size-valid'} 1: {ALONE}")
         if not self.is_train:
-            return super().batch_by_size(indices, max_tokens, max_sentences, required_batch_size_multiple)
+            batches = super().batch_by_size(indices, max_tokens, max_sentences, 1)
+            return numpy.array_split(indices, max(1, min(len(batches), len(indices) // 2)))
         if max_tokens is not None and max_sentences is not None and 2 * self.length * max_sentences > max_tokens:
             raise ValueError(f"--max-tokens {max_tokens} is less than a batch of {max_sentences} pairs may have (--batch-size)")
         batches = super().batch_by_size(indices, max_tokens, max_sentences, 1)

@@ -13,11 +13,12 @@ from fairseq.dataclass.constants import ChoiceEnum
 from fairseq.tasks import FairseqTask, register_task
 from omegaconf import II
 
-from sharp_plugins.contrastive.dataset import PairsOfViews
+from sharp_plugins.contrastive.dataset import ALONE, PairsOfViews
 from sharp_plugins.contrastive.lines import read_texts
 from sharp_plugins.contrastive.pooling import POOLINGS, check_pooling
 from sharp_plugins.files.checkpoint_config import config_of
 from sharp_plugins.files.tensors import read_torch
+from sharp_plugins.models.run_settings import setting
 from sharp_plugins.text.dictionary import read_dictionary
 from sharp_plugins.text.tokenizer import Tokenizer
 
@@ -55,6 +56,7 @@ class ContrastiveSentencesConfig(FairseqDataclass):
     )
     seed: int = II("common.seed")
     batch_size: Optional[int] = II("dataset.batch_size")
+    batch_size_valid: Optional[int] = II("dataset.batch_size_valid")
     train_subset: str = II("dataset.train_subset")
     world_size: int = II("distributed_training.distributed_world_size")
     ddp_backend: Any = II("distributed_training.ddp_backend")
@@ -162,6 +164,10 @@ class ContrastiveSentences(FairseqTask):
                 f"{flag}: the file of the {split} texts is not given" + ("" if is_train else "; or --disable-validation")
             )
         texts, workers = read_texts(path, flag), self.workers if is_train else 1
+        if not is_train and setting(self.cfg, "batch_size_valid", None) == 1:
+            raise ValueError(f"--batch-size-valid 1: {ALONE}")
+        if not is_train and len(texts) < 2:
+            raise ValueError(f"{path}: it has one text alone ({flag}), and {ALONE.split(';')[0]}")
         if is_train:
             check_batch_size(self.cfg.batch_size)
             if len(texts) < self.cfg.batch_size * workers:
@@ -207,7 +213,7 @@ def check_batch_size(pairs: Optional[int]) -> None:
     if not pairs:
         raise ValueError("--batch-size: say how many pairs are compared with each other (Mirror-BERT: 200)")
     if pairs < 2:
-        raise ValueError(f"--batch-size {pairs}: a pair is compared with others of its batch; 2 or more are needed")
+        raise ValueError(f"--batch-size {pairs}: {ALONE}")
 
 
 def positions_of(path: Path) -> int:

@@ -200,10 +200,18 @@ SCALINGS: Dict[str, Dict[str, str]] = {"default": {}, "linear": LINEAR, "llama3"
 
 def _rope(read: _Config) -> Dict[str, Any]:
     """The rotary positions: ``rope_theta`` and ``rope_scaling``, or both in ``rope_parameters``."""
-    names = ("rope_parameters", "rope_scaling")
-    given = next((read.config[name] for name in names if read.config.get(name) is not None), {})
-    if not isinstance(given, dict):
-        raise ValueError(f"{read.path}: rope_parameters are {given!r}; an object with rope_type is expected")
+    every = {name: read.config[name] for name in ("rope_parameters", "rope_scaling") if read.config.get(name) is not None}
+    for name, given in every.items():
+        if not isinstance(given, dict):
+            raise ValueError(f"{read.path}: {name} are {given!r}; an object with rope_type is expected")
+    every = {name: given for name, given in every.items() if given}
+    if len(every) == 2:
+        # transformers goes by rope_scaling, and by the config's own rope_theta. Version 5 writes rope_parameters into each config.
+        theta = read.config.get("rope_theta")
+        same = [{"rope_theta": theta, "rope_type": given.get("type"), **given, "type": None} for given in every.values()]
+        if same[0] != same[1]:
+            raise ValueError(f"{read.path}: rope_parameters and rope_scaling differ; take out the one that does not hold")
+    given = next(iter(every.values()), {})
     read.needs(partial_rotary_factor=1.0)
     kind = given.get("rope_type", given.get("type")) or "default"
     if not isinstance(kind, str) or kind not in SCALINGS or given.get("partial_rotary_factor", 1.0) != 1.0:

@@ -146,6 +146,9 @@ def test_rotary_positions_in_both_spellings():
     new = {name: value for name, value in LLAMA_3_2_1B.items() if name not in ("rope_scaling", "rope_theta")}
     new["rope_parameters"] = {**LLAMA3, "rope_theta": 500000.0}
     assert read_decoder_config(new) == read_decoder_config(LLAMA_3_2_1B)
+    # Both, as some directories have them for programs of both kinds; empty is as not there.
+    assert read_decoder_config({**new, "rope_theta": 500000.0, "rope_scaling": LLAMA3}) == read_decoder_config(LLAMA_3_2_1B)
+    assert read_decoder_config({**LLAMA_3_2_1B, "rope_parameters": {}}) == read_decoder_config(LLAMA_3_2_1B)
     plain = {name: value for name, value in SMOLLM2.items() if name not in ("rope_scaling", "rope_theta")}
     plain.update(rope_parameters={"rope_theta": 100000.0, "rope_type": "default"}, rms_norm_eps=9.999999747378752e-06)
     assert read_decoder_config(plain) == read_decoder_config(SMOLLM2)

@@ -150,6 +150,16 @@ REFUSALS = {
         config(rope_parameters=None, rope_scaling={"type": "dynamic", "factor": 2.0}),
         "rope_type is 'dynamic'",
     ),
+    "two scalings": (
+        "llama",
+        config(rope_parameters={"rope_type": "default", "rope_theta": 1e4}, rope_scaling={"type": "linear", "factor": 2.0}),
+        "config.json: rope_parameters and rope_scaling differ; take out the one that does not hold",
+    ),
+    "two bases": (
+        "llama",
+        config(rope_parameters={"rope_type": "linear", "factor": 2.0, "rope_theta": 5e5}, rope_scaling={"type": "linear", "factor": 2.0}),
+        "config.json: rope_parameters and rope_scaling differ",
+    ),
     "half a scaling": ("llama", config(rope_parameters={"rope_type": "llama3", "factor": 8.0}), "low_freq_factor, .* missing"),
     "a part turned": ("llama", config(partial_rotary_factor=0.5), "partial_rotary_factor is 0.5"),
     "quantized": ("llama", config(quantization_config={"bits": 4}), "quantization_config is"),
