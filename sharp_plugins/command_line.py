@@ -76,7 +76,9 @@ def check_input_files(flag: str, paths: Iterable[Path]) -> None:
         if not path.exists():
             raise FileNotFoundError(f"{flag} {path}: not there")
         if not path.is_file():
-            raise OSError(f"{flag} {path}: no plain file. Files are read twice, which a pipe or a device does not allow; write one first")
+            raise OSError(
+                f"{flag} {path}: no plain file. Files are read twice, which a pipe or a device does not allow; write one first"
+            )
 
 
 def be_quiet() -> None:

@@ -49,6 +49,8 @@ def arguments(given=None) -> argparse.Namespace:
     parser.add_argument("--text", type=Path, metavar="FILE", help="the sentences that it trains on")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="stages whose names begin so")
     args = parser.parse_args(given)
+    if args.wheels and not any(args.wheels.glob("*.whl")):
+        parser.error(f"--wheels {args.wheels}: there is no wheel in it; gpu_wheels.sh makes them")
     if (args.minilm is None) != (args.glue is None):
         parser.error("the runs on GLUE want both --minilm and --glue")
     if args.studies and args.glue is None:
@@ -209,8 +211,13 @@ def main(given=None) -> int:
         runner = Runner(args.out, args.minutes * 60, "What was run on a GPU" if args.device == "cuda" else "A dry run")
         if args.resume:  # nothing is kept before this is done: the file may be the one that is written
             unpack(args.resume, scratch)
+        groups = plan(args, scratch)
+        names = [stage.name for group in groups for stage in group]
+        for start in args.only or ():
+            if not any(name.startswith(start) for name in names):
+                sys.exit(f"error: --only {start}: no stage's name begins so; there are {', '.join(names)}")
         try:
-            for group in plan(args, scratch):
+            for group in groups:
                 # A CPU, and a busy one at that, takes its time.
                 slower = 1 if args.device == "cuda" else 10
                 group = [stage._replace(limit=slower * stage.limit, spare=slower * stage.spare) for stage in group]

@@ -91,8 +91,8 @@ class PairsOfViews(FairseqDataset):
         return numpy.random.default_rng([ORDER, self.seed, self.epoch]).permutation(len(self))
 
     def batch_by_size(self, indices, max_tokens=None, max_sentences=None, required_batch_size_multiple=1) -> List:
-        """In training as many pairs as ``--batch-size`` says: fairseq would round it down to a multiple of 8. In validation no text is
-        left out, and the batches are of one size, or differ by one pair: a pair alone has a loss of 0 and is always right.
+        """In training as many pairs as ``--batch-size`` says: fairseq would round it down to a multiple of 8. In validation no text
+        is left out, and the batches are of one size, or differ by one pair: a pair alone has a loss of 0 and is always right.
 
         Raises:
             ValueError: a batch has one pair alone, or ``--max-tokens`` is too few for a batch.

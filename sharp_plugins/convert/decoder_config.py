@@ -22,6 +22,9 @@ OPT_OFFSET = 2  # rows of OPT's table of positions that no position uses
 # Values that GPT-2's configs leave out, as the first published ones do.
 GPT2_USUAL = {"n_embd": 768, "n_layer": 12, "n_head": 12, "n_positions": 1024, "activation_function": "gelu_new"}
 GPT2_USUAL |= {"layer_norm_epsilon": 1e-5, "resid_pdrop": 0.1, "embd_pdrop": 0.1, "attn_pdrop": 0.1, "vocab_size": 50257}
+# transformers takes other models' names for them, too.
+GPT2_OTHER_NAMES = {"hidden_size": "n_embd", "num_hidden_layers": "n_layer", "num_attention_heads": "n_head"}
+GPT2_OTHER_NAMES["max_position_embeddings"] = "n_positions"
 
 
 class DecoderModelSettings(NamedTuple):
@@ -56,8 +59,9 @@ class _Config:
         return value
 
     def number(self, name: str, usual: float, below: float = GREATEST, config=None, above: bool = False) -> float:
-        """A number from 0 to below *below*; *above*: not 0 itself."""
-        value = (self.config if config is None else config).get(name, usual)
+        """A number from 0 to below *below*; *above*: not 0 itself. null is as not given, here and below, as for sizes."""
+        value = (self.config if config is None else config).get(name)
+        value = usual if value is None else value
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if not is_number or not 0 <= value < below or (above and value == 0):
             words = "larger than 0 and" if above else "from 0 to"
@@ -66,7 +70,8 @@ class _Config:
         return float(str(single)) if float(single) == value else float(value)
 
     def is_so(self, name: str, usual: bool) -> bool:
-        value = self.config.get(name, usual)
+        value = self.config.get(name)
+        value = usual if value is None else value
         if not isinstance(value, bool):
             raise ValueError(f"{self.path}: {name} must be true or false, and is {value!r}")
         return value
@@ -107,7 +112,9 @@ def read_decoder_config(config: Dict, path="config.json") -> DecoderModelSetting
     (50257, 24, 4096)
     """
     family = config["model_type"]
-    read = _Config({**GPT2_USUAL, **config} if family == "gpt2" else config, path)
+    if family == "gpt2":
+        config = {**GPT2_USUAL, **{GPT2_OTHER_NAMES.get(name, name): value for name, value in config.items()}}
+    read = _Config(config, path)
     read.needs(add_cross_attention=False, is_encoder_decoder=False, quantization_config=None)
     model = FAMILIES[family](read)
     width, heads = model["decoder_embed_dim"], model["decoder_attention_heads"]

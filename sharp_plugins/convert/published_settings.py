@@ -20,6 +20,7 @@ ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_accurate", "gelu_pytorch_tanh":
 BERT_EPS, ROBERTA_EPS = 1e-12, 1e-5
 # The first position of RoBERTa's tables is after its padding index, 1.
 ROBERTA_OFFSET = 2
+ROBERTA_TYPES = 2  # where a config does not say it, as in transformers; the published ones have 1
 DECODERS = "'gpt2', 'llama' and 'opt'"  # which decoder_config.py reads
 
 
@@ -48,6 +49,8 @@ def read_settings(path: Path) -> Settings:
             f"{path}: model_type is {kind!r}; only 'bert' (of any size) and 'roberta' are converted, and the decoders {DECODERS}"
         )
     config.setdefault("layer_norm_eps", BERT_EPS)  # the first files do not say it
+    if kind == "roberta":
+        config.setdefault("type_vocab_size", ROBERTA_TYPES)
     _check_values(path, kind, config)
     _check_variant(path, kind, config)
 
@@ -57,11 +60,11 @@ def read_settings(path: Path) -> Settings:
         model.update(token_types=config["type_vocab_size"], layer_norm_eps=config["layer_norm_eps"])
     else:
         model["max_positions"] -= ROBERTA_OFFSET
-    return Settings(kind, config["vocab_size"], model, config.get("type_vocab_size", 1))
+    return Settings(kind, config["vocab_size"], model, config["type_vocab_size"])
 
 
 def _check_values(path: Path, kind: str, config: Dict) -> None:
-    sizes = ["vocab_size", *SIZES.values(), *(["type_vocab_size"] if kind == "bert" else [])]
+    sizes = ["vocab_size", *SIZES.values(), "type_vocab_size"]
     others = [*DROPOUTS.values(), "layer_norm_eps"]
     missing = [name for name in (*sizes, *others, "hidden_act") if name not in config]
     if missing:

@@ -8,6 +8,7 @@ from typing import Callable, Dict, NamedTuple, Tuple
 import torch
 from torch import Tensor
 
+from sharp_plugins.convert.decoder_names import HEAD
 from sharp_plugins.convert.names import tensors_of, unwrapped, without_wrappers
 from sharp_plugins.files.tensors import read_torch
 from sharp_plugins.files.text import read_json
@@ -91,6 +92,8 @@ def _in_shards(directory: Path, index: str, files: _TorchFiles) -> Dict[str, Sto
         names = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
         raise FileNotFoundError(f"{directory}: {len(missing)} of the {len(shards)} shards in {index} are not there: {names}")
     inside = {shard: _in_file(directory / shard, files) for shard in shards}
+    # An output layer that is the table of words is named, and not stored: the config says whether it is.
+    places = {name: shard for name, shard in places.items() if name in inside[shard] or not name.endswith(HEAD)}
     lost = [name for name, shard in places.items() if name not in inside[shard]]
     if lost:
         raise ValueError(f"{directory / places[lost[0]]}: it has no {lost[0]}, and {index} says that it has")

@@ -51,6 +51,8 @@ def merge(args) -> str:
             f"its flags stay in an argparse.Namespace, as in fairseq's own checkpoints of {done.base_arch}: to load it "
             "without the plugin, torch 2.6 and later need torch.serialization.add_safe_globals([argparse.Namespace])"
         )
+    if done.own_task and is_fairseqs(done.base_arch):
+        lines.append(f"its task is {done.own_task}, of this plugin: fairseq loads the file with --user-dir sharp_plugins alone")
     return "\n".join(lines)
 
 
@@ -82,9 +84,10 @@ def build_parser() -> argparse.ArgumentParser:
 
     description = (
         "Write a plain fairseq checkpoint with W + (alpha/r) B A as its weights. It needs no plugin, but for sharp_... "
-        "architectures. Sums are computed in fp64 and rounded once. On random inputs each merged layer must agree with the "
-        "unmerged one up to the dtype's epsilon (1.2e-07, 9.8e-04 and 7.8e-03 in fp32, fp16 and bf16), twice the largest change "
-        "by rounding. Of several checkpoints it writes the mean of these weights, not what the averages of A and of B make."
+        "architectures and the plugin's own tasks. Sums are computed in fp64 and rounded once. On random inputs each merged layer "
+        "must agree with the unmerged one up to the dtype's epsilon (1.2e-07, 9.8e-04 and 7.8e-03 in fp32, fp16 and bf16), twice "
+        "the largest change by rounding. Of several checkpoints it writes the mean of these weights, not what the averages of A "
+        "and of B make."
     )
     added = command(merge, "a LoRA checkpoint, or the mean of several, as a plain one", description)
     added.add_argument("checkpoints", nargs="+", **trained)

@@ -18,6 +18,7 @@ from sharp_plugins.lora.config import (
     lora_config,
     lora_settings,
     model_settings,
+    own_task,
     plain_config,
     wrapped_config,
 )
@@ -42,6 +43,7 @@ class Merged(NamedTuple):
     agreement: Agreement
     left_out: List[str]
     has_namespace: bool  # in its config, which torch 2.6 and later load only where it is allowed
+    own_task: Optional[str]  # the task's name, where it is one of this package
 
 
 class Saved(NamedTuple):
@@ -105,7 +107,8 @@ def merge_checkpoints(paths: List[Path], out: Path, dtype: Optional[torch.dtype]
     dtypes = {str(model[f"{name}.weight"].dtype).replace("torch.", "") for name in mean.layers}
     cfg = plain_config(checkpoint["cfg"], base_arch)
     write({**checkpoint, "cfg": cfg, "model": model}, out)
-    return Merged(base_arch, len(paths), sorted(dtypes), agreement, left_out, isinstance(cfg["model"], argparse.Namespace))
+    has_namespace = isinstance(cfg["model"], argparse.Namespace)
+    return Merged(base_arch, len(paths), sorted(dtypes), agreement, left_out, has_namespace, own_task(cfg))
 
 
 def save_adapter(path: Path, directory: Path, names: str = "fairseq") -> Union[Saved, SavedPrefix]:

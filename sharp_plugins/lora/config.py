@@ -5,11 +5,12 @@ beside them: an argparse.Namespace of all flags from the command line, a dict fr
 """
 
 import argparse
-from typing import Any, Dict, Tuple
+from typing import Any, Dict, Optional, Tuple
 
 from sharp_plugins.networks.lora import LoRASettings
 
 Config = Dict[str, Any]
+OWN_TASKS = ("candidates", "cloze", "contrastive_sentences", "prompted_generation")
 
 
 def flags_of(settings: LoRASettings) -> Config:
@@ -93,6 +94,18 @@ def takes_a_dict(arch: str) -> bool:
 def is_fairseqs(arch: str) -> bool:
     """Whether a checkpoint of *arch* can be loaded without this package. Its own architectures are named ``sharp_...``."""
     return not arch.startswith("sharp_")
+
+
+def own_task(cfg: Config) -> Optional[str]:
+    """The task of a checkpoint, where it is one of this package: fairseq finds no model in such a file without it.
+
+    >>> own_task({"task": {"_name": "cloze"}}), own_task({"task": {"_name": "translation"}})
+    ('cloze', None)
+    """
+    task = cfg.get("task")
+    task = vars(task) if isinstance(task, argparse.Namespace) else task
+    name = (task.get("_name") or task.get("task")) if isinstance(task, dict) else None
+    return name if name in OWN_TASKS else None
 
 
 def _is_decoder(arch: str) -> bool:

@@ -3,7 +3,7 @@
 import json
 from typing import Any, Collection, Dict, List
 
-from sharp_plugins.files.expressions import check_expression
+from sharp_plugins.networks.expressions import check_expression
 from sharp_plugins.networks.lora import LoRASettings
 
 Config = Dict[str, Any]

@@ -16,10 +16,10 @@ from typing import Any, Dict, NamedTuple, Tuple
 
 import torch.nn.functional as F
 
-from sharp_plugins.files.expressions import check_expression
 from sharp_plugins.lora.merge import State
 from sharp_plugins.lora.peft_config import CONFIG
 from sharp_plugins.lora.peft_names import layers_of
+from sharp_plugins.networks.expressions import check_expression
 
 PATTERNS = ("rank_pattern", "alpha_pattern")
 

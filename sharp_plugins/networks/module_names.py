@@ -6,7 +6,7 @@ from typing import Any, Dict, Iterable, List, Mapping, Optional, Set, Tuple, Uni
 from torch import nn
 
 from sharp_plugins.core.setting_error import SettingError
-from sharp_plugins.files.expressions import check_expression
+from sharp_plugins.networks.expressions import check_expression
 
 # fairseq's models keep the heads of classification tasks here.
 HEADS = "classification_heads"

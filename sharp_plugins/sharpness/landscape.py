@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sharp_plugins.files.checkpoint_config import config_of
 from sharp_plugins.models.base_arch import wrapper_of
+from sharp_plugins.models.bert import BertModel
 from sharp_plugins.models.decoder import DecoderModel
 from sharp_plugins.models.decoder_check import INSIDE, check_decoder
 from sharp_plugins.models.encoder_sizes import check_encoder
@@ -282,5 +283,5 @@ def _check_sizes(path: Path, settings: Dict, weights: Dict[str, Tensor]) -> None
     model = ARCH_MODEL_REGISTRY.get(base) if isinstance(base, str) else None
     if model is DecoderModel:
         check_decoder(path, settings, weights)
-    elif isinstance(model, type) and issubclass(model, RobertaModel):
+    elif model in (BertModel, RobertaModel):
         check_encoder(path, settings, weights)

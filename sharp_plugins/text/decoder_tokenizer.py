@@ -15,7 +15,7 @@ In SmolLM2 ``<|im_end|>`` is ``</s>``, ``<|im_start|>`` is ``<s>``, and ``<|endo
 
 import json
 from pathlib import Path
-from typing import Dict, Iterable, List, Optional
+from typing import Collection, Dict, Iterable, List, Optional
 
 from sharp_plugins.files.text import read_json
 from sharp_plugins.text.decoder_files import read_decoder_backend
@@ -75,14 +75,15 @@ class DecoderTokenizer(Tokenizer):
         Raises:
             ValueError: the tokenizer is not that of a table of so many rows.
         """
+        backend = _within(backend, rows, {*special_tokens.values(), PADDING, "[PAD]"})
         self.backend, self.special_tokens, self.rows, self.family = backend, special_tokens, rows, family
         vocabulary = backend.get_vocab(with_added_tokens=True)
         highest = max(vocabulary.values())
         # Before a list of so many rows is made.
         if highest >= rows or rows - len(vocabulary) > max(PADDING_ROWS, PADDING_SHARE * rows):
             raise ValueError(
-                f"its tokenizer is another model's: it has {len(vocabulary)} tokens with ids up to {highest}, and the model's "
-                f"table of words has {rows} rows"
+                f"its tokenizer is another model's: it has {len(vocabulary)} tokens with ids up to {highest} "
+                f"({max(vocabulary, key=vocabulary.get)!r}), and the model's table of words has {rows} rows"
             )
         ids: Dict[str, int] = {}
         for role, symbol in ROLES.items():
@@ -147,3 +148,15 @@ class DecoderTokenizer(Tokenizer):
         """Whether a word begins with a symbol: one with a space."""
         token = self.backend.id_to_token(self._id_of[symbol]) if symbol in self._id_of else None
         return symbol in FIRST or token is None or token.startswith(SPACES)
+
+
+def _within(backend, rows: int, special: Collection[str]):
+    """A `tokenizers.Tokenizer` without those *special* tokens, and others of the kind, that were added behind a table of so many
+    *rows*: copies of Llama 2 have a ``<pad>`` at 32000, which their model of 32,000 words cannot read."""
+    added = backend.get_added_tokens_decoder()
+    beyond = [index for index, token in added.items() if index >= rows and (token.special or token.content in special)]
+    if not beyond:
+        return backend
+    content = json.loads(backend.to_str())
+    content["added_tokens"] = [token for token in content["added_tokens"] if token["id"] not in beyond]
+    return type(backend).from_str(json.dumps(content))

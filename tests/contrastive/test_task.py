@@ -77,7 +77,9 @@ def test_a_batch_is_as_large_as_its_flag_says(backbone):
         dataset.batch_by_size(dataset.ordered_indices(), 100, 9, 8)
 
 
-@pytest.mark.parametrize("size, count, sizes", [(4, 17, [4, 4, 3, 3, 3]), (8, 17, [6, 6, 5]), (2, 5, [3, 2]), (8, 3, [3]), (2, 2, [2])])
+@pytest.mark.parametrize(
+    "size, count, sizes", [(4, 17, [4, 4, 3, 3, 3]), (8, 17, [6, 6, 5]), (2, 5, [3, 2]), (8, 3, [3]), (2, 2, [2])]
+)
 def test_no_pair_is_alone_in_validation(backbone, tmp_path, size, count, sizes):
     """Alone it has a loss of 0 and is always right; and batches of one size are compared alike. No text is left out."""
     path = tmp_path / "valid.txt"
@@ -89,7 +91,9 @@ def test_no_pair_is_alone_in_validation(backbone, tmp_path, size, count, sizes):
     assert torch.cat([sample["id"] for sample in samples]).tolist() == list(range(count))
 
 
-@pytest.mark.parametrize("size, text, words", [(1, "a cat\nb dog\n", "--batch-size-valid 1: "), (4, "a cat\n", "one text alone .--valid-text.")])
+@pytest.mark.parametrize(
+    "size, text, words", [(1, "a cat\nb dog\n", "--batch-size-valid 1: "), (4, "a cat\n", "one text alone .--valid-text.")]
+)
 def test_a_validation_of_pairs_alone_is_refused(backbone, tmp_path, size, text, words):
     (tmp_path / "valid.txt").write_text(text)
     trainer = pairs.trainer(backbone, "--valid-text", tmp_path / "valid.txt", "--batch-size-valid", size)

@@ -1,6 +1,7 @@
 """Published decoders' config.json as flags; the published configs here are the real ones, without what nobody reads."""
 
 import pytest
+import transformers
 
 from sharp_plugins.convert.decoder_config import read_decoder_config
 from sharp_plugins.convert.decoder_flags import decoder_flags
@@ -159,3 +160,19 @@ def test_what_configs_leave_out():
     assert read_decoder_config(bare) == read_decoder_config(GPT2)
     old = {name: value for name, value in LLAMA2_7B.items() if name not in ("num_key_value_heads", "rope_scaling")}
     assert read_decoder_config(old) == read_decoder_config(LLAMA2_7B)
+
+
+def test_null_is_as_not_given():
+    without = {name: value for name, value in LLAMA2_7B.items() if name not in ("rope_theta", "attention_dropout", "rms_norm_eps")}
+    nulls = dict.fromkeys(("rope_theta", "attention_dropout", "rms_norm_eps", "attention_bias"))
+    assert read_decoder_config({**without, **nulls}) == read_decoder_config(without)
+
+
+def test_gpt2_by_other_models_names():
+    """transformers' GPT2Config takes them."""
+    own = {"n_embd": 48, "n_layer": 3, "n_head": 4, "n_positions": 64}
+    names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings")
+    others = {"model_type": "gpt2", **dict(zip(names, own.values()))}
+    assert read_decoder_config(others) == read_decoder_config({"model_type": "gpt2", **own})
+    theirs = transformers.GPT2Config(**{name: value for name, value in others.items() if name != "model_type"})
+    assert {name: getattr(theirs, name) for name in own} == own

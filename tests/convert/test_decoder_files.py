@@ -1,5 +1,6 @@
 """The forms in which decoders are published all give the same checkpoint; the checkpoint is torch's own kind of file, and small."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -89,6 +90,15 @@ def test_tied_weights_twice_or_under_the_other_name(directories, family, directo
     assert_same(directories, family, directory, tmp_path / "twice")
     small.rewrite(directory, {("lm_head.weight" if name == table else name): value for name, value in weights.items()})
     assert_same(directories, family, directory, tmp_path / "other")
+
+
+def test_an_index_may_name_a_tied_output_layer_that_is_not_stored(directories, family, directory, tmp_path):
+    small.rewrite(directory, small.weights(directory), shards=2)
+    (path,) = directory.glob("*.index.json")
+    index = json.loads(path.read_text())
+    index["weight_map"]["lm_head.weight"] = min(index["weight_map"].values())
+    path.write_text(json.dumps(index))
+    assert_same(directories, family, directory, tmp_path / "out")
 
 
 def test_old_buffers_are_passed_over(directories, family, directory, tmp_path):

@@ -133,6 +133,7 @@ def role(**names):
 
 
 TABLE = torch.ones(7, 24)
+LINEAR = {"type": "linear", "factor": 2.0}
 YARN = {"rope_type": "yarn", "factor": 4.0, "rope_theta": 1e4}
 REFUSALS = {
     "another type": ("llama", config(model_type="mistral"), r"model_type is 'mistral'; only 'bert'.* 'gpt2', 'llama' and 'opt'"),
@@ -152,12 +153,12 @@ REFUSALS = {
     ),
     "two scalings": (
         "llama",
-        config(rope_parameters={"rope_type": "default", "rope_theta": 1e4}, rope_scaling={"type": "linear", "factor": 2.0}),
+        config(rope_parameters={"rope_type": "default", "rope_theta": 1e4}, rope_scaling=LINEAR),
         "config.json: rope_parameters and rope_scaling differ; take out the one that does not hold",
     ),
     "two bases": (
         "llama",
-        config(rope_parameters={"rope_type": "linear", "factor": 2.0, "rope_theta": 5e5}, rope_scaling={"type": "linear", "factor": 2.0}),
+        config(rope_parameters={**LINEAR, "rope_theta": 5e5}, rope_scaling=LINEAR),
         "config.json: rope_parameters and rope_scaling differ",
     ),
     "half a scaling": ("llama", config(rope_parameters={"rope_type": "llama3", "factor": 8.0}), "low_freq_factor, .* missing"),

@@ -63,6 +63,9 @@ def test_settings_of_roberta(tmp_path):
     settings = settings_of(tmp_path, published.config("roberta", 50265, max_position_embeddings=514))
     assert settings.type == "roberta" and settings.model["max_positions"] == 512
     assert not {"token_types", "layer_norm_eps"} & settings.model.keys()
+    without = published.config("roberta", 50265)
+    del without["type_vocab_size"]
+    assert settings.token_types == 1 and settings_of(tmp_path, without).token_types == 2  # transformers' default
 
 
 @pytest.mark.parametrize(
@@ -137,6 +140,23 @@ def test_pickles_run_no_code(tmp_path):
 def bert(tmp_path):
     config = published.config("bert", 30)
     return settings_of(tmp_path, config), published.weights(config, lm_head=True)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["bert.encoder.layer.0.output.dense.weight", "cls.predictions.bias"])
+def test_numbers_that_are_not_finite(bert, value, name):
+    settings, weights = bert
+    weights[name].view(-1)[0] = value
+    with pytest.raises(ValueError, match=f"{name} has numbers that are not finite"):
+        fairseq_weights(weights, settings, list(range(30)))
+
+
+@pytest.mark.parametrize("size", [10, 31])
+def test_a_bias_of_another_table(bert, size):
+    settings, weights = bert
+    weights["cls.predictions.bias"] = torch.zeros(size)
+    with pytest.raises(ValueError, match=rf"cls.predictions.bias has the shape \[{size}\], and 30 words want as many numbers"):
+        fairseq_weights(weights, settings, list(range(30)))
 
 
 def test_names_of_the_first_berts(bert, tmp_path):

@@ -210,6 +210,17 @@ def test_a_dry_run(tmp_path):
     assert "### tests" in summary and "needs a GPU: " in summary and "* FAILED" not in summary
 
 
+def test_what_would_run_nothing_is_refused(tmp_path):
+    """A misspelt stage had ended with 0 stages, and success; without wheels all stages had failed, one after the other."""
+    for flags, words in (
+        (["--only", "machine", "tset"], "error: --only tset: no stage's name begins so; there are machine, "),
+        (["--wheels", tmp_path], f"--wheels {tmp_path}: there is no wheel in it; gpu_wheels.sh makes them"),
+    ):
+        command = [sys.executable, BENCHMARKS / "gpu_stages.py", "--device", "cpu", "--quick", "--out", tmp_path / "out", *flags]
+        done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+        assert done.returncode != 0 and words in done.stderr
+
+
 # ---------------------------------------------------------------------- what is taken along
 
 

@@ -15,7 +15,7 @@ from sharp_plugins.core.sharpness import norm, random_direction, top_eigenvalue
 from sharp_plugins.runs.__main__ import main
 from sharp_plugins.sharpness import report
 from sharp_plugins.sharpness.choices import Choices
-from sharp_plugins.sharpness.landscape import Landscape
+from sharp_plugins.sharpness.landscape import Landscape, _check_sizes
 from sharp_plugins.sharpness.report import curves, measure
 
 FEW = ["--radii", "0.1", "--shares", "0.1", "--draws", "1", "--hessian-steps", "2"]
@@ -181,6 +181,13 @@ def test_all_matrices_are_rounded_and_not_the_trained_ones_alone(tiny, monkeypat
         there = {"loss": loss.item() / count, "accuracy": 100 * log["ncorrect"].item() / count}
         assert found["rounded"][str(bits)] == pytest.approx(there, abs=1e-5)
     assert found["rounded"]["2"]["accuracy"] != found["accuracy"]
+
+
+def test_another_roberta_of_fairseqs(tmp_path):
+    """X-MOD's sizes are not looked at: the check of encoders knows two kinds."""
+    _check_sizes(tmp_path / "model.pt", {"_name": "xmod_base", "encoder_layers": 2}, {})
+    with pytest.raises(ValueError, match="its config says encoder_layers 2, and its weights have 0"):
+        _check_sizes(tmp_path / "model.pt", {"_name": "roberta", "encoder_layers": 2}, {})
 
 
 def test_curves_are_of_moves_at_a_right_angle(tiny):

@@ -15,11 +15,12 @@ import pytest
 import torch
 import toy
 from fairseq import checkpoint_utils
+from fairseq.tasks import TASK_REGISTRY
 from processes import assert_equal, checkpoint, console, execute, last, train
 
 from sharp_plugins.lora.__main__ import main
 from sharp_plugins.lora.commands import merge_checkpoint
-from sharp_plugins.lora.config import plain_config
+from sharp_plugins.lora.config import OWN_TASKS, plain_config
 from sharp_plugins.networks import lora_layers
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -418,6 +419,19 @@ def test_a_plain_checkpoint_is_refused_and_so_is_a_merged_one(tmp_path, capsys):
         assert words in fail(capsys, "merge", path, tmp_path / "x.pt")
         assert f"{path}: has no LoRA updates" in fail(capsys, "save", path, tmp_path / "adapter")
     assert not (tmp_path / "x.pt").exists() and not (tmp_path / "adapter").exists()
+
+
+@pytest.mark.parametrize("task", [{"_name": "cloze"}, argparse.Namespace(task="cloze"), {"_name": "translation"}, None])
+def test_a_task_of_the_plugin_is_said_to_need_it(tmp_path, capsys, task):
+    """fairseq without the plugin says then that it could not infer the task's type."""
+    cfg = checkpoint(write_small(tmp_path / "lora.pt"))["cfg"]
+    printed = succeed(capsys, "merge", write_small(tmp_path / "lora.pt", cfg={**cfg, "task": task}), tmp_path / "x.pt")
+    says = "its task is cloze, of this plugin: fairseq loads the file with --user-dir sharp_plugins alone" in printed
+    assert says == ("cloze" in str(task))
+
+
+def test_all_tasks_of_the_plugin_are_known_to_need_it():
+    assert set(OWN_TASKS) == {name for name, task in TASK_REGISTRY.items() if task.__module__.startswith("sharp_plugins.")}
 
 
 def test_nan_is_refused(tmp_path, capsys):

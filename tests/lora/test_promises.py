@@ -9,10 +9,10 @@ import torch
 from peft_models import build, lora_model, outputs, their_adapter
 from safetensors.torch import load_file, save_file, save_model
 
-from sharp_plugins.files.expressions import check_expression
 from sharp_plugins.lora.config import lora_settings
 from sharp_plugins.lora.peft import CONFIG, WEIGHTS, from_peft, read_adapter
 from sharp_plugins.lora.promises import is_target
+from sharp_plugins.networks.expressions import check_expression
 
 peft = pytest.importorskip("peft")
 
@@ -161,7 +161,16 @@ def test_expressions_that_choose_layers_are_read(expression):
 
 @pytest.mark.parametrize(
     "expression",
-    ["(a|aa)*x", "(a|)*x", "(?:a|aa){2,}x", "(ab|abc|cab)*x", "(?i)(ab|AB)*x", "(?:(?:ab)|(?:abab))*x", "(?i)(sa|\u017fa)*x", "(?!(a|aa)*x)b"],
+    [
+        "(a|aa)*x",
+        "(a|)*x",
+        "(?:a|aa){2,}x",
+        "(ab|abc|cab)*x",
+        "(?i)(ab|AB)*x",
+        "(?:(?:ab)|(?:abab))*x",
+        "(?i)(sa|\u017fa)*x",
+        "(?!(a|aa)*x)b",
+    ],
 )
 def test_names_that_divide_in_many_ways_are_not_repeated(expression):
     """`(a|aa)*x` takes 12 s for a name of 38 letters, and twice as long for two letters more."""

@@ -175,6 +175,37 @@ def test_rows_without_a_token(tmp_path, tokens, rows, fits):
             DecoderTokenizer(backend, special, rows, "gpt2", begins)
 
 
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+@pytest.mark.parametrize("where", ["added_tokens.json", "tokenizer_config.json"])
+def test_padding_that_was_added_behind_the_table(tmp_path, kind, where):
+    """As in copies of Llama 2: the model has no row for it, and it is no token then."""
+    whole, padded = read(tmp_path / "whole", kind), tmp_path / "padded"
+    WRITERS[kind](padded)
+    path = padded / where
+    content = json.loads(path.read_text()) if path.is_file() else {}
+    own = {"<pad>": whole.rows} if where == "added_tokens.json" else {}
+    more = {**content.get("added_tokens_decoder", {}), str(whole.rows): {"content": "<pad>", "special": True}}
+    path.write_text(json.dumps({**content, **(own or {"added_tokens_decoder": more, "pad_token": "<pad>"})}))
+    backend, special, begins = read_decoder_backend(padded, {})
+    assert "<pad>" in backend.get_vocab()
+    tokenizer = DecoderTokenizer(backend, special, whole.rows, kind, begins)
+    assert tokenizer.symbols == whole.symbols and tokenizer.unused == whole.unused and "<pad>" in tokenizer.unused
+    for text in ("the cat <pad> sat", "the cat"):
+        assert tokenizer.encode(text) == whole.encode(text)
+    tokenizer.save(tmp_path)
+    assert load_tokenizer(tmp_path).symbols == whole.symbols
+
+
+def test_a_word_that_was_added_behind_the_table_is_named(tmp_path):
+    whole = read(tmp_path / "whole", "gpt2")
+    backend, special, begins = read_decoder_backend(tmp_path / "whole", {})
+    backend.add_tokens(["another"])
+    with pytest.raises(
+        ValueError, match=f"ids up to {whole.rows} .'another'., and the model's table of words has {whole.rows} rows"
+    ):
+        DecoderTokenizer(backend, special, whole.rows, "gpt2", begins)
+
+
 def test_a_converted_directory_whose_files_do_not_fit(tmp_path):
     tokenizer = read(tmp_path / "published", "gpt2")
     (tmp_path / "out").mkdir()

@@ -52,7 +52,9 @@ def read_hypotheses(path, entries: Sequence[Entry], form: str = "") -> List[str]
     told, form = not form, form or form_of(path, lines)
     if form == "fairseq":
         if not Path(path).is_file():
-            raise HypothesesError(f"{path}: what fairseq-generate printed is read twice, and a pipe only once; write it to a file first")
+            raise HypothesesError(
+                f"{path}: what fairseq-generate printed is read twice, and a pipe only once; write it to a file first"
+            )
         return read_generated(path, len(entries))
     if form == "text":
         return _one_a_line(path, lines, entries)
@@ -65,8 +67,8 @@ def read_hypotheses(path, entries: Sequence[Entry], form: str = "") -> List[str]
 
 
 def form_of(path, lines: Lines) -> str:
-    """Which of `FORMS` a file has: JSON by the end of its name, or where each line holds an object or a string, or the whole an array
-    of them; fairseq's where a line is of its form.
+    """Which of `FORMS` a file has: JSON by the end of its name, or where each line holds an object or a string, or the whole an
+    array of them; fairseq's where a line is of its form.
 
     >>> form_of("a.txt", [(1, "S-0\\tBacon"), (2, "H-0\\t-0.3\\tIt has bacon .")]), form_of("a.txt", [(1, '"Alfa" is a ship.')])
     ('fairseq', 'text')

@@ -1,17 +1,16 @@
-"""Regular expressions from files: refused where they are none, and where to match one could take for ever.
+"""Regular expressions that choose layers, from files too: refused where they are none, or could take for ever.
 
 Python tries all ways to divide a name among the parts of an expression: ``(.*.*)*x`` has more of them than anyone can wait for.
 What chooses layers has few parts that repeat, and none inside another.
 """
 
+import importlib
 import re
+import sys
 from math import log2
-from typing import Any, Iterator
+from typing import Any, Iterator, Sequence
 
-try:
-    from re import _parser as parser
-except ImportError:  # before Python 3.11
-    import sre_parse as parser
+parser: Any = importlib.import_module("re._parser" if sys.version_info >= (3, 11) else "sre_parse")
 
 LONGEST = 2000
 # Four parts such as .* after each other, and some choices: about log2 of the ways. A .* counts for 6, and a ? for `CHOICE`.
@@ -45,7 +44,7 @@ def check_expression(text: str) -> None:
         )
 
 
-def _cost(parsed, looks: bool = True) -> float:
+def _cost(parsed: Any, looks: bool = True) -> float:
     """About log2 of the ways in which it can match a name; infinite for repeats of what itself can match in several ways.
 
     Args:
@@ -76,7 +75,7 @@ def _parts(argument: Any) -> Iterator:
             yield from _parts(part)
 
 
-def _that_match_together(alternatives) -> int:
+def _that_match_together(alternatives: Sequence[Any]) -> int:
     """How many of them may match in one place: of names those that others begin with, in either case, as ``(?i)`` may stand before;
     of anything else all. In a repeat two are too many: ``(a|aa)*x`` can divide a name in more ways than anyone can wait for."""
     names = ["".join(chr(value) for _, value in part).lower() for part in alternatives if _is_plain_text(part)]
@@ -85,6 +84,6 @@ def _that_match_together(alternatives) -> int:
     return max(sum(one.startswith(other) for other in names) for one in names)
 
 
-def _is_plain_text(part) -> bool:
+def _is_plain_text(part: Any) -> bool:
     """In ASCII: beyond it, two letters may be one for ``(?i)``."""
     return all(kind == parser.LITERAL and value < 128 for kind, value in part)
