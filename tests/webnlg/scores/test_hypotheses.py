@@ -3,7 +3,6 @@
 import gzip
 import json
 import os
-import threading
 from dataclasses import replace
 
 import pytest
@@ -71,16 +70,16 @@ def test_json_lines(tmp_path, name, field):
 
 
 @pytest.mark.parametrize("content, is_read", [("S-0\tx\nH-0\t-0.3\ta b\n", False), ("a b\n", True)])
-def test_a_pipe_is_read_once(tmp_path, content, is_read):
-    os.mkfifo(tmp_path / "pipe")
-    writer = threading.Thread(target=(tmp_path / "pipe").write_text, args=(content,))
-    writer.start()
+def test_a_pipe_is_read_once(content, is_read):
+    reads, writes = os.pipe()
+    os.write(writes, content.encode())
+    os.close(writes)
     if is_read:
-        assert read_hypotheses(tmp_path / "pipe", ENTRIES[:1]) == ["a b"]
+        assert read_hypotheses(f"/dev/fd/{reads}", ENTRIES[:1]) == ["a b"]
     else:
-        with pytest.raises(ValueError, match="pipe: what fairseq-generate printed is read twice, and a pipe only once"):
-            read_hypotheses(tmp_path / "pipe", ENTRIES[:1])
-    writer.join()
+        with pytest.raises(ValueError, match="what fairseq-generate printed is read twice, and a pipe only once"):
+            read_hypotheses(f"/dev/fd/{reads}", ENTRIES[:1])
+    os.close(reads)
 
 
 def test_json_lines_with_ids_in_any_order(tmp_path):
