@@ -284,8 +284,10 @@ def test_flags(capsys, backbone, tmp_path, texts):
     assert "--prompt-template" in fails(capsys, backbone, tmp_path, *texts, "--prompt-template", "Facts:")
     assert "--train nope: not there" in fails(capsys, backbone, tmp_path, "--train", "nope")
     assert f"--valid {tmp_path}: a directory" in fails(capsys, backbone, tmp_path, "--valid", tmp_path)
-    os.mkfifo(tmp_path / "pipe")  # its checksum would leave nothing to read
-    assert f"--test {tmp_path / 'pipe'}: no plain file." in fails(capsys, backbone, tmp_path, "--test", tmp_path / "pipe")
+    reads, writes = os.pipe()  # its checksum would leave nothing to read
+    os.close(writes)
+    assert f"--test /dev/fd/{reads}: no plain file." in fails(capsys, backbone, tmp_path, "--test", f"/dev/fd/{reads}")
+    os.close(reads)
     (tmp_path / "file").write_text("x")
     for out in (tmp_path / "file", tmp_path / "file" / "inside"):
         found = fails(capsys, backbone, tmp_path, *texts, "--out", out)
