@@ -104,6 +104,7 @@ def test_no_sentence_is_lost_in_batching(multiple, count):
     batches = data_utils.batch_by_size(indices, num_tokens_fn=None, num_tokens_vec=lengths, **limits)
     assert numpy.concatenate(batches).tolist() == indices.tolist()
     assert all(0 < len(batch) <= 16 for batch in batches)
+    assert data_utils.batch_by_size(indices[:0], num_tokens_fn=None, num_tokens_vec=lengths[:0], **limits) == []
 
 
 def test_fp16_flattens_on_a_cpu(translation_data):

@@ -51,6 +51,15 @@ def test_rows_that_a_shorter_model_does_not_read_are_left_out_of_training_alone(
     assert 0 < sum(map(len, rows)) < 9
 
 
+def test_training_data_of_which_all_rows_are_too_long(data):
+    """fairseq's own error, and no IndexError."""
+    trainer = prompts.trainer(data, "--tokens-per-sample", "6", "--batch-size", "4", "--disable-validation")
+    with pytest.raises(
+        Exception, match="The dataset is empty. This could indicate that all elements in the dataset have been skipped"
+    ):
+        trainer.get_train_iterator(epoch=1)
+
+
 @pytest.mark.parametrize("positions", ["-4", "1", "2000"])
 def test_positions_that_the_model_has_not(data, positions):
     with pytest.raises(ValueError, match=f"--tokens-per-sample must be from 2 to 64, the model's positions, and is {positions}"):
