@@ -157,8 +157,9 @@ class Landscape:
         size = 0.0
         self.model.zero_grad(set_to_none=True)
         for sample in self.samples:
-            loss, count, _ = self.criterion(self.model, sample)
-            loss.backward()
+            with torch.backends.cudnn.flags(enabled=False):  # cuDNN's recurrent layers have gradients in training mode alone
+                loss, count, _ = self.criterion(self.model, sample)
+                loss.backward()
             size += float(count)
         found = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in self.weights]
         self.model.zero_grad(set_to_none=True)
@@ -214,7 +215,8 @@ class Landscape:
         """Add a batch's part to *found*, and return what it counts; its graph goes with the call."""
         from torch.nn.attention import SDPBackend, sdpa_kernel
 
-        with sdpa_kernel(SDPBackend.MATH):  # the fused ones have no second derivative
+        # The fused attentions and cuDNN's recurrent layers have no second derivative.
+        with sdpa_kernel(SDPBackend.MATH), torch.backends.cudnn.flags(enabled=False):
             loss, count, _ = self.criterion(self.model, sample)
             _refuse_functions(loss)
             first = torch.autograd.grad(loss, self.weights, create_graph=True, allow_unused=True)

@@ -183,6 +183,16 @@ def test_all_matrices_are_rounded_and_not_the_trained_ones_alone(tiny, monkeypat
     assert found["rounded"]["2"]["accuracy"] != found["accuracy"]
 
 
+def test_gradients_are_without_cudnn(tiny):
+    """In evaluation its recurrent layers have none: a GPU's run would end with "can only be called in training mode"."""
+    land, seen = Landscape(tiny[0]), []
+    land.model.register_forward_pre_hook(lambda *_: seen.append(torch.backends.cudnn.enabled))
+    before = torch.backends.cudnn.enabled
+    gradient = land.gradient()
+    land.exact(gradient)
+    assert seen == [False] * (2 * len(land.samples)) and torch.backends.cudnn.enabled == before
+
+
 def test_another_roberta_of_fairseqs(tmp_path):
     """X-MOD's sizes are not looked at: the check of encoders knows two kinds."""
     _check_sizes(tmp_path / "model.pt", {"_name": "xmod_base", "encoder_layers": 2}, {})
