@@ -116,12 +116,13 @@ def fairseq_weights(
         if not weights[name].is_floating_point() or weights[name].layout != torch.strided:  # quantized, say
             kind = f"{weights[name].dtype}, {weights[name].layout}".replace("torch.", "")
             raise ValueError(f"{where}: {name} is {kind}; plain floating-point weights are expected")
-        if not all(bound.isfinite() for bound in weights[name].aminmax()):  # a NaN is both the least and the greatest
-            raise ValueError(f"{where}: {name} has numbers that are not finite (NaN or infinity), which no model can compute with")
     bias = names.get("encoder.lm_head.bias")
     if bias in weights and weights[bias].shape != table.shape[:1]:
         raise ValueError(f"{where}: {bias} has the shape {list(weights[bias].shape)}, and {len(table)} words want as many numbers")
     state = {own: weights[theirs].float() for own, theirs in names.items() if theirs in weights}
+    for own, value in state.items():
+        if value.numel() and not all(bound.isfinite() for bound in value.aminmax()):  # a NaN is both the least and the greatest
+            raise ValueError(f"{where}: {names[own]} has numbers that are not finite (NaN or infinity), which no model can use")
     used.update(names.values())
 
     for own in (f"{INSIDE}.embed_tokens.weight", "encoder.lm_head.bias"):

@@ -52,7 +52,7 @@ def merge(args) -> str:
             "without the plugin, torch 2.6 and later need torch.serialization.add_safe_globals([argparse.Namespace])"
         )
     if done.own_task and is_fairseqs(done.base_arch):
-        lines.append(f"its task is {done.own_task}, of this plugin: fairseq loads the file with --user-dir sharp_plugins alone")
+        lines.append(f"its task is {done.own_task}, of this plugin: to load the file, fairseq needs --user-dir sharp_plugins")
     return "\n".join(lines)
 
 

@@ -8,7 +8,7 @@ import importlib
 import re
 import sys
 from math import log2
-from typing import Any, Iterator, Sequence
+from typing import Any, Iterator, Sequence, Tuple
 
 parser: Any = importlib.import_module("re._parser" if sys.version_info >= (3, 11) else "sre_parse")
 
@@ -34,7 +34,7 @@ def check_expression(text: str) -> None:
         raise ValueError(f"is a regular expression of {len(text)} characters; up to {LONGEST} are read")
     try:
         re.compile(text)
-        cost = _cost(parser.parse(text))
+        cost, _ = _costs(parser.parse(text))
     except (re.error, OverflowError, RecursionError) as error:
         raise ValueError(f"is no regular expression: {error}: {text[:100]!r}") from None
     if cost > MOST:
@@ -44,27 +44,23 @@ def check_expression(text: str) -> None:
         )
 
 
-def _cost(parsed: Any, looks: bool = True) -> float:
-    """About log2 of the ways in which it can match a name; infinite for repeats of what itself can match in several ways.
-
-    Args:
-        looks: whether what looks ahead or back counts. It takes its time wherever it is tried, but it is tried in one way alone.
-    """
-    total = 0.0
+def _costs(parsed: Any) -> Tuple[float, float]:
+    """About log2 of the time to match a name, and of the ways to match it: infinite for repeats of what itself can match in several
+    ways. What looks ahead or back takes its time wherever it is tried, but is tried in one way alone."""
+    total = ways = 0.0
     for kind, argument in parsed:
-        inside = [_cost(part, looks) for part in _parts(argument)]
-        if kind in LOOKS:
-            total += sum(inside) if looks or float("inf") in inside else 0.0
+        inside = [_costs(part) for part in _parts(argument)] or [(0.0, 0.0)]
+        costs, choices = (list(numbers) for numbers in zip(*inside))
+        if kind == parser.BRANCH:
+            more, costs, choices = CHOICE * log2(_that_match_together(argument[1])), [max(costs)], [max(choices)]
         elif kind in REPEATS:
             least, most = int(argument[0]), int(argument[1])
-            count = CHOICE * log2(1 + max(least - 1, min(most - least, 15)))
-            repeats_ways = most > 1 and any(_cost(part, looks=False) for part in _parts(argument))
-            total += float("inf") if repeats_ways else count + sum(inside)
-        elif kind == parser.BRANCH:
-            total += max(inside) + CHOICE * log2(_that_match_together(argument[1]))
+            more = float("inf") if most > 1 and any(choices) else CHOICE * log2(1 + max(least - 1, min(most - least, 15)))
         else:
-            total += sum(inside)
-    return total
+            more = 0.0
+        total += more + sum(costs)
+        ways += 0.0 if kind in LOOKS else more + sum(choices)
+    return total, ways
 
 
 def _parts(argument: Any) -> Iterator:

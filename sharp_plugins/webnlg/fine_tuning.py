@@ -239,7 +239,7 @@ def _typed(config: Dict) -> Tuple[Any, Any]:
     """A generation's flags, fairseq's and further ones, as fairseq-generate will have them: 1 given for a bool is True.
 
     Raises:
-        omegaconf's errors, which are ValueErrors: a value is of another type, or there is no such flag.
+        omegaconf's errors: a value is of another type, or there is no such flag.
     """
     from fairseq.dataclass.configs import GenerationConfig
     from omegaconf import OmegaConf

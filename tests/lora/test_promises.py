@@ -178,6 +178,18 @@ def test_names_that_divide_in_many_ways_are_not_repeated(expression):
         check_expression(expression)
 
 
+@pytest.mark.parametrize("layer", ["(?:{})?", "(?={})", "(?:{}|b)", "(?:x{}){{1}}"])
+def test_deep_ones_are_looked_at_in_no_time(layer):
+    """The look itself must not double with each level."""
+    expression = "a"
+    for _ in range(60):
+        expression = layer.format(expression)
+    try:
+        check_expression(expression)
+    except ValueError as error:
+        assert "repeats in too many ways" in str(error)
+
+
 @pytest.mark.parametrize("setting", ["target", "also_train"])
 @pytest.mark.parametrize("expression, words", [("(.*.*)*x", "repeats in too many ways"), ("(", "is no regular expression")])
 def test_a_checkpoints_own_expressions_are_checked(setting, expression, words):

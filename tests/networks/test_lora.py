@@ -10,6 +10,7 @@ from torch import nn
 from sharp_plugins.lora.merge import merge
 from sharp_plugins.lora.peft import to_peft
 from sharp_plugins.networks import LoRALinear, LoRASettings, add_lora, lora_layers, mark_only_lora_as_trainable
+from sharp_plugins.networks.module_names import trained_along
 
 
 def model():
@@ -130,6 +131,7 @@ def test_a_shared_module_has_each_of_its_names(name):
     add_lora(net, settings)
     mark_only_lora_as_trainable(net, settings)
     assert {each for each in trained(net) if "lora_" not in each} == {"encoder.embed_tokens.weight"}
+    assert len(trained_along("also_train", net, name, "", strict=True)) == 1
 
 
 def test_a_name_to_train_along_that_matches_nothing():
