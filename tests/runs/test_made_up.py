@@ -52,10 +52,10 @@ def has(path, words):
 
 
 def test_real_runs_side_by_side(place):
-    line = "--tasks short --methods lora-nbar sam untrained --seeds 1 --jobs 2".split()
+    line = "--tasks short --methods lora-nbar base sam untrained --seeds 1 --jobs 2".split()
     end(engine.start(place, *line), place)
     found = {}
-    for method in ("lora-nbar", "sam", "untrained"):
+    for method in ("base", "lora-nbar", "sam", "untrained"):
         directory = run_of(place, method)
         result = json.loads((directory / "result.json").read_text())
         assert 0 <= result["metrics"]["valid"]["words"] <= 100 and 0 < result["minutes"] < 1
@@ -67,10 +67,10 @@ def test_real_runs_side_by_side(place):
         updates = 1 if method == "untrained" else 12
         assert result["updates"] == updates and [one["update"] for one in result["validations"]][-1] == updates
         assert all(one["metrics"]["loss"] > 0 for one in result["validations"])
-    assert "sam_radius" in found["sam"][0] and "bar_alpha" in found["lora-nbar"][0] and "sam_radius" not in found["lora-nbar"][0]
+    assert "sam_radius" in found["sam"][0] and "bar_alpha" in found["lora-nbar"][0] and "sam_radius" not in found["base"][0]
     assert "checkpoint_best.pt" in (run_of(place, "lora-nbar") / "run.yaml").read_text()
     before = {path: path.stat().st_mtime_ns for path in (place / "out" / "short").rglob("*")}
-    assert "3 runs, 3 of them finished before" in end(engine.start(place, *line), place)
+    assert "4 runs, 4 of them finished before" in end(engine.start(place, *line), place)
     assert {path: path.stat().st_mtime_ns for path in (place / "out" / "short").rglob("*")} == before
 
 
