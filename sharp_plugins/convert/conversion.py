@@ -140,8 +140,8 @@ def check_vocabulary(directory: Path, tokenizer: Tokenizer, rows: int) -> None:
     highest, tokens = max(tokenizer.published_ids), len(tokenizer.published_ids)
     if highest >= rows or rows - tokens > PADDING_ROWS:
         raise ValueError(
-            f"{directory}: the vocabulary does not fit the model: it has {tokens} tokens with ids up to {highest}, and "
-            f"config.json says vocab_size {rows}"
+            f"{directory}: the vocabulary does not fit the model: it has {tokens} tokens with ids up to {highest} "
+            f"({tokenizer.symbols[tokenizer.published_ids.index(highest)]!r}), and config.json says vocab_size {rows}"
         )
 
 

@@ -206,7 +206,10 @@ REFUSALS = {
     "no weights": (lambda d: (d / "model.safetensors").unlink(), "neither model.safetensors nor pytorch_model.bin"),
     "no tokenizer": (lambda d: (d / "vocab.txt").unlink(), "no tokenizer there"),
     "another architecture": (lambda d: change_config(d, model_type="t5"), "model_type is 't5'"),
-    "more tokens than rows": (longer_vocabulary, "the vocabulary does not fit the model"),
+    "more tokens than rows": (
+        longer_vocabulary,
+        r"the vocabulary does not fit the model: it has \d+ tokens with ids up to \d+ \('many'\)",
+    ),
     "far fewer tokens than rows": (shorter_vocabulary, "the vocabulary does not fit the model"),
     "a missing weight": (drop("bert.encoder.layer.0.output.dense.bias"), "none for .*layers.0.fc2.bias"),
     "another shape": (shrink, r"layers.1.fc1.bias has shape \(7,\), and by config.json it should have \(32,\)"),
