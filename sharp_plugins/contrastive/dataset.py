@@ -92,14 +92,20 @@ class PairsOfViews(FairseqDataset):
 
     def batch_by_size(self, indices, max_tokens=None, max_sentences=None, required_batch_size_multiple=1) -> List:
         """In training as many pairs as ``--batch-size`` says: fairseq would round it down to a multiple of 8. In validation no text
-        is left out, and the batches are of one size, or differ by one pair: a pair alone has a loss of 0 and is always right.
+        is left out, and the batches are of one size, or differ by one pair: a pair alone has a loss of 0 and is always right. So
+        where batches of two are asked for, one of an odd number has three.
 
         Raises:
-            ValueError: a batch has one pair alone, or ``--max-tokens`` is too few for a batch.
+            ValueError: a batch would have one pair alone, or in training fewer than ``--batch-size``.
         """
         if max_sentences == 1:
-            raise ValueError(f"{'--batch-size' if self.is_train else '--batch-size-valid'} 1: {ALONE}")
+            raise ValueError(
+                f"{'--batch-size' if self.is_train else '--batch-size-valid (fairseq-validate: --batch-size)'} 1: {ALONE}"
+            )
         if not self.is_train:
+            if max_tokens is not None and max_tokens < 4 * self.length:
+                words = f"a pair may have {2 * self.length} (--max-length), and {ALONE}"
+                raise ValueError(f"--max-tokens-valid (fairseq-validate: --max-tokens) {max_tokens}: {words}")
             batches = super().batch_by_size(indices, max_tokens, max_sentences, 1)
             return numpy.array_split(indices, max(1, min(len(batches), len(indices) // 2)))
         if max_tokens is not None and max_sentences is not None and 2 * self.length * max_sentences > max_tokens:

@@ -113,7 +113,9 @@ def read_decoder_config(config: Dict, path="config.json") -> DecoderModelSetting
     """
     family = config["model_type"]
     if family == "gpt2":
-        config = {**GPT2_USUAL, **{GPT2_OTHER_NAMES.get(name, name): value for name, value in config.items()}}
+        given = {name: value for name, value in config.items() if value is not None}
+        others = {own: given[name] for name, own in GPT2_OTHER_NAMES.items() if name in given}
+        config = {**GPT2_USUAL, **given, **others}
     read = _Config(config, path)
     read.needs(add_cross_attention=False, is_encoder_decoder=False, quantization_config=None)
     model = FAMILIES[family](read)
@@ -194,6 +196,7 @@ def _llama(read: _Config) -> Dict[str, Any]:
     }
 
 
+THETA = 10000.0  # where a config does not say it
 # Our setting -> the name in config.json, of the two ways to scale rotary positions.
 LINEAR = {"rope_factor": "factor"}
 LLAMA3 = {
@@ -214,7 +217,7 @@ def _rope(read: _Config) -> Dict[str, Any]:
     every = {name: given for name, given in every.items() if given}
     if len(every) == 2:
         # transformers goes by rope_scaling, and by the config's own rope_theta. Version 5 writes rope_parameters into each config.
-        theta = read.config.get("rope_theta")
+        theta = read.config.get("rope_theta") or THETA
         same = [{"rope_theta": theta, "rope_type": given.get("type"), **given, "type": None} for given in every.values()]
         if same[0] != same[1]:
             raise ValueError(f"{read.path}: rope_parameters and rope_scaling differ; take out the one that does not hold")
@@ -226,7 +229,7 @@ def _rope(read: _Config) -> Dict[str, Any]:
     missing = [name for name in SCALINGS[kind].values() if name not in given]
     if missing:
         raise ValueError(f"{read.path}: {', '.join(missing)} missing in rope_parameters, for rope_type {kind!r}")
-    theta = read.number("rope_theta", read.number("rope_theta", 10000.0, above=True), config=given, above=True)
+    theta = read.number("rope_theta", read.number("rope_theta", THETA, above=True), config=given, above=True)
     found: Dict[str, Any] = {"rope_theta": theta}
     if kind != "default":
         found["rope_scaling"] = kind

@@ -12,7 +12,7 @@ from typing import Any, Iterator, Sequence, Tuple
 
 parser: Any = importlib.import_module("re._parser" if sys.version_info >= (3, 11) else "sre_parse")
 
-LONGEST = 2000
+LONGEST = 10_000
 # Four parts such as .* after each other, and some choices: about log2 of the ways. A .* counts for 6, and a ? for `CHOICE`.
 MOST = 26.0
 CHOICE = 1.5
@@ -51,15 +51,17 @@ def _costs(parsed: Any) -> Tuple[float, float]:
     for kind, argument in parsed:
         inside = [_costs(part) for part in _parts(argument)] or [(0.0, 0.0)]
         costs, choices = (list(numbers) for numbers in zip(*inside))
+        time = choice = 0.0
         if kind == parser.BRANCH:
-            more, costs, choices = CHOICE * log2(_that_match_together(argument[1])), [max(costs)], [max(choices)]
+            time = choice = CHOICE * log2(_that_match_together(argument[1]))
+            costs, choices = [max(costs)], [max(choices)]
         elif kind in REPEATS:
             least, most = int(argument[0]), int(argument[1])
-            more = float("inf") if most > 1 and any(choices) else CHOICE * log2(1 + max(least - 1, min(most - least, 15)))
-        else:
-            more = 0.0
-        total += more + sum(costs)
-        ways += 0.0 if kind in LOOKS else more + sum(choices)
+            choice = CHOICE * log2(1 + min(most - least, 15))
+            is_divided = most > 1 and any(choices) and not _has_a_mark(argument[2])
+            time = float("inf") if is_divided else max(choice, CHOICE * log2(max(least, 1)))
+        total += time + sum(costs)
+        ways += 0.0 if kind in LOOKS else choice + sum(choices)
     return total, ways
 
 
@@ -69,6 +71,43 @@ def _parts(argument: Any) -> Iterator:
     elif isinstance(argument, (list, tuple)):
         for part in argument:
             yield from _parts(part)
+
+
+def _has_a_mark(body: Any) -> bool:
+    """Whether each round of a repeat begins or ends with a character that nothing else in it matches, as in ``(\\.\\w+)*``: then a
+    name is divided among the rounds in one way alone."""
+    items = list(body)
+    while len(items) == 1 and items[0][0] == parser.SUBPATTERN:
+        items = list(items[0][1][-1])
+    for mark, rest in ((items[:1], items[1:]), (items[-1:], items[:-1])):
+        if len(rest) == 1 and mark[0][0] == parser.LITERAL and rest[0][0] in REPEATS:
+            inner = list(rest[0][1][2])
+            if len(inner) == 1 and _never_matches(inner[0], mark[0][1]):
+                return True
+    return False
+
+
+def _never_matches(item: Any, code: int) -> bool:
+    """Whether a single character's class is known not to match the one of *code*, in either case."""
+    kind, argument = item
+    codes = {ord(case) for case in (chr(code).lower(), chr(code).upper()) if len(case) == 1}
+    if kind == parser.NOT_LITERAL:
+        return code < 128 and not chr(code).isalpha() and argument == code
+    if kind != parser.IN or code >= 128:
+        return False
+    if argument[0][0] == parser.NEGATE:
+        return not chr(code).isalpha() and (parser.LITERAL, code) in argument
+    word = chr(code).isalnum() or code == ord("_")
+    for part, value in argument:
+        if part == parser.CATEGORY:
+            fits = word if value == parser.CATEGORY_WORD else chr(code).isdigit() if value == parser.CATEGORY_DIGIT else True
+        elif part == parser.RANGE:
+            fits = any(value[0] <= one <= value[1] for one in codes)
+        else:
+            fits = part != parser.LITERAL or value in codes or value >= 128
+        if fits:
+            return False
+    return True
 
 
 def _that_match_together(alternatives: Sequence[Any]) -> int:

@@ -9,6 +9,9 @@ from sharp_plugins.models.run_settings import setting
 # Of fairseq's criterions those that a language model's scores and targets are enough for.
 CRITERIONS = ("cross_entropy", "label_smoothed_cross_entropy", "adaptive_loss")
 
+# Values of --post-process that leave the symbols apart; a plain --remove-bpe is "subword_nmt", whose @@ no such symbol has.
+JOINS_NOTHING = (None, "none", "subword_nmt", "@@ ", "silence")
+
 # What a validation that generates logs.
 SCORES = ("bleu", "chrf")
 
@@ -41,10 +44,10 @@ def check_bpe(bpe: Any) -> None:
 def check_post_process(how: Optional[str]) -> None:
     """Raise ValueError where ``--post-process``, or ``--remove-bpe``, would join the symbols before the tokenizer sees them: no
     symbol would be known any more, and each text empty."""
-    if how is not None:
+    if how not in JOINS_NOTHING:
         raise ValueError(
-            f"--post-process {how}: the data's own tokenizer makes texts of the symbols, with --task prompted_generation; leave "
-            "--post-process (--remove-bpe) out"
+            f"--post-process {how} (or --remove-bpe {how}): the data's own tokenizer makes texts of the symbols, with --task "
+            "prompted_generation; leave it out"
         )
 
 

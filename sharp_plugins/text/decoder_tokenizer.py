@@ -75,7 +75,8 @@ class DecoderTokenizer(Tokenizer):
         Raises:
             ValueError: the tokenizer is not that of a table of so many rows.
         """
-        backend = _within(backend, rows, {*special_tokens.values(), PADDING, "[PAD]"})
+        needed = {begins, *(token for role, token in special_tokens.items() if role != "pad_token")}
+        backend = _within(backend, rows, {special_tokens.get("pad_token"), PADDING, "[PAD]"} - needed)
         self.backend, self.special_tokens, self.rows, self.family = backend, special_tokens, rows, family
         vocabulary = backend.get_vocab(with_added_tokens=True)
         highest = max(vocabulary.values())
@@ -150,11 +151,10 @@ class DecoderTokenizer(Tokenizer):
         return symbol in FIRST or token is None or token.startswith(SPACES)
 
 
-def _within(backend, rows: int, special: Collection[str]):
-    """A `tokenizers.Tokenizer` without those *special* tokens, and others of the kind, that were added behind a table of so many
-    *rows*: copies of Llama 2 have a ``<pad>`` at 32000, which their model of 32,000 words cannot read."""
-    added = backend.get_added_tokens_decoder()
-    beyond = [index for index, token in added.items() if index >= rows and (token.special or token.content in special)]
+def _within(backend, rows: int, padding: Collection[Optional[str]]):
+    """A `tokenizers.Tokenizer` without the *padding* that was added behind a table of so many *rows*: copies of Llama 2 have a
+    ``<pad>`` at 32000, which their model of 32,000 words cannot read. Any other token there is another model's."""
+    beyond = [index for index, token in backend.get_added_tokens_decoder().items() if index >= rows and token.content in padding]
     if not beyond:
         return backend
     content = json.loads(backend.to_str())

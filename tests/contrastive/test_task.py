@@ -101,6 +101,22 @@ def test_a_validation_of_pairs_alone_is_refused(backbone, tmp_path, size, text, 
         trainer.task.load_dataset("valid")
 
 
+def test_validation_batches_with_a_limit_of_tokens(backbone, tmp_path):
+    """A pair may have 40 tokens."""
+    path = tmp_path / "valid.txt"
+    path.write_text("".join(f"{text}\n" for text in (pairs.TEXTS * 2)[:10]))
+    trainer = pairs.trainer(backbone, "--valid-text", path, "--max-tokens-valid", "130")
+    trainer.task.load_dataset("valid")
+    data = trainer.task.dataset("valid")
+    assert [len(batch) for batch in data.batch_by_size(data.ordered_indices(), 130, None, 8)] == [3, 3, 2, 2]
+    with pytest.raises(
+        ValueError, match="--max-tokens-valid .fairseq-validate: --max-tokens. 79: a pair may have 40 .--max-length."
+    ):
+        data.batch_by_size(data.ordered_indices(), 79, None, 8)
+    with pytest.raises(ValueError, match="--batch-size-valid .fairseq-validate: --batch-size. 1: a pair is compared"):
+        data.batch_by_size(data.ordered_indices(), None, 1, 8)
+
+
 def test_several_workers_are_told_of_the_head_without_a_gradient(backbone):
     workers = ["--distributed-world-size", "2", "--distributed-no-spawn", "--optimizer", "sgd"]
     with pytest.raises(ValueError, match="--ddp-backend pytorch_ddp: the encoder's language-model head has no gradient"):

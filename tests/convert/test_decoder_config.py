@@ -150,6 +150,10 @@ def test_rotary_positions_in_both_spellings():
     # Both, as some directories have them for programs of both kinds; empty is as not there.
     assert read_decoder_config({**new, "rope_theta": 500000.0, "rope_scaling": LLAMA3}) == read_decoder_config(LLAMA_3_2_1B)
     assert read_decoder_config({**LLAMA_3_2_1B, "rope_parameters": {}}) == read_decoder_config(LLAMA_3_2_1B)
+    linear = {"type": "linear", "factor": 2.0}
+    unsaid = {name: value for name, value in LLAMA2_7B.items() if name not in ("rope_scaling", "rope_theta")}
+    both = {**unsaid, "rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0}, "rope_scaling": linear}
+    assert read_decoder_config(both) == read_decoder_config({**unsaid, "rope_scaling": linear})
     plain = {name: value for name, value in SMOLLM2.items() if name not in ("rope_scaling", "rope_theta")}
     plain.update(rope_parameters={"rope_theta": 100000.0, "rope_type": "default"}, rms_norm_eps=9.999999747378752e-06)
     assert read_decoder_config(plain) == read_decoder_config(SMOLLM2)
@@ -176,3 +180,8 @@ def test_gpt2_by_other_models_names():
     assert read_decoder_config(others) == read_decoder_config({"model_type": "gpt2", **own})
     theirs = transformers.GPT2Config(**{name: value for name, value in others.items() if name != "model_type"})
     assert {name: getattr(theirs, name) for name in own} == own
+    # Where a file has both, transformers goes by the others; null is as not given.
+    for both in ({**others, "n_embd": 64}, {"n_embd": 64, **others}):
+        assert read_decoder_config(both) == read_decoder_config(others)
+    nulls = dict.fromkeys((*names, "n_inner", "activation_function", "vocab_size", "layer_norm_epsilon"))
+    assert read_decoder_config({"model_type": "gpt2", **own, **nulls}) == read_decoder_config({"model_type": "gpt2", **own})

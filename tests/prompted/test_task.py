@@ -7,10 +7,12 @@ import pytest
 import torch
 import toy
 from fairseq import tasks
+from fairseq.data import data_utils
 from fairseq.dataclass.configs import GenerationConfig
 from omegaconf import OmegaConf
 
 from sharp_plugins.prompted.checkpoints import read_checked
+from sharp_plugins.prompted.checks import check_post_process
 from sharp_plugins.prompted.task import PromptedGenerationConfig
 
 
@@ -202,10 +204,16 @@ def test_prompts_that_cannot_be_continued(data):
         task.build_dataset_for_inference([], [], constraints=torch.zeros(1))
 
 
-@pytest.mark.parametrize("how", ["sentencepiece", "letter", "@@ "])
+@pytest.mark.parametrize("how", [None, "none", "subword_nmt", "@@ ", "silence"])
+def test_what_joins_no_symbols_is_taken(data, how):
+    check_post_process(how)
+    assert data_utils.post_process("ĠThe Ġcat", how) == "ĠThe Ġcat"
+
+
+@pytest.mark.parametrize("how", ["sentencepiece", "letter", "wordpiece", "_EOW"])
 def test_symbols_are_joined_by_the_datas_tokenizer_alone(data, how):
     """Joined before, no symbol would be known any more, and each text empty."""
-    with pytest.raises(ValueError, match=f"--post-process {how}: the data's own tokenizer makes texts of the symbols"):
+    with pytest.raises(ValueError, match=f"--post-process {how} .or --remove-bpe {how}.: the data's own tokenizer makes texts"):
         task_of(data, post_process=how).build_generator([], GenerationConfig())
 
 

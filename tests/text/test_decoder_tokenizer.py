@@ -196,6 +196,19 @@ def test_padding_that_was_added_behind_the_table(tmp_path, kind, where):
     assert load_tokenizer(tmp_path).symbols == whole.symbols
 
 
+@pytest.mark.parametrize("role", ["eos_token", "bos_token", "unk_token", "additional"])
+@pytest.mark.parametrize("also_pads", [False, True])
+def test_other_special_tokens_behind_the_table_are_another_models(tmp_path, role, also_pads):
+    """A text's end that is taken for no token would be another, or none, without a word."""
+    whole = read(tmp_path / "whole", "llama")
+    backend, special, begins = read_decoder_backend(tmp_path / "whole", {})
+    backend.add_special_tokens(["<|own|>"])
+    special = {**special, role: "<|own|>", **({"pad_token": "<|own|>"} if also_pads else {})}
+    if role != "additional" or not also_pads:
+        with pytest.raises(ValueError, match="another model's: .*<.own.>"):
+            DecoderTokenizer(backend, special, whole.rows, "llama", "<|own|>" if role == "bos_token" else begins)
+
+
 def test_a_word_that_was_added_behind_the_table_is_named(tmp_path):
     whole = read(tmp_path / "whole", "gpt2")
     backend, special, begins = read_decoder_backend(tmp_path / "whole", {})
