@@ -92,17 +92,17 @@ def _never_matches(item: Any, code: int) -> bool:
     kind, argument = item
     codes = {ord(case) for case in (chr(code).lower(), chr(code).upper()) if len(case) == 1}
     if kind == parser.NOT_LITERAL:
-        return code < 128 and not chr(code).isalpha() and argument == code
+        return argument == code
     if kind != parser.IN or code >= 128:
         return False
     if argument[0][0] == parser.NEGATE:
-        return not chr(code).isalpha() and (parser.LITERAL, code) in argument
+        return (parser.LITERAL, code) in argument
     word = chr(code).isalnum() or code == ord("_")
     for part, value in argument:
         if part == parser.CATEGORY:
             fits = word if value == parser.CATEGORY_WORD else chr(code).isdigit() if value == parser.CATEGORY_DIGIT else True
         elif part == parser.RANGE:
-            fits = any(value[0] <= one <= value[1] for one in codes)
+            fits = value[1] >= 128 or any(value[0] <= one <= value[1] for one in codes)
         else:
             fits = part != parser.LITERAL or value in codes or value >= 128
         if fits:
