@@ -10,6 +10,7 @@ from torch import Tensor
 from sharp_plugins.convert.decoder_config import DecoderModelSettings
 from sharp_plugins.convert.decoder_names import ANCHOR, BUFFERS, HEAD, LAYERS, TABLE, parts_of
 from sharp_plugins.convert.stored import FLOATS, Stored
+from sharp_plugins.files.tensors import is_finite
 from sharp_plugins.files.torch_writer import Later
 
 # Rows of a table that are put into the dictionary's order at once.
@@ -156,16 +157,11 @@ def _tables(
 def _converted(tensor: Tensor, take: Callable[[Tensor], Tensor], dtype: torch.dtype, where: str) -> Tensor:
     taken = take(tensor)
     result = taken.to(dtype)
-    if not _is_finite(result):
-        if _is_finite(taken):
+    if not is_finite(result):
+        if is_finite(taken):
             raise ValueError(f"{where}: it has numbers that are too large for {NAMES[dtype]}; choose --dtype {LARGER[dtype]}")
         raise ValueError(f"{where}: it has numbers that are not finite (NaN or infinity), which no model can compute with")
     return result
-
-
-def _is_finite(tensor: Tensor) -> bool:
-    """Without a copy, as torch.isfinite makes one: a NaN is both the least and the greatest."""
-    return all(bound.isfinite() for bound in tensor.aminmax())
 
 
 def _reordered(table: Tensor, rows: Sequence[int]) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 from sharp_plugins.convert.names import WORDS, model_names
 from sharp_plugins.convert.published_settings import ROBERTA_OFFSET, Settings
 from sharp_plugins.files.aliases import check_copies
-from sharp_plugins.files.tensors import read_safetensors, read_torch
+from sharp_plugins.files.tensors import is_finite, read_safetensors, read_torch
 
 INSIDE = "encoder.sentence_encoder"
 TOKEN_TYPES = f"{INSIDE}.embed_token_types.weight"
@@ -121,7 +121,7 @@ def fairseq_weights(
         raise ValueError(f"{where}: {bias} has the shape {list(weights[bias].shape)}, and {len(table)} words want as many numbers")
     state = {own: weights[theirs].float() for own, theirs in names.items() if theirs in weights}
     for own, value in state.items():
-        if value.numel() and not all(bound.isfinite() for bound in value.aminmax()):  # a NaN is both the least and the greatest
+        if not is_finite(value):
             raise ValueError(f"{where}: {names[own]} has numbers that are not finite (NaN or infinity), which no model can use")
     used.update(names.values())
 

@@ -48,3 +48,14 @@ def read_safetensors(path) -> Tuple[Dict[str, Tensor], Dict[str, str]]:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})
     except Exception as error:  # safetensors' own error, which is none of Python's
         raise ValueError(f"{path}: cannot be read: {cause(path, error)}") from None
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether none of the numbers, floating-point ones, is NaN or infinite. Without a copy, as torch.isfinite makes one: a NaN is
+    both the least and the greatest.
+
+    >>> import torch
+    >>> is_finite(torch.tensor([1.0, -2.0])), is_finite(torch.tensor([1.0, float("nan")])), is_finite(torch.zeros(0))
+    (True, False, True)
+    """
+    return not tensor.numel() or all(bool(bound.isfinite()) for bound in tensor.aminmax())

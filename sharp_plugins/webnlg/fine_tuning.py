@@ -285,11 +285,9 @@ def read_family(directory: Path, changes: Dict):
 
 def _prompts(own: Dict, changes: Dict, path: Path) -> Prompts:
     try:
-        prompts = Prompts(**{**own, **changes})
-    except TypeError as error:
+        return Prompts(**{**own, **changes}).check()
+    except TypeError as error:  # a name that they have not
         raise ValueError(f"{path}: prompts: {error}; they have {', '.join(Prompts._fields)}") from None
-    try:
-        return prompts.check()
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
