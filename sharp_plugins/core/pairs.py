@@ -7,7 +7,7 @@ A pair may have several tensors a side: with biases, query and key are scale-inv
     declare_pair(attention, ["q_proj.weight", "q_proj.bias"], ["k_proj.weight", "k_proj.bias"])
 """
 
-from typing import List, NamedTuple, Sequence, Tuple, Union
+from typing import List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from torch import nn
 
@@ -63,6 +63,26 @@ def declare_pair(module: nn.Module, x: Names, y: Names) -> None:
         setattr(module, _DECLARED, [*declared, sides])
 
 
+def parameter_at(module: nn.Module, path: str) -> Optional[nn.Parameter]:
+    """The parameter that is registered under a name; None where there is none. Of a LoRA layer "weight" is W, and not W + s B A,
+    which its attribute `weight` reads as, and which torch's `get_parameter` refuses.
+
+    Example::
+
+        >>> parameter_at(nn.Sequential(nn.Linear(2, 3)), "0.weight").shape
+        torch.Size([3, 2])
+    """
+    owner, _, name = path.rpartition(".")
+    return module.get_submodule(owner)._parameters.get(name)
+
+
+def _declared_parameter(module: nn.Module, path: str) -> nn.Parameter:
+    parameter = parameter_at(module, path)
+    if parameter is None:
+        raise AttributeError(f"{type(module).__name__} has no parameter {path} any more, of which a pair was declared")
+    return parameter
+
+
 def scale_invariant_pairs(model: nn.Module) -> List[Pair]:
     """All declared pairs of *model*, in the order of its modules; one that is declared of two modules, or twice, counts once."""
     pairs, seen = [], set()
@@ -72,7 +92,7 @@ def scale_invariant_pairs(model: nn.Module) -> List[Pair]:
             names = [prefix] if prefix else []
             if len(declared) > 1 or not names:
                 names.append("+".join(x) + "/" + "+".join(y))
-            params = [tuple(module.get_parameter(name) for name in side) for side in (x, y)]
+            params = [tuple(_declared_parameter(module, name) for name in side) for side in (x, y)]
             own = frozenset(tuple(map(id, side)) for side in params)
             if own not in seen:
                 seen.add(own)

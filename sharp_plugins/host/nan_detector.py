@@ -8,10 +8,11 @@ looked at, wherever they are in the output.
 
 import logging
 from contextlib import contextmanager
-from typing import Iterator
+from typing import Dict, Iterator
 
 from fairseq import utils
 from fairseq.nan_detector import NanDetector
+from torch import Tensor
 
 from sharp_plugins.host.patching import wrap
 
@@ -43,13 +44,25 @@ def _watch(detector: NanDetector, module, output) -> None:
 
 
 @contextmanager
-def advised_of_the_radius() -> Iterator[None]:
-    """Around fairseq's own update at w + ε: fairseq's error says nothing of the perturbation, which may be what was too large."""
+def advised_of_the_radius(measured: Dict[str, Tensor]) -> Iterator[None]:
+    """Around fairseq's own update at w + ε: fairseq's error says nothing of the perturbation, which may be what was too large.
+
+    Args:
+        measured: by the ascent, whose own gradient is that at w.
+    """
     try:
         yield
     except FloatingPointError as error:
         if "Nan/Inf" in str(error):
-            logger.error("the gradients at the perturbed weights are Nan/Inf: a smaller --sam-rho may help, or a smaller --lr")
+            if measured["sam_grad_norm"].isfinite():
+                logger.error(
+                    "the gradients at the perturbed weights are Nan/Inf, and this worker's are finite without the perturbation: "
+                    "a smaller --sam-rho may help, or a smaller --lr. fairseq looks for the module without it, and may name none"
+                )
+            else:
+                logger.error(
+                    "the gradients are Nan/Inf without the perturbation, too: --sam-rho is not why; a smaller --lr may help"
+                )
         raise
 
 

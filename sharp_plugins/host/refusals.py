@@ -83,6 +83,14 @@ def check_quantization(model: nn.Module, optimizer: str) -> None:
                 )
 
 
+def check_experts(model: nn.Module, optimizer: str) -> None:
+    """Raise ValueError where *model* has experts: each worker has other ones, and all workers' samples go through them, so no
+    worker has a gradient of its own. In a pass without gradients, as δ-SAM's first one, BASE layers also choose other experts."""
+    found = next((name for name, parameter in model.named_parameters() if hasattr(parameter, "expert")), None)
+    if found is not None:
+        raise ValueError(f"--optimizer {optimizer} does not work with --base-layers (experts, here {found}); leave it out")
+
+
 def check_ema(cfg: FairseqConfig, criterion) -> None:
     """Raise ValueError where *criterion* needs averaged weights, which it tells by its ``ema_flag``, and there are none,
     or they would stand still: in half precision an update's share of 1 - β is less than the spacing of the weights."""

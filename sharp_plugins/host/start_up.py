@@ -10,6 +10,7 @@ import fairseq.trainer
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.trainer import Trainer
 
+from sharp_plugins.core.pairs import parameter_at
 from sharp_plugins.host import effective, flags, frozen, refusals
 from sharp_plugins.host.patching import wrap
 from sharp_plugins.host.weights import read_by_the_forward, registered_optimizer
@@ -39,6 +40,7 @@ def _wrap_init(init):
             refusals.check_scope(cfg, criterion)
             if issubclass(method, SAM):
                 refusals.check_quantization(model, name)
+                refusals.check_experts(model, name)
             method.check_run(criterion, task, model)
         refusals.check_ema(cfg, criterion)
         init(self, cfg, task, model, criterion, quantizer)
@@ -50,8 +52,7 @@ def _wrap_get_module_by_path(get):
     """fairseq looks up a parameter that modules share, to share it again: of a LoRA layer it wants W, not W + s B A."""
 
     def get_parameter(module, path):
-        owner, _, name = path.rpartition(".")
-        parameter = module.get_submodule(owner)._parameters.get(name)
+        parameter = parameter_at(module, path)
         return get(module, path) if parameter is None else parameter
 
     return get_parameter

@@ -69,7 +69,7 @@ def _update(trainer, method: WrappingOptimizer, samples, raise_oom: bool, fairse
         if measured is None:
             return None
         beginning.restore()
-        with sent_along(trainer, measured, passes.has_data), advised_of_the_radius():
+        with sent_along(trainer, measured, passes.has_data), advised_of_the_radius(measured):
             return fairseqs_own(trainer, passes.samples, raise_oom)
 
 

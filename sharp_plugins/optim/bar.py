@@ -127,10 +127,11 @@ class BAR(WrappingOptimizer):
 
     @classmethod
     def check_run(cls, criterion, task, model) -> None:
-        pairs = scale_invariant_pairs(model)
+        # A pair that is wholly frozen stays as it is: with LoRA those that the base model declares are.
+        pairs = [pair for pair in scale_invariant_pairs(model) if any(p.requires_grad for p in (*pair.x, *pair.y))]
         if not pairs:
             raise ValueError(
-                "--optimizer bar needs scale-invariant pairs of weights, and the model has none (a prefix makes none): "
+                "--optimizer bar needs scale-invariant pairs of weights that train, and the model has none (a prefix makes none): "
                 "train it with --arch lora --base-arch ..., or declare its pairs with sharp_plugins.core.pairs.declare_pair"
             )
         frozen = [pair.name for pair in pairs if not all(p.requires_grad for p in (*pair.x, *pair.y))]

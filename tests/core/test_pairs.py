@@ -26,6 +26,18 @@ def test_pairs_are_found_by_their_module_and_survive_copies_and_precision():
         assert pairs[1].y == (net[1].key.weight, net[1].key.bias)
 
 
+def test_a_pair_of_layers_that_lora_is_in_is_of_their_own_weights():
+    net = Attention()
+    query = net.query.weight
+    add_lora(net, LoRASettings(rank=2, target="query"))
+    declared, update = scale_invariant_pairs(net)
+    assert declared.x[0] is query and declared.x[0] is not net.query.weight and declared.y == (net.key.weight, net.key.bias)
+    assert (update.x, update.y) == ((net.query.lora_B,), (net.query.lora_A,))
+    del net.key._parameters["bias"]
+    with pytest.raises(AttributeError, match="Attention has no parameter key.bias any more"):
+        scale_invariant_pairs(net)
+
+
 def test_the_declared_pair_is_scale_invariant():
     net, x = Attention(), torch.randn(5, 4)
     scores = net.query(x) @ net.key(x).T

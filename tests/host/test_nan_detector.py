@@ -1,5 +1,7 @@
 """After gradients that are no finite numbers: which module fairseq names, and what the user reads."""
 
+import itertools
+
 import pytest
 import torch
 import toy
@@ -63,10 +65,23 @@ def test_the_module_whose_gradient_is_at_fault_is_named(translation_data, tmp_pa
 @pytest.mark.parametrize("optimizer, advised", [("sgd", False), ("sam", True), ("dsam", True)])
 def test_a_method_that_climbs_names_its_radius(translation_data, tmp_path, advice, optimizer, advised):
     trainer = toy.build_trainer(translation_data, "--optimizer", optimizer, *toy.SGD, "--save-dir", tmp_path)
+    # Of the passes the last is at w + ε: the one before it may be the search for the module.
+    fc2, passes = trainer.get_model().encoder.layers[0].fc2, {"sgd": 0, "sam": 1, "dsam": 2}[optimizer]
+    seen = itertools.count()
+    fc2.register_forward_hook(lambda module, inputs, output: output * (float("nan") if next(seen) == passes else 1))
+    with pytest.raises(FloatingPointError):
+        trainer.train_step(toy.batches(trainer, [4]))
+    assert ["finite without the perturbation: a smaller --sam-rho may help" in message for message in advice] == [True] * advised
+
+
+@pytest.mark.parametrize("optimizer", ["sam", "dsam"])
+def test_the_radius_has_no_part_in_what_fails_without_it(translation_data, tmp_path, advice, optimizer):
+    trainer = toy.build_trainer(translation_data, "--optimizer", optimizer, *toy.SGD, "--save-dir", tmp_path)
     poisoned(trainer, "encoder.layers.0.fc2", "forward")
     with pytest.raises(FloatingPointError):
         trainer.train_step(toy.batches(trainer, [4]))
-    assert ["--sam-rho" in message for message in advice] == [True] * advised
+    [message] = advice
+    assert message.startswith("the gradients are Nan/Inf without the perturbation, too: --sam-rho is not why")
 
 
 def test_gradients_that_differ_between_workers_are_no_matter_of_the_radius(translation_data, tmp_path, advice, told, monkeypatch):

@@ -237,6 +237,20 @@ def test_noise_that_is_written_into_the_weights_is_refused(translation_data, met
         toy.build_trainer(translation_data, *flags)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_experts_are_refused(translation_data, monkeypatch, method):
+    """fairseq marks those of its BASE layers, which need its compiled library, so."""
+    make = torch.nn.Linear.__init__
+
+    def make_and_mark(self, *args, **kwargs):
+        make(self, *args, **kwargs)
+        self.weight.expert = True
+
+    monkeypatch.setattr(torch.nn.Linear, "__init__", make_and_mark)
+    with pytest.raises(ValueError, match=f"--optimizer {method} does not work with --base-layers .experts, here encoder.layers.0"):
+        toy.build_trainer(translation_data, "--optimizer", method, *SGD)
+
+
 # ---------------------------------------------------------------------- out of memory
 
 

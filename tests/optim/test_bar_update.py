@@ -11,6 +11,7 @@ from fairseq.modules import MultiheadAttention
 from torch import nn
 
 from sharp_plugins.core.pairs import declare_pair
+from sharp_plugins.host.balancing import optimized_pairs
 from sharp_plugins.host.weights import master_copies, registered_optimizer
 from sharp_plugins.networks import lora_layers
 
@@ -244,6 +245,23 @@ def test_query_and_key_declared_by_the_user(translation_data, monkeypatch):
     trainer.train_step(samples)
     toy.assert_close(trainer, expected.state_dict())
     assert registered_optimizer(trainer).signs.tolist() == signs and len(set(signs)) == 2
+
+
+@pytest.mark.parametrize("optimizer", ["bar", "sgd"])
+def test_pairs_that_the_base_model_declares_do_not_hinder_loras(translation_data, monkeypatch, optimizer):
+    """They are frozen; what is balanced and logged is LoRA's."""
+    make = MultiheadAttention.__init__
+
+    def make_and_declare(self, *args, **kwargs):
+        make(self, *args, **kwargs)
+        declare_pair(self, "q_proj.weight", "k_proj.weight")
+
+    monkeypatch.setattr(MultiheadAttention, "__init__", make_and_declare)
+    flags = BAR if optimizer == "bar" else ["--optimizer", "sgd", "--lr", "0.1"]
+    trainer = toy.build_trainer(translation_data, *flags, model=LORA)
+    trainer.train_step(toy.batches(trainer, [4]))
+    names = [name for part in optimized_pairs(trainer) for name in part.names]
+    assert names == list(lora_layers(trainer.get_model())) and names[0].endswith("_proj")
 
 
 # ---------------------------------------------------------------------- refusals
