@@ -128,6 +128,10 @@ class FewShot(Benchmark):
                 maker.make(self._sample(task, size, seed), size, seed, said.append)
             if ZERO_SHOT in methods:
                 maker.make(self._test_set(task, seed), None, seed, said.append)
+        # A run's config says how many updates its sample makes: those of other calls' runs are there, too.
+        for record in (record for _, record in stored(self.args.out, self.name) if record.task == task):
+            if record.method != ZERO_SHOT and not (self._data_of(record) / STAMP).is_file():
+                maker.make(self._data_of(record), int(record.axes[self.source.axis]), self._seed_of(record), said.append)
         return "\n".join(dict.fromkeys(said))
 
     def _sample(self, task: str, size, seed: int) -> Path:

@@ -12,6 +12,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
 from sharp_plugins.files.yaml import read_yaml
 from sharp_plugins.runs.configs import NEEDED, Settings, check_settings, merged
+from sharp_plugins.runs.sweep import parted
 
 DIRECTORY = Path(__file__).with_name("settings")
 # A family, as the converter names it -> whose settings it takes.
@@ -119,6 +120,10 @@ def read_family(family: str, name: str = "", flag: str = "--settings") -> Family
     for one, values in (item for each in grids.values() for item in _settings(each, path)):
         if "." not in one or not isinstance(values, list) or len(values) < 2:
             raise ValueError(f"{path}: grid: {one} is part.name with two values or more, and not {values!r}")
+        for value in values:  # they become a --sweep
+            if not isinstance(value, (int, float, str, list)) or len(parted(str(value))) > 1:
+                words = "it takes numbers, true and false, lists, and texts without a comma outside brackets"
+                raise ValueError(f"{path}: grid: {one} cannot be searched with the value {value!r}; {words}")
     return Family(path, content["run"], {one: content[one] for one in NETWORKS if one in content}, grids)
 
 

@@ -28,7 +28,7 @@ def is_trained(directory: Path, limits: Dict) -> bool:
     """Whether the last checkpoint is the training's end: fairseq, started again, would make one update more.
 
     Args:
-        limits: the settings max_update, max_epoch and stop_time_hours, where they are set.
+        limits: the settings max_update, max_epoch, stop_time_hours and patience, where they are set.
     """
     state = read_checkpoint(directory / LAST)
     if state is None:
@@ -36,8 +36,10 @@ def is_trained(directory: Path, limits: Dict) -> bool:
     updates = state["optimizer_history"][-1]["num_updates"]
     epoch = state["extra_state"]["train_iterator"]["epoch"]  # the one to go on in
     hours = state["extra_state"].get("previous_training_time", 0.0) / 3600
+    # Validations without an improvement, which sharp_plugins.host.patience writes: fairseq saves once they are too many, and ends.
+    worse = (state["extra_state"].get("should_stop_early") or {}).get("num_runs", 0)
     over = (limits.get("max_update") or math.inf) <= updates, epoch > (limits.get("max_epoch") or math.inf)
-    return any(over) or hours > (limits.get("stop_time_hours") or math.inf)
+    return any(over) or hours > (limits.get("stop_time_hours") or math.inf) or 0 < limits.get("patience", 0) <= worse
 
 
 class Trained(NamedTuple):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Callable, Collection, Dict, Mapping, Optional, Sequence
 
 from sharp_plugins.files.text import read_json
-from sharp_plugins.files.writing import unfinished_in, write_text
+from sharp_plugins.files.writing import remove_left, unfinished_in, write_text
 from sharp_plugins.runs.processes import Stop, interpreter, run_process, shell_line
 
 STAMP = "prepared.json"
@@ -49,6 +49,7 @@ def make_once(
             f"{out}: holds other data, which would be replaced, and with them {', '.join(others)}, which is none of them; "
             "choose another place"
         )
+    remove_left(out.parent)
     with unfinished_in(out.parent) as unfinished:
         new = unfinished / "new"
         new.mkdir()

@@ -84,6 +84,8 @@ class Planner:
         config = configure(of, run.method, changes, self.args.cpu, adapt, self.benchmark.own)
         config.setdefault("common", {}).update(user_dir=str(Path(sharp_plugins.__file__).resolve().parent), seed=run.record.seed)
         config.setdefault("checkpoint", {})["save_dir"] = str(run.directory.resolve())
+        # fairseq's default is as many as there are GPUs: on another machine a run would go on with batches of another size.
+        config.setdefault("distributed_training", {}).setdefault("distributed_world_size", 1)
         check_values(config, name, self.benchmark.settings_flag, self.benchmark.reads)
         self.benchmark.place(config, run)
         check_checkpoints(config, name, self.benchmark.measured, self.benchmark.settings_flag)

@@ -75,9 +75,10 @@ def train(run: Run) -> Stage:
 def _limits(run: Run) -> Dict:
     """The limits of a training. fairseq's clock goes on from that of the checkpoint that training starts from, so the limit of
     time is later by as much; the other run's time is known only when it is finished, and is in no config."""
-    limits = run.config["optimization"]
+    kept = run.config.get("checkpoint", {})
+    limits = {**run.config["optimization"], "patience": kept.get("patience") or 0}
     hours = limits.get("stop_time_hours")
-    before = minutes_before(run.config.get("checkpoint", {}).get("finetune_from_model")) if hours else 0
+    before = minutes_before(kept.get("finetune_from_model")) if hours else 0
     return {**limits, "stop_time_hours": hours + before / 60} if before else limits
 
 
@@ -102,7 +103,7 @@ def is_done(run: Run, stage: Stage) -> bool:
     """
     mark = _marks(run).get(stage.name)
     if stage.trains:
-        # fairseq may end before its limits, by patience, say: the mark tells.
+        # fairseq may end before all limits, where a task of one's own has no more data, say: the mark tells.
         return is_trained(run.directory, _limits(run)) or (mark is not None and (run.directory / LAST).is_file())
     return mark == list(stage.command) and (run.directory / stage.makes).is_file()
 
@@ -141,7 +142,9 @@ def perform(
         KeyboardInterrupt: *stop* was asked for.
     """
     log = run.directory / stage.log
-    memory = (run.directory / MEMORY).resolve() if stage.trains else None
+    # With several workers the process only starts others, which train.
+    alone = run.config.get("distributed_training", {}).get("distributed_world_size", 1) == 1
+    memory = (run.directory / MEMORY).resolve() if stage.trains and alone else None
     environment = environment_of(run) if environment is None else environment
     with unfinished_in(run.directory) as unfinished:
         output = unfinished / Path(stage.makes).name if stage.takes_output else None

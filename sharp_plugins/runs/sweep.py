@@ -28,13 +28,22 @@ def read_sweeps(texts: Sequence[str], changes: Sequence[str] = ()) -> Dict[str, 
     sweeps: Dict[str, List[Value]] = {}
     for text in texts:
         name, equals, listed = text.partition("=")
-        values = [_value(text, part) for part in re.split(r",(?![^\[({]*[\])}])", listed)]
+        values = [_value(text, part) for part in parted(listed)]
         if not equals or "." not in name or len(values) < 2 or len(set(map(str, values))) != len(values):
             raise ValueError(f"--sweep {text}: should be part.name=value,value and so on, different ones; --set is for one value")
         if name in sweeps or name in [change.partition("=")[0] for change in changes]:
             raise ValueError(f"--sweep {text}: {name} is set twice; take one of the --sweep and --set out")
         sweeps[name] = values
     return sweeps
+
+
+def parted(listed: str) -> List[str]:
+    """The values of a list, which has commas between them: those in brackets are a value's own.
+
+    >>> parted("(0.9,0.98),(0.9,0.999)")
+    ['(0.9,0.98)', '(0.9,0.999)']
+    """
+    return re.split(r",(?![^\[({]*[\])}])", listed)
 
 
 def _value(text: str, part: str) -> Value:

@@ -10,6 +10,7 @@ from sharp_plugins.fewshot.family import DIRECTORY, FAMILIES, named, read_family
 from sharp_plugins.fewshot.reader import read
 from sharp_plugins.fewshot.samples import Sampler
 from sharp_plugins.fewshot.task_files import find_task, read_task
+from sharp_plugins.runs.sweep import read_sweeps
 
 
 def test_adding_a_task_is_one_file(tmp_path):
@@ -210,6 +211,11 @@ def test_settings_of_another_form(tmp_path):
         ("lora: {}", "expected, settings by name each; no run"),
         ("run: {}\nbase: {}", "expected, settings by name each; base"),
         ("run: {}\ngrid: {lr: [1, 2]}", "grid: lr is part.name with two values or more"),
+        (
+            "run: {}\ngrid: {lora: {model.lora_target: [q_proj, 'q_proj,v_proj']}}",
+            "grid: model.lora_target cannot be searched with the value 'q_proj,v_proj'",
+        ),
+        ("run: {}\ngrid: {optimization.clip_norm: [1, null]}", "optimization.clip_norm cannot be searched with the value None"),
     ):
         path.write_text(text)
         with pytest.raises(ValueError) as error:
@@ -219,6 +225,9 @@ def test_settings_of_another_form(tmp_path):
         ValueError, match="--settings paper: there are no such settings; choose from bar, mezo, or name a YAML file"
     ):
         read_family("opt", "paper")
+    path.write_text("run: {}\ngrid: {optimizer.adam_betas: ['(0.9, 0.98)', '(0.9, 0.999)']}")
+    [text] = read_family("opt", str(path)).sweeps()
+    assert read_sweeps([text]) == {"optimizer.adam_betas": ["(0.9, 0.98)", "(0.9, 0.999)"]}
     path.write_text("run: {common: {log_format: json}}")
     with pytest.raises(ValueError, match=r"own.yaml: has no .*optimizer.sam_rho"):
         read_family("opt", str(path)).settings({"task": {"_name": "candidates"}})

@@ -32,10 +32,10 @@ def _heed_ctrl_c() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def save(path: Path, updates=10, epoch=2, minutes=1.5) -> Path:
-    """A checkpoint, as far as the engine reads it."""
+def save(path: Path, updates=10, epoch=2, minutes=1.5, **more) -> Path:
+    """A checkpoint, as far as the engine reads it; *more* is of its extra_state."""
     place = {"epoch": epoch, "iterations_in_epoch": 0}
-    extra = {"train_iterator": place, "previous_training_time": 60 * minutes}
+    extra = {"train_iterator": place, "previous_training_time": 60 * minutes, **more}
     history = [{"num_updates": 3}, {"num_updates": updates}]
     torch.save({"optimizer_history": history, "extra_state": extra, "model": {"w": torch.zeros(3)}}, path)
     return path

@@ -46,3 +46,10 @@ def test_whether_training_is_over(tmp_path, limits, updates, epoch, expected):
     assert not is_trained(tmp_path, limits)
     save(tmp_path / "checkpoint_last.pt", updates, epoch)
     assert is_trained(tmp_path, limits) is expected
+
+
+@pytest.mark.parametrize("patience, counts, expected", [(2, 2, True), (2, 1, False), (0, 2, False), (2, None, False)])
+def test_training_that_patience_ended_is_over(tmp_path, patience, counts, expected):
+    more = {} if counts is None else {"should_stop_early": {"best": 3.0, "num_runs": counts}}
+    save(tmp_path / "checkpoint_last.pt", **more)
+    assert is_trained(tmp_path, {"max_epoch": 20, "patience": patience}) is expected

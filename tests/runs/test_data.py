@@ -44,6 +44,14 @@ def test_nothing_is_lost(tmp_path):
     assert (out / "words").read_text() == "" and [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
+def test_what_a_killed_call_has_left_is_removed(tmp_path):
+    left = tmp_path / ".unfinished-abc" / "new"
+    left.mkdir(parents=True)
+    (left / "words").write_text("half")
+    make_once(tmp_path / "data", {"version": 1}, ["words"], lambda new: (new / "words").touch())
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
 def test_two_calls_at_once(tmp_path):
     """Both begin before one is done; the later one keeps what the earlier has made."""
     both, said = threading.Barrier(2, timeout=60), []

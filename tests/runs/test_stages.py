@@ -89,8 +89,16 @@ def test_training_is_over_by_its_last_checkpoint(run):
     assert do(run, failing) == []
 
 
-def test_training_that_ends_early_is_over(run, tmp_path):
-    """By fairseq's --patience, say, of which no checkpoint tells."""
+def test_training_that_patience_ended_is_over_though_the_engine_was_killed(run):
+    """The training may outlive the engine, which has no mark of it then. fairseq would go on: it asks after a validation alone."""
+    failing = Stage("train", python("raise SystemExit(3)"))
+    save(run.directory / "checkpoint_last.pt", updates=4, should_stop_early={"best": 3.0, "num_runs": 1})
+    assert not is_done(run, failing)
+    assert is_done(run._replace(config={**CONFIG, "checkpoint": {"patience": 1}}), failing)
+
+
+def test_training_that_ends_before_its_limits_is_over(run, tmp_path):
+    """For a reason of which no checkpoint tells."""
     short = save(tmp_path / "short.pt", updates=4)
     stage = Stage("train", python(f"import shutil; shutil.copy({str(short)!r}, 'checkpoint_last.pt')"))
     assert do(run, stage) == ["train"] and is_done(run, stage)
@@ -211,6 +219,11 @@ def test_the_most_memory_of_a_runs_processes_is_remembered(run, tmp_path):
     for text in ("{", "[]", '{"bytes": "many"}', '{"bytes": -1}'):
         (run.directory / "memory.json").write_text(text)
         assert memory.read(run.directory / "memory.json") is None
+
+
+def test_what_a_launcher_of_several_workers_holds_is_not_the_trainings_memory(run, tmp_path):
+    run = run._replace(config={**CONFIG, "distributed_training": {"distributed_world_size": 2}})
+    assert do(run, training(run, tmp_path)) == ["train"] and not (run.directory / "memory.json").exists()
 
 
 def test_threads_are_shared_and_remembered(run, monkeypatch):

@@ -7,6 +7,7 @@ import shutil
 import pairs
 import pytest
 import sts_files
+import yaml
 
 from sharp_plugins.files.yaml import read_yaml
 from sharp_plugins.runs import schedule
@@ -131,6 +132,18 @@ def test_the_settings_are_mirror_berts_and_the_papers(data, tmp_path, planned, m
         assert not common.get("fp16") and common.get("amp", False) is not common.get("cpu", False)
 
 
+def test_settings_of_ones_own_train_with_one_worker(backbone, data, tmp_path, planned):
+    """And not with as many as this machine has GPUs: on another one the batches of a run would be of another size."""
+    own = read_yaml(CONFIGS / "bert.yaml")
+    del own["distributed_training"]
+    (tmp_path / "bert.yaml").write_text(yaml.safe_dump(own))
+    flags = ["--methods", "mirror", "--seeds", "1", *SMALL, "--configs", tmp_path]
+    for name, workers in (("one", 1), ("two", 2)):
+        more = [] if workers == 1 else ["--set", f"distributed_training.distributed_world_size={workers}"]
+        run(backbone, data, tmp_path / name, *flags, *more)
+        assert planned[-1].config["distributed_training"]["distributed_world_size"] == workers
+
+
 def test_the_text_is_a_place(backbone, data, tmp_path, planned, capsys):
     """The same sentences may be elsewhere the next time, and --set does not name others."""
     flags = ["--methods", "mirror", "--seeds", "1", *SMALL]
@@ -150,6 +163,10 @@ def test_the_text_is_a_place(backbone, data, tmp_path, planned, capsys):
         (["--methods", "lora-sam"], "--methods lora-sam: there is no such method here"),
         (["--set", "distributed_training.distributed_world_size=3"], "10 sentences are fewer than a batch"),
         (["--set", "checkpoint.no_last_checkpoints=true"], "checkpoint.no_last_checkpoints leaves no last checkpoint"),
+        (
+            ["--set", "optimization.max_epoch=3", "--set", "checkpoint.save_interval=2"],
+            "checkpoint.save_interval leaves no checkpoint of the last epoch to measure",
+        ),
         (["--set", "criterion.beta=1"], "fairseq does not know such a setting"),
         (["--methods", "mirror", "mirror-sam", "--set", "optimizer.sam_start=1.5"], "mirror-sam: --sam-start must be a share"),
         (["--set", "dataset.batch_size=null"], "--batch-size: say how many pairs are compared"),
