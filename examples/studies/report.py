@@ -51,6 +51,12 @@ class Line(NamedTuple):
     minutes: float
 
 
+def names_of(lines: Sequence[Line]) -> List[str]:
+    """Of each line its cell's, with the layers where the lines are of several encoders."""
+    several = len({line.layers for line in lines}) > 1
+    return [f"{line.cell.name}, {line.layers} layers" if several else line.cell.name for line in lines]
+
+
 def collect(study: Study, outs: Mapping[str, Path]) -> List[Row]:
     """The finished fresh runs by `COLUMNS`; *outs* says of each method where they are."""
     rows = []
@@ -83,9 +89,9 @@ def lines_of(study: Study, rows: Sequence[Row]) -> List[Line]:
 
 
 def pilot_of(out: Path, cell: Cell, method: str, search: str, number: int = 1) -> searches.Pilot:
-    """What a search saw, which is the method's *number*th."""
+    """What a search saw, which is the method's *number*th. It has the values of *search*, and others that study.py was given."""
     there = place(out, cell, method, f"pilot{number}")
-    return searches.read(there, "glue", cell.name, method, search, lambda one: selected(one, "valid"), PILOT_SEEDS)
+    return searches.read(there, "glue", cell.name, method, search, lambda one: selected(one, "valid"), PILOT_SEEDS, others=True)
 
 
 def pilots_of(study: Study, outs: Mapping[str, Path]) -> List[searches.Pilot]:
@@ -103,12 +109,12 @@ def given(lines: Sequence[Line], pilots: Sequence[searches.Pilot], study: Study,
     """A sentence about the settings that no search chose. The methods *others* have not what the baseline's search chose."""
     searched = {(pilot.layers, pilot.cell, pilot.method, pilot.setting) for pilot in pilots}
     found = []
-    for line in lines:
+    for line, where in zip(lines, names_of(lines)):
         own_searches = study.searched(line.method) if line.method in others else study.searches(line.method)
         names = [search.split("=")[0] for search in own_searches]
         names = [name for name in names if (line.layers, line.cell.name, line.method, name) not in searched]
         own = [setting for setting in line.chosen if setting.split("=")[0] in names]
-        found += [f"{line.cell.name}, {line.method}: {searches.words_of(own)}"] if own else []
+        found += [f"{where}, {line.method}: {searches.words_of(own)}"] if own else []
     return f"\n\nGiven, and not searched: {'; '.join(found)}." if found else ""
 
 
@@ -142,12 +148,12 @@ def comparisons(lines: Sequence[Line], study: Study) -> List[Optional[Comparison
 def beside_longer(lines: Sequence[Line], study: Study) -> str:
     """A sentence for each baseline with δ-SAM's time, about the methods that took as long or less."""
     found = []
-    for longer in (line for line in lines if line.method.endswith(LONGER)):
+    for longer, where in ((line, where) for line, where in zip(lines, names_of(lines)) if line.method.endswith(LONGER)):
         there = [line for line in lines if (line.layers, line.cell) == (longer.layers, longer.cell)]
         for line in (line for line in there if line.method not in (longer.method, study.methods[0])):
             comparison = compare(line.values, longer.values)
             if comparison is not None:
-                found.append(f"{line.cell.name}, {line.method} over {longer.method}: {gain(comparison)}, p {ps(comparison)[0]}")
+                found.append(f"{where}, {line.method} over {longer.method}: {gain(comparison)}, p {ps(comparison)[0]}")
     return f"\n\nWith {LONGER_EPOCHS} passes for the baseline, which take δ-SAM's time: {'; '.join(found)}." if found else ""
 
 
@@ -219,7 +225,7 @@ def main(argv: Sequence[str] = None) -> int:
         write_csv(searched, searches.COLUMNS, searches.csv_rows(pilots))
         text = f"{text}\n\n{seen(pilots)}"
     write_text(args.to / f"{name}.md", f"## {study.title}\n\n{text}\n")
-    gains = [Gain(line.cell.name, line.method, one) for line, one in zip(lines, found)]
+    gains = [Gain(where, line.method, one) for line, where, one in zip(lines, names_of(lines), found)]
     draw(gains, study.methods[0], study.title, args.to / f"{name}.png")
     print(text)
     return 0

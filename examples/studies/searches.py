@@ -39,18 +39,30 @@ class Pilot(NamedTuple):
 
 
 def read(
-    directory: Path, benchmark: str, cell: str, method: str, search: str, score: Callable[[Result], float], seeds: Sequence[int]
+    directory: Path,
+    benchmark: str,
+    cell: str,
+    method: str,
+    search: str,
+    score: Callable[[Result], float],
+    seeds: Sequence[int],
+    others: bool = False,
 ) -> Pilot:
-    """The finished runs of a search. What an earlier one in the same place had beyond it is left out.
+    """The finished runs of a search.
 
     Args:
         search: as --sweep has it, such as "optimizer.sam_rho=0.01,0.02".
         seeds: of the pilots.
+        others: whether what else was tried in the same place is told, too.
     """
     setting, values = search.split("=")
     found: Dict[str, Dict[int, float]] = {value: {} for value in values.split(",")}
     results = load_results(directory, benchmark)
     layers = layers_of(directory, results[0]) if results else 0
+    if others:
+        asked = set(map(float, found))
+        found.update({f"{value:g}": {} for value in {result.record.axes[setting] for result in results} - asked})
+        found = {value: found[value] for value in sorted(found, key=float)}
     for result in results:
         for value in found:
             if float(value) == result.record.axes[setting] and result.record.seed in seeds:

@@ -23,7 +23,7 @@ import study  # it puts the repository on its processes' path, too
 from calls import Unfinished, guarded
 from gains import Gain, about_p, draw, gain, ps, rows_of
 from plan import BETAS, PILOT_SEEDS, RHOS, SEEDS
-from raw import digits, refuse_lost, write_csv
+from raw import digits, read_csv, refuse, refuse_lost, write_csv
 
 from sharp_plugins.files.writing import write_text
 from sharp_plugins.runs.record import Measure, Result
@@ -178,10 +178,28 @@ def main(argv: Sequence[str] = None) -> int:
     return guarded(lambda: search_and_train(args))
 
 
+def check_searches(args) -> None:
+    """Raise ValueError where the file of searches has runs that are not in --out: they would be written over."""
+    there = {
+        (method, setting, float(value), result.record.seed)
+        for method, sweeps in SEARCHES.items()
+        for number in range(1, len(sweeps) + 1)
+        for result in load_results(args.out / method / f"pilot{number}", "sts")
+        for setting, value in result.record.axes.items()
+    }
+    path, names = args.to / f"{args.name}-search.csv", ("method", "setting", "value", "seed")
+    rows = [(row["method"], row["setting"], float(row["value"]), int(row["seed"])) for row in read_csv(path) if row["seed"]]
+    try:
+        refuse([row for row in rows if row not in there], names)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
 def search_and_train(args) -> int:
     found = [load_results(args.out / method / "final", "sts") for method in (UNTRAINED, *SEARCHES)]
     there = {(one.record.method, str(one.record.seed)) for results in found for one in results}
     refuse_lost(args.to / f"{args.name}.csv", there, ("method", "seed"))
+    check_searches(args)
     chosen: Dict[str, List[str]] = {}
     for method in SEARCHES:
         chosen[method] = search(args, method, chosen)

@@ -162,6 +162,21 @@ def test_runs_of_another_machine_are_not_written_over(similarity, tmp_path, caps
     assert similarity.main(line) == 0 and (tmp_path / "other" / "similarity.csv").is_file()  # beside its runs
 
 
+def test_searches_of_another_machine_are_not_written_over(similarity, tmp_path, capsys):
+    """Where the same fresh runs are here, with values that were given."""
+    assert run(similarity, tmp_path) == 0
+    there = {path.name: path.read_bytes() for path in (tmp_path / "to").iterdir()}
+    one = {"mirror": [RATE], "mirror-sam": [RHO], "mirror-dsam": [RHO, BETA], "mirror-r3f": [EPSILON]}
+    given = [word for method, names in one.items() for name in names for word in ("--search", method, f"{name}={BEST[name]}")]
+    line = ["--backbone", "B", "--data", "D", "--text", "T", "--out", str(tmp_path / "other"), "--seeds", "1", "2", "3", *given]
+    assert similarity.main(line) == 0
+    similarity.calls.clear()
+    assert similarity.main([*line, "--to", str(tmp_path / "to")]) == 1 and not similarity.calls
+    words = "similarity-search.csv: 46 runs are there that this call has not, such as mirror optimization.lr 1e-05 101 ("
+    assert words in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in (tmp_path / "to").iterdir()} == there
+
+
 def test_the_table_is_of_the_fresh_seeds(similarity, tmp_path):
     assert run(similarity, tmp_path, "--name", "minilm") == 0
     text, _ = (tmp_path / "to" / "minilm.md").read_text().split("\n\n| layers | cell | method | searched |")

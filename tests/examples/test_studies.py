@@ -410,6 +410,36 @@ def test_what_ends_a_study_ends_its_engines(tmp_path):
     assert (tmp_path / "told").read_text() == "interrupted; run the same command again to go on\n"
 
 
+def test_values_beyond_the_plan_are_told(scripts, tmp_path, capsys):
+    scripts.score = lambda method, settings, seed: 60.0 + (settings.get(RHO) == "0.03") + (settings.get(RATE) == "2e-5")
+    given = ["--search", "base", f"{RATE}=2e-5,3e-5", "--search", "sam", f"{RHO}=0.02,0.03"]
+    assert run(scripts, tmp_path / "out", "few", "--cells", "SST-2-300", "--methods", "sam", "--seeds", "1", "2", *given) == 0
+    capsys.readouterr()
+    assert scripts.report.main(["few", "--out", str(tmp_path / "out"), "--to", str(tmp_path / "to")]) == 0
+    text = capsys.readouterr().out
+    rows = {tuple(line.split(" | ")[2:4]): line for line in text.splitlines() if line.startswith("| 3 | SST-2-300 |")}
+    assert "0.02: 62.00, 0.03: 63.00, 0.05: failed or not run" in rows["sam", "sam rho"] and "| 0.03 |" in rows["sam", "sam rho"]
+    assert "| 2e-05: 62.00, 3e-05: 61.00, 5e-5: failed or not run" in rows["base", "lr"] and "Given" not in text
+    with open(tmp_path / "to" / "few-search.csv", newline="") as file:
+        found = {(row["method"], row["value"], row["seed"], row["score"]) for row in csv.DictReader(file)}
+    assert {("sam", "0.03", "102", "63.0"), ("base", "3e-05", "101", "61.0"), ("sam", "0.1", "", "")} <= found
+
+
+def test_runs_of_two_encoders_stand_apart(scripts, tmp_path, monkeypatch, capsys):
+    """In the figure, and in what is told below the table."""
+    line = ["--cells", "SST-2-300", "--methods", "sam", "--seeds", "1", "2", "--search", "sam", f"{RHO}=0.02"]
+    assert run(scripts, tmp_path / "out", "few", *line) == 0
+    drawn, there = [], ["few", "--out", str(tmp_path / "out"), "--to", str(tmp_path / "to")]
+    monkeypatch.setattr(scripts.report, "draw", lambda gains, *rest: drawn.append([one.where for one in gains]))
+    assert scripts.report.main(there) == 0
+    path = tmp_path / "to" / "few.csv"
+    path.write_text("".join(f"6{row[1:]}" if row.startswith("3,") else row for row in path.read_text().splitlines(keepends=True)))
+    capsys.readouterr()
+    assert scripts.report.main(there) == 0
+    assert drawn == [["SST-2-300"] * 2, ["SST-2-300, 6 layers"] * 2 + ["SST-2-300, 3 layers"] * 2]
+    assert "SST-2-300, 6 layers, sam: sam rho=0.02; SST-2-300, 3 layers, sam: sam rho=0.02." in capsys.readouterr().out
+
+
 def test_searches_of_another_machine_stay(scripts):
     """Of a cell that was but begun here, and of an encoder with fewer layers; those that would be lost are told."""
     searches = importlib.import_module("searches")
