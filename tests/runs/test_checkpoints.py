@@ -1,10 +1,13 @@
 """Checkpoints of a run, as far as the engine reads them."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from engine import save
 
-from sharp_plugins.runs.checkpoints import is_trained, read_checkpoint
+from sharp_plugins.runs.checkpoints import BEST, LAST, is_trained, read_checkpoint
+from sharp_plugins.runs.settings_check import check_checkpoints
 
 
 def test_half_a_checkpoint_is_none(tmp_path):
@@ -53,3 +56,11 @@ def test_training_that_patience_ended_is_over(tmp_path, patience, counts, expect
     more = {} if counts is None else {"should_stop_early": {"best": 3.0, "num_runs": counts}}
     save(tmp_path / "checkpoint_last.pt", **more)
     assert is_trained(tmp_path, {"max_epoch": 20, "patience": patience}) is expected
+
+
+@pytest.mark.parametrize("epochs, interval, is_fine", [(3, 2, False), (4, 2, True), (3, 1, True), (None, 2, True)])
+def test_the_last_epoch_has_a_checkpoint_where_it_is_measured(epochs, interval, is_fine):
+    config = {"optimization": {"max_epoch": epochs, "max_update": 9}, "checkpoint": {"save_interval": interval}}
+    check_checkpoints(config, "RTE base", BEST)
+    with nullcontext() if is_fine else pytest.raises(ValueError, match="save_interval leaves no checkpoint of the last epoch"):
+        check_checkpoints(config, "RTE base", LAST)
