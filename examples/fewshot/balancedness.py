@@ -2,19 +2,21 @@
 
     python examples/fewshot/balancedness.py runs/fewshot/COPA --out figure.png
 
-A curve is 2|B| = |‖B‖² − ‖A‖²| of LoRA's layers that are logged, on average over these layers and over a method's runs.
+A curve is 2|B| = |‖B‖² − ‖A‖²| of LoRA's layers that are logged, on average over these layers and over a method's finished runs
+with the same settings. Where the runs' settings differ, as of a grid, each of them is a curve.
 """
 
 import argparse
 import sys
 from collections import defaultdict
 from pathlib import Path
-from typing import Dict, List
+from typing import Dict, List, Tuple
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parents[1])]
 
 from sharp_plugins.runs.processes import parse
+from sharp_plugins.runs.store import RESULT
 
 NAME = "balancedness_"
 
@@ -31,15 +33,20 @@ def curve(log: Path) -> Dict[int, float]:
 
 
 def curves(task: Path) -> Dict[str, Dict[int, float]]:
-    """Method -> update -> mean over its runs, of the updates that all of them tell of; TASK/METHOD/.../seedN/train.log."""
-    logs: Dict[str, List[Dict[int, float]]] = defaultdict(list)
+    """Method, with the settings that not all have -> update -> mean over its finished runs, of the updates that all of them tell
+    of; TASK/METHOD/SETTING=VALUE/.../seedN."""
+    logs: Dict[Tuple[str, ...], List[Dict[int, float]]] = defaultdict(list)
     for log in sorted(task.glob("*/**/train.log")):
-        logs[log.relative_to(task).parts[0]].append(curve(log))
+        if (log.parent / RESULT).is_file():
+            logs[log.relative_to(task).parts[:-2]].append(curve(log))
+    told = {key: runs for key, runs in logs.items() if any(runs)}  # of LoRA
+    common = set.intersection(*(set(settings) for _, *settings in told)) if told else set()
     means = {}
-    for method, runs in logs.items():
+    for (method, *settings), runs in told.items():
         updates = sorted(set.intersection(*map(set, runs)))
         if updates:
-            means[method] = {update: sum(run[update] for run in runs) / len(runs) for update in updates}
+            name = ", ".join([method, *(setting for setting in settings if setting not in common)])
+            means[name] = {update: sum(run[update] for run in runs) / len(runs) for update in updates}
     return means
 
 
@@ -52,7 +59,7 @@ def draw(found: Dict[str, Dict[int, float]], path: Path, title: str) -> None:
     figure, axes = pyplot.subplots(figsize=(5.5, 3.6))
     for method, points in found.items():
         # Where two methods are alike the later one's dashes let the other be seen.
-        axes.plot(list(points), list(points.values()), "--" if method.endswith("nbar") else "-", label=method)
+        axes.plot(list(points), list(points.values()), "--" if "nbar" in method else "-", label=method)
     axes.set(xlabel="update", ylabel="2|B|, mean of the logged layers", title=title)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)

@@ -14,7 +14,7 @@ from sharp_plugins.glue.arguments import add_data_arguments, add_sample_argument
 from sharp_plugins.glue.download import download
 from sharp_plugins.glue.reader import is_stand_in
 from sharp_plugins.glue.sample import VERSION, Sample
-from sharp_plugins.glue.tasks import LABELS, REPORTED, TASKS, Task
+from sharp_plugins.glue.tasks import BINARY, LABELS, REPORTED, TASKS, Task
 from sharp_plugins.runs.benchmark import SCORES, Benchmark
 from sharp_plugins.runs.checkpoints import BEST
 from sharp_plugins.runs.configs import METRIC, NEEDED, Settings
@@ -176,6 +176,7 @@ class Glue(Benchmark):
         for line in dict.fromkeys(f"{run.record.task}: {self.said[run.name]}" for run in runs if run.name in self.said):
             print(line)
         for run in runs:
+            check_reports(run.config["criterion"], run.record.task)
             metric, known = run.config["checkpoint"][METRIC], logged(run.config["criterion"])
             if metric not in known:
                 raise ValueError(f"--set checkpoint.{METRIC}={metric}: of {run.record.task} choose from {', '.join(known)}")
@@ -237,6 +238,13 @@ class Glue(Benchmark):
                 if is_stand_in(name, task, "train" if is_drawn else reported.get(split, split)):
                     standing.add(f"{task.name}'s {split} set is {name}")
         return [f"Not the published sets: {'; '.join(sorted(standing))}."] if standing else []
+
+
+def check_reports(criterion: Dict, task: str) -> None:
+    """Raise ValueError where fairseq's criterion would make numbers of labels that are words."""
+    words = [name for name in ("report_mcc", "report_acc_and_f1") if criterion.get(name)]
+    if words and TASKS[task].classes != BINARY:
+        raise ValueError(f"--set criterion.{words[0]}=true: fairseq tells it of labels 0 and 1 alone, and {task} has others")
 
 
 def logged(criterion: Dict) -> Sequence[str]:

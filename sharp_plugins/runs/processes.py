@@ -121,7 +121,8 @@ def run_process(
         KeyboardInterrupt: *stop* was asked for; the process has been ended.
     """
     # The process's own processes do not look into the run's directory either (Python 3.11 and later).
-    settings = {**os.environ, "PYTHONSAFEPATH": "1", **environment}
+    # What they print is read as UTF-8, whatever the terminal's encoding is.
+    settings = {**os.environ, "PYTHONSAFEPATH": "1", "PYTHONIOENCODING": "utf-8", **environment}
     with open(log, "a") as said, open(output, "w") if output else nullcontext(said) as out:
         start = said.tell()
         # The process holds the lock too: it keeps others away should it outlive this one.

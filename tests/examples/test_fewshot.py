@@ -88,9 +88,13 @@ def test_the_picture_of_balancedness(tmp_path, monkeypatch, capsys):
     pytest.importorskip("matplotlib")
     monkeypatch.syspath_prepend(str(GUIDE))
     script = importlib.import_module("balancedness")
-    for method, seed, values in (("lora", 1, (2.0, 3.0)), ("lora", 2, (4.0, 5.0)), ("lora-nbar", 1, (1.0,)), ("base", 1, ())):
-        run = tmp_path / "COPA" / method / "examples=8" / f"seed{seed}"
+    runs = [("lora", 1, (2.0, 3.0)), ("lora", 2, (4.0, 5.0)), ("lora-nbar", 1, (1.0,)), ("base", 1, ())]
+    for method, seed, values in [*runs, ("lora-nbar/bar_alpha=2", 1, (7.0,)), ("lora", 3, ())]:
+        home, _, own = method.partition("/")
+        run = tmp_path / "COPA" / home / "examples=8" / own / f"seed{seed}"
         run.mkdir(parents=True)
+        if seed < 3:  # the third was stopped
+            (run / "result.json").touch()
         lines = [
             json.dumps(
                 {"epoch": 1, "num_updates": str(10 * n), "balancedness_a": str(value - 0.5), "balancedness_b": str(value + 0.5)}
@@ -103,6 +107,7 @@ def test_the_picture_of_balancedness(tmp_path, monkeypatch, capsys):
     assert (
         "lora: 3.000 at update 10, 4.000 at update 20\n" in shown and "lora-nbar: 1.000 at update 10, 1.000 at update 10\n" in shown
     )
+    assert "lora-nbar, bar_alpha=2: 7.000 at update 10" in shown and "examples=8" not in shown
     assert "base" not in shown and (tmp_path / "figure.png").stat().st_size > 1000
     assert script.main([str(tmp_path / "COPA" / "base"), "--out", str(tmp_path / "none.png")]) == 1
     assert "no run of a method with LoRA" in capsys.readouterr().err

@@ -96,6 +96,11 @@ def fail(run, stage):
         ("--set lr=3", "--set lr=3: should be part.name=value"),
         ("--configs /nowhere", "RTE.yaml: not there"),
         ("--set checkpoint.best_checkpoint_metric=f1", "metric=f1: of RTE choose from loss, nll_loss, accuracy"),
+        (
+            "--set criterion.report_mcc=true --set checkpoint.best_checkpoint_metric=mcc",
+            "--set criterion.report_mcc=true: fairseq tells it of labels 0 and 1 alone, and RTE has others",
+        ),
+        ("--set criterion.report_acc_and_f1=true", "report_acc_and_f1=true: fairseq tells it of labels 0 and 1 alone"),
         ("--set checkpoint.best_checkpoint_metric=bleu", "metric=bleu: of RTE choose from loss, nll_loss, accuracy"),
         ("--set generation.beam=3", "RTE base: generation.beam would change nothing"),
         ("--set checkpoint.no_last_checkpoints=true", "checkpoint.no_last_checkpoints leaves no last checkpoint"),

@@ -209,6 +209,13 @@ def test_fairseq_is_imported_without_collections_and_runs_with_them(tmp_path, mo
     assert log.read_text() == "import False\nrun True\n"
 
 
+def test_what_processes_print_is_utf8(tmp_path, monkeypatch):
+    """In a terminal of another encoding, too."""
+    monkeypatch.setenv("PYTHONIOENCODING", "latin-1")
+    assert run_process(python("print('Be\\u015fikta\\u015f')"), tmp_path, tmp_path / "log", Stop(), output=tmp_path / "out") == 0
+    assert (tmp_path / "out").read_text(encoding="utf-8") == "Be\u015fikta\u015f\n"
+
+
 def test_the_most_memory_of_a_runs_processes_is_remembered(run, tmp_path):
     big = training(run, tmp_path, "x = bytearray(300 << 20); del x")
     with locked(run.directory, run.name) as lock:

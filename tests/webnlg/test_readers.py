@@ -43,6 +43,20 @@ def test_texts_without_comments_are_good_and_bad_ones_are_not(tmp_path):
     assert read_split(written(tmp_path / "test.xml", xml(texts)))[0].good == (True, False)
 
 
+def test_of_a_text_with_parts_the_text_is_read(tmp_path):
+    """The enriched WebNLG has templates and more beside it."""
+    parts = "<sortedtripleset><sentence ID='1'><striple>A | b | C</striple></sentence></sortedtripleset><references/>"
+    parts += "<text>Jacob leads Aarhus.</text><template>AGENT-1 leads PATIENT-1 .</template>"
+    enriched = ENTRY.replace("Jacob   leads\n        Aarhus. ", parts)
+    assert enriched != ENTRY
+    assert read_split(written(tmp_path / "dev.xml", xml(enriched)))[0].refs == ("Jacob leads Aarhus.", "leads")
+    for other in (enriched.replace("text>", "texts>"), enriched.replace("Aarhus.</text>", "<b>Aarhus</b>.</text>")):
+        with pytest.raises(
+            CorpusError, match=r"dev\.xml: entry Id1: a lex has parts .sortedtripleset, references, texts?, t"
+        ):
+            read_split(written(tmp_path / "dev.xml", xml(other)))
+
+
 def test_a_language_is_chosen(tmp_path):
     texts = ENTRY.replace('comment="good"', 'comment="good" lang="en"').replace('comment="toFix"', 'comment="good" lang="ru"')
     path = written(tmp_path / "train.xml", xml(texts))

@@ -1,7 +1,8 @@
 """WebNLG as XML (the 2017 challenge, releases v1 to v3.0): ``benchmark/entries/entry``, a file or a tree of files.
 
 An ``entry`` has ``category`` and ``eid``, ``modifiedtripleset/mtriple`` with "subject | property | object", and several ``lex``
-with ``comment`` (``good`` or ``toFix``; test sets have none) and, in some releases, ``lang``. All else is left.
+with ``comment`` (``good`` or ``toFix``; test sets have none) and, in some releases, ``lang``. All else is left. The enriched
+WebNLG (Castro Ferreira et al. 2018) has several parts in a ``lex``, of which ``text`` is the text.
 """
 
 from pathlib import Path
@@ -47,8 +48,18 @@ def _entries(file: Path, language: str) -> Iterator[Entry]:
             raise CorpusError(f"{file}: entry {number} has no eid")
         where = f"{file}: entry {id}"
         triples = [_triple(one, where) for one in element.iterfind("modifiedtripleset/mtriple")]
-        texts = [Text("".join(lex.itertext()), lex.get("comment"), lex.get("lang")) for lex in element.iterfind("lex")]
+        texts = [Text(_text(lex, where), lex.get("comment"), lex.get("lang")) for lex in element.iterfind("lex")]
         yield entry_of(id, element.get("category"), triples, texts, language, where)
+
+
+def _text(lex: Element, where: str) -> str:
+    if not len(lex):
+        return lex.text or ""
+    parts = lex.findall("text")
+    if len(parts) != 1 or len(parts[0]):
+        names = ", ".join(dict.fromkeys(part.tag for part in lex))
+        raise CorpusError(f"{where}: a lex has parts ({names}); one of them should be <text>, without parts of its own")
+    return parts[0].text or ""
 
 
 def _triple(element: Element, where: str):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Dict, Iterator, List, Sequence, Tuple
 
 from sharp_plugins.files.text import TextError, parse_json, text_lines
-from sharp_plugins.runs.generated import read_generated
+from sharp_plugins.runs.generated import GeneratedError, read_generated
 from sharp_plugins.webnlg.corpus import Entry
 
 FORMS = ("fairseq", "text", "json")
@@ -55,7 +55,10 @@ def read_hypotheses(path, entries: Sequence[Entry], form: str = "") -> List[str]
             raise HypothesesError(
                 f"{path}: what fairseq-generate printed is read twice, and a pipe only once; write it to a file first"
             )
-        return read_generated(path, len(entries))
+        try:
+            return read_generated(path, len(entries))
+        except GeneratedError as error:
+            raise HypothesesError(str(error)) from error
     if form == "text":
         return _one_a_line(path, lines, entries)
     try:

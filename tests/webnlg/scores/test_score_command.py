@@ -57,6 +57,10 @@ def test_one_text_for_an_input_with_several_entries(place, capsys):
     assert score(place, "grouped.txt", "--json", "out.json") == 0
     shown = capsys.readouterr()
     assert "3 entries are 2 inputs" in shown.err and shown.out.startswith("test: 2 inputs, 2 seen\n")
+    printed = [f"{kind}-{number}\t-0.1\t{text}" for number, text in enumerate(TEXTS[:2]) for kind in "HD"]
+    (place / "generated.txt").write_text("\n".join(printed) + "\n", encoding="utf-8")
+    assert score(place, "generated.txt", "--json", "generated.json") == 0
+    assert (place / "generated.json").read_text() == (place / "out.json").read_text()
     (place / "alone").mkdir()
     rows = [{**RECORDS[0], "refs": RECORDS[0]["refs"] + RECORDS[2]["refs"]}, RECORDS[1]]
     (place / "alone" / "test.jsonl").write_text("\n".join(map(json.dumps, rows)))
