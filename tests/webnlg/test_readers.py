@@ -51,9 +51,7 @@ def test_of_a_text_with_parts_the_text_is_read(tmp_path):
     assert enriched != ENTRY
     assert read_split(written(tmp_path / "dev.xml", xml(enriched)))[0].refs == ("Jacob leads Aarhus.", "leads")
     for other in (enriched.replace("text>", "texts>"), enriched.replace("Aarhus.</text>", "<b>Aarhus</b>.</text>")):
-        with pytest.raises(
-            CorpusError, match=r"dev\.xml: entry Id1: a lex has parts .sortedtripleset, references, texts?, t"
-        ):
+        with pytest.raises(CorpusError, match=r"dev\.xml: entry Id1: a lex has parts .sortedtripleset, references, texts?, t"):
             read_split(written(tmp_path / "dev.xml", xml(other)))
 
 
