@@ -2,7 +2,7 @@
 
 Training processes of the quickstart's small model take turns: each setting on a quiet machine, and then beside a
 program that keeps one core busy. Speed is the median of the updates per second that fairseq logs, after the first ones. The
-table gives it over the speed of torch's own setting on the quiet machine, in the same round.
+table gives it, and over the speed of torch's own setting on the quiet machine, in the same round.
 
     bash examples/quickstart/run.sh                             # makes runs/quickstart/data/bin, among other things
     python examples/benchmarks/busy_machine.py --data runs/quickstart/data/bin
@@ -82,19 +82,21 @@ def main(given=None) -> None:
     parser.add_argument("--rounds", type=int, default=3, help="turns of every setting (default: %(default)s)")
     parser.add_argument("--updates", type=int, default=200, help="updates of a process (default: %(default)s)")
     parser.add_argument("--limit", type=float, default=120, help="seconds after which one is stopped (default: %(default)s)")
+    words = "counts of spins that are tried, too (example: 1000 10000); the runs' is 4000"
+    parser.add_argument("--spins", nargs="+", type=int, default=[], metavar="N", help=words)
     parser.add_argument("--out", default="", help="append the table to this file")
     args = parser.parse_args(given)
-    shares: Dict = {(name, busy): [] for name in SETTINGS for busy in (False, True)}
-    quiet = []
+    settings = {**SETTINGS, **{f"GOMP_SPINCOUNT={count}": {"GOMP_SPINCOUNT": str(count)} for count in args.spins}}
+    speeds: Dict = {(name, busy): [] for name in settings for busy in (False, True)}
     for _ in range(args.rounds):
-        found = {key: speed(args.data, args.updates, args.limit, SETTINGS[key[0]], key[1]) for key in shares}
-        quiet.append(found["torch's own", False])
-        for key, value in found.items():
-            shares[key].append(value / quiet[-1])
-    rows = [(name, *(machine.quartiles(shares[name, busy]) for busy in (False, True))) for name in SETTINGS]
-    note = f"Torch's own setting on the quiet machine: {machine.quartiles(quiet)} updates/s. SAM, the quickstart's small model."
-    table = machine.table(("setting", "quiet", "beside one busy program"), rows)
-    machine.report("Speed on a busy machine", f"{note}\n\n{table}", out=args.out)
+        for (name, busy), found in speeds.items():
+            found.append(speed(args.data, args.updates, args.limit, settings[name], busy))
+    quiet = speeds["torch's own", False]
+    shares = {key: [value / own for value, own in zip(found, quiet)] for key, found in speeds.items()}
+    rows = [(name, *(machine.quartiles(of[name, busy]) for of in (speeds, shares) for busy in (False, True))) for name in settings]
+    head = ("setting", "quiet, updates/s", "beside one busy program", "quiet, over torch's own", "beside one busy program")
+    note = "SAM, the quickstart's small model."
+    machine.report("Speed on a busy machine", f"{note}\n\n{machine.table(head, rows)}", out=args.out)
 
 
 if __name__ == "__main__":

@@ -79,9 +79,8 @@ class ValidationDataset(PromptedDataset):
             max_steps: how many batches of rows each rank will read, at most.
         """
         lengths = self.lengths
-        groups = data_utils.batch_by_size(
-            np.argsort(lengths, kind="mergesort"), lambda number: lengths[number], lengths, max_tokens, max_sentences
-        )
+        order = np.argsort(lengths, kind="mergesort")
+        groups = data_utils.batch_by_size(order, lambda number: lengths[number], lengths[order], max_tokens, max_sentences)
         batches = iterator.frozen_batches
         batches = batches[: None if max_steps is None else max_steps * iterator.num_shards]
         self.brought = {}

@@ -265,7 +265,10 @@ def test_busy_machine_compares_with_the_quiet_one(script, translation_data, monk
     speed = busy_machine.speed
     monkeypatch.setattr(busy_machine, "speed", lambda *args: speed(*args) if args[-1] else 100.0)
     out = tmp_path / "table.md"
-    busy_machine.main(["--data", str(translation_data), "--rounds", "1", "--updates", "3", "--out", str(out)])
-    row = [line for line in out.read_text().splitlines() if line.startswith("| torch's own")][0]
-    _, _, quiet, busy, _ = row.split("|")
-    assert float(quiet) == 1 and 0 < float(busy) < 1
+    line = ["--data", str(translation_data), "--rounds", "1", "--updates", "3", "--out", str(out), "--spins", "1000"]
+    busy_machine.main(line)
+    cells = [line.strip("| ").split(" | ") for line in out.read_text().splitlines() if line.startswith("| ")][2:]
+    rows = {name: list(map(float, values)) for name, *values in cells}
+    assert list(rows) == ["torch's own", "GOMP_SPINCOUNT=1000"]
+    for quiet, busy, *shares in rows.values():
+        assert quiet == 100 and 0 < busy < 100 and shares == pytest.approx([1, busy / 100], abs=1e-3)

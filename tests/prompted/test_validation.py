@@ -160,6 +160,16 @@ def test_each_prompt_is_brought_once_over_all_ranks(ranks, limits):
     assert all(len(inputs["src_tokens"]) <= limits.get("max_sentences", 9) for inputs in brought)
 
 
+def test_batches_of_prompts_are_as_large_as_the_limit_of_tokens_lets_them_be():
+    """With the long prompts first in the file, too."""
+    sizes = [9, 9, 9, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2]
+    rows = toy_rows(sizes)
+    data = ValidationDataset(rows, rows, 1, inputs=[Reference(row, str(row), ("x",)) for row in range(len(sizes))])
+    data.share_out(Iterator([[row] for row in range(len(sizes))], 0, 1), max_tokens=18)
+    groups = [sorted(sizes[number] for number in group) for found in data.brought.values() for group in found]
+    assert sorted(groups) == [[2, 2], [2] * 9, [9], [9, 9]]
+
+
 def test_prompts_of_few_steps_are_generated_in_batches_of_the_limit(trainer, monkeypatch):
     built, sizes, generate = trainer("--max-valid-steps", "0"), [], Validation.generate  # which is one step
     watched = lambda self, batch, model: (sizes.append(len(batch["references"])), generate(self, batch, model))[1]  # noqa: E731
