@@ -5,6 +5,7 @@ beside them: an argparse.Namespace of all flags from the command line, a dict fr
 """
 
 import argparse
+from dataclasses import fields
 from typing import Any, Dict, Optional, Tuple
 
 from sharp_plugins.networks.lora import LoRASettings
@@ -46,10 +47,27 @@ def lora_config(cfg: Config, settings: LoRASettings) -> Config:
 def wrapped_config(cfg: Config, arch: str, own: Config) -> Config:
     """A plain checkpoint's config as one of *arch*, which changes the plain architecture by its *own* settings."""
     model = model_settings(cfg)
+    if not isinstance(cfg["model"], argparse.Namespace):
+        model = _known_to(model["_name"], model)
     model.update(own, base_arch=model["_name"], _name=arch)
     if "arch" in model:
         model["arch"] = arch
     return {**cfg, "model": argparse.Namespace(**model) if isinstance(cfg["model"], argparse.Namespace) else model}
+
+
+def _known_to(arch: str, model: Config) -> Config:
+    """The settings that *arch* has. A dict may hold others, as where all flags were in it, or of another version: fairseq leaves
+    them out of a plain model of a checkpoint, and refuses them of one that is inside another."""
+    try:
+        from fairseq.models import MODEL_DATACLASS_REGISTRY
+
+        import sharp_plugins.models.decoder  # noqa: F401  # registers its own
+    except Exception:  # a broken fairseq raises what it likes
+        return model
+    if arch not in MODEL_DATACLASS_REGISTRY:
+        return model
+    known = {field.name for field in fields(MODEL_DATACLASS_REGISTRY[arch])}
+    return {name: value for name, value in model.items() if name in known or name == "_name"}
 
 
 def plain_config(cfg: Config, base_arch: str) -> Config:

@@ -113,6 +113,12 @@ def to_transformers(tensors: State, config: Dict[str, Any], state: State, model:
     said = _stack_all(result, config, state, names)
     config["target_modules"] = sorted({theirs[layer] for layer in config["target_modules"]})
     config["modules_to_save"] = sorted({theirs[module] for module in config["modules_to_save"] or ()}) or None
+    both = sorted({*config["target_modules"]} & {*(config["modules_to_save"] or ())})
+    if both:  # q, k and v of GPT-2
+        raise ValueError(
+            f"names of transformers: {both[0]} has an update in one of its parts, and another part was trained as a whole; "
+            "there they are one layer, and PEFT's files have no place for both"
+        )
     config["task_type"], config["fan_in_fan_out"] = "CAUSAL_LM", model.family == "gpt2"
     return {PREFIX + key: value.detach().clone().contiguous() for key, value in result.items()}, said
 

@@ -222,6 +222,23 @@ def test_a_language_model_is_evaluated_alike_without_the_plugin(lm_data, tmp_pat
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("base_arch", ["transformer_lm", "sharp_decoder"])
+def test_an_adapter_on_a_merged_language_model_is_loaded(lm_data, tmp_path, capsys, base_arch):
+    """Its config is a dict with all flags, of which the architecture knows a part."""
+    pytest.importorskip("safetensors")
+    model, trained = ["--arch", "lora", "--base-arch", base_arch, *LM, *TARGET], tmp_path / "checkpoint_last.pt"
+    train(lm_data, tmp_path, *ADAM, *LM_TASK, model=model, criterion=["--criterion", "cross_entropy"])
+    succeed(capsys, "merge", trained, tmp_path / "merged.pt")
+    succeed(capsys, "save", trained, tmp_path / "adapter")
+    succeed(capsys, "load", tmp_path / "adapter", tmp_path / "merged.pt", tmp_path / "again.pt")
+    _, again = with_plugin(tmp_path / "again.pt", "language_modeling")
+    plain, first = checkpoint(tmp_path / "merged.pt")["model"], checkpoint(trained)["model"]
+    layers = lora_layers(again)
+    assert len(layers) == 5 and all(torch.equal(layer.base_weight, plain[f"{name}.weight"]) for name, layer in layers.items())
+    assert all(torch.equal(layer.lora_B, first[f"{name}.lora_B"]) for name, layer in layers.items())
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["transformer_lm_gpt2_small", "bart_base", "roberta"])
 def test_other_families_load_without_the_plugin(translation_data, lm_data, sentence_data, tmp_path, capsys, family):
     data, task, flags, model, criterion = {

@@ -206,6 +206,13 @@ def save(both, model, settings, directory):
     return config, said
 
 
+def test_a_part_of_c_attn_that_was_trained_as_a_whole_is_refused_beside_an_update_of_another(tmp_path, gpt2):
+    """PEFT would leave the update out, without a word."""
+    settings = LoRASettings(rank=2, alpha=7, target="q_proj,v_proj,fc1", also_train="k_proj")
+    with pytest.raises(ValueError, match=r"names of transformers: transformer.h.0.attn.c_attn has an update in one of its parts"):
+        save(gpt2, trained(gpt2, settings), settings, tmp_path / "adapter")
+
+
 @pytest.mark.parametrize("case", TRAINED)
 def test_saved_with_transformers_names_it_is_an_adapter_of_the_published_decoder(tmp_path, both, case):
     """Read by PEFT onto the published model; and read here again, it is what was saved, bit for bit."""
