@@ -79,7 +79,11 @@ def bar(variant, pairs=plain.attention_pairs):
 METHODS = {
     "sam": Method("sam --sam-rho 0.5", "--sam-rho 0", lambda: plain.SAM(0.5), SAM),
     "sam-adaptive": Method(
-        "sam --sam-rho 0.5 --sam-adaptive", "--sam-rho 0", lambda: plain.SAM(0.5, adaptive=True), SAM, varies=True
+        "sam --sam-rho 0.5 --sam-adaptive --sam-eta 0.1",
+        "--sam-rho 0",
+        lambda: plain.SAM(0.5, adaptive=True, eta=0.1),
+        SAM,
+        varies=True,
     ),
     "sam-global": Method("sam --sam-rho 0.5 --sam-scope global", "--sam-rho 0", lambda: plain.SAM(0.5), SAM, varies=True),
     "sam-interval": Method(
