@@ -133,4 +133,32 @@ def test_weights_without_bound_do_not_overflow_fp16(translation_data):
     # In fp16 the losses' differences, and so the weights, are known to few digits: what counts is that there is an ascent.
     assert changes[1].norm().item() == pytest.approx(0.05, rel=0.3)
     # In the units of the weighted loss, whose weights are up to thousands.
-    assert norms[0] > 50
+    assert norms[0] > 50 and norms[1] == pytest.approx(norms[0], rel=0.5)
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_an_instance_whose_loss_is_not_finite_is_counted_and_weighs_as_the_most_changed_one(translation_data, monkeypatch, value):
+    trainer = build(translation_data)
+    samples = toy.batches(trainer, [5, 3])
+    (change,) = random_changes(trainer, [samples])
+    losses = Passes.instance_losses_without_grad
+
+    def spoiled(self, **how):
+        found = losses(self, **how)
+        found[1][2] = value
+        return found
+
+    monkeypatch.setattr(Passes, "instance_losses_without_grad", spoiled)
+    model, criterion, start = copy.deepcopy(trainer.get_model()).train(), trainer.get_criterion(), toy.weights(trainer)
+    with torch.no_grad():
+        clean = plain.sentence_losses(model, criterion, samples)
+        a = plain.sentence_losses(plain.shifted(model, change), criterion, samples) - clean
+    a[7] = a[:7].abs().max()
+    loss = (plain.dsam_weights(a, trainer.cfg.optimizer.dsam_beta) * plain.sentence_losses(model, criterion, samples)).sum()
+    expected = plain.epsilon(model, loss, trainer.cfg.optimizer.sam_rho)
+    with metrics.aggregate() as log:
+        seen = toy.perturbed_weights(trainer, samples)
+    assert trainer.get_num_updates() == 1 and float(log["dsam_nonfinite"].sum) == 1
+    names = [name for name, p in model.named_parameters() if p.requires_grad]
+    ours = torch.cat([(seen[name] - start[name]).reshape(-1) for name in names])
+    torch.testing.assert_close(ours, torch.cat([part.reshape(-1) for part in expected]), rtol=1e-3, atol=1e-5)

@@ -130,6 +130,11 @@ def test_the_ascent_sees_the_dropout_masks_of_the_descent(translation_data):
     assert abs(log["sam_gap"].avg) < 1e-4
 
 
+def base_for(precision):
+    """fairseq's SGD does not do without master copies."""
+    return ["--base-optimizer", "adam", "--lr", "0.1"] if "memory-efficient" in str(precision) else SGD
+
+
 @pytest.mark.parametrize(
     "flags, method, tolerance",
     [
@@ -138,12 +143,14 @@ def test_the_ascent_sees_the_dropout_masks_of_the_descent(translation_data):
         (["--bf16"], "sam", 0.03),
         # g' comes from differences of losses, which bf16's forward passes give to few digits only.
         (["--bf16"], "dsam", 0.1),
+        (["--fp16", "--memory-efficient-fp16", "--fp16-init-scale", "4"], "sam", 0.03),
+        (["--bf16", "--memory-efficient-bf16"], "sam", 0.03),
         (["--amp"], "dsam", 0.0),  # on a CPU the same as fp32; on a GPU autocast's own error
     ],
 )
 def test_half_precision_gives_the_epsilon_of_fp32(translation_data, flags, method, tolerance):
     """The projection of the realised perturbation on fp32's ε is 1 within the format's own error of the gradient."""
-    settings = ["--optimizer", method, *SGD, "--sam-rho", "0.5", *NO_DROPOUT]
+    settings = ["--optimizer", method, *base_for(flags), "--sam-rho", "0.5", *NO_DROPOUT]
     changes = []
     for precision in ([], flags):
         trainer = toy.build_trainer(translation_data, *settings, *precision)
@@ -153,6 +160,19 @@ def test_half_precision_gives_the_epsilon_of_fp32(translation_data, flags, metho
     fp32, half = changes
     assert (half @ fp32 / (fp32 @ fp32)).item() == pytest.approx(1.0, abs=tolerance + 1e-6)
     assert torch.cosine_similarity(half, fp32, dim=0) > 1 - tolerance - 1e-6
+
+
+@pytest.mark.parametrize("precision", ["--fp16 --fp16-no-flatten-grads", "--fp16 --memory-efficient-fp16"])
+@pytest.mark.parametrize("method", ["sam", "dsam"])
+def test_the_gradients_norm_is_that_of_fp32_whatever_the_loss_scale(translation_data, method, precision):
+    norms, settings = [], ["--optimizer", method, *base_for(precision), *NO_DROPOUT]
+    for flags in ("", f"{precision} --fp16-init-scale 4", f"{precision} --fp16-init-scale 128"):
+        trainer = toy.build_trainer(translation_data, *settings, *flags.split())
+        with metrics.aggregate() as log:
+            trainer.train_step(toy.batches(trainer, [8, 3]))
+        assert trainer.get_num_updates() == 1
+        norms.append(float(log["sam_grad_norm"].avg))
+    assert norms[1:] == pytest.approx([norms[0]] * 2, rel=0.1 if method == "dsam" else 0.02)
 
 
 def test_without_a_flag_rounding_to_half_precision_keeps_the_ascent(translation_data):
