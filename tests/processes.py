@@ -5,7 +5,6 @@ import importlib
 import json
 import multiprocessing
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -177,15 +176,12 @@ def execute(command, directory: Path) -> str:
     return done.stdout
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def start_ranks(data, save_dir: Path, *flags, ranks: int = 2, **parts):
     """Start one process per rank, over gloo on this machine."""
-    place = f"--distributed-world-size {ranks} --distributed-init-method tcp://127.0.0.1:{free_port()}".split()
+    save_dir.mkdir(parents=True, exist_ok=True)
+    # A file is nobody else's, and a free port might be taken before it is used.
+    meeting = tempfile.mktemp(prefix="meeting-", dir=save_dir)
+    place = f"--distributed-world-size {ranks} --distributed-init-method file://{meeting}".split()
     place += "--distributed-backend gloo --distributed-no-spawn".split()
     return [
         start(line(data, save_dir, *place, "--distributed-rank", rank, *flags, **parts), save_dir / f"rank{rank}.log")

@@ -38,12 +38,17 @@ def line_of(method):
 def test_two_ranks_equal_one(translation_data, text_data, tmp_path, every_rank, name, backend):
     """fairseq deals batches to ranks in turn: two per update on one rank are the same sentences."""
     flags, model = line_of(METHODS[name])
+    # As of a model with more weights than the ranks share at once.
+    user_dir = tmp_path / "in_parts"
+    user_dir.mkdir()
+    code = (every_rank / "__init__.py").read_text()
+    (user_dir / "__init__.py").write_text(f"{code}\nimport sharp_plugins.host.passes\n\nsharp_plugins.host.passes._BUCKET = 1000\n")
     data = text_data if METHODS[name].decoder else translation_data
     if name not in ALONE:
         run = train(data, tmp_path / "one", *flags, "--update-freq", "2", model=model)
         ALONE[name] = last(tmp_path / "one")["model"], stats(run.text)
     expected, entries = ALONE[name]
-    runs = train_ranks(data, tmp_path / "two", *flags, "--ddp-backend", backend, user_dir=every_rank, model=model)
+    runs = train_ranks(data, tmp_path / "two", *flags, "--ddp-backend", backend, user_dir=user_dir, model=model)
     assert_ranks_agree(tmp_path / "two")
     assert_close(weights_of(tmp_path / "two", 1), expected, relative=1e-4)
     together = stats(runs[0].text)

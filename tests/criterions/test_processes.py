@@ -34,11 +34,12 @@ def test_two_ranks_equal_one(sentence_data, tmp_path, method, backend):
 
 
 @METHODS
-def test_two_ranks_with_delta_sam(sentence_data, tmp_path, method):
+def test_two_ranks_with_delta_sam(sentence_data, tmp_path, method, every_rank):
     """Two ranks with pytorch_ddp, dropout and noise; the last update has a dummy batch on one of them."""
     flags = "--optimizer dsam --lr 0.01 --batch-size 10 --max-epoch 2 --dropout 0.2 --find-unused-parameters".split()
     (data, *rest), parts = line(sentence_data, method, *flags, "--ddp-backend", "pytorch_ddp")
-    runs = processes.train_ranks(data, tmp_path, *rest, **parts)
+    runs = processes.train_ranks(data, tmp_path, *rest, **parts, user_dir=every_rank)
+    processes.assert_ranks_agree(tmp_path)
     entries = processes.stats(runs[0].text)
     assert len(entries) == 6  # 5 batches an epoch
     assert all(math.isfinite(entry[key]) for entry in entries for key in ("loss", "sam_gap", METRICS[method]))

@@ -2,6 +2,7 @@
 
 import plain
 import pytest
+import torch
 import toy
 from processes import BACKENDS, EVERY_RANK, assert_close, assert_ranks_agree, last, stats, train, train_ranks, weights_of
 
@@ -26,6 +27,40 @@ def test_worker_scope_gives_each_rank_a_perturbation_of_its_own(translation_data
     train_ranks(translation_data, tmp_path, *flags, user_dir=every_rank)
     assert_ranks_agree(tmp_path)
     assert_close(weights_of(tmp_path, 0), expected, relative=1e-5)
+
+
+def test_the_gradients_norm_is_that_of_the_ranks_own_by_their_tokens(translation_data, tmp_path, every_rank):
+    trainer = toy.build_trainer(translation_data, "--optimizer", "sam", *FLAGS, "--batch-size", "4", "--num-workers", "0")
+    batches = list(trainer.get_train_iterator(epoch=1).next_epoch_itr(shuffle=True))[:2]
+    model, criterion = trainer.get_model().train(), trainer.get_criterion()
+    norms, sizes = [], []  # of the summed losses
+    for batch in batches:
+        loss, size = plain.summed_loss(model, criterion, [batch])
+        norms.append(torch.cat([g.reshape(-1) for g in plain.gradients(loss, model)]).norm().item())
+        sizes.append(size)
+    runs = train_ranks(translation_data, tmp_path, "--optimizer", "sam", *FLAGS, *"--batch-size 4 --max-update 1".split())
+    [entry] = stats(runs[0].text)
+    assert entry["sam_grad_norm"] == pytest.approx(sum(norms) / sum(sizes), rel=2e-3)
+
+
+# ---------------------------------------------------------------------- global scope in half precision
+
+HALF = {"fp16": "--fp16 --fp16-no-flatten-grads --fp16-init-scale 4", "bf16": "--bf16"}
+
+
+@pytest.mark.parametrize("precision", HALF)
+def test_in_half_precision_two_ranks_climb_as_one(translation_data, tmp_path, precision):
+    """The gradients that are shared are of the weights that the forward reads, and not of their master copies."""
+    flags = f"--optimizer sam --batch-size 4 --max-update 1 --sam-rounding nearest {HALF[precision]}".split()
+    [one] = stats(train(translation_data, tmp_path / "one", *flags, *FLAGS, "--update-freq", "2").text)
+    found = {}
+    for scope in ("global", "worker"):
+        runs = train_ranks(translation_data, tmp_path / scope, *flags, *FLAGS, "--sam-scope", scope)
+        [found[scope]] = stats(runs[0].text)
+    assert found["global"]["sam_grad_norm"] == pytest.approx(one["sam_grad_norm"], rel=0.01)
+    assert found["global"]["sam_gap"] == pytest.approx(one["sam_gap"], rel=0.05)
+    # It can fail: a rank's own gradient is another one.
+    assert found["worker"]["sam_grad_norm"] != pytest.approx(one["sam_grad_norm"], rel=0.05)
 
 
 WITH_PARAMETERS = (

@@ -107,6 +107,49 @@ def test_a_run_that_is_killed_while_it_copies_goes_on(translation_data, tmp_path
     processes.assert_same_training(tmp_path, whole)
 
 
+# Of the second checkpoint half is written, into the first of its files: then the process ends, or the disk is full.
+HALF = """
+import errno, io, os, sys
+import processes
+import torch
+saves, save = 0, torch.save
+
+def half(obj, file, **how):
+    global saves
+    saves += 1
+    if saves < 2:
+        return save(obj, file, **how)
+    whole = io.BytesIO()
+    save(obj, whole, **how)
+    file = open(file, "wb") if isinstance(file, (str, os.PathLike)) else file
+    file.write(whole.getvalue()[:len(whole.getvalue()) // 2])
+    file.flush()
+    {end}
+
+torch.save = half
+sys.argv = ["fairseq-train", *{line!r}]
+from fairseq_cli.train import cli_main
+cli_main()
+"""
+ENDS = {"killed": "os._exit(9)", "full": 'raise OSError(errno.ENOSPC, "No space left on device")'}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("end", ENDS)
+def test_half_a_checkpoint_is_in_no_ones_place(translation_data, tmp_path, end):
+    line = processes.line(translation_data, tmp_path, *FLAGS, "--keep-interval-updates", 1, "--max-update", 6)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
+    how = dict(env=environment, capture_output=True, text=True, timeout=processes.LIMIT)
+    done = subprocess.run([sys.executable, "-c", HALF.format(end=ENDS[end], line=line)], **how)
+    assert done.returncode == (9 if end == "killed" else 1) and (end == "killed" or "No space left" in done.stderr + done.stdout)
+    found = {path.name: processes.checkpoint(path)["optimizer_history"][-1]["num_updates"] for path in tmp_path.glob("*.pt")}
+    assert found["checkpoint_last.pt"] == 2 and set(found.values()) == {2}
+    resumed = processes.train(translation_data, tmp_path, *FLAGS, "--keep-interval-updates", 1, "--max-update", 6)
+    assert "@ 2 updates" in resumed.text
+    processes.train(translation_data, tmp_path / "whole", *FLAGS, "--max-update", 6)
+    processes.assert_same_training(tmp_path, tmp_path / "whole")
+
+
 # ---------------------------------------------------------------------- a last one that cannot be read
 
 

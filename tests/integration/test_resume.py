@@ -162,7 +162,8 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(translation_data, tmp_p
     assert run.process.exitcode == -getattr(signal, name)
     assert 4 <= len(stats(run.text)) < 10
     state = last(tmp_path)
-    assert state["optimizer_history"][-1]["num_updates"] in (3, 6)
+    # Of the epoch's end, and later, where this process was slow to send the signal.
+    assert state["optimizer_history"][-1]["num_updates"] in (3, 6, 8, 9)
     assert all(value.isfinite().all() for value in state["model"].values())
     train(translation_data, tmp_path, *KILLED)
     assert_same_training(tmp_path, never_killed)
