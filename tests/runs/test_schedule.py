@@ -59,7 +59,7 @@ def test_one_after_the_other_in_order(tmp_path):
 
 
 def test_each_place_has_one_run_at_a_time(tmp_path):
-    work = Work()
+    work = Work(seconds=0.2)
     side_by_side([make(tmp_path, seed) for seed in range(7)], work, [Slot("0"), Slot("1"), Slot("2")], Stop())
     assert work.most == 3 and len(work.log) == 7 and {device for _, device in work.log} == {"0", "1", "2"}
 
@@ -81,11 +81,11 @@ def test_one_whose_need_failed_is_told_and_not_begun(tmp_path):
 
 
 def test_an_interruption_stops_all(tmp_path):
-    stop, ended = Stop(), []
+    stop, ended, begun = Stop(), [], threading.Barrier(3, timeout=60)
 
     def work(run, slot):
+        begun.wait()
         if run.record.seed == 1:
-            time.sleep(0.1)
             raise KeyboardInterrupt
         stop.wait(30)
         ended.append(run.record.seed)
