@@ -5,6 +5,7 @@ import random
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy
 import plain
 import pytest
 import torch
@@ -188,3 +189,9 @@ def random_points(trainer, points):
         patch.setattr(trainer, "train_step", start)
         yield
     hook.remove()
+
+
+def numpy_state():
+    """Of NumPy's generator: its keys, and how many of them are used. A draw moves that number, and the keys but once in 624."""
+    _, keys, *rest = numpy.random.get_state()
+    return keys.tolist(), *rest

@@ -38,7 +38,7 @@ def curves(task: Path) -> Dict[str, Dict[int, float]]:
     logs: Dict[Tuple[str, ...], List[Dict[int, float]]] = defaultdict(list)
     for log in sorted(task.glob("*/**/train.log")):
         if (log.parent / RESULT).is_file():
-            logs[log.relative_to(task).parts[:-2]].append(curve(log))
+            logs[log.relative_to(task).parts[:-2] or (task.name,)].append(curve(log))
     told = {key: runs for key, runs in logs.items() if any(runs)}  # of LoRA
     common = set.intersection(*(set(settings) for _, *settings in told)) if told else set()
     means = {}
@@ -74,7 +74,7 @@ def main(given=None) -> int:
     args = parser.parse_args(given)
     found = curves(args.task)
     if not found:
-        print(f"error: {args.task}: no run of a method with LoRA has logged balancedness", file=sys.stderr)
+        print(f"error: {args.task}: no finished run of a method with LoRA has logged balancedness", file=sys.stderr)
         return 1
     for method, points in found.items():
         first, last = min(points), max(points)

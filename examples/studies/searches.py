@@ -61,13 +61,22 @@ def read(
     layers = layers_of(directory, results[0]) if results else 0
     if others:
         asked = set(map(float, found))
-        found.update({f"{value:g}": {} for value in {result.record.axes[setting] for result in results} - asked})
+        found.update({text_of(value): {} for value in {result.record.axes[setting] for result in results} - asked})
         found = {value: found[value] for value in sorted(found, key=float)}
     for result in results:
         for value in found:
             if float(value) == result.record.axes[setting] and result.record.seed in seeds:
                 found[value][result.record.seed] = score(result)
     return Pilot(layers, cell, method, setting, found)
+
+
+def text_of(value: float) -> str:
+    """A value with all its digits, in the form that the plan has.
+
+    >>> text_of(2e-5), text_of(0.03)
+    ('2e-5', '0.03')
+    """
+    return repr(value).replace("e-0", "e-")
 
 
 def config_of(out: Path, result: Result) -> Dict:
@@ -105,10 +114,10 @@ def joined(old: Sequence[Pilot], new: Sequence[Pilot], trained: Container[Tuple[
 
 
 def runs_of(pilots: Sequence[Pilot]) -> Dict[Tuple[int, str, str], Set[Tuple]]:
-    """The runs of each (layers, cell, method), by `COLUMNS` without the score."""
+    """The runs of each (layers, cell, method), by `COLUMNS` without the score; a value may be written in several forms."""
     runs: Dict[Tuple[int, str, str], Set[Tuple]] = {}
     for pilot in pilots:
-        own = ((*pilot[:4], value, seed) for value, own in pilot.found.items() for seed in own)
+        own = ((*pilot[:4], float(value), seed) for value, own in pilot.found.items() for seed in own)
         runs.setdefault(pilot[:3], set()).update(own)
     return runs
 

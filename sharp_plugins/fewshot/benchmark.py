@@ -5,6 +5,7 @@ OUT/TASK/METHOD/k=K/seedN         one run each; of decoders examples=N in the pl
 """
 
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence
 
@@ -23,7 +24,7 @@ from sharp_plugins.runs.data import STAMP
 from sharp_plugins.runs.methods import CRITERIONS, Method, find_method
 from sharp_plugins.runs.record import Measure, Record, Result, Validated
 from sharp_plugins.runs.stages import TRAIN_LOG, Stage, train
-from sharp_plugins.runs.store import Run, load_results, stored
+from sharp_plugins.runs.store import Run, check_made_of, load_results, stored
 from sharp_plugins.runs.training_log import read_trained_weights
 from sharp_plugins.runs.updates import changed_settings, set_last_update
 
@@ -129,9 +130,12 @@ class FewShot(Benchmark):
             if ZERO_SHOT in methods:
                 maker.make(self._test_set(task, seed), None, seed, said.append)
         # A run's config says how many updates its sample makes: those of other calls' runs are there, too.
-        for record in (record for _, record in stored(self.args.out, self.name) if record.task == task):
-            if record.method != ZERO_SHOT and not (self._data_of(record) / STAMP).is_file():
-                maker.make(self._data_of(record), int(record.axes[self.source.axis]), self._seed_of(record), said.append)
+        for directory, record in stored(self.args.out, self.name):
+            is_one = record.task == task and record.method != ZERO_SHOT and self.source.axis in record.axes
+            if is_one and not (self._data_of(record) / STAMP).is_file():
+                check_made_of(directory, self.made_of_run(record))
+                size = int(record.axes[self.source.axis])
+                replace(maker, strict=False).make(self._data_of(record), size, self._seed_of(record), said.append)
         return "\n".join(dict.fromkeys(said))
 
     def _sample(self, task: str, size, seed: int) -> Path:
@@ -202,6 +206,7 @@ class FewShot(Benchmark):
         if run.record.method == ZERO_SHOT:
             # It is one run, whatever --set and --sweep say of training.
             own = {part: of for part, of in self.family.run.items() if part not in ("common", "checkpoint", "task")}
+            config.pop("distributed_training", None)
             config.update(deepcopy({**own, "model": {**own.get("model", {}), **self.model}}))
             return
         stamp = self._data_of(run.record) / STAMP

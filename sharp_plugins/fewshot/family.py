@@ -121,8 +121,8 @@ def read_family(family: str, name: str = "", flag: str = "--settings") -> Family
         if "." not in one or not isinstance(values, list) or len(values) < 2:
             raise ValueError(f"{path}: grid: {one} is part.name with two values or more, and not {values!r}")
         for value in values:  # they become a --sweep
-            if not isinstance(value, (int, float, str, list)) or len(parted(str(value))) > 1:
-                words = "it takes numbers, true and false, lists, and texts without a comma outside brackets"
+            if not isinstance(value, (int, float, str, list, dict)) or len(parted(str(value))) > 1:
+                words = "it takes numbers, true and false, lists, settings by name, and texts without a comma outside brackets"
                 raise ValueError(f"{path}: grid: {one} cannot be searched with the value {value!r}; {words}")
     return Family(path, content["run"], {one: content[one] for one in NETWORKS if one in content}, grids)
 

@@ -242,9 +242,9 @@ class Glue(Benchmark):
 
 def check_reports(criterion: Dict, task: str) -> None:
     """Raise ValueError where fairseq's criterion would make numbers of labels that are words."""
-    words = [name for name in ("report_mcc", "report_acc_and_f1") if criterion.get(name)]
-    if words and TASKS[task].classes != BINARY:
-        raise ValueError(f"--set criterion.{words[0]}=true: fairseq tells it of labels 0 and 1 alone, and {task} has others")
+    asked = [name for name in REPORTS if criterion.get(name)]
+    if asked and TASKS[task].classes not in ((), BINARY):
+        raise ValueError(f"--set criterion.{asked[0]}=true: fairseq tells it of labels that are numbers, and {task}'s are words")
 
 
 def logged(criterion: Dict) -> Sequence[str]:

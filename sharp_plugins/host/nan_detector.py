@@ -44,20 +44,23 @@ def _watch(detector: NanDetector, module, output) -> None:
 
 
 @contextmanager
-def advised_of_the_radius(measured: Dict[str, Tensor]) -> Iterator[None]:
+def advised_of_the_radius(measured: Dict[str, Tensor], is_alone: bool) -> Iterator[None]:
     """Around fairseq's own update at w + ε: fairseq's error says nothing of the perturbation, which may be what was too large.
 
     Args:
         measured: by the ascent, whose own gradient is that at w.
+        is_alone: whether no other worker climbs by a gradient of its own, which may be what was Nan/Inf.
     """
     try:
         yield
     except FloatingPointError as error:
         if "Nan/Inf" in str(error):
             if measured["sam_grad_norm"].isfinite():
+                others = "" if is_alone else "unless another worker says that its own are not, "
                 logger.error(
                     "the gradients at the perturbed weights are Nan/Inf, and this worker's are finite without the perturbation: "
-                    "a smaller --sam-rho may help, or a smaller --lr. fairseq looks for the module without it, and may name none"
+                    f"{others}a smaller --sam-rho may help, or a smaller --lr. fairseq looks for the module without it, and may name "
+                    "none"
                 )
             else:
                 logger.error(

@@ -69,7 +69,8 @@ def _update(trainer, method: WrappingOptimizer, samples, raise_oom: bool, fairse
         if measured is None:
             return None
         beginning.restore()
-        with sent_along(trainer, measured, passes.has_data), advised_of_the_radius(measured):
+        is_alone = method.is_global or passes.world_size == 1
+        with sent_along(trainer, measured, passes.has_data), advised_of_the_radius(measured, is_alone):
             return fairseqs_own(trainer, passes.samples, raise_oom)
 
 

@@ -93,5 +93,5 @@ def do_steps(steps: Mapping[str, Sequence[str]], directory: Path, place: Path, t
         tell(f"+ {shell_line(command, place, log.name)}")
         status = run_process(interpreter(command), directory, log, Stop())
         if status != 0:
-            end = "\n  ".join(log.read_text(errors="replace").splitlines()[-20:])
+            end = "\n  ".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-20:])
             raise ValueError(f"{command[0]} ended with {status}; its log ends with\n  {end}")

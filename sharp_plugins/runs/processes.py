@@ -122,7 +122,7 @@ def run_process(
     """
     # The process's own processes do not look into the run's directory either (Python 3.11 and later).
     # What they print is read as UTF-8, whatever the terminal's encoding is.
-    settings = {**os.environ, "PYTHONSAFEPATH": "1", "PYTHONIOENCODING": "utf-8", **environment}
+    settings = {**os.environ, "PYTHONSAFEPATH": "1", "PYTHONIOENCODING": "utf-8:surrogateescape", **environment}
     with open(log, "a") as said, open(output, "w") if output else nullcontext(said) as out:
         start = said.tell()
         # The process holds the lock too: it keeps others away should it outlive this one.
@@ -164,7 +164,7 @@ def follow(process, log: Path, start: int, show: Callable[[Dict], None], stop: S
         KeyboardInterrupt: *stop* was asked for.
     """
     rest = ""
-    with open(log, errors="replace") as file:
+    with open(log, encoding="utf-8", errors="replace") as file:
         file.seek(start)
         while True:
             has_ended = process.poll() is not None

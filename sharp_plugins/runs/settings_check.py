@@ -95,12 +95,13 @@ def check_checkpoints(config: Dict, name: str, measured: str, flag: str = "--con
     ValueError: RTE base: dataset.disable_validation leaves no best checkpoint to measure; see --set and --configs
     """
     kept, data, updates = (config.get(part, {}) for part in ("checkpoint", "dataset", "optimization"))
-    epochs, interval = updates.get("max_epoch") or 0, kept.get("save_interval") or 1
+    # fairseq saves where the updates end, and at an epoch's end only by this interval.
+    unsaved = not updates.get("max_update") and (updates.get("max_epoch") or 0) % (kept.get("save_interval") or 1)
     late = is_placed and (data.get("validate_after_updates") or 0) > (updates.get("max_update") or math.inf)
     leaves = {
         "checkpoint.no_save leaves no checkpoint to measure": kept.get("no_save"),
         "checkpoint.no_last_checkpoints leaves no last checkpoint": kept.get("no_last_checkpoints"),
-        "checkpoint.save_interval leaves no checkpoint of the last epoch to measure": measured == LAST and epochs % interval,
+        "checkpoint.save_interval leaves no checkpoint of the last epoch to measure": measured == LAST and is_placed and unsaved,
         "checkpoint.no_save_optimizer_state leaves none that a stopped run could go on from": kept.get("no_save_optimizer_state"),
         **{f"checkpoint.{what} would begin anew in each run that goes on": kept.get(what) for what in RESETS},
         "checkpoint.restore_file is the run's own checkpoint_last.pt here": kept.get("restore_file", LAST) != LAST,

@@ -156,7 +156,7 @@ def perform(
             os.replace(output, run.directory / stage.makes)
     missing = status == 0 and not stage.trains and not (run.directory / stage.makes).is_file()
     if status != 0 or missing:
-        end = "\n  ".join(log.read_text(errors="replace").splitlines()[-12:])
+        end = "\n  ".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-12:])
         happened = f"did not write {stage.makes}" if missing else f"ended with {status}"
         raise RunFailed(f"{run.name}: {stage.title or stage.command[0]} {happened}; {log} ends with\n  {end}")
     _mark(run, {**_marks(run), stage.name: list(stage.command)})

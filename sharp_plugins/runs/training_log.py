@@ -32,7 +32,7 @@ def read_ends(path: Path, begin: str) -> Dict[str, Tuple[float, float]]:
 
 def read_trained_weights(path: Path) -> Optional[int]:
     """How many weights train, as fairseq says when it begins; None where it does not."""
-    text = path.read_text(errors="replace") if path.is_file() else ""
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     told = re.findall(r"num\. (?:shared|expert) model params: .*\(num\. trained: ([\d,]+)\)", text)
     # Shared weights are told first, and those of experts after them; a run that was resumed tells both again.
     return sum(int(number.replace(",", "")) for number in told[-2:]) if told else None
@@ -62,7 +62,7 @@ def read_validations(path: Path) -> List[Validation]:
 def _entries(path: Path) -> List[Dict]:
     if not path.is_file():
         return []
-    with open(path, errors="replace") as file:
+    with open(path, encoding="utf-8", errors="replace") as file:
         return [entry for entry in map(_entry, file) if entry is not None]
 
 

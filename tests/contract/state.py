@@ -4,7 +4,6 @@ import copy
 import random
 from typing import List
 
-import numpy
 import torch
 import toy
 from fairseq.optim import AMPOptimizer
@@ -24,12 +23,6 @@ def scaler_state(trainer):
     return None if scaler is None else dict(vars(scaler))
 
 
-def numpy_state():
-    """The keys, and how many of them are used: a draw moves that number, and the keys but once in 624."""
-    _, keys, *rest = numpy.random.get_state()
-    return keys.tolist(), *rest
-
-
 def everything(trainer):
     """Weights and statistics, the optimizer, random numbers."""
     return copy.deepcopy(
@@ -39,7 +32,7 @@ def everything(trainer):
             "optimizer": trainer.optimizer.state_dict(),
             "scaler": scaler_state(trainer),
             "updates": trainer.get_num_updates(),
-            "random": (random.getstate(), numpy_state(), torch.get_rng_state()),
+            "random": (random.getstate(), toy.numpy_state(), torch.get_rng_state()),
             "cuda": torch.cuda.get_rng_state() if toy.DEVICE == "cuda" else None,
         }
     )

@@ -110,7 +110,9 @@ def test_the_picture_of_balancedness(tmp_path, monkeypatch, capsys):
     assert "lora-nbar, bar_alpha=2: 7.000 at update 10" in shown and "examples=8" not in shown
     assert "base" not in shown and (tmp_path / "figure.png").stat().st_size > 1000
     assert script.main([str(tmp_path / "COPA" / "base"), "--out", str(tmp_path / "none.png")]) == 1
-    assert "no run of a method with LoRA" in capsys.readouterr().err
+    assert "no finished run of a method with LoRA" in capsys.readouterr().err
+    assert script.main([str(tmp_path / "COPA/lora/examples=8"), "--out", str(tmp_path / "one.png")]) == 0
+    assert "examples=8: 3.000 at update 10, 4.000 at update 20\n" in capsys.readouterr().out
 
 
 def rows_of(table: str):

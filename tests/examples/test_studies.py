@@ -419,10 +419,10 @@ def test_values_beyond_the_plan_are_told(scripts, tmp_path, capsys):
     text = capsys.readouterr().out
     rows = {tuple(line.split(" | ")[2:4]): line for line in text.splitlines() if line.startswith("| 3 | SST-2-300 |")}
     assert "0.02: 62.00, 0.03: 63.00, 0.05: failed or not run" in rows["sam", "sam rho"] and "| 0.03 |" in rows["sam", "sam rho"]
-    assert "| 2e-05: 62.00, 3e-05: 61.00, 5e-5: failed or not run" in rows["base", "lr"] and "Given" not in text
+    assert "| 2e-5: 62.00, 3e-5: 61.00, 5e-5: failed or not run" in rows["base", "lr"] and "Given" not in text
     with open(tmp_path / "to" / "few-search.csv", newline="") as file:
         found = {(row["method"], row["value"], row["seed"], row["score"]) for row in csv.DictReader(file)}
-    assert {("sam", "0.03", "102", "63.0"), ("base", "3e-05", "101", "61.0"), ("sam", "0.1", "", "")} <= found
+    assert {("sam", "0.03", "102", "63.0"), ("base", "3e-5", "101", "61.0"), ("sam", "0.1", "", "")} <= found
 
 
 def test_runs_of_two_encoders_stand_apart(scripts, tmp_path, monkeypatch, capsys):
@@ -483,10 +483,10 @@ def test_a_search_that_goes_on_is_told_again(scripts):
     """Before its method has fresh runs, too; and of an earlier one on another machine what it saw more."""
     searches = importlib.import_module("searches")
 
-    def pilot(**scores):
+    def pilot(scores):
         return searches.Pilot(6, "CoLA-300", "sam", RHO, {value: {101: score} for value, score in scores.items()})
 
-    begun, whole = pilot(a=70.0), pilot(a=70.0, b=80.0)
+    begun, whole = pilot({"1e-2": 70.0}), pilot({"0.01": 70.0, "0.02": 80.0})
     assert searches.joined([begun], [whole], set()) == [whole] == searches.joined([whole], [begun], set())
 
 

@@ -334,14 +334,23 @@ def test_epochs_end_at_an_update(start, encoder, tmp_path):
     assert config(tmp_path / "both/SST-2/lora/k=4/seed13")["optimization"]["max_update"] == 6
 
 
-def test_a_sample_that_was_deleted_is_made_again_for_the_runs_that_are_there(start, encoder, tmp_path):
+def test_a_sample_that_was_deleted_is_made_again_for_the_runs_that_are_there(start, encoder, files, tmp_path, capsys):
     """How many updates a run has depends on its sample; without it the run would seem to be of other settings."""
     flags = "--tasks SST-2 --methods lora --k 4 --set dataset.batch_size=4 --set optimization.max_epoch=3 --seeds".split()
     assert start(*flags, "13", backbone=encoder) == 0
     shutil.rmtree(tmp_path / "out" / "data")
     assert start(*flags, "21", backbone=encoder) == 0
     assert [name.split(", ")[0] for name in names(start)] == ["SST-2 lora k=4 seed 21"] * 2
-    assert sorted(path.name for path in (tmp_path / "out/data/SST-2").iterdir()) == ["k4-seed13", "k4-seed21"]
+    there = tmp_path / "out/data/SST-2"
+    assert sorted(path.name for path in there.iterdir()) == ["k4-seed13", "k4-seed21"]
+    # Not of other files than the run's, which would stand in the way of the right ones.
+    shutil.rmtree(tmp_path / "out" / "data")
+    shutil.copytree(files, tmp_path / "other")
+    with open(tmp_path / "other/SST-2/train.tsv", "a") as file:
+        file.write("x\t0\n")
+    assert start(*flags, "42", backbone=encoder, data=[tmp_path / "other"]) == 1
+    assert "holds a run that differs in the data files" in capsys.readouterr().err
+    assert not (there / "k4-seed13").exists()
 
 
 @pytest.mark.parametrize(

@@ -98,9 +98,10 @@ def fail(run, stage):
         ("--set checkpoint.best_checkpoint_metric=f1", "metric=f1: of RTE choose from loss, nll_loss, accuracy"),
         (
             "--set criterion.report_mcc=true --set checkpoint.best_checkpoint_metric=mcc",
-            "--set criterion.report_mcc=true: fairseq tells it of labels 0 and 1 alone, and RTE has others",
+            "--set criterion.report_mcc=true: fairseq tells it of labels that are numbers, and RTE's are words",
         ),
-        ("--set criterion.report_acc_and_f1=true", "report_acc_and_f1=true: fairseq tells it of labels 0 and 1 alone"),
+        ("--set criterion.report_acc_and_f1=true", "report_acc_and_f1=true: fairseq tells it of labels that are numbers"),
+        ("--set criterion.report_pearson_and_spearman=true", "report_pearson_and_spearman=true: fairseq tells it of labels that"),
         ("--set checkpoint.best_checkpoint_metric=bleu", "metric=bleu: of RTE choose from loss, nll_loss, accuracy"),
         ("--set generation.beam=3", "RTE base: generation.beam would change nothing"),
         ("--set checkpoint.no_last_checkpoints=true", "checkpoint.no_last_checkpoints leaves no last checkpoint"),

@@ -3,7 +3,6 @@
 import copy
 import random
 
-import numpy
 import pytest
 import torch
 import toy
@@ -83,7 +82,7 @@ def everything(trainer):
         "updates": trainer.get_num_updates(),
     }
     if isinstance(registered_optimizer(trainer), SAM):  # fairseq itself draws, and leaves it there
-        state["random"] = (random.getstate(), numpy.random.get_state()[1:], torch.get_rng_state(), gpu)
+        state["random"] = (random.getstate(), toy.numpy_state(), torch.get_rng_state(), gpu)
     return copy.deepcopy(state)
 
 

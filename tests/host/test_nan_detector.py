@@ -63,15 +63,26 @@ def test_the_module_whose_gradient_is_at_fault_is_named(translation_data, tmp_pa
 
 
 @pytest.mark.parametrize("optimizer, advised", [("sgd", False), ("sam", True), ("dsam", True)])
-def test_a_method_that_climbs_names_its_radius(translation_data, tmp_path, advice, optimizer, advised):
+def test_a_method_that_climbs_names_its_radius(translation_data, tmp_path, advice, told, optimizer, advised):
     trainer = toy.build_trainer(translation_data, "--optimizer", optimizer, *toy.SGD, "--save-dir", tmp_path)
-    # Of the passes the last is at w + ε: the one before it may be the search for the module.
+    # The pass of this number is at w + ε, where there is one. fairseq's search comes after it, at w.
     fc2, passes = trainer.get_model().encoder.layers[0].fc2, {"sgd": 0, "sam": 1, "dsam": 2}[optimizer]
     seen = itertools.count()
     fc2.register_forward_hook(lambda module, inputs, output: output * (float("nan") if next(seen) == passes else 1))
     with pytest.raises(FloatingPointError):
         trainer.train_step(toy.batches(trainer, [4]))
     assert ["finite without the perturbation: a smaller --sam-rho may help" in message for message in advice] == [True] * advised
+    assert not told
+
+
+def test_another_workers_gradient_may_be_why(advice):
+    for is_alone in (True, False):
+        with (
+            pytest.raises(FloatingPointError),
+            host.nan_detector.advised_of_the_radius({"sam_grad_norm": torch.ones(())}, is_alone),
+        ):
+            raise FloatingPointError("gradients are Nan/Inf")
+    assert ["unless another worker says" in message for message in advice] == [False, True]
 
 
 @pytest.mark.parametrize("optimizer", ["sam", "dsam"])

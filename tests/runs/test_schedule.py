@@ -59,9 +59,15 @@ def test_one_after_the_other_in_order(tmp_path):
 
 
 def test_each_place_has_one_run_at_a_time(tmp_path):
-    work = Work(seconds=0.2)
-    side_by_side([make(tmp_path, seed) for seed in range(7)], work, [Slot("0"), Slot("1"), Slot("2")], Stop())
-    assert work.most == 3 and len(work.log) == 7 and {device for _, device in work.log} == {"0", "1", "2"}
+    work, begun = Work(seconds=0), threading.Barrier(3, timeout=60)
+
+    def together(run, slot):
+        if run.record.seed < 3:
+            begun.wait()
+        work(run, slot)
+
+    side_by_side([make(tmp_path, seed) for seed in range(7)], together, [Slot("0"), Slot("1"), Slot("2")], Stop())
+    assert len(work.log) == 7 and {device for _, device in work.log} == {"0", "1", "2"}
 
 
 def test_a_run_waits_for_the_one_that_it_needs(tmp_path):
