@@ -59,8 +59,8 @@ def advised_of_the_radius(measured: Dict[str, Tensor], is_alone: bool) -> Iterat
                 others = "" if is_alone else "unless another worker says that its own are not, "
                 logger.error(
                     "the gradients at the perturbed weights are Nan/Inf, and this worker's are finite without the perturbation: "
-                    f"{others}a smaller --sam-rho may help, or a smaller --lr. fairseq looks for the module without it, and may name "
-                    "none"
+                    f"{others}a smaller --sam-rho may help, or a smaller --lr. fairseq looks for the module without it, and may "
+                    "name none"
                 )
             else:
                 logger.error(
