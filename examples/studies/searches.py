@@ -61,7 +61,8 @@ def read(
     layers = layers_of(directory, results[0]) if results else 0
     if others:
         asked = set(map(float, found))
-        found.update({text_of(value): {} for value in {result.record.axes[setting] for result in results} - asked})
+        tried = sorted({result.record.axes[setting] for result in results} - asked)
+        found.update({text_of(value): {} for value in tried})
         found = {value: found[value] for value in sorted(found, key=float)}
     for result in results:
         for value in found:
