@@ -66,10 +66,12 @@ def test_metrics_are_means_over_examples(data):
 @pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
 def test_half_precision_is_near(data, precision):
     criterion, model, sample, _ = parts(data)
-    wanted = criterion(model, sample)[0]
+    wanted, seen, normalized = criterion(model, sample)[0], [], model.get_normalized_probs
+    model.get_normalized_probs = lambda *given, **how: (seen.append(normalized(*given, **how)), seen[-1])[1]
     model.to(precision)
     loss, _, _ = criterion(model, sample)
     loss.backward()
+    assert seen and all(probabilities.dtype == torch.float32 for probabilities in seen)
     assert loss.dtype == torch.float32 and loss.item() == pytest.approx(wanted.item(), rel=0.05)
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
 

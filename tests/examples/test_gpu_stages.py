@@ -52,11 +52,11 @@ def test_a_stage_that_hangs_is_ended_with_all_that_it_started(stages, tmp_path):
         f"import subprocess, sys, time\nprint(subprocess.Popen([sys.executable, '-c', {child!r}]).pid, flush=True); time.sleep(600)"
     )
     runner, log = stages.Runner(tmp_path, 60, "Title"), tmp_path / "slow.log"
-    stage = says(stages, "slow", code, limit=3.0, tables=lambda: f"so far: {len(log.read_text().splitlines())} lines")
+    stage = says(stages, "slow", code, limit=15.0, tables=lambda: f"so far: {len(log.read_text().splitlines())} lines")
     start = time.monotonic()
     runner.run([stage])
     runner.run([says(stages, "next", "pass")])
-    assert time.monotonic() - start < 30
+    assert time.monotonic() - start < 50
     assert outcomes(runner) == {"slow": stages.LATE, "next": stages.DONE}
     assert "so far: " in (tmp_path / "summary.md").read_text()
     *_, pid, word = log.read_text().split()
@@ -101,9 +101,10 @@ def test_a_stage_leaves_the_time_of_those_after_it(stages, tmp_path, monkeypatch
     assert "told" in (tmp_path / "report.log").read_text()
 
 
-def test_where_no_more_than_the_spare_time_is_left_only_the_later_stages_run(stages, tmp_path):
-    runner = stages.Runner(tmp_path, stages.LEAST + 1, "Title")
-    runner.run([says(stages, "next study", "pass", limit=math.inf, spare=20.0), says(stages, "beside it", "pass")])
+def test_where_no_more_than_the_spare_time_is_left_only_the_later_stages_run(stages, tmp_path, monkeypatch):
+    monkeypatch.setattr(stages, "LEAST", 45.0)
+    runner = stages.Runner(tmp_path, 60, "Title")  # at most a third is spared
+    runner.run([says(stages, "next study", "pass", limit=math.inf, spare=200.0), says(stages, "beside it", "pass")])
     runner.run([says(stages, "report", "pass")])
     assert outcomes(runner) == {"next study": stages.LEFT_OUT, "beside it": stages.DONE, "report": stages.DONE}
 

@@ -402,7 +402,9 @@ def test_what_ends_a_study_ends_its_engines(tmp_path):
         open(tmp_path / "told", "w") as told,
         subprocess.Popen([sys.executable, "-c", PARENT, CHILD], cwd=tmp_path, env=environment, stderr=told) as study,
     ):
+        start = time.monotonic()
         while not all((tmp_path / f"begun{number}").exists() for number in (1, 2)):
+            assert study.poll() is None and time.monotonic() - start < 300
             time.sleep(0.05)
         study.terminate()
         study.wait(timeout=30)

@@ -7,6 +7,7 @@ import numpy
 import pytest
 from glue_models import read_back
 
+from sharp_plugins.glue import binarize
 from sharp_plugins.glue.__main__ import main
 from sharp_plugins.glue.binarize import prepare
 from sharp_plugins.glue.tasks import TASKS
@@ -59,10 +60,26 @@ def test_all_sets_but_the_training_set_have_them(bert, tmp_path):
         for name, share in (("clean", 0.0), ("typos", 1.0))
     )
     assert read_back(clean, backbone, "train") == read_back(typos, backbone, "train")
-    (before, labels), (after, same) = (read_back(prepared, backbone, "valid") for prepared in (clean, typos))
-    assert labels == same and before != after
     again = prepare(tmp_path / "data", backbone, TASKS["RTE"], tmp_path / "again", 64, typos=1.0)
-    assert read_back(again, backbone, "valid") == (after, same)
+    for split in ("valid", "test"):
+        (before, labels), (after, same) = (read_back(prepared, backbone, split) for prepared in (clean, typos))
+        assert labels == same and before != after
+        assert read_back(again, backbone, split) == (after, same)
+
+
+def test_all_models_see_the_same_ones(bert, tmp_path, monkeypatch):
+    glue_files.write_task(tmp_path / "data", "RTE", counts=(20, 20, 20))
+    seen, changed = [], binarize.with_typos
+
+    def spied(*given):
+        seen.append(changed(*given))
+        return seen[-1]
+
+    monkeypatch.setattr(binarize, "with_typos", spied)
+    backbone = load_backbone(bert)
+    for name, other in (("one", backbone), ("two", backbone._replace(checksums={**backbone.checksums, "dict.txt": "another's"}))):
+        prepare(tmp_path / "data", other, TASKS["RTE"], tmp_path / name, 64, typos=0.5)
+    assert seen[: len(seen) // 2] == seen[len(seen) // 2 :] and len(seen) >= 80
 
 
 def test_clean_sets_are_not_replaced_by_those_with_typos(bert, tmp_path):

@@ -158,7 +158,7 @@ def facts(smollm, tmp_path):
 def test_lines_are_raw_prompts_and_texts(facts, data):
     bpe = facts.build_bpe(None)
     symbols = bpe.encode("Ann_B : livesIn : Bonn")
-    assert symbols.split()[0] == "<|endoftext|>" and symbols.split()[-5:] == ["Ċ", "T", "e", "x", "t"] or symbols.endswith("t :")
+    assert symbols.split()[0] == "<|endoftext|>" and symbols.split()[-6:] == ["Ċ", "T", "e", "x", "t", ":"]
     assert bpe.decode(symbols) == "Ann B : livesIn : Bonn"
     text = " ".join(facts.encoding.symbols(facts.encoding.texts(["Ann lives\nin Bonn."])[0]))
     assert bpe.decode(text) == "Ann lives in Bonn."

@@ -81,6 +81,7 @@ def test_the_length_is_the_padded_length_and_has_a_say(backbone):
         SentenceEncoder(backbone / "model.pt", "mean-padded", length=n, device="cpu").vectors(sentences) for n in (20, 64)
     )
     default = SentenceEncoder(backbone / "model.pt", "mean-padded", device="cpu")
+    assert SentenceEncoder(backbone / "model.pt", device="cpu").length == 256
     assert default.length == 64 and not torch.allclose(short, long, atol=1e-3)
     torch.testing.assert_close(default.vectors(sentences), long)
 
