@@ -191,7 +191,8 @@ def tokenizer_of_10_000(directory):
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="memory is measured as Linux tells it")
 def test_memory_is_near_the_checkpoints(directories, tmp_path):
-    """At most 1.3 times the checkpoint, here of 100 MB, a fifth of it the table of words; also where fp16 becomes fp32."""
+    """Less than the checkpoint, here of 100 MB, a fifth of it the table of words; also where fp16 becomes fp32. A file that is
+    read as a whole may take 1.3 times as much."""
     sizes = dict(hidden_size=504, intermediate_size=1536, num_hidden_layers=7, tokenizer=tokenizer_of_10_000)
     first = small.write(tmp_path / "safetensors", "llama", **sizes)
     weights = small.weights(first)
@@ -208,4 +209,4 @@ def test_memory_is_near_the_checkpoints(directories, tmp_path):
         files = [*(tmp_path / name).glob("*.safetensors"), *(tmp_path / name).glob("*.bin")]
         size = sum(path.stat().st_size for path in files)
         print(f"{name}: {used / size:.2f} of {size / 1e6:.0f} MB")
-        assert size > (50e6 if name == "half" else 100e6) and used < 1.3 * size
+        assert size > (50e6 if name == "half" else 100e6) and used < (1.3 if name == OLD else 0.8) * size
