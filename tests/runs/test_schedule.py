@@ -22,8 +22,9 @@ def make(tmp_path, seed, needs=None):
 class Work:
     """Finishes runs, and remembers which were at work together, and where."""
 
-    def __init__(self, failing=(), seconds=0.05):
-        self.failing, self.seconds = failing, seconds
+    def __init__(self, failing=(), seconds=0.05, meeting=()):
+        self.failing, self.seconds, self.meeting = failing, seconds, meeting
+        self.met = threading.Barrier(max(len(meeting), 1), timeout=60)  # where these seeds' runs wait for each other
         self.active, self.most, self.log, self.lock = [], 0, [], threading.Lock()
 
     def __call__(self, run, slot):
@@ -33,6 +34,8 @@ class Work:
             self.most = max(self.most, len(self.active))
             self.log.append((run.record.seed, slot.device))
         time.sleep(self.seconds)
+        if run.record.seed in self.meeting:
+            self.met.wait()
         if run.record.seed not in self.failing:
             (run.directory / RESULT).touch()
         with self.lock:
@@ -59,15 +62,9 @@ def test_one_after_the_other_in_order(tmp_path):
 
 
 def test_each_place_has_one_run_at_a_time(tmp_path):
-    work, begun = Work(seconds=0), threading.Barrier(3, timeout=60)
-
-    def together(run, slot):
-        if run.record.seed < 3:
-            begun.wait()
-        work(run, slot)
-
-    side_by_side([make(tmp_path, seed) for seed in range(7)], together, [Slot("0"), Slot("1"), Slot("2")], Stop())
-    assert len(work.log) == 7 and {device for _, device in work.log} == {"0", "1", "2"}
+    work = Work(seconds=0, meeting=(0, 1, 2))
+    side_by_side([make(tmp_path, seed) for seed in range(7)], work, [Slot("0"), Slot("1"), Slot("2")], Stop())
+    assert work.most == 3 and len(work.log) == 7 and {device for _, device in work.log} == {"0", "1", "2"}
 
 
 def test_a_run_waits_for_the_one_that_it_needs(tmp_path):

@@ -14,8 +14,7 @@ CLIP = 1e-3
 @promise("fp32 fp16 fp16-not-flat bf16 amp", of_criterions="fp32")
 def clipping_does_not_touch_the_ascent(world, method, precision):
     """Also under a loss scale. BAR moves weights by itself, and so is tried without its strength."""
-    is_bar = "bar_alpha" in method.logs
-    method = method.switched_off() if is_bar else method
+    method = method.switched_off() if "bar_alpha" in method.logs else method
     points, lengths = [], []
     for clip in (0, CLIP):
         flags = f"{RATE} --clip-norm {clip}"
