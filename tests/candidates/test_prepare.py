@@ -160,13 +160,7 @@ def test_a_start_that_the_model_does_not_know(backbone, tmp_path, capsys, start)
 
 
 def test_a_character_that_the_tokenizer_does_not_know(tmp_path, capsys):
-    from tokenizers import Tokenizer, models
-
-    from sharp_plugins.text.decoder_tokenizer import DecoderTokenizer
-
-    backend = Tokenizer(models.BPE({"<unk>": 0, "</s>": 1, "x": 2, "y": 3, " ": 4}, [], unk_token="<unk>"))
-    own = DecoderTokenizer(backend, {"eos_token": "</s>", "unk_token": "<unk>"}, rows=5, family="llama")
-    backbone = prompts.write_backbone(tmp_path / "backbone", own=own)
+    backbone = prompts.write_backbone(tmp_path / "backbone", own=prompts.tokenizer_of_two_letters())
     path = choices.write_lines(tmp_path / "test.jsonl", [("x", ["y", "x"], [0]), ("x", ["y", "xzy"], [0])])
     assert choices.run("prepare", "--backbone", backbone, "--out", tmp_path / "data", "--test", path) == 1
     words = "test.jsonl:2: candidate 1, 'xzy': it or its prompt has a character that the tokenizer does not know"

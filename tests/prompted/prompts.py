@@ -24,6 +24,14 @@ PLACES = ["Bonn", "Graz", "Lille", "Turin"]
 MERGES = ["Ġ t", "h e", "Ġt he", "Ġ l", "i v", "Ġl iv", "Ġliv e", "Ġlive s", "Ġ i", "Ġi n"]
 
 
+def tokenizer_of_two_letters():
+    """Llama's kind, with a symbol for all characters but x, y and the blank."""
+    from tokenizers import Tokenizer, models
+
+    backend = Tokenizer(models.BPE({"<unk>": 0, "</s>": 1, "x": 2, "y": 3, " ": 4}, [], unk_token="<unk>"))
+    return DecoderTokenizer(backend, {"eos_token": "</s>", "unk_token": "<unk>"}, rows=5, family="llama")
+
+
 def tokenizer(is_gpt2: bool = True) -> DecoderTokenizer:
     """Bytes and some merges. GPT-2's way: one special token, which is in front of nothing; else one each for begin and end."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers

@@ -142,15 +142,7 @@ def test_symbols_that_the_model_has_not(backbone, smollm, tmp_path, capsys):
 
 
 def test_a_character_that_the_tokenizer_does_not_know(tmp_path, capsys):
-    from tokenizers import Tokenizer as Backend
-    from tokenizers import models
-
-    from sharp_plugins.text.decoder_tokenizer import DecoderTokenizer
-
-    backend = Backend(models.BPE({"<unk>": 0, "</s>": 1, "x": 2, "y": 3, " ": 4}, [], unk_token="<unk>"))
-    roles = {"eos_token": "</s>", "unk_token": "<unk>"}
-    own = DecoderTokenizer(backend, roles, rows=5, family="llama")
-    directory = prompts.write_backbone(tmp_path / "backbone", own=own)
+    directory = prompts.write_backbone(tmp_path / "backbone", own=prompts.tokenizer_of_two_letters())
     path = prompts.write_lines(tmp_path / "rows.jsonl", [("x", ["y"]), ("x", ["xzy"])])
     found = fails(capsys, directory, tmp_path, "--train", path)
     assert f"{path}:2: the text has a character that the tokenizer does not know" in found
