@@ -116,31 +116,36 @@ def test_devices_are_those_that_the_user_left_visible():
             slots(None, devices, there)
 
 
-class Told:
-    """What happens, in its order. A report takes its time: a run that is begun before the report says so before it."""
-
-    def __init__(self):
-        self.events = []
-
-    def work(self, run, slot):
-        self.events.append(run.record.seed)
-        (run.directory / RESULT).touch()
-        time.sleep(0.05 if run.record.seed == 1 else 0.5 if slot.share else 0)
-
-    def report(self):
-        time.sleep(0.2)
-        self.events.append("report")
-
-
 def test_others_begin_before_a_report(tmp_path):
     """Two places: the one that is free is given to the next run first."""
-    told = Told()
-    side_by_side([make(tmp_path, n) for n in (1, 2, 3)], told.work, [Slot(None, 1), Slot(None, 1)], Stop(), after=told.report)
-    assert told.events.index(3) < told.events.index("report")
+    began, reported = {n: threading.Event() for n in (1, 2, 3)}, threading.Event()
+    seen = []
+
+    def work(run, slot):
+        began[run.record.seed].set()
+        if run.record.seed == 2:  # it is at work until the first report is made
+            assert reported.wait(20)
+        (run.directory / RESULT).touch()
+
+    def report():
+        seen.append(began[3].wait(20))
+        reported.set()
+
+    side_by_side([make(tmp_path, n) for n in (1, 2, 3)], work, [Slot(None, 1), Slot(None, 1)], Stop(), after=report)
+    assert seen[0]
 
 
 def test_a_run_that_is_alone_begins_when_nothing_else_is_at_work(tmp_path):
     """It takes as many threads as it finds free cores."""
-    told = Told()
-    side_by_side([make(tmp_path, n) for n in (1, 2, 3)], told.work, [Slot()], Stop(), after=told.report)
-    assert told.events == [1, "report", 2, "report", 3]
+    events = []
+
+    def work(run, slot):
+        events.append(run.record.seed)
+        (run.directory / RESULT).touch()
+
+    def report():
+        time.sleep(0.2)  # a run that was begun before would say so before the report does
+        events.append("report")
+
+    side_by_side([make(tmp_path, n) for n in (1, 2, 3)], work, [Slot()], Stop(), after=report)
+    assert events == [1, "report", 2, "report", 3]
