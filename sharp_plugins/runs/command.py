@@ -79,7 +79,7 @@ def execute(benchmark: Benchmark, args) -> int:
     from sharp_plugins.runs.plan import plan
     from sharp_plugins.runs.processes import Stop
     from sharp_plugins.runs.progress import Screen
-    from sharp_plugins.runs.schedule import gpus, side_by_side, slots
+    from sharp_plugins.runs.schedule import check_workers, gpus, side_by_side, slots
     from sharp_plugins.runs.store import check
     from sharp_plugins.runs.sweep import check_selection
 
@@ -96,8 +96,9 @@ def execute(benchmark: Benchmark, args) -> int:
             check_selection(benchmark, args.tasks)
         screen, stop = Screen(), Stop()
         runs = plan(benchmark, args, screen.tell)
-        finished = sum(run.is_finished for run in runs)
-        screen.tell(f"{len(runs)} runs, {finished} of them finished before")
+        missing = [run for run in runs if not run.is_finished]
+        check_workers(missing, 0 if args.cpu else 1 if args.devices else torch.cuda.device_count(), benchmark.settings_flag)
+        screen.tell(f"{len(runs)} runs, {len(runs) - len(missing)} of them finished before")
         keep = args.keep_checkpoints or benchmark.keep_checkpoints
         announce(runs)
         work = Worker(benchmark, args.out, runs, screen, stop, keep)
@@ -112,7 +113,7 @@ def execute(benchmark: Benchmark, args) -> int:
             for run in runs:
                 if run.is_finished:
                     work.clean_up(run)  # a killed call may not have done so
-        side_by_side([run for run in runs if not run.is_finished], work, places, stop, work.cannot, renew)
+        side_by_side(missing, work, places, stop, work.cannot, renew)
         for run in runs:
             check(run)  # another call may have done it meanwhile, with other settings
         print("\n".join(str(path) for path in report(benchmark, args)))

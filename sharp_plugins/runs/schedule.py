@@ -63,6 +63,22 @@ def slots(jobs: Optional[int], devices: Optional[str], there: Optional[Sequence[
     return [Slot(numbers[i % len(numbers)] if numbers else None, share) for i in range(count)]
 
 
+def check_workers(runs: Sequence[Run], there: int, flag: str = "--configs") -> None:
+    """Raise ValueError where a run has more workers than GPUs: fairseq trains one on each, and refuses more only as it starts.
+
+    Args:
+        there: the GPUs that each run sees; on the CPU 0, and a run has one worker.
+        flag: which names the files of settings, for the message.
+    """
+    for run in runs:
+        workers = run.config["distributed_training"]["distributed_world_size"]
+        if workers > max(there, 1):
+            setting = f"distributed_training.distributed_world_size is {workers}"
+            raise ValueError(
+                f"{run.name}: {setting}, and GPUs that a run has here: {there}; see --set, {flag}, --devices and --cpu"
+            )
+
+
 def side_by_side(
     runs: Sequence[Run],
     work: Callable[[Run, Slot], None],

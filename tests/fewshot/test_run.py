@@ -17,7 +17,7 @@ from sharp_plugins.fewshot.benchmark import FewShot
 from sharp_plugins.fewshot.sampling import permutation
 from sharp_plugins.fewshot.zero_shot import zero_shot
 from sharp_plugins.files.yaml import read_yaml
-from sharp_plugins.runs import stages
+from sharp_plugins.runs import schedule, stages
 from sharp_plugins.runs.command import INTERRUPTED
 from sharp_plugins.runs.record import Record, Result, Validation
 from sharp_plugins.runs.selection import choose
@@ -363,8 +363,9 @@ def test_a_sample_that_was_deleted_is_made_again_for_the_runs_that_are_there(sta
         ({"dataset.batch_size": 3, "distributed_training.distributed_world_size": 2}, 2 + 2 + 2),
     ],
 )
-def test_the_last_update_is_fairseqs(start, encoder, tmp_path, settings, updates):
+def test_the_last_update_is_fairseqs(start, encoder, tmp_path, monkeypatch, settings, updates):
     """Of 8 rows, three times, in batches of one."""
+    monkeypatch.setattr(schedule, "check_workers", lambda *_: None)  # as if there were GPUs
     flags = "--tasks SST-2 --methods lora --seeds 13 --k 4 --set optimization.max_epoch=3".split()
     for name, value in {"dataset.batch_size": 1, **settings}.items():
         flags += ["--set", f"{name}={value}"]

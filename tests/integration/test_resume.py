@@ -5,7 +5,7 @@ import signal
 
 import pytest
 import torch
-from processes import assert_equal, assert_same_training, checkpoint, fork, last, line, stats, train
+from processes import assert_equal, assert_same_training, checkpoint, fork, last, line, start, stats, train
 
 pytestmark = pytest.mark.slow
 

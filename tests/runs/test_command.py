@@ -11,7 +11,7 @@ import engine
 import made_up
 import pytest
 
-from sharp_plugins.runs import execution
+from sharp_plugins.runs import execution, schedule
 from sharp_plugins.runs.command import INTERRUPTED, RUNS_FAILED
 from sharp_plugins.runs.stages import RunFailed
 
@@ -81,6 +81,10 @@ def test_what_another_call_finished_meanwhile_with_other_settings_is_in_no_table
         (
             "--set dataset.validate_after_updates=9 --set optimization.max_update=8",
             "short base: dataset.validate_after_updates leaves no best checkpoint to measure",
+        ),
+        (
+            "--set distributed_training.distributed_world_size=2",
+            "short base seed 1: distributed_training.distributed_world_size is 2, and GPUs that a run has here: 0; see --set",
         ),
         ("--seeds -1", "--seeds -1: should be from 0 to 4294967295"),
         ("--set model.lora_rnak=1", "fairseq does not know such a setting"),
@@ -300,6 +304,28 @@ def test_metrics_of_another_shape_are_refused_before_they_are_saved(call, capsys
     assert "short base seed 1: no metrics: Benchmark.collect is to return numbers by split and name" in shown
     assert "'bleu': 31.5" in shown and len(list(call.out.rglob("checkpoint*.pt"))) == 2
     assert call() == 0 and call.done == []  # what was trained is there
+
+
+@pytest.mark.parametrize("workers, flags, words", [(4, [], "2"), (2, ["--devices", "0,1"], "1"), (2, [], None)])
+def test_a_run_has_no_more_workers_than_gpus(tmp_path, monkeypatch, capsys, workers, flags, words):
+    import torch
+
+    begun = []
+
+    def begin(runs, *_):
+        begun.extend(run.name for run in runs)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(schedule, "side_by_side", begin)
+    line = f"--tasks short --methods base --seeds 1 --set distributed_training.distributed_world_size={workers}".split()
+    status = made_up.main(made_up.Backwards(), ["--out", str(tmp_path / "out"), *line, *flags])
+    if words is None:
+        assert status == INTERRUPTED and begun == ["short base seed 1"]
+    else:
+        assert status == 1 and begun == []
+        assert f"distributed_world_size is {workers}, and GPUs that a run has here: {words};" in capsys.readouterr().err
 
 
 def test_devices_that_are_not_there_are_refused(tmp_path, monkeypatch, capsys):
