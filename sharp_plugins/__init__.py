@@ -15,7 +15,7 @@ The public names below are imported when they are used. All but `register` need 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from sharp_plugins.user_dir import PackagePath, register
+from sharp_plugins.user_dir import PackagePath, register, register_for_namesake
 
 if TYPE_CHECKING:  # for editors and type checkers, which do not run __getattr__
     from sharp_plugins.core.balancedness import balancedness, squared_norms
@@ -64,3 +64,6 @@ def __getattr__(name: str):
 
 def __dir__():
     return sorted({*globals(), *__all__})
+
+
+register_for_namesake()

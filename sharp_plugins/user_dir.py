@@ -31,12 +31,28 @@ def register() -> None:
     install()
 
 
+def is_namesake(directory: str) -> bool:
+    """Whether a directory has the package's name and is no package, as a clone's root in the folder that it was cloned into.
+
+    There ``--user-dir sharp_plugins`` is that directory to fairseq, and this package to Python, which imports it from elsewhere.
+    """
+    is_package = os.path.isfile(os.path.join(directory, "__init__.py"))
+    return os.path.basename(os.path.normpath(directory)) == __package__ and not is_package
+
+
+def register_for_namesake() -> None:
+    """`register` where fairseq is importing the package for a namesake of it, in which it would find nothing of the plugin."""
+    import_user_module = getattr(sys.modules.get("fairseq.utils"), "import_user_module", None)
+    if any(map(is_namesake, getattr(import_user_module, "memo", ()))):  # fairseq's list of the user dirs, the present one too
+        register()
+
+
 class PackagePath(list):
     """The package's ``__path__``, which notices that fairseq wants the package as its ``--user-dir``.
 
     fairseq imports the package and then every file in its models/, where `sharp_plugins.models.register` waits. But if the
     program has imported the package before, fairseq imports nothing: it only looks whether the directory is in ``__path__``.
-    It may be there under another name: fairseq calls a directory beside its own ``fairseq/../sharp_plugins``.
+    It may be there under another name: fairseq calls a directory beside its own ``fairseq/../sharp_plugins``. Or it is a namesake.
 
     Example::
 
@@ -47,7 +63,7 @@ class PackagePath(list):
     def __contains__(self, directory):
         if sys._getframe(1).f_code.co_name != "import_user_module":
             return super().__contains__(directory)
-        found = os.path.realpath(directory) in map(os.path.realpath, self)
+        found = os.path.realpath(directory) in map(os.path.realpath, self) or is_namesake(directory)
         if found:
             register()
         return found

@@ -118,6 +118,17 @@ def test_a_user_dir_that_was_imported_under_another_name(tmp_path):
     fork(f"{before}{CLEAN}\n{then}\nassert is_registered()", tmp_path / "log").succeed()
 
 
+@pytest.mark.parametrize("is_imported", [False, True])
+def test_the_root_of_a_clone_in_the_current_directory_is_taken_for_the_package(tmp_path, is_imported):
+    """The command of the README, given in the folder where `git clone` was."""
+    (tmp_path / "sharp_plugins" / "sharp_plugins").mkdir(parents=True)
+    (tmp_path / "sharp_plugins" / "sharp_plugins" / "__init__.py").write_text("raise AssertionError('not the installed one')")
+    before = f"import os, sys\nos.chdir({str(tmp_path)!r})\nsys.path.append({str(ROOT)!r})\n"
+    then = "import sharp_plugins\nassert is_clean()\n" if is_imported else ""
+    then += "utils.import_user_module(Namespace(user_dir='sharp_plugins'))"
+    fork(f"{before}{CLEAN}\n{then}\nassert is_registered()", tmp_path / "log").succeed()
+
+
 def test_fairseqs_hub_loads_a_model_of_the_plugins(translation_data, tmp_path):
     lora = ["--arch", "lora", "--base-arch", *toy.MODEL[1:], "--lora-rank", "2"]
     trainer = toy.build_trainer(translation_data, "--optimizer", "adam", "--lr", "0.1", model=lora)
