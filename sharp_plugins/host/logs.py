@@ -19,6 +19,7 @@ from sharp_plugins.models.base_arch import wrapper_of
 from sharp_plugins.models.lora import LoRA, LoRAConfig, monitor_of
 from sharp_plugins.networks.lora import lora_layers
 from sharp_plugins.optim.bar import BAR
+from sharp_plugins.optim.sam import SAM
 
 _PREFIX = "_sharp_plugins_"  # of what travels in the logging outputs
 
@@ -81,13 +82,13 @@ def _wrap_reduce(reduce_and_log):
                 logging_outputs = [
                     {key: value for key, value in log.items() if not key.startswith(_PREFIX)} for log in logging_outputs
                 ]
-            log_stats(stats, logging_outputs, sample_size, registered_optimizer(self).is_global)
+            log_stats(stats, logging_outputs, sample_size, registered_optimizer(self))
         return reduce_and_log(self, logging_outputs, sample_size, grad_norm)
 
     return reduce_and_log_stats
 
 
-def log_stats(stats: Dict[str, Tensor], logging_outputs, sample_size, is_global: bool) -> None:
+def log_stats(stats: Dict[str, Tensor], logging_outputs, sample_size, method: SAM) -> None:
     """Log what the ascents of all workers measured; *stats* are sums over the workers."""
     stats = dict(stats)
     workers, loss = stats.pop("workers"), stats.pop("sam_loss")
@@ -97,11 +98,10 @@ def log_stats(stats: Dict[str, Tensor], logging_outputs, sample_size, is_global:
         metrics.log_scalar("sam_gap", (sum(perturbed) - loss) / sample_size, priority=600, round=5)
     # In the units of gnorm, the norm of the gradient of the mean loss: one gradient of all samples with global scope, else
     # the mean over workers of gradients that are each of about sample_size / workers samples.
-    grad_norm = stats.pop("sam_grad_norm") / (workers if is_global else 1)
+    grad_norm = stats.pop("sam_grad_norm") / (workers if method.is_global else 1)
     metrics.log_scalar("sam_grad_norm", grad_norm / sample_size, priority=601, round=3)
-    counts = {"sam_skipped", "dsam_negative", "dsam_nonfinite"}
     for priority, (key, value) in enumerate(stats.items(), start=602):
-        if key in counts:
+        if key in method.COUNTS:
             metrics.log_scalar_sum(key, value, priority=priority, round=0)
         else:
             metrics.log_scalar(key, value / workers, priority=priority, round=5)

@@ -80,6 +80,8 @@ class DSAM(SAM):
         ...     dsam.backward((x @ w).square().mean())
     """
 
+    COUNTS = (*SAM.COUNTS, "dsam_negative", "dsam_nonfinite")
+
     @classmethod
     def check(cls, cfg) -> None:
         super().check(cfg)

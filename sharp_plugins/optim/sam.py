@@ -110,6 +110,9 @@ class SAM(WrappingOptimizer):
         [2.34, 3.12]
     """
 
+    # Metrics that are counted over the workers and the updates of a log's line; of all others the line has the mean.
+    COUNTS: Tuple[str, ...] = ("sam_skipped",)
+
     def __init__(self, cfg, params):
         self.check(cfg)
         super().__init__(cfg, params)

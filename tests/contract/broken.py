@@ -1,10 +1,14 @@
 """Made-up optimizers: one that keeps every promise, and for each promise one that breaks it. All are registered with fairseq."""
 
+import re
+from pathlib import Path
+
 import plain
 import torch
 from every_method import CRITERIONS, METHODS, SAM, Method
 from fairseq.optim import register_optimizer
 
+import sharp_plugins
 from sharp_plugins.optim import SAM as SAMOptimizer
 from sharp_plugins.optim import SAMConfig
 from sharp_plugins.optim.base import WrappingOptimizer
@@ -18,6 +22,12 @@ def joins(name, twin=METHODS["sam"].twin):
         return Method(f"{name} --sam-rho 0.5", "--sam-rho 0", twin, SAM, varies=True)
 
     return register
+
+
+def of_the_guide(name):
+    """Registers the optimizer in the guide to the optimizers, as its reader does."""
+    guide = (Path(sharp_plugins.__file__).parent / "optim" / "README.md").read_text(encoding="utf-8")
+    exec(re.search(rf"^```python\n(# {name}/.*?)^```", guide, re.M | re.S)[1], {"__name__": name})
 
 
 class SignedAscent(SAMOptimizer):
@@ -39,12 +49,9 @@ class SignedAscent(SAMOptimizer):
         super().backward(loss)
 
 
-@joins("downhill", lambda: plain.SAM(-0.5))
-class DOWNHILL(SignedAscent):
-    """Takes the gradient at w − ε: a method of its own, and a right one."""
-
-    def sign_of(self, number):
-        return -1.0
+of_the_guide("downhill")
+# It takes the gradient at w − ε: a method of its own, and a right one. This is its line in METHODS.
+DOWNHILL = Method("downhill --sam-rho 0.5", off="--sam-rho 0", twin=lambda: plain.SAM(-0.5), logs=SAM)
 
 
 @joins("half_blind")
