@@ -46,6 +46,9 @@ def run_evaluate(args) -> str:
     lines = [
         f"{split}: " + ", ".join(f"{name} {value:.2f}" for name, value in metrics.items()) for split, metrics in scores.items()
     ]
+    typos = checkpoint.prepared.source.get("typos")
+    if typos:
+        lines.insert(0, f"with typing errors in {100 * typos:g} % of the words of four letters or more:")
     if args.json:
         write_text(args.json, json.dumps(scores, indent=2) + "\n")
     return "\n".join([*lines, *map(str, written)])

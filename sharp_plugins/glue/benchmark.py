@@ -152,11 +152,12 @@ class Glue(Benchmark):
     def _fit_to_sample(self, config: Dict, record: Record) -> None:
         """As many passes over a sample of the training set as the settings make over the published one (ours)."""
         prepared = self.prepared(record)
-        if "train" in prepared.stand_ins or self.sample(record) is not None:
+        # With a --label-noise of 0 there is no sample, and its updates are to be those of the others.
+        if "train" in prepared.stand_ins or self.sample(record) is not None or NOISE in record.axes:
             batch = config["dataset"]["batch_size"]
             share = ceil(prepared.rows["train"] / batch) / ceil(TASKS[record.task].splits["train"].rows / batch)
             for part, name in (("optimization", "max_update"), ("lr_scheduler", "warmup_updates")):
-                if name in config.get(part, {}):
+                if config.get(part, {}).get(name):
                     config[part][name] = max(1, round(config[part][name] * share))
 
     def place(self, config: Dict, run: Run) -> None:

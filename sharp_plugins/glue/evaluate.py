@@ -120,8 +120,12 @@ class Checkpoint:
         """The test sets.
 
         Raises:
-            ValueError: there is none, or a row is longer than the model.
+            ValueError: there is none, it has typing errors, or a row is longer than the model.
         """
+        if self.prepared.source.get("typos"):
+            raise ValueError(
+                f"--submission: the sets in {self.prepared.directory} have typing errors; prepare them without --typos"
+            )
         tests = [split for split in self.prepared.rows if split.startswith("test")]
         if not tests:
             raise ValueError(f"--submission: {self.prepared.directory} has no test set")

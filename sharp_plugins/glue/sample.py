@@ -75,9 +75,9 @@ def draw(labels: Sequence[str], classes: Sequence[str], sample: Sample) -> Drawn
     none = sorted(set(kinds) - {kinds[row] for row in train})
     if none:  # the rows that choose have all of its rows
         raise ValueError(f"--selection-rows {sample.selection}: none of the class {none[0]} is left to train on; give fewer")
-    wrong = flipped(train, labels, classes, sample.noise, sample.seed)
+    wrong = flipped(train, labels, classes, sample.noise, sample.seed, "training rows (--train-rows)")
     if sample.selection_noise:
-        wrong.update(flipped(selection, labels, classes, sample.noise, sample.seed))
+        wrong.update(flipped(selection, labels, classes, sample.noise, sample.seed, "--selection-rows"))
     return Drawn(train, selection, wrong)
 
 
@@ -110,8 +110,13 @@ def stratified(kinds: Sequence[str], rows: Sequence[int], count: int, seed: int,
     return found
 
 
-def flipped(rows: Sequence[int], labels: Sequence[str], classes: Sequence[str], share: float, seed: int) -> Dict[int, str]:
+def flipped(
+    rows: Sequence[int], labels: Sequence[str], classes: Sequence[str], share: float, seed: int, what: str = "rows"
+) -> Dict[int, str]:
     """Row -> another label than its own, of a share of *rows*: those that come first in a random order of all rows.
+
+    Args:
+        what: the rows are, for the message.
 
     Raises:
         ValueError: the share, rounded, is no row.
@@ -121,7 +126,7 @@ def flipped(rows: Sequence[int], labels: Sequence[str], classes: Sequence[str], 
     """
     count = round(share * len(rows))
     if share and not count:
-        raise ValueError(f"--label-noise {share:g}: of {len(rows)} rows none would be wrong; give more")
+        raise ValueError(f"--label-noise {share:g}: of {len(rows)} {what} none would be wrong; give more rows or a larger share")
     place = numpy.random.default_rng([WRONG, seed]).permutation(len(labels))
     # One number for each row of the file, so that a row's wrong label does not depend on the others'.
     step = numpy.random.default_rng([LABEL, seed]).integers(1, max(len(classes), 2), size=len(labels))

@@ -14,6 +14,7 @@ PROGRAM = "python -m sharp_plugins.runs"
 def run_sharpness(args) -> None:
     from sharp_plugins.sharpness import report  # here, so that --help imports no fairseq
     from sharp_plugins.sharpness.landscape import Landscape
+    from sharp_plugins.sharpness.second_derivatives import ran_out_of_memory
 
     choices = Choices(args.radii, args.shares, args.draws, args.hessian_steps, args.seed)
     choices.check()
@@ -44,7 +45,7 @@ def run_sharpness(args) -> None:
             report.draw(found["curves"], args.plot, f"{args.checkpoint.name}, {args.split}", land.unit)
             tell(f"{args.plot}: written")
     except RuntimeError as error:  # torch's, for a GPU's memory
-        hint = "; a smaller --batch-size takes less" if "memory" in str(error) else ""
+        hint = "; a smaller --batch-size takes less" if ran_out_of_memory(error) else ""
         raise ValueError(f"{args.checkpoint}: cannot be measured: {error}{hint}") from error
 
 
@@ -59,7 +60,9 @@ def main(argv=None) -> int:
     command.set_defaults(run=run_sharpness)
     command.add_argument("checkpoint", metavar="CHECKPOINT.pt", type=Path)
     command.add_argument("--data", metavar="DIR", type=Path, help="the task's data (default: those of the training)")
-    command.add_argument("--split", default="valid", help="one of fairseq's (default: %(default)s)")
+    command.add_argument(
+        "--split", default="valid", help="one of fairseq's; SAM minimises the rise on train (default: %(default)s)"
+    )
     command.add_argument("--rows", type=int, default=0, metavar="N", help="rows of it, evenly spread (default: all)")
     command.add_argument("--batch-size", type=int, default=32, metavar="N", help="rows at a time (default: %(default)s)")
     own = Choices()
@@ -72,7 +75,9 @@ def main(argv=None) -> int:
     )
     words = "products with the Hessian at most, each of them some gradients' time and memory; 0: none (default: %(default)s)"
     command.add_argument("--hessian-steps", type=int, default=own.hessian_steps, metavar="N", help=words)
-    command.add_argument("--seed", type=int, default=own.seed, metavar="N", help="of what is drawn (default: %(default)s)")
+    command.add_argument(
+        "--seed", type=int, default=own.seed, metavar="N", help="of what is drawn; a GPU draws other numbers (default: %(default)s)"
+    )
     command.add_argument("--device", help="cpu or cuda (default: cuda where there is a GPU)")
     command.add_argument("--json", metavar="FILE", type=output_file, help="write all numbers into a file too, after each part")
     words = "draw the loss along the gradient and across it, twice the largest of --radii to both sides (.png, .pdf or .svg)"

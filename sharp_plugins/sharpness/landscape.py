@@ -20,13 +20,14 @@ from sharp_plugins.models.decoder import DecoderModel
 from sharp_plugins.models.decoder_check import INSIDE, check_decoder
 from sharp_plugins.models.encoder_sizes import check_encoder
 from sharp_plugins.models.loading import load_model, read_state
+from sharp_plugins.sharpness.second_derivatives import ran_out_of_memory, refuse_functions
 from sharp_plugins.text.parts import evenly
 
 BATCH = 32
 # How far the two gradients of a difference are from w; the weights' norm is around 100.
 STEP = 0.01
 # What criterions log: how many are right, and of how many.
-COUNTS = (("ncorrect", "nsentences"), ("n_correct", "total"), ("correct", "anchors"))
+COUNTS = (("ncorrect", "nsentences"), ("n_correct", "total"), ("correct", "anchors"), ("correct", "count"))
 
 
 class Point(NamedTuple):
@@ -75,9 +76,12 @@ class Landscape:
         if rows < 0 or batch < 1:
             raise ValueError(f"--rows must be 0 (all) or larger and --batch-size 1 or larger, and they are {rows} and {batch}")
         state = read_state(path)
-        data = data or config_of(state, "task").get("data")
-        if not isinstance(data, (str, Path)):
-            raise ValueError(f"{path}: its config has no data; --data names their directory")
+        if data is None:
+            data = config_of(state, "task").get("data")
+            if not isinstance(data, (str, Path)) or not utils.split_paths(str(data)):
+                raise ValueError(f"{path}: its config has no data; --data names their directory")
+            if not Path(utils.split_paths(str(data))[0]).exists():
+                raise ValueError(f"{path}: the data of its training are not in {data}; --data names another directory")
         self.loaded = load_model(path, state, data, _check_sizes, device)
         self.model, cfg, task, device = self.loaded
         unwrap_checkpoint(self.model)  # what a checkpointed layer computes again cannot be differentiated twice
@@ -90,12 +94,14 @@ class Landscape:
         self.products = "exact"
 
         dataset, fitting = self._load(split, data)
-        self.rows = evenly(fitting, rows or None)
-        compares = getattr(self.criterion, "compares_rows", False)
-        if compares and min(batch, len(self.rows)) < 2:
+        count, compares = min(rows or len(fitting), len(fitting)), getattr(self.criterion, "compares_rows", False)
+        if compares and min(batch, count) < 2:
             few = "--batch-size 1" if batch < 2 else f"--rows {rows}" if rows == 1 else f"--split {split}: it has one row"
             raise ValueError(f"{few}: the loss compares the rows of a batch; 2 or more are needed")
-        self.samples = list(self._batches(dataset, batch, only_full=compares and len(self.rows) > batch))
+        if compares and count > batch:
+            count -= count % batch  # a smaller batch would have another loss
+        self.rows = evenly(fitting, count)
+        self.samples = list(self._batches(dataset, batch))
         self._try(split, needs_targets=not compares)
         self.about: Dict[str, Any] = {"checkpoint": str(path), "data": str(data), "split": split}
         shards = len(utils.split_paths(str(data)))
@@ -122,15 +128,17 @@ class Landscape:
             raise ValueError(f"--split {split}: {why}")
         return dataset, rows.tolist()
 
-    def _batches(self, dataset, size: int, only_full: bool) -> Iterator[Dict]:
+    def _batches(self, dataset, size: int) -> Iterator[Dict]:
         ordered = sorted(self.rows, key=dataset.num_tokens, reverse=True)  # so that little is padded
-        for start in range(0, len(ordered) - (len(ordered) % size if only_full else 0), size):
+        for start in range(0, len(ordered), size):
             sample = dataset.collater([dataset[row] for row in ordered[start : start + size]])
             yield utils.apply_to_sample(lambda tensor: tensor.to(self.loaded.device), sample)
 
     @torch.no_grad()
     def _try(self, split: str, needs_targets: bool) -> None:
-        """Raise ValueError where the criterion has no loss for want of targets."""
+        """Raise ValueError where the criterion has no loss for want of targets, or takes no such samples."""
+        if "net_input" not in self.samples[0]:
+            raise ValueError(f"--split {split}: a sample of this task is none of one data set, and only such are measured")
         try:
             self.criterion(self.model, self.samples[0])
         except (KeyError, AttributeError, TypeError) as error:  # which of them depends on the criterion
@@ -148,8 +156,10 @@ class Landscape:
             of, count, log = self.criterion(self.model, sample)
             loss, size = loss + float(of), size + float(count)
             for hits, among in COUNTS:
-                if hits in log:
+                if hits in log and among in log:
                     right, counted = right + int(log[hits]), counted + int(log[among])
+        if not size:
+            raise ValueError("the criterion finds nothing to predict in these rows: give more --rows")
         return Point(loss / size, 100 * right / counted if counted else None)
 
     def gradient(self) -> List[Tensor]:
@@ -193,9 +203,9 @@ class Landscape:
         if self.products == "exact":
             try:
                 return self.exact(v)
-            except torch.cuda.OutOfMemoryError:
-                raise
-            except (RuntimeError, ImportError):  # an older torch has no choice of attentions
+            except (RuntimeError, ImportError) as error:  # an older torch has no choice of attentions
+                if ran_out_of_memory(error):
+                    raise
                 self.products = f"differences of step {STEP}"
         return self.difference(v, STEP)
 
@@ -218,7 +228,7 @@ class Landscape:
         # The fused attentions and cuDNN's recurrent layers have no second derivative.
         with sdpa_kernel(SDPBackend.MATH), torch.backends.cudnn.flags(enabled=False):
             loss, count, _ = self.criterion(self.model, sample)
-            _refuse_functions(loss)
+            refuse_functions(loss)
             first = torch.autograd.grad(loss, self.weights, create_graph=True, allow_unused=True)
             curved = [(part, along) for part, along in zip(first, v) if part is not None and part.requires_grad]
             if curved:
@@ -263,19 +273,6 @@ class Landscape:
                 yield outputs.pop().softmax(1), sample["target"].view(-1)
         finally:
             watch.remove()
-
-
-def _refuse_functions(loss: Tensor) -> None:
-    """Raise NotImplementedError where an operation in the loss's graph is a `torch.autograd.Function`: the gradient that its author
-    wrote can be differentiated without an error, and leave out how what it kept depends on the input."""
-    seen, ahead = set(), [loss.grad_fn]
-    while ahead:
-        node = ahead.pop()
-        if isinstance(node, torch.autograd.function.BackwardCFunction):
-            raise NotImplementedError(f"the second derivative of {node.name()} is not known")
-        if node is not None and node not in seen:
-            seen.add(node)
-            ahead += [before for before, _ in node.next_functions]
 
 
 def _check_sizes(path: Path, settings: Dict, weights: Dict[str, Tensor]) -> None:

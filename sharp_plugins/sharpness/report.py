@@ -45,7 +45,7 @@ def measure(
     here = land.point()
     if not math.isfinite(here.loss):
         raise ValueError(f"the loss at the checkpoint's weights is {here.loss}: its training diverged")
-    rows = sum(int(sample["nsentences"]) for sample in land.samples)
+    rows = len(land.rows)
     found: Found = {**land.about, "rows": rows, "unit": land.unit, **_shown(here)}
     found.update(weights=sum(weight.numel() for weight in land.weights), norm=norm(land.weights))
     shard = f", shard {land.about['shard']}" if "shard" in land.about else ""

@@ -113,6 +113,19 @@ def test_a_submission_without_a_test_set(bert, tmp_path, monkeypatch, capsys):
     assert "error: --submission: " in capsys.readouterr().err
 
 
+def test_sets_with_typing_errors_are_told_and_not_submitted(bert, tmp_path, capsys):
+    path, _, _ = train_a_little(tmp_path, bert, "RTE")
+    glue_files.write_task(tmp_path / "files", "RTE")
+    prepare(tmp_path / "files", load_backbone(bert), TASKS["RTE"], tmp_path / "typos", 64, typos=0.5)
+    line = ["evaluate", str(path), str(tmp_path / "typos"), "--device", "cpu"]
+    assert main(line) == 0
+    told = "with typing errors in 50 % of the words of four letters or more:"
+    assert capsys.readouterr().out.splitlines()[0] == told
+    assert main([*line, "--submission", str(tmp_path / "submission")]) == 1
+    assert "error: --submission: " in (shown := capsys.readouterr()).err and "without --typos" in shown.err
+    assert not (tmp_path / "submission").exists()
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_device_that_is_not_there(bert, tmp_path):
     path, prepared, _ = train_a_little(tmp_path, bert, "RTE")

@@ -10,6 +10,7 @@ import sentences
 import torch
 import toy
 from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEntropyCriterion
+from fairseq.data import LanguagePairDataset
 
 from sharp_plugins.core.sharpness import norm, random_direction, top_eigenvalue
 from sharp_plugins.runs.__main__ import main
@@ -148,13 +149,23 @@ def test_the_eigenvalue_is_the_largest_of_all_second_derivatives(sentence_data, 
     assert found["value"] == pytest.approx(by_differences, rel=1e-5) == pytest.approx(expected[-1].item(), rel=0.03)
 
 
-def test_memory_that_runs_out_is_no_missing_derivative(translator, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.cuda.OutOfMemoryError("CUDA out of memory."),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."
+        ),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+)
+def test_memory_that_runs_out_is_no_missing_derivative(translator, tmp_path, monkeypatch, capsys, error):
     def product(self, v):
-        raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+        raise error
 
     monkeypatch.setattr(Landscape, "exact", product)
     assert run(translator, *FEW, "--json", tmp_path / "out.json") == 1
-    assert "CUDA out of memory.; a smaller --batch-size takes less" in capsys.readouterr().err
+    assert f"{error}; a smaller --batch-size takes less" in capsys.readouterr().err
     # What was measured before is written.
     found = json.loads((tmp_path / "out.json").read_text())
     assert found["rounded"].keys() == {"8", "4"} and "hessian" not in found
@@ -266,6 +277,42 @@ def test_a_translation_without_targets(translator, translation_data, tmp_path, c
         run(translator)
 
 
+def test_samples_that_do_not_count_their_rows(translator, tmp_path, monkeypatch):
+    """As of raw audio."""
+    collater = LanguagePairDataset.collater
+    monkeypatch.setattr(
+        LanguagePairDataset,
+        "collater",
+        lambda *args: {k: v for k, v in collater(*args).items() if k not in ("nsentences", "ntokens")},
+    )
+    monkeypatch.setattr(LabelSmoothedCrossEntropyCriterion, "forward", counting(LabelSmoothedCrossEntropyCriterion.forward))
+    assert run(translator, *FEW, "--hessian-steps", 0, "--json", tmp_path / "out.json") == 0
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert found["rows"] == 8 and "accuracy" in found
+
+
+def counting(forward):
+    """A criterion that counts what is right by "correct" of "count", as wav2vec's."""
+
+    def counted(self, model, sample, reduce=True):
+        loss, size, log = forward(self, model, {**sample, "ntokens": sample["target"].numel()}, reduce)
+        return loss, size, {**log, "correct": log["n_correct"], "count": log.pop("total")}
+
+    return counted
+
+
+def test_what_is_not_measured(translator, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(LabelSmoothedCrossEntropyCriterion, "forward", lambda *args, **kwargs: (torch.zeros(()), 0, {}))
+    assert run(translator, "--rows", 1) == 1
+    assert "error: the criterion finds nothing to predict in these rows: give more --rows" in capsys.readouterr().err
+    monkeypatch.setattr(LanguagePairDataset, "collater", lambda self, rows: {"src-tgt": {}})
+    assert run(translator) == 1
+    assert "--split valid: a sample of this task is none of one data set" in capsys.readouterr().err
+    path = changed(translator, tmp_path / "moved.pt", lambda cfg: cfg["task"].update(data=str(tmp_path / "old")))
+    assert run(path) == 1
+    assert f"{path}: the data of its training are not in {tmp_path / 'old'}; --data names another" in capsys.readouterr().err
+
+
 def test_one_shard_of_several_is_told(translator, translation_data, tmp_path, capsys):
     shutil.copytree(translation_data, tmp_path / "second")
     for split, words in (("train", "64 rows of train, shard 1 of 2: loss "), ("valid", "8 rows of valid: loss ")):
@@ -285,6 +332,9 @@ def test_pairs_need_others(tmp_path, capsys):
     with torch.no_grad():
         correct = land.criterion.terms(land.model, land.samples[0]).correct
     assert correct.any() and land.point().accuracy == pytest.approx(100 * correct.double().mean().item())
+    # Whole batches alone, and told so.
+    found = measure(Landscape(path, split="train", rows=7, batch=3), Choices([0.1], [0.1], 1, 0), tell=lambda line: None)
+    assert found["rows"] == 6
 
 
 # ---------------------------------------------------------------------- what is told

@@ -523,6 +523,27 @@ def test_each_size_noise_and_seed_is_a_run_on_rows_of_its_own(start, tmp_path):
     assert start(*"--train-rows 20 --tasks RTE --methods base sam --seeds 1 2".split()) == 0 and trained(start) == []
 
 
+def test_runs_without_wrong_labels_have_the_updates_of_those_with_them(start):
+    """The file has 64 rows and is no published one, though its name is: the table compares as many passes."""
+    configs = {}
+    start.before = lambda run, stage: configs.update({run.record.axes["label-noise"]: run.config})
+    flags = "--label-noise 0 0.25 --tasks RTE --methods base --seeds 1".split()
+    assert start(*flags) == 0
+    updates = {share: config["optimization"]["max_update"] for share, config in configs.items()}
+    assert updates == {0.0: round(2036 * 64 / 2490), 0.25: round(2036 * 64 / 2490)}
+
+
+def test_a_warm_up_of_none_stays_none_with_parts_of_the_training_set(start, tmp_path):
+    configs = {}
+    shutil.copytree(benchmark.CONFIGS, tmp_path / "configs")
+    path = tmp_path / "configs" / "bert" / "RTE.yaml"
+    path.write_text(path.read_text().replace("warmup_updates: 122", "warmup_updates: 0"))
+    start.before = lambda run, stage: configs.update({run.name: run.config})
+    flags = ["--train-rows", "20", *"--tasks RTE --methods base --seeds 1 --configs".split(), str(tmp_path / "configs")]
+    assert start(*flags) == 0
+    assert [config["lr_scheduler"]["warmup_updates"] for config in configs.values()] == [0]
+
+
 def test_rows_of_the_training_set_choose_and_the_development_set_is_reported(start, tmp_path, capsys):
     start.value = lambda run: 40.0
     flags = "--tasks RTE --methods base --seeds 1 --train-rows 20 --selection-rows 16".split()

@@ -80,9 +80,12 @@ def test_no_class_goes_to_the_rows_that_choose_alone():
         draw(["a"] * 5 + ["b"], ["a", "b"], Sample(seed=1, selection=3))
 
 
-@pytest.mark.parametrize("sample", [Sample(1, rows=12, noise=0.04), Sample(1, 0, 0.1, 4, True)])
-def test_a_share_that_is_no_row_is_refused(sample):
-    with pytest.raises(ValueError, match=f"--label-noise {sample.noise}: of {sample.rows or 4} rows none would be wrong"):
+@pytest.mark.parametrize(
+    "sample, what",
+    [(Sample(1, rows=12, noise=0.04), r"12 training rows \(--train-rows\)"), (Sample(1, 0, 0.1, 4, True), "4 --selection-rows")],
+)
+def test_a_share_that_is_no_row_is_refused(sample, what):
+    with pytest.raises(ValueError, match=f"--label-noise {sample.noise}: of {what} none would be wrong; give more rows or"):
         draw(["a", "b"] * 20, ["a", "b"], sample)
 
 
