@@ -5,9 +5,11 @@
 
 import argparse
 import functools
+import logging
 
 import fairseq.trainer
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+from fairseq.distributed.utils import is_master
 from fairseq.trainer import Trainer
 
 from sharp_plugins.core.pairs import parameter_at
@@ -16,7 +18,10 @@ from sharp_plugins.host.patching import wrap
 from sharp_plugins.host.weights import read_by_the_forward, registered_optimizer
 from sharp_plugins.models.base_arch import wrapper_of
 from sharp_plugins.optim.base import wrapping_optimizer
+from sharp_plugins.optim.dsam import DSAM
 from sharp_plugins.optim.sam import SAM
+
+logger = logging.getLogger(__name__)
 
 
 def _wrap_init(init):
@@ -42,10 +47,22 @@ def _wrap_init(init):
                 refusals.check_quantization(model, name)
                 refusals.check_experts(model, name)
             method.check_run(criterion, task, model)
+            if issubclass(method, DSAM):
+                _advise_on_precision(cfg, name)
         refusals.check_ema(cfg, criterion)
         init(self, cfg, task, model, criterion, quantizer)
 
     return __init__
+
+
+def _advise_on_precision(cfg, name: str) -> None:
+    """Of half precision: at a random point at distance ρ a loss changes by little (measured: examples/balancedness)."""
+    half = [flag for flag in ("fp16", "bf16", "amp") if getattr(cfg.common, flag)]
+    if half and is_master(cfg.distributed_training):
+        logger.warning(
+            f"--optimizer {name} weighs sentences by how their losses change at a distance of --sam-rho. With a small one and "
+            f"--{half[0]} these changes are partly rounding, with --bf16 mostly. Train in fp32, or with --optimizer sam"
+        )
 
 
 def _wrap_get_module_by_path(get):

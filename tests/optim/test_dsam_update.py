@@ -1,6 +1,7 @@
 """Updates of ``--optimizer dsam`` inside fairseq's trainer, against plain PyTorch that handles sentences one by one."""
 
 import copy
+import re
 
 import plain
 import pytest
@@ -10,6 +11,7 @@ from fairseq.logging import metrics
 
 from sharp_plugins.core import guardedness
 from sharp_plugins.core.perturbation import Perturbation
+from sharp_plugins.host import start_up
 from sharp_plugins.host.passes import Passes
 
 FLAGS = ["--optimizer", "dsam", "--base-optimizer", "sgd", "--momentum", "0.9", "--lr", "0.5", "--sam-rho", "0.3"]
@@ -162,3 +164,20 @@ def test_an_instance_whose_loss_is_not_finite_is_counted_and_weighs_as_the_most_
     names = [name for name, p in model.named_parameters() if p.requires_grad]
     ours = torch.cat([(seen[name] - start[name]).reshape(-1) for name in names])
     torch.testing.assert_close(ours, torch.cat([part.reshape(-1) for part in expected]), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "flags, told",
+    [
+        ("dsam --fp16", "--optimizer dsam weighs sentences by how their losses change .* and --fp16 these changes are partly"),
+        ("dsam --bf16 --memory-efficient-bf16", "and --bf16 these changes are partly rounding"),
+        ("dsam --amp", "and --amp these changes are partly rounding"),
+        ("dsam", None),
+        ("sam --fp16", None),
+    ],
+)
+def test_half_precision_is_advised_against(translation_data, monkeypatch, flags, told):
+    said = []
+    monkeypatch.setattr(start_up.logger, "warning", said.append)
+    toy.build_trainer(translation_data, "--optimizer", *flags.split(), "--base-optimizer", "sgd", "--lr", "0.5")
+    assert len(said) == bool(told) and all(re.search(told, line) for line in said)
