@@ -149,7 +149,8 @@ def table(values: Sequence[Value], found: Dict[Tuple[str, str], Optional[Compari
     for (name, method), comparison in found.items():
         own = list(of(values, name, method).values())
         rows.append([name, method, str(len(own)), mean_and_std(summarize(own)), gain(comparison), *ps(comparison)])
-    note = f"Accuracy in percent. {about_p(len({one.seed for one in values}))}."
+    most = max((comparison.pairs for comparison in found.values() if comparison), default=0)
+    note = f"Accuracy in percent. {about_p(most)}; Holm's correction is for all rows."
     return f"{note}\n\n{rows_of(rows)}"
 
 

@@ -8,6 +8,9 @@ from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 from sharp_plugins.files.writing import replacing
 from sharp_plugins.runs.statistics import Comparison, least_p
 
+OWN_COLOURS = {"sam": "C0", "SAM": "C0", "lora-sam": "C0", "mirror-sam": "C0"}
+OWN_COLOURS.update({"dsam": "C1", "δ-SAM": "C1", "lora-dsam": "C1", "mirror-dsam": "C1"})
+
 
 def gain(comparison: Optional[Comparison]) -> str:
     """The paired difference with its interval; nothing for the baseline."""
@@ -32,6 +35,16 @@ def rows_of(rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table; the first row is the head."""
     head, *others = rows
     return "\n".join("| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *others))
+
+
+def colours(methods: Sequence[str]) -> Dict[str, str]:
+    """Of each method; SAM and δ-SAM have theirs in all figures.
+
+    >>> colours(["base-longer", "dsam"])
+    {'base-longer': 'C2', 'dsam': 'C1'}
+    """
+    others = (f"C{number}" for number in range(2, len(methods) + 2))
+    return {method: OWN_COLOURS.get(method) or next(others) for method in methods}
 
 
 class Gain(NamedTuple):
@@ -78,12 +91,12 @@ def draw(gains: Sequence[Gain], baseline: str, title: str, path: Path) -> None:
         heights.update({(where, one.method): ticks[-1] + number - (len(own) - 1) / 2 for number, one in enumerate(own)})
         below += room
     figure, axis = pyplot.subplots(figsize=(9, 1.0 + 0.22 * below))
-    most = reach([one.comparison for one in gains])
+    most, colour = reach([one.comparison for one in gains]), colours(methods)
     for method in methods:
         found = [one for one in gains if one.method == method]
         errors = [0 if one.comparison.interval is None else one.comparison.interval[1] - one.comparison.difference for one in found]
         across, down = [one.comparison.difference for one in found], [heights[one.where, method] for one in found]
-        bars = axis.errorbar(across, down, xerr=errors, fmt="o", capsize=3, label=method)
+        bars = axis.errorbar(across, down, xerr=errors, fmt="o", capsize=3, label=method, color=colour[method])
         for one, height in zip(found, down):
             if most:
                 _point_beyond(axis, most, one.comparison, height, bars.lines[0].get_color())

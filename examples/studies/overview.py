@@ -55,7 +55,7 @@ def called(method: str) -> str:
 def of_study(row: Row, part: str = "") -> Iterator[Tuple[str, str]]:
     """Of report.py: a row is a run."""
     noise = f", {100 * float(row['noise']):g} % wrong labels" if float(row["noise"]) else ""
-    noise += ", also where epoch and settings are chosen" if int(row["noisy_selection"]) else ""
+    noise += ", also where the epoch is chosen" if int(row["noisy_selection"]) else ""
     layers = f", {row['layers']} layers" if int(row["layers"]) != LAYERS else ""
     lora = ", LoRA" if row["method"].startswith("lora") else ""
     yield f"{row['task']}, {row['rows']} rows{noise}{layers}{lora}{part}", row["value"]

@@ -11,6 +11,7 @@ from sharp_plugins.files.writing import replacing
 
 WHERE = ("layers", "task", "rows", "noise", "noisy_selection")
 COLUMNS = (*WHERE, "method", "settings", "seed", "metric", "value", "selection", "minutes")  # of a study's fresh runs
+KEY = ("method", "seed")  # of a run in the other scripts' files
 ALL = "all"  # rows
 Row = Dict[str, str]  # of a file, by its columns
 
@@ -60,10 +61,15 @@ def refuse(lost: Collection[Tuple], names: Sequence[str]) -> None:
         raise ValueError(f"{words}; give another --to or --name")
 
 
+def losing(path: Path, there: Container[Tuple[str, ...]], names: Sequence[str]) -> List[Tuple[str, ...]]:
+    """The file's runs, by the columns *names*, that are not *there*."""
+    return [run for run in (by(row, names) for row in read_csv(path)) if run not in there]
+
+
 def refuse_lost(path: Path, there: Container[Tuple[str, ...]], names: Sequence[str]) -> None:
     """Raise ValueError where the file has runs, by the columns *names*, that are not *there*."""
     try:
-        refuse([run for run in (by(row, names) for row in read_csv(path)) if run not in there], names)
+        refuse(losing(path, there, names), names)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 

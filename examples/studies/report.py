@@ -15,6 +15,7 @@ import argparse
 import sys
 from itertools import groupby
 from pathlib import Path
+from statistics import median
 from typing import Collection, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
 HERE = Path(__file__).resolve().parent
@@ -40,7 +41,7 @@ class Line(NamedTuple):
         layers: of the encoder.
         chosen: by the pilots, as --set has them.
         values: on the development set, in percent, by seed.
-        minutes: of a run, on average.
+        minutes: of a run, the median.
     """
 
     cell: Cell
@@ -83,7 +84,7 @@ def lines_of(study: Study, rows: Sequence[Row]) -> List[Line]:
                 own = [row for row in rows if [row[name] for name in (*WHERE, "method")] == where]
                 if own:
                     values = {int(row["seed"]): float(row["value"]) for row in own}
-                    minutes = sum(float(row["minutes"]) for row in own) / len(own)
+                    minutes = median(float(row["minutes"]) for row in own)
                     lines.append(Line(cell, method, layers, own[0]["settings"].split(), values, minutes))
     return lines
 
@@ -153,7 +154,8 @@ def beside_longer(lines: Sequence[Line], study: Study) -> str:
         for line in (line for line in there if line.method not in (longer.method, study.methods[0])):
             comparison = compare(line.values, longer.values)
             if comparison is not None:
-                found.append(f"{where}, {line.method} over {longer.method}: {gain(comparison)}, p {ps(comparison)[0]}")
+                what = f"{where}, {line.method} over {longer.method}"
+                found.append(f"{what}: {gain(comparison)}, p {ps(comparison)[0]}, not corrected")
     return f"\n\nWith {LONGER_EPOCHS} passes for the baseline, which take δ-SAM's time: {'; '.join(found)}." if found else ""
 
 
@@ -164,7 +166,7 @@ def table(lines: Sequence[Line], found: Sequence[Optional[Comparison]], study: S
     for line, comparison in zip(lines, found):
         cell = line.cell
         noise = f", {100 * cell.noise:g} % wrong" if cell.noise else ""
-        noise += ", also where epoch and settings are chosen" if cell.noisy_selection else ""
+        noise += ", also where the epoch is chosen" if cell.noisy_selection else ""
         cells = [str(line.layers), f"{cell.task}, {LABELS[TASKS[cell.task].selected]}", f"{cell.rows or ALL}{noise}"]
         cells += [line.method, str(len(line.values))]
         cells += [mean_and_std(summarize(list(line.values.values()))), gain(comparison)]
@@ -175,7 +177,9 @@ def table(lines: Sequence[Line], found: Sequence[Optional[Comparison]], study: S
         f"Values are of the development set, in percent, at the epoch that {SELECTION_ROWS} other rows of the training set choose. "
     )
     note += f"The searches are of seeds {' and '.join(map(str, PILOT_SEEDS))}, which are not among these. "
-    note += f"{about_p(most)}; Holm's correction is for the methods of a cell."
+    note += f"{about_p(most)}; Holm's correction is for the methods of a cell. "
+    note += "Intervals are over seeds, given this development set. "
+    note += "Minutes are the median of the runs, which may have shared the machine with other work."
     return f"{note}\n\n{rows_of(rows)}"
 
 

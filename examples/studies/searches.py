@@ -1,5 +1,6 @@
 """What the searches saw: of each value, the pilot seeds' scores on what chose it. A study's report adds them to its table."""
 
+import math
 from pathlib import Path
 from typing import Callable, Container, Dict, Iterable, Iterator, List, NamedTuple, Sequence, Set, Tuple
 
@@ -8,7 +9,7 @@ from raw import digits, refuse
 from sharp_plugins.files.yaml import read_yaml
 from sharp_plugins.runs.record import Result
 from sharp_plugins.runs.statistics import summarize
-from sharp_plugins.runs.store import directory_of, load_results
+from sharp_plugins.runs.store import directory_of, load_results, stored
 
 COLUMNS = ("layers", "cell", "method", "setting", "value", "seed", "score")
 
@@ -48,7 +49,7 @@ def read(
     seeds: Sequence[int],
     others: bool = False,
 ) -> Pilot:
-    """The finished runs of a search.
+    """The finished runs of a search, and the values of which all have failed.
 
     Args:
         search: as --sweep has it, such as "optimizer.sam_rho=0.01,0.02".
@@ -59,11 +60,11 @@ def read(
     found: Dict[str, Dict[int, float]] = {value: {} for value in values.split(",")}
     results = load_results(directory, benchmark)
     layers = layers_of(directory, results[0]) if results else 0
+    begun = {record.axes[setting] for _, record in stored(directory, benchmark) if setting in record.axes}
     if others:
-        asked = set(map(float, found))
-        tried = sorted({result.record.axes[setting] for result in results} - asked)
-        found.update({text_of(value): {} for value in tried})
+        found.update({text_of(value): {} for value in sorted(begun - set(map(float, found)))})
         found = {value: found[value] for value in sorted(found, key=float)}
+    found = {value: own for value, own in found.items() if float(value) in begun}  # study.py may have been given fewer
     for result in results:
         for value in found:
             if float(value) == result.record.axes[setting] and result.record.seed in seeds:
@@ -135,7 +136,7 @@ def table_rows(pilots: Sequence[Pilot], scored: str) -> List[List[str]]:
         means = []
         for value, own in pilot.found.items():
             seeds = "" if len(own) == most else f" ({len(own)} of {most} runs)"
-            means += [f"{value}: {summarize(list(own.values())).mean:.2f}{seeds}"] if own else [f"{value}: failed or not run"]
+            means += [f"{value}: {summarize(list(own.values())).mean:.2f}{seeds}"] if own else [f"{value}: failed"]
         rows.append([str(pilot.layers), pilot.cell, pilot.method, words_of([pilot.setting]), ", ".join(means), best_of(pilot)])
     return rows
 
@@ -149,7 +150,8 @@ def best_of(pilot: Pilot) -> str:
     most = max(map(len, pilot.found.values()))
     # To so many digits, as --sweep chooses: the mean of the same scores in another order is the same.
     means = {value: round(summarize(list(own.values())).mean, 9) for value, own in pilot.found.items() if len(own) == most}
-    best = [value for value in means if means[value] == max(means.values())]
+    known = [mean for mean in means.values() if not math.isnan(mean)]
+    best = [value for value in means if known and means[value] == max(known)]
     tried = sorted(pilot.found, key=float)
     ends = [name for end, name in ((tried[0], "smallest"), (tried[-1], "largest")) if end in best and len(means) > 1]
     return " and ".join(best) + (f", the {' and the '.join(ends)} tried" if ends else "")

@@ -23,7 +23,7 @@ import study  # it puts the repository on its processes' path, too
 from calls import Unfinished, guarded
 from gains import Gain, about_p, draw, gain, ps, rows_of
 from plan import BETAS, PILOT_SEEDS, RHOS, SEEDS
-from raw import digits, read_csv, refuse, refuse_lost, write_csv
+from raw import KEY, digits, losing, read_csv, refuse, refuse_lost, write_csv
 
 from sharp_plugins.files.writing import write_text
 from sharp_plugins.runs.record import Measure, Result
@@ -198,7 +198,8 @@ def check_searches(args) -> None:
 def search_and_train(args) -> int:
     found = [load_results(args.out / method / "final", "sts") for method in (UNTRAINED, *SEARCHES)]
     there = {(one.record.method, str(one.record.seed)) for results in found for one in results}
-    refuse_lost(args.to / f"{args.name}.csv", there, ("method", "seed"))
+    path = args.to / f"{args.name}.csv"
+    refuse_lost(path, there, KEY)
     check_searches(args)
     chosen: Dict[str, List[str]] = {}
     for method in SEARCHES:
@@ -206,7 +207,10 @@ def search_and_train(args) -> int:
     lines = [train(args, UNTRAINED, [])]
     for method in SEARCHES:
         lines.append(train(args, method, chosen[method]))
-        text = report(args, lines)
+        is_last = method == list(SEARCHES)[-1]
+        # Before, only as far as the file loses no method that is still to come.
+        if is_last or not losing(path, {(line.method, str(seed)) for line in lines for seed in line.results}, KEY):
+            text = report(args, lines)
     print(text)
     return 0
 

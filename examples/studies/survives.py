@@ -32,7 +32,7 @@ import torch
 from calls import Unfinished, guarded, run_programs
 from gains import Gain, about_p, draw, gain, ps, rows_of
 from plan import BATCH, EPOCHS, FULL_RATES, PILOT_SEEDS, RHOS, Cell
-from raw import digits, refuse_lost, write_csv
+from raw import KEY, digits, losing, refuse_lost, write_csv
 from report import pilot_of, seen
 
 from sharp_plugins.files.tensors import read_torch
@@ -223,7 +223,8 @@ def report(
     note = (
         f"{first.task} is learnt from {first.rows} rows, then {second.task} from {second.rows}. `sam`: SAM in the last quarter. "
         f"Seeds {' and '.join(map(str, PILOT_SEEDS))} chose {', '.join(chosen)}. Values are of {first.task}'s development set, in "
-        f"percent; `lost` is what is missing to `trained`, and `{SECOND}` is {second.task}'s own score. {about_p(seeds)}."
+        f"percent; `lost` is what is missing to `trained`, and `{SECOND}` is {second.task}'s own score. {about_p(seeds)}; "
+        "Holm's correction is for all rows."
     )
     found = compared(values)
     text = f"{note}\n\n{table(values, found)}\n\n{seen(pilots)}"
@@ -259,7 +260,8 @@ def search_and_train(args) -> int:
     home = args.out / f"{first.name}+{second.name}"  # where all is that comes after the first task
     files = [file for seed in args.seeds for file in home.glob(f"*/seed{seed}/{SCORES}")]
     there = {(file.parts[-3], file.parent.name.removeprefix("seed")) for file in files}
-    refuse_lost(args.to / f"{args.name}.csv", there, ("method", "seed"))
+    path = args.to / f"{args.name}.csv"
+    refuse_lost(path, there, KEY)
     pilots: List[searches.Pilot] = []
 
     def searched(cell: Cell, method: str, settings: List[str], search: str) -> str:
@@ -283,6 +285,8 @@ def search_and_train(args) -> int:
             if seed in batches:
                 go_on(args, second, {each: homes[each] for each in batches[seed]}, trained, then)
             values.append(look(args, homes[seed], first, method, seed, trained[seed]))
+            if losing(path, {(one.method, str(one.seed)) for one in values}, KEY):
+                continue  # not before what the file has is there again
             text = report(values, args, first, second, [*chosen, f"{then[-1]} for {second.task}"], pilots)
     print(text)
     return 0

@@ -38,9 +38,10 @@ def _axis_cells(names: Sequence[str], key: Coordinates) -> List[Optional[str]]:
 
 
 def overview(
-    lines: Sequence[Line], methods: Sequence[str], value: Callable[[Summary], float], cell: Callable[[Summary], object]
+    lines: Sequence[Line], methods: Sequence[str], value: Callable[[Summary], float], cell: Callable[[Summary], str]
 ) -> str:
-    """Methods by tasks, in each task's first measure, and the average over the tasks, as in the papers' main tables.
+    """Methods by tasks, in each task's first measure, and the average over the tasks, as in the papers' main tables. What has fewer
+    runs than the others of its task says so.
 
     Args:
         value: what is averaged.
@@ -52,12 +53,18 @@ def overview(
     names = axis_names([line.axes for line in lines])
     # Of a loss and an accuracy an average would say nothing.
     averaged = len(tasks) > 1 and len({first[task].higher_is_better for task in tasks}) == 1
-    rows = []
+    rows, most = [], {task: max(line.summary.runs for line in lines if line.task == task) for task in tasks}
+
+    def shown(task: str, summary: Summary) -> str:
+        return cell(summary) + (f" ({summary.runs} of {most[task]} runs)" if summary.runs < most[task] else "")
+
     for axes in in_order(line.axes for line in lines):
         for method in methods:
             own = {line.task: line.summary for line in lines if (line.axes, line.method) == (axes, method)}
             if own:
-                rows.append([method, *_axis_cells(names, axes), *(cell(own[task]) if task in own else None for task in tasks)])
+                rows.append(
+                    [method, *_axis_cells(names, axes), *(shown(task, own[task]) if task in own else None for task in tasks)]
+                )
                 if averaged:
                     # Of some of the tasks it would not compare.
                     rows[-1].append(fmean(map(value, own.values())) if len(own) == len(tasks) else None)
@@ -66,7 +73,7 @@ def overview(
 
 
 def best_of_runs(lines: Sequence[Line], methods: Sequence[str]) -> str:
-    return overview(lines, methods, lambda one: one.best, lambda one: one.best)
+    return overview(lines, methods, lambda one: one.best, lambda one: f"{one.best:.2f}")
 
 
 def mean_of_runs(lines: Sequence[Line], methods: Sequence[str]) -> str:

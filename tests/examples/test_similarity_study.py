@@ -151,6 +151,15 @@ def test_what_is_there_is_written_where_a_later_method_fails(similarity, tmp_pat
         assert {row["method"] for row in csv.DictReader(file)} == {"base", "mirror", "mirror-sam", "mirror-dsam"}
 
 
+def test_more_seeds_take_no_method_from_the_table_where_a_later_one_fails(similarity, tmp_path, monkeypatch):
+    assert run(similarity, tmp_path, "--seeds", "1", "2") == 0
+    there = {path.name: path.read_bytes() for path in (tmp_path / "to").iterdir()}
+    whole = similarity.study.run_program
+    monkeypatch.setattr(similarity.study, "run_program", lambda line: 1 if "mirror-sam" in line else whole(line))
+    assert run(similarity, tmp_path) == 1
+    assert {path.name: path.read_bytes() for path in (tmp_path / "to").iterdir()} == there
+
+
 def test_runs_of_another_machine_are_not_written_over(similarity, tmp_path, capsys):
     assert run(similarity, tmp_path) == 0
     there = {path.name: path.read_bytes() for path in (tmp_path / "to").iterdir()}

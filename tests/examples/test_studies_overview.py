@@ -47,7 +47,7 @@ def test_each_setting_is_compared_with_its_own_baseline(overview, tmp_path, monk
     places = [
         "MRPC, 300 rows",
         "MRPC, 1000 rows, LoRA",
-        "MRPC, 300 rows, 20 % wrong labels, also where\nepoch and settings are chosen, 3 layers",  # else the intervals are narrow
+        "MRPC, 300 rows, 20 % wrong labels, also where\nthe epoch is chosen, 3 layers",  # else the intervals are narrow
     ]
     assert [label.get_text() for label in axis.get_yticklabels()] == [f"{place}\nseeds: 3" for place in places]
     assert axis.get_xlabel() == "gain over Adam, points, with its 95 % interval"

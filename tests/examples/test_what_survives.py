@@ -169,6 +169,23 @@ def test_a_second_task_that_fails_is_told_and_the_same_command_goes_on(scripts, 
     assert {environment["OMP_NUM_THREADS"] for _, environment in scripts.together} == {"1"}  # the user's
 
 
+def test_another_seed_takes_no_method_from_the_table_where_it_is_interrupted(scripts, survives, measured, tmp_path, monkeypatch):
+    line = ["--backbone", "B", "--data", "D", "--out", str(tmp_path), "--rows", "300", "--seeds", "1", "2"]
+    assert survives.main(line) == 0
+    whole = survives.look
+
+    def look(args, home, first, method, seed, trained):
+        if (method, seed) == ("sam", 1):
+            raise KeyboardInterrupt
+        return whole(args, home, first, method, seed, trained)
+
+    monkeypatch.setattr(survives, "look", look)
+    assert survives.main([*line, "3"]) == 130
+    with open(tmp_path / "survives.csv") as file:
+        runs = {(row["method"], row["seed"]) for row in csv.DictReader(file)}
+    assert runs == {(method, seed) for method in ("base", "sam") for seed in "12"}
+
+
 def test_what_was_measured_is_kept_and_is_of_one_training(scripts, survives, measured, tmp_path, monkeypatch, capsys):
     line = ["--backbone", "B", "--data", "D", "--out", str(tmp_path), "--rows", "300", "--seeds", "1", "2"]
     whole, looks = survives.look, []
