@@ -19,6 +19,7 @@ OTHERS = [
     (("noise", "0.2", "base"), ("noise-rate-1e-4", "0.2", "base")),
     (("noise", "0.4", "base"), ("noise-rate-1e-4", "0.4", "base")),
     (("noise-rate-1e-4", "0.4", "dsam"), ("noise", "0.4", "base")),
+    (("few", "0", "base"), ("few-lora", "0", "lora")),
 ]
 
 
@@ -29,8 +30,8 @@ def comparisons(monkeypatch):
     overview = importlib.import_module("overview")
 
     def values(name, noise, method):
-        rows = overview.read_csv(STUDIES / f"{name}.csv")
-        own = [row for row in rows if (row["noise"], row["method"], row["noisy_selection"]) == (noise, method, "0")]
+        rows, key = overview.read_csv(STUDIES / f"{name}.csv"), ("task", "rows", "noise", "method", "noisy_selection")
+        own = [row for row in rows if [row[part] for part in key] == ["SST-2", "1000", noise, method, "0"]]
         return {int(row["seed"]): float(row["value"]) for row in own}
 
     def first_five(method):
