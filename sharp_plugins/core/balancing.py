@@ -108,7 +108,8 @@ def sign_by_gradients(pairs: PairStack, gx: Gradients, gy: Gradients) -> Tensor:
 
 def has_gradient(gradients: Gradients, lengths: Optional[Tensor], like: Tensor) -> Tensor:
     """(P,) of the dtype and device of *like*: 1 for a pair whose side has a gradient, else 0."""
-    each = torch.tensor([float(g is not None) for g in gradients], dtype=like.dtype, device=like.device)
+    none, one = like.new_zeros(()), like.new_ones(())  # made on the device: a copy to it would wait
+    each = torch.stack([none if g is None else one for g in gradients])
     return each if lengths is None else torch.segment_reduce(each, "max", lengths=lengths, unsafe=True)
 
 

@@ -158,7 +158,7 @@ def write_sum(
     """Write w + ε into *out*, rounded to its precision, for ε = scale · direction.
 
     Args:
-        out: may be the tensors of *direction*, which are lost in any case, or those of *seen*.
+        out: may be the tensors of *direction*, which are lost in any case, or those of half-precision *w* or *seen*.
         w: the weights in the best precision there is.
         scale: 0-dimensional, fp32 or fp64.
         eta: for adaptive SAM's ε = scale · T_w² direction, T_w = |w| + η.

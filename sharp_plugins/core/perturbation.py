@@ -162,9 +162,8 @@ class Perturbation:
             rounding_seed = None
             if is_stochastic and any(p.dtype in flat.HALF for p in self.params):
                 rounding_seed = mix(draw_seed() if seed is None else seed, -2)
-            from_rounded = is_stochastic and self.masters is not None
             eta = self.eta if self.adaptive else None
-            moments = self._write(indices, g, scale, measure, eta=eta, seed=rounding_seed, from_rounded=from_rounded)
+            moments = self._write(indices, g, scale, measure, eta=eta, seed=rounding_seed, from_seen=is_stochastic)
             radius = projection = None
             if moments is not None:
                 radius = moments.realised.sqrt()
@@ -184,7 +183,9 @@ class Perturbation:
             for p, w in zip(self.params, self._home):
                 p.data = w
         else:
-            torch._foreach_copy_([p.data for p in self.params], self.masters)
+            # Kind by kind: on a GPU some versions of torch copy to destinations of several dtypes as if all had the first one's.
+            for group in flat.by_kind(self.params):
+                torch._foreach_copy_([self.params[i].data for i in group], [self.masters[i] for i in group])
         torch.clear_autocast_cache()  # has the perturbed weights in half precision, if its block is around the whole step
         self._home = []
 
@@ -208,7 +209,8 @@ class Perturbation:
         if self.climbed:
             raise RuntimeError("the weights are perturbed already: descend() first")
         if self.masters is None and not self._buffer:
-            self._buffer = [torch.empty_like(p, memory_format=torch.contiguous_format) for p in self.params]
+            # With each weight's strides: some optimizers pair a weight's memory with that of its gradient, which is as w + ε is.
+            self._buffer = [torch.empty_like(p) for p in self.params]
         self._home = [p.data for p in self.params]
         try:
             yield
@@ -225,12 +227,20 @@ class Perturbation:
         return torch.zeros((), device=self.params[0].device, dtype=self._dtype)
 
     def _write(
-        self, indices: Sequence[int], direction: Sequence[Tensor], scale: Tensor, measure: bool = False, **how: Any
+        self,
+        indices: Sequence[int],
+        direction: Sequence[Tensor],
+        scale: Tensor,
+        measure: bool = False,
+        from_seen: bool = False,
+        **how: Any,
     ) -> Optional[flat.Moments]:
-        """Write w + scale · direction and let the parameters read it; `flat.write_sum` says how."""
+        """Write w + scale · direction and let the parameters read it; `flat.write_sum` says how. It starts from the master
+        copies where there are some, or *from_seen*, from the half-precision weights that the model reads."""
         home = [self._home[i] for i in indices]
         out = [self._buffer[i] for i in indices] if self.masters is None else home
-        moments = flat.write_sum(out, self._w(indices), direction, scale, self._scratch, seen=home if measure else None, **how)
+        w = [seen if from_seen and seen.dtype in flat.HALF else best for seen, best in zip(home, self._w(indices))]
+        moments = flat.write_sum(out, w, direction, scale, self._scratch, seen=home if measure else None, **how)
         if self.masters is None:
             for i in indices:
                 self.params[i].data = self._buffer[i]

@@ -123,28 +123,32 @@ class Passes:
                 losses.append(self._losses(i))
         return losses
 
-    def weighted_backward(self, losses: Sequence[Optional[Tensor]], weights: Sequence[Tensor]) -> None:
+    def weighted_backward(self, losses: List[Optional[Tensor]], weights: Sequence[Tensor]) -> None:
         """Add the gradient of Σ_i weights_i · losses_i to ``.grad``.
 
         Args:
-            losses: what `instance_losses` returned; those without a graph are computed again, with the same masks.
+            losses: of `instance_losses`; those without a graph are computed again, with the same masks. The last one loses its own.
             weights: as many tensors, each (N_i,); an empty one stands for zeros.
         """
-        last = len(losses) - 1
-        self._weighted_backward(losses[last], weights[last])
+        last, graph = len(losses) - 1, losses[-1:]
+        losses[last] = None if graph[0] is None else graph[0].detach()
+        self._weighted_backward(graph, weights[last])
         if last > 0:
             self._begin_as_before()
             for i in range(last):
-                self._weighted_backward(self._losses(i), weights[i])
+                self._weighted_backward([self._losses(i)], weights[i])
         self._share_gradients()
 
-    def _weighted_backward(self, losses: Optional[Tensor], weights: Tensor) -> None:
-        if losses is None:
-            return
-        # A dummy's backward runs too, at weight 0: a layer of the model may meet the other workers in it.
-        weights = weights if weights.numel() else torch.zeros_like(losses)
-        # Without DDP's sharing, too: a criterion may encode again in the backward pass (--encode-rows).
-        self._surviving_oom(lambda: self.trainer.optimizer.backward((weights.detach() * losses.float()).sum()))
+    def _weighted_backward(self, losses: List[Optional[Tensor]], weights: Tensor) -> None:
+        """Of the one tensor in a list, which is taken out: where memory runs out, nothing else is to keep its graph."""
+
+        def backward() -> None:
+            own = losses.pop().float()
+            # A dummy's backward runs too, at weight 0: a layer of the model may meet the other workers in it.
+            self.trainer.optimizer.backward(((weights.detach() if weights.numel() else torch.zeros_like(own)) * own).sum())
+
+        if losses[0] is not None:
+            self._surviving_oom(backward)  # without DDP's sharing, too: a criterion may encode again here (--encode-rows)
 
     def _begin_as_before(self) -> None:
         """Each pass draws what the others draw, and what fairseq's own will, and finds the buffers as these do."""
@@ -227,8 +231,7 @@ class Passes:
             yield
 
     def _surviving_oom(self, part: Callable[[], T]) -> Optional[T]:
-        """What a part of a pass returns. Out of memory: None, and the ascent's gradients so far are given up, as fairseq gives up
-        its own."""
+        """What a part of a pass returns; None where memory ran out: the ascent's gradients so far are given up, as fairseq's."""
         try:
             with self._no_sync():
                 return part()
@@ -239,8 +242,7 @@ class Passes:
             if self.raise_oom:
                 raise
             self.out_of_memory += 1
-        # Outside the handler, whose exception keeps the failed pass's tensors alive.
-        self.trainer.zero_grad()
+        self.trainer.zero_grad()  # outside the handler, whose exception keeps the failed pass's tensors alive
         if self.trainer.cuda:
             torch.cuda.empty_cache()
         if self.trainer.cfg.distributed_training.distributed_world_size == 1:

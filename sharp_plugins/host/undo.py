@@ -13,6 +13,7 @@ from fairseq.optim import AMPOptimizer
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from sharp_plugins.core.flat import by_kind
 from sharp_plugins.host.randomness import RandomState
 from sharp_plugins.host.weights import registered_optimizer
 from sharp_plugins.optim.base import WrappingOptimizer
@@ -52,8 +53,8 @@ class Buffers:
         """Write them back; a cache that has grown since stays. (Torch counts no write into a batch norm's: all are written.)"""
         here = [module._buffers[name] for module, name in self.places]
         both = [(a, b) for a, b in zip(here, values) if a is not None and b is not None and a.shape == b.shape]
-        if both:
-            torch._foreach_copy_(*map(list, zip(*both)))
+        for group in by_kind([a for a, _ in both]):  # see Perturbation.descend
+            torch._foreach_copy_([both[i][0] for i in group], [both[i][1] for i in group])
 
 
 def _is_expanded(buffer: Tensor) -> bool:

@@ -156,6 +156,41 @@ def test_views_of_one_flat_master_will_do():
     assert_home(params, w)
 
 
+def test_copies_are_made_kind_by_kind(monkeypatch):
+    """torch's own way over many tensors on a GPU took destinations of several dtypes for ones of the first one's."""
+    copy = torch._foreach_copy_
+
+    def of_one_kind(to, source):
+        assert len({t.dtype for t in to}) == 1 == len({t.dtype for t in source})
+        copy(to, source)
+
+    monkeypatch.setattr(torch, "_foreach_copy_", of_one_kind)
+    # As with fairseq's Fp32BatchNorm.
+    params = [*parameters(torch.float16), *parameters(torch.float32), *parameters(torch.bfloat16)]
+    w = copies(params)
+    ball = Perturbation(params, 1.0, [p.detach().float().clone() for p in params])
+    give_gradients(params)
+    with ball.climb(measure=True):
+        assert not any(torch.equal(p, there) for p, there in zip(params, w))
+    assert_home(params, w)
+    with ball.perturb_randomly():
+        assert not torch.equal(params[0], w[0])
+    assert_home(params, w)
+
+
+def test_the_perturbed_weights_lie_in_memory_as_the_weights_do():
+    p = torch.nn.Parameter(torch.randn(2, 3, 4, 4).to(memory_format=torch.channels_last))
+    w = p.detach().clone()
+    ball = Perturbation([p], 0.5)
+    p.square().sum().backward()
+    with ball.climb(measure=True):
+        assert p.stride() == w.stride() and ball.ascent.radius.item() == pytest.approx(0.5, rel=1e-5)
+        torch.testing.assert_close(p.detach(), w + 0.5 * w / w.norm())
+        p.square().sum().backward()
+        assert p.grad.stride() == w.stride()
+    assert torch.equal(p, w)
+
+
 def test_no_gradient_and_zero_gradient_stay_at_w():
     params = parameters()
     w = copies(params)
@@ -285,7 +320,7 @@ def test_a_move_that_fails_half_way_comes_back(monkeypatch, move):
     params = parameters(torch.float16)
     w = copies(params)
     give_gradients(params)
-    ball = Perturbation(params, 1.0, [p.detach().float() for p in params])
+    ball = Perturbation(params, 1.0, [p.detach().float().clone() for p in params])
     load, loaded = ball._scratch.load, []
 
     def fail_at_the_end(name, chunk):

@@ -178,6 +178,16 @@ def test_a_buffer_may_be_another_tensor_after_a_pass():
     assert module.mean.dtype == torch.float32 and module.mean.tolist() == [0, 0] and module.cache.tolist() == [1, 1]
 
 
+def test_buffers_are_written_back_kind_by_kind(monkeypatch):
+    """See the same of the weights, in tests/core."""
+    module, kinds, copy = nn.BatchNorm1d(3), [], torch._foreach_copy_
+    module.running_var = module.running_var.half()
+    buffers = Buffers(module, module)
+    monkeypatch.setattr(torch, "_foreach_copy_", lambda to, source: (kinds.append({t.dtype for t in to}), copy(to, source)))
+    buffers.restore(buffers.now())
+    assert len(kinds) == 3 and all(len(kind) == 1 for kind in kinds)
+
+
 def test_a_buffer_whose_elements_share_their_memory_is_left_alone():
     """Torch refuses to write into it."""
     module = nn.Module()
@@ -276,6 +286,33 @@ def test_what_a_failed_pass_held_is_gone_before_the_cache_is_emptied(translation
         assert trainer.train_step(samples) is None
     assert alive and not any(alive)
     assert trainer.train_step(samples) is not None
+
+
+def test_the_graph_of_a_backward_without_memory_is_gone_before_the_cache_is_emptied(translation_data, monkeypatch):
+    """Of several micro-batches the last one keeps its graph for this, and the others are computed again with that memory."""
+    trainer = toy.build_trainer(translation_data, "--optimizer", "dsam", *SGD)
+    held, alive, losses = [], [], Passes.instance_losses
+
+    def hold(self):
+        found = losses(self)
+        held.append(weakref.ref(found[-1]))
+        return found
+
+    def run_out(loss):
+        raise RuntimeError("CUDA out of memory (injected)")
+
+    zero_grad = trainer.zero_grad
+
+    def look():
+        alive.extend(one() is not None for one in held)
+        zero_grad()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Passes, "instance_losses", hold)
+        patch.setattr(trainer.optimizer, "backward", run_out)
+        patch.setattr(trainer, "zero_grad", look)
+        assert trainer.train_step(toy.batches(trainer, [4, 3])) is None
+    assert alive and not any(alive)
 
 
 def test_legacy_ddp_shares_again_after_an_exception():
