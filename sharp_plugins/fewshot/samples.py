@@ -132,9 +132,15 @@ class Sampler:
 
         Raises:
             OSError: one is not there or cannot be read.
+            ValueError: the test set's file is one that is trained on or that chooses the checkpoint, or a copy of it.
         """
-        files = {} if size is None else self.training_files(size, seed)
-        return {split: [path.name, self._checksum(path)] for split, path in {**files, "test": self.test_file()}.items()}
+        files, test = {} if size is None else self.training_files(size, seed), self.test_file()
+        found = {split: [path.name, self._checksum(path)] for split, path in {**files, "test": test}.items()}
+        for split in files:
+            if found[split][1] == found["test"][1]:
+                use = "train" if split == "train" else "choose the checkpoint"
+                raise ValueError(f"{test}: {self.task.name}: the same file to {use} and to test on; name another under files: test")
+        return found
 
     def _checksum(self, path: Path) -> str:
         if path not in self._checksums:

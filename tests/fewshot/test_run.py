@@ -114,8 +114,8 @@ def test_what_does_not_fit_is_told_before_training(start, encoder, capsys, flags
 def test_a_row_is_named_by_its_own_file(start, encoder, tmp_path, capsys):
     """And not by the lines that are made of it, which are gone when the message is read."""
     table = [[f"x {i} <mask>", str(i % 2)] for i in range(20)]
-    for name in ("train", "dev"):
-        rows.write_table(tmp_path / "SST-2" / f"{name}.tsv", ["sentence", "label"], table)
+    for name, of in (("train", table), ("dev", table[::-1])):
+        rows.write_table(tmp_path / "SST-2" / f"{name}.tsv", ["sentence", "label"], of)
     flags = [*"--tasks SST-2 --methods lora --seeds 13 --k 4".split(), *SMALL]
     assert start(*flags, backbone=encoder, data=[tmp_path]) == 1
     first = permutation(20, 13)[0] + 2  # its line, below the heading
@@ -151,7 +151,7 @@ def test_flags_of_the_other_kind_and_places_that_are_not_there(start, decoder, t
 
 def test_few_rows_of_a_class_are_a_warning_or_refused(start, encoder, tmp_path, capsys):
     for name in ("train", "dev"):
-        table = [[f"x {i}", str(int(i > 30))] for i in range(34)]
+        table = [[f"{name} {i}", str(int(i > 30))] for i in range(34)]
         rows.write_table(tmp_path / "SST-2" / f"{name}.tsv", ["sentence", "label"], table)
     flags = [*"--tasks SST-2 --methods lora --seeds 13 --k 4".split(), *SMALL]
     assert start(*flags, "--strict", backbone=encoder, data=[tmp_path]) == 1
@@ -229,8 +229,8 @@ def test_a_table_of_zero_shot_says_nothing_of_training(start, encoder, tmp_path)
 def test_samples_that_are_not_the_published_ones_are_named(start, encoder, tmp_path, capsys):
     labels = ["entailment", "neutral", "contradiction", "-"]
     lines = [{"sentence1": f"It is {i}.", "sentence2": "It is.", "gold_label": labels[i % 4]} for i in range(48)]
-    for name in ("train_10k", "dev"):
-        rows.write_lines(tmp_path / "SNLI" / f"{name}.jsonl", lines)
+    for name, of in (("train_10k", lines), ("dev", lines[::-1])):
+        rows.write_lines(tmp_path / "SNLI" / f"{name}.jsonl", of)
     flags = "--tasks SNLI --methods lora --seeds 13 --k 4 --strict".split()
     words = "SNLI: train_10k.jsonl stands in for the whole training file; its rows are not the published ones"
     for _ in range(2):
@@ -383,8 +383,8 @@ def test_answers_that_do_not_fit_are_told_in_the_commands_own_flags(start, decod
     """An answer may have 50 symbols."""
     for name, count, context in (("short", 20, "C"), ("long", 20, "C" * 20)):
         lines = [{"title": "X", "context": context, "question": "Q?", "answers": [str(i)]} for i in range(count)]
-        for split in ("train", "dev"):
-            rows.write_lines(tmp_path / name / f"{split}-v1.1.jsonl", lines)
+        for split, of in (("train", lines), ("dev", lines[::-1])):
+            rows.write_lines(tmp_path / name / f"{split}-v1.1.jsonl", of)
     settings = read_yaml(ROOT / "sharp_plugins/fewshot/tasks/decoder/SQuAD.yaml")
     (tmp_path / "SQuAD.yaml").write_text(yaml.safe_dump({**settings, "rows": {"train": 4, "valid": 2, "test": 4}}))
     flags = ["--tasks", tmp_path / "SQuAD.yaml", *"--methods lora --seeds 13 --max-positions".split()]
