@@ -324,6 +324,24 @@ def test_a_grid_is_of_its_methods_alone(start, encoder, tmp_path, capsys):
         assert words in capsys.readouterr().err and start.done == []
 
 
+@pytest.mark.parametrize("more, batch", [("", 8), ("--settings bar", 4)])
+def test_a_grid_is_trained_in_its_own_settings(start, tmp_path, more, batch):
+    """MeZO's for OPT have batches of 8 and 5 epochs, BAR's batches of 4 and 1,000 updates."""
+    pytest.importorskip("transformers")
+    import published_decoders
+
+    from sharp_plugins.convert.decoder_conversion import convert_decoder
+
+    convert_decoder(published_decoders.write(tmp_path / "opt", "opt", max_position_embeddings=256), tmp_path / "decoder")
+    settings = read_yaml(ROOT / "sharp_plugins/fewshot/tasks/decoder/SST-2.yaml")
+    (tmp_path / "SST-2.yaml").write_text(yaml.safe_dump({**settings, "rows": {"valid": 4}}))
+    flags = ["--tasks", tmp_path / "SST-2.yaml", *f"--methods base --seeds 13 --examples 16 --grid mezo {more}".split()]
+    assert start(*flags, backbone=tmp_path / "decoder") == 0
+    made = config(tmp_path / "out/SST-2/base/examples=16/optimization.lr=8e-05/seed13")
+    assert made["dataset"]["batch_size"] == batch
+    assert made["optimization"]["max_update"] == {8: 2 * 5, 4: 1000}[batch]
+
+
 def test_epochs_end_at_an_update(start, encoder, tmp_path):
     """These settings save at updates alone: a run that ends with its epochs would leave no checkpoint."""
     flags = "--tasks SST-2 --methods lora --seeds 13 --k 4 --set dataset.batch_size=4 --set optimization.max_epoch=3".split()
