@@ -78,6 +78,10 @@ def source_of(args) -> Source:
         OSError: a file is not there.
         ValueError: the backbone or a task cannot be used, or a flag is for the other kind.
     """
+    if not (args.backbone / "model.pt").is_file():  # it would pass for an encoder's
+        raise FileNotFoundError(
+            f"--backbone {args.backbone}: no model.pt in it; it is what `python -m sharp_plugins.convert` wrote"
+        )
     kind = kind_of(args.backbone)
     tasks = [find_task(name, kind) for name in (named_tasks(kind) if args.tasks is None else args.tasks)]
     names = [task.name for task in tasks]

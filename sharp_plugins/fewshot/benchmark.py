@@ -71,8 +71,8 @@ class FewShot(Benchmark):
         add_data_arguments(parser)
         words = "draw all runs' samples with this seed, and let --seeds be of the training alone (default: both are the run's, as "
         parser.add_argument("--data-seed", type=int, metavar="N", help=words + "in MeZO's code)")
-        words = "the backbone's: bar or mezo of RoBERTa, BERT and OPT, own of other decoders; or a YAML file (default: those of --grid, "
-        parser.add_argument("--settings", default="", metavar="NAME", help=words + "and without it bar, or own)")
+        words = "the backbone's: bar or mezo of RoBERTa, BERT and OPT, own of other decoders; or a YAML file (default: "
+        parser.add_argument("--settings", default="", metavar="NAME", help=words + "those of --grid; without it bar, or own)")
         words = (
             "train the grid of the settings of that name, in these unless --settings names others, as --sweep does with each value"
         )

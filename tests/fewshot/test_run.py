@@ -145,8 +145,15 @@ def test_flags_of_the_other_kind_and_places_that_are_not_there(start, decoder, t
     assert "nowhere: no such directory" in capsys.readouterr().err
     assert start("--tasks", "TREC", backbone=decoder) == 1
     assert "there is no such task for a decoder; choose from SST-2, CB, RTE" in capsys.readouterr().err
-    assert start("--tasks", "SST-2", backbone=tmp_path / "nowhere") == 1
-    assert "--backbone wants what `python -m sharp_plugins.convert` wrote" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flags", ["--tasks SST-2", "--tasks CB", "--examples 8", "--start none"])
+def test_a_backbone_that_is_not_there_is_no_encoder(start, tmp_path, capsys, flags):
+    (tmp_path / "published").mkdir()
+    for name in ("nowhere", "published"):
+        assert start(*flags.split(), backbone=tmp_path / name) == 1
+        words = "no model.pt in it; it is what `python -m sharp_plugins.convert` wrote"
+        assert capsys.readouterr().err == f"error: --backbone {tmp_path / name}: {words}\n"
 
 
 def test_few_rows_of_a_class_are_a_warning_or_refused(start, encoder, tmp_path, capsys):
