@@ -11,6 +11,7 @@ import pytest
 import yaml
 from shell_commands import commands_with_smollm2, one_line_each
 
+from sharp_plugins.cloze.layout import Sentence
 from sharp_plugins.fewshot.__main__ import main
 from sharp_plugins.fewshot.benchmark import FewShot
 from sharp_plugins.fewshot.family import named, read_family
@@ -72,6 +73,8 @@ def test_the_first_look_is_planned(data_beside, tmp_path, monkeypatch, capsys):
 def test_the_task_of_ones_own_is_one():
     cloze, decoder = [task_of(yaml.safe_load(block), "reviews", "reviews.yaml") for block in BLOCKS if block.startswith("kind: ")]
     assert cloze.layout.words == {"bad": "terrible", "good": "great"} and cloze.label_of("1") == decoder.label_of("1") == "good"
+    (text,) = [part for part in cloze.layout.template if isinstance(part, Sentence)]
+    assert text.limit == 110 and "Without a limit a long text pushes the mask out, and the command stops." in TEXT
     assert decoder.kind == "decoder" and decoder.rows["valid"] == 100 and set(decoder.candidates) == {"bad", "good"}
 
 
