@@ -20,7 +20,8 @@ def add_data_arguments(parser) -> None:
         "directory that `python -m sharp_plugins.convert` wrote of an encoder with its masked-language-model head, or of a decoder"
     )
     parser.add_argument("--backbone", metavar="DIR", type=Path, required=True, help=words)
-    words = "directories with the tasks' files, such as SST-2/train.tsv; in the order in which they are looked into"
+    words = "directories with the tasks' files, such as SST-2/train.tsv; of a task's names the first that is in any of them is "
+    words += "taken, from the first directory that has it"
     parser.add_argument("--data", metavar="DIR", type=Path, nargs="+", required=True, help=words)
     words = "examples of each class to train on, and as many as the development set; of encoders (default: 512)"
     parser.add_argument("--k", metavar="K", type=int, nargs="+", help=words)
