@@ -27,8 +27,10 @@ def add_data_arguments(parser) -> None:
     parser.add_argument("--k", metavar="K", type=int, nargs="+", help=words)
     words = "examples to train on, beside a development set of the task's size; of decoders (default: the task's, 1000)"
     parser.add_argument("--examples", metavar="N", type=int, nargs="+", help=words)
-    words = "refuse fewer examples of a class than --k, or in all than --examples, or a class with none in one of the sets "
-    words += "(default: a warning, as in MeZO's code)"
+    words = (
+        "refuse fewer examples of a class than --k, to train on or in the development set, or in all than --examples, or a class "
+    )
+    words += "with none in one of the sets (default: a warning, as in MeZO's code)"
     parser.add_argument("--strict", action="store_true", help=words)
     words = (
         "the symbol before a decoder's prompt; auto: what the model has seen before a text; none: no symbol (default: auto; OPT: "

@@ -55,7 +55,7 @@ class Maker:
         checksums: of its dictionary and tokenizer.
         start: the symbol before a decoder's prompt, ``auto`` or ``none``.
         max_positions: the most symbols of a sequence; None: the layout's, or as many as a decoder has.
-        strict: refuse what else is a warning: a class with fewer rows than k, or with none in the development set.
+        strict: refuse what else is a warning: a class with fewer rows than k in the training or the development set, or with none.
 
     Example::
 

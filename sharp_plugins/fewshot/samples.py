@@ -227,20 +227,22 @@ class Sampler:
             raise ValueError(f"{path}: {name}: no row of {' and of '.join(missing)} to train on")
         # A decoder's classes are texts, which it may choose without an example.
         if self.task.kind == CLOZE:
-            odd = self._few(rows, size)
+            odd = self._few(rows["train"], size, "rows to train on")
+            few = self._few(rows["valid"], size, "rows in the development set")
         else:
+            few = []
             odd = [f"it has {count} rows to train on, and --examples is {size}"] if count < size else []
             odd += [f"the {count} rows to train on, as they are drawn, have none of {label}" for label in missing]
-        unseen = [f"the development set has no row of {label}" for label in self._without(rows["valid"])]
-        return [*(f"{name}: {words} ({path})" for words in odd), *(f"{name}: {words} ({files['valid']})" for words in unseen)]
+        few += [f"the development set has no row of {label}" for label in self._without(rows["valid"])]
+        return [*(f"{name}: {words} ({path})" for words in odd), *(f"{name}: {words} ({files['valid']})" for words in few)]
 
     def _counts(self, rows: Sequence[Row]) -> Dict[str, int]:
         return {label: sum(row.label == label for row in rows) for label in self.task.labels}
 
-    def _few(self, rows: Dict[str, List[Row]], size: int) -> List[str]:
-        counts = self._counts(rows["train"])
-        few = {label: count for label, count in counts.items() if count < size}
-        return [f"{self._spelled(label)} has {count} rows to train on, and --k is {size}" for label, count in few.items()]
+    def _few(self, rows: Sequence[Row], size: int, what: str) -> List[str]:
+        """Classes with some rows, and fewer than there should be."""
+        few = {label: count for label, count in self._counts(rows).items() if 0 < count < size}
+        return [f"{self._spelled(label)} has {count} {what}, and --k is {size}" for label, count in few.items()]
 
     def _spelled(self, label: str) -> str:
         """A class, as people may know it."""

@@ -170,6 +170,20 @@ def test_few_rows_of_a_class_are_a_warning_or_refused(start, encoder, tmp_path, 
         assert f"warning: {words}" in shown and "warning: SST-2: the development set has no row of class 1" in shown
 
 
+def test_few_rows_of_a_class_to_develop_on_are_a_warning_or_refused(start, encoder, tmp_path, capsys):
+    """--k is of the training and of the development set."""
+    for name in ("train", "dev"):
+        table = [[f"{name} {i}", str(int(i > 27))] for i in range(34)]
+        rows.write_table(tmp_path / "SST-2" / f"{name}.tsv", ["sentence", "label"], table)
+    flags = [*"--tasks SST-2 --methods lora --seeds 13 --k 4".split(), *SMALL]
+    assert start(*flags, "--strict", backbone=encoder, data=[tmp_path]) == 1
+    words = f"SST-2: class 1 has 2 rows in the development set, and --k is 4 ({tmp_path}/SST-2/train.tsv)"
+    shown = capsys.readouterr().err
+    assert shown == f"error: --strict: {words}; without --strict such samples are taken\n" and start.done == []
+    assert start(*flags, backbone=encoder, data=[tmp_path]) == 0
+    assert f"warning: {words}\n" in capsys.readouterr().out
+
+
 def test_the_help_has_all_flags_and_imports_no_fairseq():
     code = "import sys\nfrom sharp_plugins.fewshot.__main__ import main\ntry:\n    main(['run', '--help'])\n"
     code += "except SystemExit as end:\n    assert end.code == 0 and 'fairseq' not in sys.modules\n"

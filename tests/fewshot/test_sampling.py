@@ -124,10 +124,14 @@ def test_the_thousand_rows_of_a_test_set(data_beside, name, published):
 def test_trec_has_too_few_abbreviations(places):
     sample = Sampler(find_task("TREC", "cloze"), places).training(512, 13)
     assert [len(sample.rows[split]) for split in ("train", "valid")] == [2646, 2243]
-    first, second = sample.warnings
-    assert "class 2 or ABBR has 86 rows to train on, and --k is 512" in first
-    assert "the development set has no row of class 2 or ABBR" in second
-    assert first.endswith("512-13/train.tsv)") and second.endswith("512-13/dev.tsv)")
+    (train, *valid), places = zip(*(re.fullmatch(r"TREC: (.*) \((?:.*)(512-13/.*)\)", words).groups() for words in sample.warnings))
+    assert train == "class 2 or ABBR has 86 rows to train on, and --k is 512"
+    assert valid == [
+        "class 4 or LOC has 323 rows in the development set, and --k is 512",
+        "class 5 or NUM has 384 rows in the development set, and --k is 512",
+        "the development set has no row of class 2 or ABBR",
+    ]
+    assert places == ("512-13/train.tsv", *["512-13/dev.tsv"] * 3)
 
 
 def test_what_the_decoders_sample_is(places):
