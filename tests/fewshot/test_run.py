@@ -138,6 +138,23 @@ def test_a_label_word_of_several_tokens_is_of_its_task(start, encoder, tmp_path,
     assert "error: --tasks SST-2: layout: words: 'horrible thing' of class 0 must be one token" in capsys.readouterr().err
 
 
+def test_a_layout_that_is_longer_than_the_model_is_of_its_task(start, encoder, tmp_path, capsys):
+    """And no flag's fault that nobody gave."""
+    settings = read_yaml(ROOT / "sharp_plugins/fewshot/tasks/cloze/SST-2.yaml")
+    template = [{"sentence": 1}, " It was", "<mask>", "."]
+    layout = {"template": template, "words": {"0": "terrible", "1": "great"}, "max_length": 600}
+    (tmp_path / "long.yaml").write_text(yaml.safe_dump({**settings, "layout": layout}))
+    flags = ["--tasks", tmp_path / "long.yaml", *"--methods lora --seeds 13 --k 4".split(), *SMALL]
+    assert start(*flags, backbone=encoder) == 1
+    words = (
+        "--tasks long: layout: max_length must be from 4 to 256, the model's positions, and is 600; --max-positions gives another"
+    )
+    assert capsys.readouterr().err == f"error: {words}\n"
+    assert start(*flags, "--max-positions", 700, backbone=encoder) == 1
+    assert capsys.readouterr().err == "error: --max-positions must be from 4 to 256, the model's positions, and is 700\n"
+    assert start(*flags, "--max-positions", 64, backbone=encoder) == 0
+
+
 def test_flags_of_the_other_kind_and_places_that_are_not_there(start, decoder, tmp_path, capsys):
     assert start("--k", 4, backbone=decoder) == 1
     assert "--k: --backbone is a decoder, for which --k says nothing" in capsys.readouterr().err
