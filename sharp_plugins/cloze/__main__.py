@@ -3,7 +3,6 @@
 import argparse
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 from sharp_plugins.cloze.layout import find_layout, named_layouts
@@ -23,13 +22,11 @@ def run_prepare(args) -> None:
     for split, path in files.items():
         check_input_files(f"--{split}", [path])
     layout = find_layout(args.layout)
-    if args.max_length is not None:
-        layout = replace(layout, max_length=args.max_length)
     try:
         backbone = load_backbone(args.backbone)
     except (FileNotFoundError, ValueError) as error:
         raise ValueError(f"--backbone {error}") from error
-    prepare(files, backbone, layout, args.out, args.too_long, tell=lambda line: print(line, flush=True))
+    prepare(files, backbone, layout, args.out, args.too_long, lambda line: print(line, flush=True), args.max_length)
 
 
 def run_evaluate(args) -> str:

@@ -2,9 +2,10 @@
 
 import json
 import shutil
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Callable, Dict
+from typing import Callable, Dict, Optional
 
 import tokenizers
 import torch
@@ -31,6 +32,7 @@ def prepare(
     out,
     too_long: str = "refuse",
     tell: Callable[[str], None] = lambda line: None,
+    max_length: Optional[int] = None,
 ) -> Prepared:
     """Write the data for *backbone* into the directory *out*. Where it holds the same data already, nothing is done.
 
@@ -39,6 +41,7 @@ def prepare(
         too_long: what is done with rows of the training set whose mask would be cut away: "refuse" or "skip". In other splits
             they are refused.
         tell: is given a line about each split, and about each row that is left out.
+        max_length: in the place of the layout's.
 
     Raises:
         OSError: a file cannot be opened.
@@ -48,10 +51,12 @@ def prepare(
     out = Path(out)
     check_out(out)
     check_head(backbone)
+    if max_length is not None:
+        layout = replace(layout, max_length=max_length)
     if not LEAST <= layout.max_length <= backbone.max_positions:
-        raise ValueError(
-            f"--max-length must be from {LEAST} to {backbone.max_positions}, the model's positions, and is {layout.max_length}"
-        )
+        what, advice = ("--max-length", "") if max_length is not None else ("--layout: max_length", "; --max-length gives another")
+        allowed = f"from {LEAST} to {backbone.max_positions}, the model's positions"
+        raise ValueError(f"{what} must be {allowed}, and is {layout.max_length}{advice}")
     try:
         encoding = Encoding(layout, backbone.tokenizer, backbone.dictionary)
     except ValueError as error:

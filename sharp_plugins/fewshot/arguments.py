@@ -20,14 +20,17 @@ def add_data_arguments(parser) -> None:
         "directory that `python -m sharp_plugins.convert` wrote of an encoder with its masked-language-model head, or of a decoder"
     )
     parser.add_argument("--backbone", metavar="DIR", type=Path, required=True, help=words)
-    words = "directories with the tasks' files, such as SST-2/train.tsv; in the order in which they are looked into"
+    words = "directories with the tasks' files, such as SST-2/train.tsv; of a task's names the first that is in any of them is "
+    words += "taken, from the first directory that has it"
     parser.add_argument("--data", metavar="DIR", type=Path, nargs="+", required=True, help=words)
     words = "examples of each class to train on, and as many as the development set; of encoders (default: 512)"
     parser.add_argument("--k", metavar="K", type=int, nargs="+", help=words)
     words = "examples to train on, beside a development set of the task's size; of decoders (default: the task's, 1000)"
     parser.add_argument("--examples", metavar="N", type=int, nargs="+", help=words)
-    words = "refuse fewer examples of a class than --k, or in all than --examples, or a class with none in one of the sets "
-    words += "(default: a warning, as in MeZO's code)"
+    words = (
+        "refuse fewer examples of a class than --k, to train on or in the development set, or in all than --examples, or a class "
+    )
+    words += "with none in one of the sets (default: a warning, as in MeZO's code)"
     parser.add_argument("--strict", action="store_true", help=words)
     words = (
         "the symbol before a decoder's prompt; auto: what the model has seen before a text; none: no symbol (default: auto; OPT: "
@@ -78,6 +81,10 @@ def source_of(args) -> Source:
         OSError: a file is not there.
         ValueError: the backbone or a task cannot be used, or a flag is for the other kind.
     """
+    if not (args.backbone / "model.pt").is_file():  # it would pass for an encoder's
+        raise FileNotFoundError(
+            f"--backbone {args.backbone}: no model.pt in it; it is what `python -m sharp_plugins.convert` wrote"
+        )
     kind = kind_of(args.backbone)
     tasks = [find_task(name, kind) for name in (named_tasks(kind) if args.tasks is None else args.tasks)]
     names = [task.name for task in tasks]

@@ -71,9 +71,11 @@ class FewShot(Benchmark):
         add_data_arguments(parser)
         words = "draw all runs' samples with this seed, and let --seeds be of the training alone (default: both are the run's, as "
         parser.add_argument("--data-seed", type=int, metavar="N", help=words + "in MeZO's code)")
-        words = "the backbone's: bar or mezo of RoBERTa, BERT and OPT, own of other decoders; or a YAML file (default: bar, or own)"
-        parser.add_argument("--settings", default="", metavar="NAME", help=words)
-        words = "train the grid of the settings of that name, as --sweep does with each of its values"
+        words = "the backbone's: bar or mezo of RoBERTa, BERT and OPT, own of other decoders; or a YAML file (default: "
+        parser.add_argument("--settings", default="", metavar="NAME", help=words + "those of --grid; without it bar, or own)")
+        words = (
+            "train the grid of the settings of that name, in these unless --settings names others, as --sweep does with each value"
+        )
         parser.add_argument("--grid", metavar="NAME", help=words)
 
     def resolve(self, args) -> None:
@@ -91,6 +93,7 @@ class FewShot(Benchmark):
                 sweeps = family.sweeps([method.network for method in methods])
             except ValueError as error:
                 raise ValueError(f"--grid {args.grid}: {error}") from None
+            args.settings = args.settings or args.grid  # a paper's values are searched in its own settings
             given = {text.partition("=")[0] for text in (*args.sweeps, *args.changes)}
             args.sweeps = [*args.sweeps, *(text for text in sweeps if text.partition("=")[0] not in given)]
         earlier = [record.task for _, record in stored(args.out, self.name)]

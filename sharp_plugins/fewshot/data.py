@@ -11,7 +11,7 @@ A directory of a test set alone is for an untrained model, which needs no more.
 
 import json
 import re
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional
 
@@ -55,7 +55,7 @@ class Maker:
         checksums: of its dictionary and tokenizer.
         start: the symbol before a decoder's prompt, ``auto`` or ``none``.
         max_positions: the most symbols of a sequence; None: the layout's, or as many as a decoder has.
-        strict: refuse what else is a warning: a class with fewer rows than k, or with none in the development set.
+        strict: refuse what else is a warning: a class with fewer rows than k in the training or the development set, or with none.
 
     Example::
 
@@ -150,11 +150,8 @@ class Maker:
     def _cloze(self, new: Path, rows: Dict[str, List[Row]], tell: Tell) -> None:
         from sharp_plugins.cloze.prepare import prepare  # here and below, so that --help imports no fairseq
 
-        layout = self.task.layout
-        if self.max_positions is not None:
-            layout = replace(layout, max_length=self.max_positions)
         lines = {split: write_lines(new, split, [cloze_line(row, self.task) for row in of]) for split, of in rows.items()}
-        prepare(lines, self.backbone, layout, new / DATA, tell=tell)
+        prepare(lines, self.backbone, self.task.layout, new / DATA, tell=tell, max_length=self.max_positions)
 
     def _candidates(self, new: Path, rows: Dict[str, List[Row]], tell: Tell, part: str = DATA) -> None:
         from sharp_plugins.candidates.prepare import prepare

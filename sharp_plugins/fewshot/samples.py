@@ -132,9 +132,15 @@ class Sampler:
 
         Raises:
             OSError: one is not there or cannot be read.
+            ValueError: the test set's file is one that is trained on or that chooses the checkpoint, or a copy of it.
         """
-        files = {} if size is None else self.training_files(size, seed)
-        return {split: [path.name, self._checksum(path)] for split, path in {**files, "test": self.test_file()}.items()}
+        files, test = {} if size is None else self.training_files(size, seed), self.test_file()
+        found = {split: [path.name, self._checksum(path)] for split, path in {**files, "test": test}.items()}
+        for split in files:
+            if found[split][1] == found["test"][1]:
+                use = "train" if split == "train" else "choose the checkpoint"
+                raise ValueError(f"{test}: {self.task.name}: the same file to {use} and to test on; name another under files: test")
+        return found
 
     def _checksum(self, path: Path) -> str:
         if path not in self._checksums:
@@ -221,20 +227,22 @@ class Sampler:
             raise ValueError(f"{path}: {name}: no row of {' and of '.join(missing)} to train on")
         # A decoder's classes are texts, which it may choose without an example.
         if self.task.kind == CLOZE:
-            odd = self._few(rows, size)
+            odd = self._few(rows["train"], size, "rows to train on")
+            few = self._few(rows["valid"], size, "rows in the development set")
         else:
+            few = []
             odd = [f"it has {count} rows to train on, and --examples is {size}"] if count < size else []
             odd += [f"the {count} rows to train on, as they are drawn, have none of {label}" for label in missing]
-        unseen = [f"the development set has no row of {label}" for label in self._without(rows["valid"])]
-        return [*(f"{name}: {words} ({path})" for words in odd), *(f"{name}: {words} ({files['valid']})" for words in unseen)]
+        few += [f"the development set has no row of {label}" for label in self._without(rows["valid"])]
+        return [*(f"{name}: {words} ({path})" for words in odd), *(f"{name}: {words} ({files['valid']})" for words in few)]
 
     def _counts(self, rows: Sequence[Row]) -> Dict[str, int]:
         return {label: sum(row.label == label for row in rows) for label in self.task.labels}
 
-    def _few(self, rows: Dict[str, List[Row]], size: int) -> List[str]:
-        counts = self._counts(rows["train"])
-        few = {label: count for label, count in counts.items() if count < size}
-        return [f"{self._spelled(label)} has {count} rows to train on, and --k is {size}" for label, count in few.items()]
+    def _few(self, rows: Sequence[Row], size: int, what: str) -> List[str]:
+        """Classes with some rows, and fewer than there should be."""
+        few = {label: count for label, count in self._counts(rows).items() if 0 < count < size}
+        return [f"{self._spelled(label)} has {count} {what}, and --k is {size}" for label, count in few.items()]
 
     def _spelled(self, label: str) -> str:
         """A class, as people may know it."""

@@ -1,12 +1,16 @@
 """SQuAD's F1 and exact match: cases of the official script, worked out by hand, and the output of fairseq-generate."""
 
 import json
+from pathlib import Path
 
 import choices
 import prompts
 import pytest
 
 from sharp_plugins.candidates.answers import f1, normalized, scores
+from sharp_plugins.fewshot.stages import write_and_score
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize(
@@ -70,6 +74,14 @@ def test_prompts_of_questions_are_cut_on_the_left_and_answers_end_with_their_lin
     assert len(words) == 44 and words[0] == "</s>" and "".join(words[-8:]) == "ĊAnswer:"
     assert [dictionary[i] for i in text.tolist()] == ["Ġ", "A", "n", "n", "Ċ"]
     assert read_prepared(questions).stop == ["Ċ", "</s>"]
+
+
+def test_the_guides_command_writes_answers_as_few_shot_runs_do():
+    """Empty ones, too."""
+    guide = " ".join((ROOT / "sharp_plugins/candidates/README.md").read_text(encoding="utf-8").split())
+    command, _ = write_and_score("SQUAD-DATA", "checkpoint_best.pt", "sharp_plugins", False)
+    flags = "--beam 1 --max-len-b 50 --min-len 0"
+    assert flags in " ".join(command) and f"{flags} > generated.txt" in guide
 
 
 def test_generated_answers(questions, tmp_path, capsys):

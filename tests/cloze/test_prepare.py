@@ -140,6 +140,10 @@ def test_flags_that_do_not_fit(refused, tmp_path, backbone, capsys):
     for most in (3, 257):
         message = f"--max-length must be from 4 to 256, the model's positions, and is {most}"
         assert message in refused(ROW, flags=["--max-length", most])
+    settings = "template: [<mask>, {sentence: 1}]\nwords: {a: great, b: terrible}\nmax_length: 600"
+    (tmp_path / "own.yaml").write_text(settings)
+    message = "--layout: max_length must be from 4 to 256, the model's positions, and is 600; --max-length gives another"
+    assert message in refused(ROW, layout=str(tmp_path / "own.yaml"))
     assert clozes.main("prepare", "--backbone", backbone, "--layout", "rte", "--out", tmp_path / "out") == 1
     assert "nothing to prepare" in capsys.readouterr().err
 

@@ -11,15 +11,19 @@ import pytest
 import yaml
 from shell_commands import commands_with_smollm2, one_line_each
 
+from sharp_plugins.cloze.layout import Sentence
 from sharp_plugins.fewshot.__main__ import main
-from sharp_plugins.fewshot.benchmark import FewShot
+from sharp_plugins.fewshot.benchmark import PARTS, ZERO_SHOT, FewShot
 from sharp_plugins.fewshot.family import named, read_family
 from sharp_plugins.fewshot.sampling import SEEDS
-from sharp_plugins.fewshot.task_files import named_tasks, task_of
+from sharp_plugins.fewshot.task import CLOZE, DECODER
+from sharp_plugins.fewshot.task_files import find_task, named_tasks, task_of
 from sharp_plugins.runs import stages
 from sharp_plugins.runs.command import RUNS_FAILED, add_run_arguments
+from sharp_plugins.runs.configs import configure
 from sharp_plugins.runs.methods import find_method
 from sharp_plugins.runs.stages import RunFailed
+from sharp_plugins.runs.sweep import changes_of, grid, read_sweeps
 
 GUIDE = Path(__file__).resolve().parents[2] / "examples" / "fewshot"
 TEXT = (GUIDE / "README.md").read_text(encoding="utf-8")
@@ -49,6 +53,29 @@ def test_the_papers_runs_have_flags_methods_and_a_grid(part, family):
     assert (args.k, args.examples) == {"roberta": ([512], None), "opt": (None, [1000])}[family] and set(args.seeds) <= set(SEEDS)
 
 
+def trainings_of(args, family: str) -> int:
+    """How many runs the engine plans that train, of all tasks of the backbone's kind."""
+    kind = {"roberta": CLOZE, "opt": DECODER}[family]
+    settings = read_family(family, args.grid)
+    sweeps, count = read_sweeps(settings.sweeps() if args.grid else []), 0
+    for method in (find_method(name, FewShot.extra_methods) for name in args.methods if name != ZERO_SHOT):
+        for task in (find_task(name, kind) for name in named_tasks(kind)):
+            of = settings.settings(PARTS[CLOZE if kind == CLOZE else task.training])
+            of.task["model"]["_name"] = ""
+            count += len(grid(sweeps, lambda values: configure(of, method, changes_of(values)))) * len(args.seeds)
+    return count
+
+
+def test_how_many_trainings_the_papers_tables_are():
+    counts = []
+    for part, family in (("backbones/roberta-large", "roberta"), ("backbones/opt", "opt")):
+        _, args = arguments_of(part)
+        counts.append(trainings_of(args, family))
+        args.grid = None
+        assert trainings_of(args, family) == 72
+    assert "The first command is {:,} trainings and the second {:,}. Without `--grid` each is 72;".format(*counts) in TEXT
+
+
 def test_the_first_look_is_planned(data_beside, tmp_path, monkeypatch, capsys):
     """With a small decoder in the place of SmolLM2, up to the first stage."""
     monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[1] / "prompted"))
@@ -72,6 +99,8 @@ def test_the_first_look_is_planned(data_beside, tmp_path, monkeypatch, capsys):
 def test_the_task_of_ones_own_is_one():
     cloze, decoder = [task_of(yaml.safe_load(block), "reviews", "reviews.yaml") for block in BLOCKS if block.startswith("kind: ")]
     assert cloze.layout.words == {"bad": "terrible", "good": "great"} and cloze.label_of("1") == decoder.label_of("1") == "good"
+    (text,) = [part for part in cloze.layout.template if isinstance(part, Sentence)]
+    assert text.limit == 110 and "Without a limit a long text pushes the mask out, and the command stops." in TEXT
     assert decoder.kind == "decoder" and decoder.rows["valid"] == 100 and set(decoder.candidates) == {"bad", "good"}
 
 

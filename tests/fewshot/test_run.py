@@ -114,8 +114,8 @@ def test_what_does_not_fit_is_told_before_training(start, encoder, capsys, flags
 def test_a_row_is_named_by_its_own_file(start, encoder, tmp_path, capsys):
     """And not by the lines that are made of it, which are gone when the message is read."""
     table = [[f"x {i} <mask>", str(i % 2)] for i in range(20)]
-    for name in ("train", "dev"):
-        rows.write_table(tmp_path / "SST-2" / f"{name}.tsv", ["sentence", "label"], table)
+    for name, of in (("train", table), ("dev", table[::-1])):
+        rows.write_table(tmp_path / "SST-2" / f"{name}.tsv", ["sentence", "label"], of)
     flags = [*"--tasks SST-2 --methods lora --seeds 13 --k 4".split(), *SMALL]
     assert start(*flags, backbone=encoder, data=[tmp_path]) == 1
     first = permutation(20, 13)[0] + 2  # its line, below the heading
@@ -138,6 +138,23 @@ def test_a_label_word_of_several_tokens_is_of_its_task(start, encoder, tmp_path,
     assert "error: --tasks SST-2: layout: words: 'horrible thing' of class 0 must be one token" in capsys.readouterr().err
 
 
+def test_a_layout_that_is_longer_than_the_model_is_of_its_task(start, encoder, tmp_path, capsys):
+    """And no flag's fault that nobody gave."""
+    settings = read_yaml(ROOT / "sharp_plugins/fewshot/tasks/cloze/SST-2.yaml")
+    template = [{"sentence": 1}, " It was", "<mask>", "."]
+    layout = {"template": template, "words": {"0": "terrible", "1": "great"}, "max_length": 600}
+    (tmp_path / "long.yaml").write_text(yaml.safe_dump({**settings, "layout": layout}))
+    flags = ["--tasks", tmp_path / "long.yaml", *"--methods lora --seeds 13 --k 4".split(), *SMALL]
+    assert start(*flags, backbone=encoder) == 1
+    words = (
+        "--tasks long: layout: max_length must be from 4 to 256, the model's positions, and is 600; --max-positions gives another"
+    )
+    assert capsys.readouterr().err == f"error: {words}\n"
+    assert start(*flags, "--max-positions", 700, backbone=encoder) == 1
+    assert capsys.readouterr().err == "error: --max-positions must be from 4 to 256, the model's positions, and is 700\n"
+    assert start(*flags, "--max-positions", 64, backbone=encoder) == 0
+
+
 def test_flags_of_the_other_kind_and_places_that_are_not_there(start, decoder, tmp_path, capsys):
     assert start("--k", 4, backbone=decoder) == 1
     assert "--k: --backbone is a decoder, for which --k says nothing" in capsys.readouterr().err
@@ -145,13 +162,20 @@ def test_flags_of_the_other_kind_and_places_that_are_not_there(start, decoder, t
     assert "nowhere: no such directory" in capsys.readouterr().err
     assert start("--tasks", "TREC", backbone=decoder) == 1
     assert "there is no such task for a decoder; choose from SST-2, CB, RTE" in capsys.readouterr().err
-    assert start("--tasks", "SST-2", backbone=tmp_path / "nowhere") == 1
-    assert "--backbone wants what `python -m sharp_plugins.convert` wrote" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flags", ["--tasks SST-2", "--tasks CB", "--examples 8", "--start none"])
+def test_a_backbone_that_is_not_there_is_no_encoder(start, tmp_path, capsys, flags):
+    (tmp_path / "published").mkdir()
+    for name in ("nowhere", "published"):
+        assert start(*flags.split(), backbone=tmp_path / name) == 1
+        words = "no model.pt in it; it is what `python -m sharp_plugins.convert` wrote"
+        assert capsys.readouterr().err == f"error: --backbone {tmp_path / name}: {words}\n"
 
 
 def test_few_rows_of_a_class_are_a_warning_or_refused(start, encoder, tmp_path, capsys):
     for name in ("train", "dev"):
-        table = [[f"x {i}", str(int(i > 30))] for i in range(34)]
+        table = [[f"{name} {i}", str(int(i > 30))] for i in range(34)]
         rows.write_table(tmp_path / "SST-2" / f"{name}.tsv", ["sentence", "label"], table)
     flags = [*"--tasks SST-2 --methods lora --seeds 13 --k 4".split(), *SMALL]
     assert start(*flags, "--strict", backbone=encoder, data=[tmp_path]) == 1
@@ -161,6 +185,20 @@ def test_few_rows_of_a_class_are_a_warning_or_refused(start, encoder, tmp_path, 
         assert start(*flags, backbone=encoder, data=[tmp_path]) == 0
         shown = capsys.readouterr().out
         assert f"warning: {words}" in shown and "warning: SST-2: the development set has no row of class 1" in shown
+
+
+def test_few_rows_of_a_class_to_develop_on_are_a_warning_or_refused(start, encoder, tmp_path, capsys):
+    """--k is of the training and of the development set."""
+    for name in ("train", "dev"):
+        table = [[f"{name} {i}", str(int(i > 27))] for i in range(34)]
+        rows.write_table(tmp_path / "SST-2" / f"{name}.tsv", ["sentence", "label"], table)
+    flags = [*"--tasks SST-2 --methods lora --seeds 13 --k 4".split(), *SMALL]
+    assert start(*flags, "--strict", backbone=encoder, data=[tmp_path]) == 1
+    words = f"SST-2: class 1 has 2 rows in the development set, and --k is 4 ({tmp_path}/SST-2/train.tsv)"
+    shown = capsys.readouterr().err
+    assert shown == f"error: --strict: {words}; without --strict such samples are taken\n" and start.done == []
+    assert start(*flags, backbone=encoder, data=[tmp_path]) == 0
+    assert f"warning: {words}\n" in capsys.readouterr().out
 
 
 def test_the_help_has_all_flags_and_imports_no_fairseq():
@@ -229,8 +267,8 @@ def test_a_table_of_zero_shot_says_nothing_of_training(start, encoder, tmp_path)
 def test_samples_that_are_not_the_published_ones_are_named(start, encoder, tmp_path, capsys):
     labels = ["entailment", "neutral", "contradiction", "-"]
     lines = [{"sentence1": f"It is {i}.", "sentence2": "It is.", "gold_label": labels[i % 4]} for i in range(48)]
-    for name in ("train_10k", "dev"):
-        rows.write_lines(tmp_path / "SNLI" / f"{name}.jsonl", lines)
+    for name, of in (("train_10k", lines), ("dev", lines[::-1])):
+        rows.write_lines(tmp_path / "SNLI" / f"{name}.jsonl", of)
     flags = "--tasks SNLI --methods lora --seeds 13 --k 4 --strict".split()
     words = "SNLI: train_10k.jsonl stands in for the whole training file; its rows are not the published ones"
     for _ in range(2):
@@ -324,6 +362,24 @@ def test_a_grid_is_of_its_methods_alone(start, encoder, tmp_path, capsys):
         assert words in capsys.readouterr().err and start.done == []
 
 
+@pytest.mark.parametrize("more, batch", [("", 8), ("--settings bar", 4)])
+def test_a_grid_is_trained_in_its_own_settings(start, tmp_path, more, batch):
+    """MeZO's for OPT have batches of 8 and 5 epochs, BAR's batches of 4 and 1,000 updates."""
+    pytest.importorskip("transformers")
+    import published_decoders
+
+    from sharp_plugins.convert.decoder_conversion import convert_decoder
+
+    convert_decoder(published_decoders.write(tmp_path / "opt", "opt", max_position_embeddings=256), tmp_path / "decoder")
+    settings = read_yaml(ROOT / "sharp_plugins/fewshot/tasks/decoder/SST-2.yaml")
+    (tmp_path / "SST-2.yaml").write_text(yaml.safe_dump({**settings, "rows": {"valid": 4}}))
+    flags = ["--tasks", tmp_path / "SST-2.yaml", *f"--methods base --seeds 13 --examples 16 --grid mezo {more}".split()]
+    assert start(*flags, backbone=tmp_path / "decoder") == 0
+    made = config(tmp_path / "out/SST-2/base/examples=16/optimization.lr=8e-05/seed13")
+    assert made["dataset"]["batch_size"] == batch
+    assert made["optimization"]["max_update"] == {8: 2 * 5, 4: 1000}[batch]
+
+
 def test_epochs_end_at_an_update(start, encoder, tmp_path):
     """These settings save at updates alone: a run that ends with its epochs would leave no checkpoint."""
     flags = "--tasks SST-2 --methods lora --seeds 13 --k 4 --set dataset.batch_size=4 --set optimization.max_epoch=3".split()
@@ -383,8 +439,8 @@ def test_answers_that_do_not_fit_are_told_in_the_commands_own_flags(start, decod
     """An answer may have 50 symbols."""
     for name, count, context in (("short", 20, "C"), ("long", 20, "C" * 20)):
         lines = [{"title": "X", "context": context, "question": "Q?", "answers": [str(i)]} for i in range(count)]
-        for split in ("train", "dev"):
-            rows.write_lines(tmp_path / name / f"{split}-v1.1.jsonl", lines)
+        for split, of in (("train", lines), ("dev", lines[::-1])):
+            rows.write_lines(tmp_path / name / f"{split}-v1.1.jsonl", of)
     settings = read_yaml(ROOT / "sharp_plugins/fewshot/tasks/decoder/SQuAD.yaml")
     (tmp_path / "SQuAD.yaml").write_text(yaml.safe_dump({**settings, "rows": {"train": 4, "valid": 2, "test": 4}}))
     flags = ["--tasks", tmp_path / "SQuAD.yaml", *"--methods lora --seeds 13 --max-positions".split()]

@@ -1,10 +1,14 @@
 """Samples are those of MeZO's code: the published ones are drawn again from the whole files, row for row."""
 
+import re
+import shutil
+
 import numpy as np
 import pytest
 from own_tasks import CLOZE, DECODER, written
 from rows import write_table
 
+from sharp_plugins.fewshot.data import Maker
 from sharp_plugins.fewshot.reader import read
 from sharp_plugins.fewshot.samples import Sampler
 from sharp_plugins.fewshot.sampling import SEEDS, TEST_SEED, first_of_all, held_out, k_per_class, permutation
@@ -63,6 +67,32 @@ def test_a_test_set_of_ones_own_that_is_not_taken_whole_is_told(tmp_path, own, b
         assert sample.remarks == ([told] if most < 1200 else [])
 
 
+@pytest.mark.parametrize("name", ["the file itself", "a link", "a copy"])
+def test_a_file_to_train_and_to_test_on_is_refused(tmp_path, name):
+    train = write_table(tmp_path / "own" / "train.tsv", ["text", "label"], [[f"row {i}", str(i % 2)] for i in range(20)])
+    test = train if name == "the file itself" else train.with_name("test.tsv")
+    if name == "a link":
+        test.symlink_to(train)
+    elif name == "a copy":
+        shutil.copyfile(train, test)
+    task = read_task(written(tmp_path, {**CLOZE, "files": {"train": ["own/train"], "test": [f"own/{test.stem}"]}}))
+    maker = Maker(task, Sampler(task, [tmp_path]), None, {})
+    words = f"{test}: own: the same file to train and to test on; name another under files: test"
+    with pytest.raises(ValueError, match=f"^{re.escape(words)}$"):
+        maker.make(tmp_path / "out", 4, 13)
+    assert not (tmp_path / "out").exists()
+    assert list(maker.sampler.checksums(None, 13)) == ["test"]  # without training it is a test set like another
+
+
+def test_a_published_development_set_is_no_test_set(tmp_path):
+    for name, letter in (("4-13/train", "x"), ("4-13/dev", "y"), ("test", "y")):
+        write_table(tmp_path / "own" / f"{name}.tsv", ["text", "label"], [[f"{letter} {i}", str(i % 2)] for i in range(8)])
+    task = read_task(written(tmp_path, {**CLOZE, "files": {"published": ["own"]}}))
+    words = "test.tsv: own: the same file to choose the checkpoint and to test on; name another under files: test"
+    with pytest.raises(ValueError, match=words):
+        Sampler(task, [tmp_path]).checksums(4, 13)
+
+
 # ---------------------------------------------------------------------- the published samples
 
 
@@ -94,10 +124,14 @@ def test_the_thousand_rows_of_a_test_set(data_beside, name, published):
 def test_trec_has_too_few_abbreviations(places):
     sample = Sampler(find_task("TREC", "cloze"), places).training(512, 13)
     assert [len(sample.rows[split]) for split in ("train", "valid")] == [2646, 2243]
-    first, second = sample.warnings
-    assert "class 2 or ABBR has 86 rows to train on, and --k is 512" in first
-    assert "the development set has no row of class 2 or ABBR" in second
-    assert first.endswith("512-13/train.tsv)") and second.endswith("512-13/dev.tsv)")
+    (train, *valid), places = zip(*(re.fullmatch(r"TREC: (.*) \((?:.*)(512-13/.*)\)", words).groups() for words in sample.warnings))
+    assert train == "class 2 or ABBR has 86 rows to train on, and --k is 512"
+    assert valid == [
+        "class 4 or LOC has 323 rows in the development set, and --k is 512",
+        "class 5 or NUM has 384 rows in the development set, and --k is 512",
+        "the development set has no row of class 2 or ABBR",
+    ]
+    assert places == ("512-13/train.tsv", *["512-13/dev.tsv"] * 3)
 
 
 def test_what_the_decoders_sample_is(places):
