@@ -106,6 +106,8 @@ METHODS = {
     "bar-lora-obar": Method(
         "bar --bar-alpha 2 --bar-variant obar", "--bar-alpha 0", bar("obar", plain.lora_pairs), BAR, lora=True, varies=True
     ),
+    "lora-sam": Method("sam --sam-rho 0.5", "--sam-rho 0", lambda: plain.SAM(0.5), SAM, lora=True, varies=True),
+    "lora-dsam": Method("dsam --sam-rho 0.5", "--sam-rho 0", lambda: plain.DSAM(0.5, 3.0), DSAM, lora=True, varies=True),
     "decoder-sam": Method("sam --sam-rho 0.5", "--sam-rho 0", lambda: plain.SAM(0.5), SAM, varies=True, decoder=True),
     "decoder-dsam": Method("dsam --sam-rho 0.5", "--sam-rho 0", lambda: plain.DSAM(0.5, 3.0), DSAM, varies=True, decoder=True),
     "prefix-sam": Method("sam --sam-rho 2", "--sam-rho 0", lambda: plain.SAM(2.0), SAM, varies=True, decoder=True, prefix=True),
