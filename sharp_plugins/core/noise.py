@@ -8,7 +8,7 @@ the global one would change the dropout masks of everything that follows. Here
   takes one number from it, where a caller has no seed of its own);
 - on a CPU an entry is the normal quantile of one of 65,536 equally likely probabilities, looked up by 16 random bits,
   which is more than twice as fast. The entries are independent and symmetric, with variance 1, and their distribution function is
-  nowhere further than 2^-17 from the normal one (bf16 would round a Gaussian more coarsely).
+  nowhere further than 2^-16 from the normal one (bf16 would round a Gaussian more coarsely).
 """
 
 from functools import lru_cache
