@@ -11,9 +11,9 @@ Four differences from fairseq's own examples/rxf:
 * There the noise never reaches RobertaModel in fairseq 0.12 (see `perturbed_embeddings`).
 * There, in sequence-to-sequence tasks, the divergence counts padding, and is a mean over sentences where the loss is a
   mean over tokens. Here it is summed over the tokens whose loss counts, as the loss is, and so does not depend on how a
-  batch is made up. To get the weight of there, multiply λ by the mean length of a target, but with
-  --sentence-avg. The noise is on the source's embeddings in both.
-* There, in classification, the noised pass is meant to give the table of words no gradient. Here both do, as in the paper's formula.
+  batch is made up. To get the weight of there, multiply λ by the mean length of a target
+  (not with --sentence-avg). The noise is on the source's embeddings in both.
+* There, in classification, the noised pass is meant to give the table of words no gradient. Here both do, as the paper has it.
 * There is no regularizer in regression, where the divergence of a single logit's softmax is 0. Here it is the squared
   difference of the predictions, as R-Drop and SMART have it.
 

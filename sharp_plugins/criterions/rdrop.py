@@ -8,8 +8,8 @@ gradient, is about twice the stock criterion's. (Adam's updates do not depend on
 learning rate of SGD do.) Accuracy, and ``nll_loss`` in translation, are those of the first pass. α = 0 makes one pass,
 and is the stock criterion.
 
-The authors' two codes differ: their criterion for fairseq (RoBERTa) is this one, with α = 1. Their code for BERT adds the divergence
-summed over a batch of B to the mean of the log-likelihoods, which here is α = B / 2: 4 for their batches of 8, 16 for those of 32.
+The authors' two codes differ: their criterion for fairseq (RoBERTa) is this one, with α = 1. Their code for BERT adds the
+divergence summed over a batch of B to the mean of the log-likelihoods. That is α = B / 2 here: 4 for batches of 8, 16 for 32.
 
 In regression the divergence is the squared difference, as in the authors' code: with -log P the squared error, P is a
 Gaussian of variance ½, and ½ [KL(P₁‖P₂) + KL(P₂‖P₁)] is (f₁ - f₂)².

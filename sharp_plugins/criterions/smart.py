@@ -16,8 +16,8 @@ keeps θ̃ where it is. No gradient flows to θ̃, and its predictions are witho
 paper's β is 0.99 in the first tenth of the updates and 0.999 then; fairseq's is constant. μ = 0 leaves it out, as the
 δ-SAM paper's words on SMART do (appendix A); λ = μ = 0 is the stock criterion.
 
-The authors' code (mt-dnn) differs from the paper in three things, and here it is the paper: its symmetric KL lets no gradient through
-the target of each part, which halves the pull of λ; its ‖g‖_∞ is each token's; and it does not project on ε.
+The authors' code (mt-dnn) differs from the paper in three things, where this follows the paper: its symmetric KL lets no
+gradient through the target of each part, which halves the pull of λ; its ‖g‖_∞ is each token's; it does not project on ε.
 
 Source: Jiang et al. 2020, "SMART: Robust and Efficient Fine-Tuning for Pre-trained Natural Language Models through
 Principled Regularized Optimization", sections 3.1 (the regularization) and 3.2 (the proximal point method), and
