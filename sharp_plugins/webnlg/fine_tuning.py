@@ -144,11 +144,7 @@ class FineTuning:
             longest, model = data.longest_test, run.config["model"]
             most, fewest = settings.longest(longest), settings.longest(data.shortest_test)
             room = self.backbone.max_positions - (int(model.get("prefix_length", 5)) if run.method.network == "prefix" else 0)
-            if longest + 1 > room:
-                raise ValueError(
-                    f"--data: a prompt of the test set has {longest} symbols, and there is room for {room}, with one for the text"
-                    + "; --set model.prefix_length takes some of it" * (run.method.network == "prefix")
-                )
+            data.check_room(room, "; --set model.prefix_length takes some of it" * (run.method.network == "prefix"))
             if longest + most > room:
                 raise ValueError(
                     f"--set generation.max_len_b: a prompt of the test set has {longest} symbols, and a text may have {most}; "

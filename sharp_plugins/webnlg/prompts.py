@@ -102,14 +102,24 @@ class Data(NamedTuple):
         binarized: the directory that ``--task prompted_generation`` reads.
         inputs: the directory with the test inputs.
         samples: of the training set.
+        longest: positions of the longest row to learn from and to validate on.
         shortest_test, longest_test: symbols of the shortest and of the longest prompt of the test set.
     """
 
     binarized: Path
     inputs: Path
     samples: int
+    longest: int
     shortest_test: int
     longest_test: int
+
+    def check_room(self, room: int, hint: str = "") -> None:
+        """Raise ValueError where a row is longer than *room*, a model's positions."""
+        if self.longest_test + 1 > room:
+            words = f"a prompt of the test set has {self.longest_test} symbols, and there is room for {room}, with one for the text"
+            raise ValueError(f"--data: {words}{hint}")
+        if self.longest > room:
+            raise ValueError(f"--data: a row to learn from has {self.longest} positions, and there is room for {room}{hint}")
 
 
 def read_parts(data: Path, most: Mapping[str, Optional[int]]) -> Dict[str, List[Entry]]:
@@ -215,5 +225,6 @@ def prepare_prompts(
     if not make_once(out, source, OWN, make):
         tell(f"{out}: all data were there")
     place = out.resolve() / "bin"
-    samples = prepared.read_prepared(place).facts["train"]["samples"]
-    return Data(place, out.resolve() / "inputs", samples, *prepared.prompt_lengths(place, "test"))
+    facts = prepared.read_prepared(place).facts
+    longest = max(own["longest"] for split, own in facts.items() if split != "test")
+    return Data(place, out.resolve() / "inputs", facts["train"]["samples"], longest, *prepared.prompt_lengths(place, "test"))

@@ -132,6 +132,10 @@ def config_of(call, method):
             "--linearise markup --format prefix-gpt2 --set model.prefix_length=60",
             "symbols, and there is room for 4, with one for the text; --set model.prefix_length takes some of it",
         ),
+        (
+            "--set model.prefix_length=34",
+            "--data: a row to learn from has 45 positions, and there is room for 30; --set model.prefix_length takes some of it",
+        ),
         ("--set prompts.too_long=skip", "--set prompts.too_long=skip: how prompts are made is said by --format, --linearise and"),
         ("--set foo.bar=1", "fairseq does not know such a part of a config: foo; see --set and --configs"),
         ("--set optimization.max_update=abc", "optimization.max_update is abc, and should be a whole number from 1"),
