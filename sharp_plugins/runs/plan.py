@@ -7,7 +7,7 @@ from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import sharp_plugins
 from sharp_plugins.runs.benchmark import Benchmark
-from sharp_plugins.runs.configs import Settings, configure, differences
+from sharp_plugins.runs.configs import Settings, check_parts, configure, differences
 from sharp_plugins.runs.methods import Method, find_method
 from sharp_plugins.runs.needs import check_start, known, own_axes
 from sharp_plugins.runs.record import Record, Value
@@ -97,6 +97,8 @@ class Planner:
         def adapt(config):
             config.setdefault("model", {}).setdefault("_name", "")  # which a backbone brings
 
+        for settings in self.settings[task]:
+            check_parts(settings or {}, task)
         swept = [changes_of({name: value}) for name, values in self.sweeps.items() for value in values]
         flag = self.benchmark.settings_flag
         for method in methods:
