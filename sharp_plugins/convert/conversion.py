@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sharp_plugins.convert.published_settings import Settings, read_settings
 from sharp_plugins.convert.weights import INSIDE, TOKEN_TYPES, fairseq_weights, read_weights
+from sharp_plugins.files.torch_writer import save_torch
 from sharp_plugins.files.writing import filling
 from sharp_plugins.models import bert  # noqa: F401  sharp_bert
 from sharp_plugins.text import bpe
@@ -57,6 +58,7 @@ def convert(directory, out, redrawn: int = 0, keep: Optional[int] = None) -> Con
         FileNotFoundError: a file of the checkpoint is not there.
         ValueError: a file cannot be read, the architecture is another one, the parts do not fit together, or there are not
             so many layers.
+        OSError: a file cannot be written.
         ImportError: tokenizers or safetensors is not installed.
     """
     directory, out = Path(directory), Path(out)
@@ -78,7 +80,8 @@ def convert(directory, out, redrawn: int = 0, keep: Optional[int] = None) -> Con
 
     with filling(out, last="model.pt") as unfinished:
         tokenizer.save(unfinished)
-        torch.save({**checkpoint(cfg, state), PUBLISHED: {"lm_head": has_lm_head}}, unfinished / "model.pt")
+        written = {**checkpoint(cfg, state), PUBLISHED: {"lm_head": has_lm_head}}
+        save_torch(written, unfinished / "model.pt", out / "model.pt")
     numbers = {value.data_ptr(): value.numel() for value in state.values()}  # tied ones once
     return Converted(
         type=settings.type,

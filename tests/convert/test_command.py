@@ -268,6 +268,18 @@ def test_the_files_of_another_model_are_not_written_over(tmp_path, capsys, there
     assert capsys.readouterr().err == f"error: {out}: {words}\n" and names(out) == sorted(there)
 
 
+def test_a_full_disk_is_told_in_one_line(tmp_path, capsys, monkeypatch):
+    directory, out = published.write_bert(tmp_path / "published"), tmp_path / "out"
+
+    def full(content, path):
+        raise RuntimeError("PytorchStreamWriter failed writing file data/1: file write failed")
+
+    monkeypatch.setattr(torch, "save", full)
+    assert main([str(directory), str(out)]) == 1 and not out.exists()
+    words = "PytorchStreamWriter failed writing file data/1: file write failed"
+    assert capsys.readouterr().err == f"error: {out / 'model.pt'}: cannot be written: {words}\n"
+
+
 def test_a_stopped_conversion_is_made_again(tmp_path):
     directory, out = published.write_bert(tmp_path / "published"), tmp_path / "out"
     for moved in (["dict.txt"], ["dict.txt", "special_tokens_map.json", "tokenizer.json"]):
