@@ -32,7 +32,7 @@ def run_prepare(args) -> None:
     prepare(files, backbone, layout, args.out, args.too_long, tell=lambda line: print(line, flush=True))
 
 
-def run_evaluate(args) -> str:
+def run_evaluate(args) -> None:
     from sharp_plugins.cloze.evaluate import Checkpoint, as_json_lines
     from sharp_plugins.cloze.prepared import read_prepared
 
@@ -45,19 +45,20 @@ def run_evaluate(args) -> str:
         raise ValueError(f"--splits {' '.join(absent)}: {args.data} has {', '.join(prepared.facts)}")
     if not splits:
         raise ValueError(f"{args.data} has training data alone: --splits train evaluates on them")
-    checkpoint = Checkpoint(args.checkpoint, prepared, args.device, warn=lambda words: print(f"warning: {words}"))
-    for split in splits:  # before any is scored
-        checkpoint.check_lengths(split)
-    predictions = {split: checkpoint.predict(split, args.batch_size) for split in splits}
+    try:
+        checkpoint = Checkpoint(args.checkpoint, prepared, args.device, warn=lambda words: print(f"warning: {words}"))
+        for split in splits:  # before any is scored
+            checkpoint.check_lengths(split)
+        predictions = {split: checkpoint.predict(split, args.batch_size) for split in splits}
+    except RuntimeError as error:  # torch's, for a GPU's memory
+        raise ValueError(f"{args.checkpoint}: cannot be evaluated: {error}; a smaller --batch-size takes less memory") from error
     scores = {split: found.scores() for split, found in predictions.items()}
+    for split, found in scores.items():  # before a file that may fail to be written
+        print(f"{split}: accuracy {found['accuracy']:.2f}, loss {found['loss']:.4f}, {found['examples']} examples", flush=True)
     if args.predictions:
         write_text(args.predictions, "".join(as_json_lines(predictions, prepared.layout.classes)))
     if args.json:
         write_text(args.json, json.dumps(scores, indent=2) + "\n")
-    return "\n".join(
-        f"{split}: accuracy {found['accuracy']:.2f}, loss {found['loss']:.4f}, {found['examples']} examples"
-        for split, found in scores.items()
-    )
 
 
 def main(argv=None) -> int:
