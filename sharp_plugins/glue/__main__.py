@@ -29,7 +29,7 @@ def run_prepare(args) -> None:
         find_files(args.data, task)
     for task in tasks:
         how = args.max_positions, args.skip_malformed
-        print(prepare(args.data, backbone, task, args.out / task.name, *how, typos=args.typos).in_words, flush=True)
+        print(prepare(args.data, backbone, task, args.out / task.name, *how, typos=args.typos, replaces=False).in_words, flush=True)
 
 
 def run_evaluate(args) -> Optional[str]:

@@ -146,7 +146,7 @@ def test_what_is_longer_than_a_prefix_leaves_is_refused_before_any_split_is_scor
     assert f"error: {words}prepare the data again with `--max-positions 62`" in shown.err and shown.out == ""
     with pytest.raises(ValueError, match=f"the longest sequence of {name} takes 63 positions"):
         Checkpoint(checkpoints["prefix"], data, "cpu").choose(name)
-    choices.prepare(backbone, data, *flags, "--max-positions", 62)
+    line[2] = choices.prepare(backbone, tmp_path / "shorter", *flags, "--max-positions", 62)
     assert choices.run(*line) == 0
 
 
