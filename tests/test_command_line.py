@@ -138,3 +138,24 @@ def test_every_command_looks_at_its_output_first(module, line, tmp_path, capsys)
         main([*line.split(), str(tmp_path)])
     flag = line.split()[-1]
     assert f"argument {flag}: {tmp_path}: it is a directory, and a file is wanted" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "candidates prepare --backbone B",
+        "cloze prepare --backbone B --layout sst-2",
+        "fewshot prepare --backbone B --data D --tasks RTE",
+        "glue prepare --backbone B --data D",
+        "glue run --backbone B --data D",
+        "prompted prepare --backbone B",
+        "webnlg convert --data D",
+        "webnlg prepare --data D",
+    ],
+)
+def test_no_command_writes_to_the_current_directory_for_want_of_a_name(line, capsys):
+    module, *words = line.split()
+    main = importlib.import_module(f"sharp_plugins.{module}.__main__").main
+    with pytest.raises(SystemExit):
+        main([*words, "--out", ""])
+    assert "argument --out: the name is empty, as a variable that is not set is" in capsys.readouterr().err

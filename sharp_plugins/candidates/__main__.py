@@ -5,7 +5,7 @@ import json
 import sys
 from pathlib import Path
 
-from sharp_plugins.command_line import check_input_files, output_file, run_command
+from sharp_plugins.command_line import check_input_files, output_directory, output_file, run_command
 from sharp_plugins.files.writing import write_text
 
 PROGRAM = "python -m sharp_plugins.candidates"
@@ -72,7 +72,7 @@ def main(argv=None) -> int:
     for split in ("train", "valid", "test"):
         words = 'JSON lines {"prompt": "...", "candidates": ["...", ...], "answers": [index, ...]}; .gz too'
         command.add_argument(f"--{split}", type=Path, metavar="FILE", help=words)
-    command.add_argument("--out", type=Path, required=True, metavar="DATA", help="directory to write to")
+    command.add_argument("--out", type=output_directory, required=True, metavar="DATA", help="directory to write to")
     words = "symbol before a prompt, such as <s>; auto: what the model has seen before a text; none: no symbol (default: auto)"
     command.add_argument("--start", default="auto", metavar="SYMBOL", help=words)
     words = "the most symbols of a sequence; what is longer loses the prompt's beginning (default: the model's positions)"

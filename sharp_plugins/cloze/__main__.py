@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from sharp_plugins.cloze.layout import find_layout, named_layouts
-from sharp_plugins.command_line import check_input_files, output_file, run_command
+from sharp_plugins.command_line import check_input_files, output_directory, output_file, run_command
 from sharp_plugins.files.writing import write_text
 
 SPLITS = ("train", "valid", "test")
@@ -76,7 +76,7 @@ def main(argv=None) -> int:
     for split in SPLITS:
         words = 'a file of JSON lines, {"sentences": ["..."], "label": "..."} each; .gz too'
         command.add_argument(f"--{split}", type=Path, metavar="FILE", help=words)
-    command.add_argument("--out", type=Path, required=True, metavar="DATA", help="directory to write to")
+    command.add_argument("--out", type=output_directory, required=True, metavar="DATA", help="directory to write to")
     words = "the most tokens of a sequence (default: the layout's)"
     command.add_argument("--max-length", type=int, metavar="N", help=words)
     words = "lines of the training set whose mask would be cut away: an error, or left out and named (default: refuse)"
