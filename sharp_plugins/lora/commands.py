@@ -31,9 +31,9 @@ from sharp_plugins.networks.lora import LoRASettings
 
 # What training goes on with, and merged weights do not fit: in the checkpoint itself, and in its extra_state.
 TRAINING_STATE = {"last_optimizer_state": "the optimizer's state"}
+EMA_STATE = {"ema": "the EMA weights (they are not merged)", "ema_fp32_params": "their fp32 copy"}
 # What a merged checkpoint has beside fairseq's parts: how many checkpoints it is the mean of. Training from it saves none of it.
 MERGED = "merged"
-EMA_STATE = {"ema": "the EMA weights (they are not merged)", "ema_fp32_params": "their fp32 copy"}
 
 
 class Merged(NamedTuple):
