@@ -6,8 +6,9 @@ import os
 import sys
 import tempfile
 import warnings
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Callable, Iterable, Optional
+from typing import Callable, Iterable, Iterator, Optional
 
 from sharp_plugins.files.writing import refuse_special
 
@@ -22,43 +23,76 @@ def output_file(text: str) -> Path:
     'today.json'
 
     Raises:
-        argparse.ArgumentTypeError: it is a directory, a device or the like, below a file, or where nothing can be written.
+        argparse.ArgumentTypeError: it is empty, a directory, a device or the like, below a file, or where nothing can be written.
     """
-    path = Path(text)
-    if path.is_dir():
-        raise argparse.ArgumentTypeError(f"{path}: it is a directory, and a file is wanted")
-    try:
+    with _named(text) as path:
+        if path.is_dir():
+            raise argparse.ArgumentTypeError(f"{path}: it is a directory, and a file is wanted")
         refuse_special(path)
-    except OSError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-    above = Path(os.path.realpath(path)).parents
-    _refuse_a_file(path, above)
-    place = next(place for place in above if place.is_dir())
-    try:
-        tempfile.TemporaryFile(dir=place).close()
-    except OSError as error:
-        raise argparse.ArgumentTypeError(f"{path}: cannot be written in {place}: {error.strerror}") from None
+        above = Path(os.path.realpath(path)).parents
+        _refuse_a_file(path, above)
+        _try_to_write(path, above)
     return path
 
 
 def output_directory(text: str) -> Path:
-    """The ``type`` of a flag that names a directory to write to: a file, or what is below one, is refused before any work.
+    """The ``type`` of a flag that names a directory to write to, or one in which all may be already: a file, what is below one,
+    and what cannot be made are refused before any work.
 
     >>> output_directory("runs/today").name
     'today'
 
     Raises:
-        argparse.ArgumentTypeError: it is a file, or below one.
+        argparse.ArgumentTypeError: it is empty, a file, below one, or not there where nothing can be written.
     """
-    path = Path(text)
-    _refuse_a_file(path, (path, *path.absolute().parents))
+    with _named(text) as path:
+        places = (path, *path.absolute().parents)
+        _refuse_a_file(path, places)
+        if not path.is_dir():
+            _try_to_write(path, places)
     return path
+
+
+def filled_directory(text: str) -> Path:
+    """As `output_directory`, where files are written in any case: into one that is there, too, it must be allowed.
+
+    >>> filled_directory("backbones/bert").name
+    'bert'
+
+    Raises:
+        argparse.ArgumentTypeError: as for `output_directory`, or nothing can be written in it.
+    """
+    path = output_directory(text)
+    with _named(text):
+        if path.is_dir():
+            _try_to_write(path, [path])
+    return path
+
+
+@contextmanager
+def _named(text: str) -> Iterator[Path]:
+    """The path of a flag; each OSError, of a place that must not be looked at, say, is one of the flag's value."""
+    if not text:
+        raise argparse.ArgumentTypeError("the name is empty, as a variable that is not set is")
+    try:
+        yield Path(text)
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{text}: {error.strerror}" if error.strerror else str(error)) from None
 
 
 def _refuse_a_file(path: Path, directories: Iterable[Path]) -> None:
     file = next((place for place in directories if place.is_file()), None)
     if file:
         raise argparse.ArgumentTypeError(f"{path}: {file} is a file, and no directory")
+
+
+def _try_to_write(path: Path, directories: Iterable[Path]) -> None:
+    """Raise where nothing can be written in the first of the *directories* that is there."""
+    place = next(place for place in directories if place.is_dir())
+    try:
+        tempfile.TemporaryFile(dir=place).close()
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{path}: cannot be written in {place}: {error.strerror}") from None
 
 
 def check_input_files(flag: str, paths: Iterable[Path]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sharp_plugins.command_line import output_directory, output_file, run_command
+from sharp_plugins.command_line import filled_directory, output_directory, output_file, run_command
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -94,6 +94,27 @@ def test_where_nothing_can_be_written_is_told_before_any_work(tmp_path, monkeypa
     for name, place in (("new/a.json", tmp_path), ("link", tmp_path / "there")):
         with pytest.raises(argparse.ArgumentTypeError, match=f"{name}: cannot be written in {place}: Permission denied"):
             output_file(str(tmp_path / name))
+    for way in (output_directory, filled_directory):
+        with pytest.raises(argparse.ArgumentTypeError, match=f"new/one: cannot be written in {tmp_path}: Permission denied"):
+            way(str(tmp_path / "new" / "one"))
+    assert output_directory(str(tmp_path)) == tmp_path  # all may be there already
+    with pytest.raises(argparse.ArgumentTypeError, match=f"{tmp_path}: cannot be written in {tmp_path}: Permission denied"):
+        filled_directory(str(tmp_path))
+
+
+@pytest.mark.parametrize("way", [output_file, output_directory, filled_directory])
+def test_a_name_that_the_system_refuses(monkeypatch, way):
+    with pytest.raises(argparse.ArgumentTypeError, match="^the name is empty, as a variable that is not set is$"):
+        way("")
+
+    def refuse(path, **how):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with pytest.raises(argparse.ArgumentTypeError, match=f"^{'x' * 300}: File name too long$"):
+        way("x" * 300)
+    monkeypatch.setattr(os, "stat", refuse)
+    with pytest.raises(argparse.ArgumentTypeError, match="^there/a: Permission denied$"):
+        way("there/a")
 
 
 @pytest.mark.parametrize(
@@ -117,3 +138,24 @@ def test_every_command_looks_at_its_output_first(module, line, tmp_path, capsys)
         main([*line.split(), str(tmp_path)])
     flag = line.split()[-1]
     assert f"argument {flag}: {tmp_path}: it is a directory, and a file is wanted" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "candidates prepare --backbone B",
+        "cloze prepare --backbone B --layout sst-2",
+        "fewshot prepare --backbone B --data D --tasks RTE",
+        "glue prepare --backbone B --data D",
+        "glue run --backbone B --data D",
+        "prompted prepare --backbone B",
+        "webnlg convert --data D",
+        "webnlg prepare --data D",
+    ],
+)
+def test_no_command_writes_to_the_current_directory_for_want_of_a_name(line, capsys):
+    module, *words = line.split()
+    main = importlib.import_module(f"sharp_plugins.{module}.__main__").main
+    with pytest.raises(SystemExit):
+        main([*words, "--out", ""])
+    assert "argument --out: the name is empty, as a variable that is not set is" in capsys.readouterr().err

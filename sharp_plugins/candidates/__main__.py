@@ -5,7 +5,7 @@ import json
 import sys
 from pathlib import Path
 
-from sharp_plugins.command_line import check_input_files, output_file, run_command
+from sharp_plugins.command_line import check_input_files, output_directory, output_file, run_command
 from sharp_plugins.files.writing import write_text
 
 PROGRAM = "python -m sharp_plugins.candidates"
@@ -31,7 +31,7 @@ def run_prepare(args) -> None:
     prepare(files, backbone, args.out, args.start, args.max_positions, tell=tell)
 
 
-def run_evaluate(args) -> str:
+def run_evaluate(args) -> None:
     from sharp_plugins.candidates.evaluate import Checkpoint, as_json_lines
 
     if args.batch_size < 1:
@@ -42,23 +42,21 @@ def run_evaluate(args) -> str:
     except RuntimeError as error:  # torch's, for a GPU's memory
         raise ValueError(f"{args.checkpoint}: cannot be evaluated: {error}; a smaller --batch-size takes less memory") from error
     scores = {split: chosen.scores() for split, chosen in choices.items()}
+    for split, found in scores.items():  # before a file that may fail to be written
+        tell(f"{split}: accuracy {found['accuracy']:.2f}, loss {found['loss']:.4f}, {found['examples']} examples")
     if args.predictions:
         write_text(args.predictions, "".join(as_json_lines(choices)))
     if args.json:
         write_text(args.json, json.dumps(scores, indent=2) + "\n")
-    return "\n".join(
-        f"{split}: accuracy {found['accuracy']:.2f}, loss {found['loss']:.4f}, {found['examples']} examples"
-        for split, found in scores.items()
-    )
 
 
-def run_answers(args) -> str:
+def run_answers(args) -> None:
     from sharp_plugins.candidates.answers import score_generated
 
     scores = score_generated(args.generated, args.data)
+    tell(f"test: F1 {scores['f1']:.2f}, exact match {scores['em']:.2f}, {scores['questions']} questions")
     if args.json:
         write_text(args.json, json.dumps({"test": scores}, indent=2) + "\n")
-    return f"test: F1 {scores['f1']:.2f}, exact match {scores['em']:.2f}, {scores['questions']} questions"
 
 
 def main(argv=None) -> int:
@@ -74,7 +72,7 @@ def main(argv=None) -> int:
     for split in ("train", "valid", "test"):
         words = 'JSON lines {"prompt": "...", "candidates": ["...", ...], "answers": [index, ...]}; .gz too'
         command.add_argument(f"--{split}", type=Path, metavar="FILE", help=words)
-    command.add_argument("--out", type=Path, required=True, metavar="DATA", help="directory to write to")
+    command.add_argument("--out", type=output_directory, required=True, metavar="DATA", help="directory to write to")
     words = "symbol before a prompt, such as <s>; auto: what the model has seen before a text; none: no symbol (default: auto)"
     command.add_argument("--start", default="auto", metavar="SYMBOL", help=words)
     words = "the most symbols of a sequence; what is longer loses the prompt's beginning (default: the model's positions)"

@@ -34,8 +34,7 @@ def prepare(
     max_positions: Optional[int] = None,
     tell: Callable[[str], None] = lambda line: None,
 ) -> Prepared:
-    """Write the data for *backbone* into the directory *out*. Where it holds the same data already, nothing is done; data of other
-    files or settings are replaced.
+    """Write the data for *backbone* into the directory *out*. Where it holds the same data already, nothing is done.
 
     Args:
         files: of each split.
@@ -46,7 +45,8 @@ def prepare(
 
     Raises:
         OSError: a file cannot be opened.
-        ValueError: a line cannot be used, named by file and line, a setting does not fit, or *out* holds something else.
+        ValueError: a line cannot be used, named by file and line, a setting does not fit, or *out* holds something else, data
+            of other files or settings too.
     """
     out, most = Path(out), backbone.max_positions if max_positions is None else max_positions
     check_out(out)
@@ -80,7 +80,7 @@ def prepare(
 
     endings = [f"{part}.{ending}" for part in PARTS for ending in ("bin", "idx")]
     own = [*copied, *TOKENIZER_FILES, *(f"{split}.{name}" for split in ("train", "valid", "test") for name in (*endings, EXAMPLES))]
-    made = data.make_once(out, source, own, make)
+    made = data.make_once(out, source, own, make, replaces=False)
     tell(f"{out}: written" if made else f"{out}: nothing to do, all was there")
     return read_candidates(out)
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from sharp_plugins.cloze.layout import find_layout, named_layouts
-from sharp_plugins.command_line import check_input_files, output_file, run_command
+from sharp_plugins.command_line import check_input_files, output_directory, output_file, run_command
 from sharp_plugins.files.writing import write_text
 
 SPLITS = ("train", "valid", "test")
@@ -29,7 +29,7 @@ def run_prepare(args) -> None:
     prepare(files, backbone, layout, args.out, args.too_long, lambda line: print(line, flush=True), args.max_length)
 
 
-def run_evaluate(args) -> str:
+def run_evaluate(args) -> None:
     from sharp_plugins.cloze.evaluate import Checkpoint, as_json_lines
     from sharp_plugins.cloze.prepared import read_prepared
 
@@ -42,19 +42,20 @@ def run_evaluate(args) -> str:
         raise ValueError(f"--splits {' '.join(absent)}: {args.data} has {', '.join(prepared.facts)}")
     if not splits:
         raise ValueError(f"{args.data} has training data alone: --splits train evaluates on them")
-    checkpoint = Checkpoint(args.checkpoint, prepared, args.device, warn=lambda words: print(f"warning: {words}"))
-    for split in splits:  # before any is scored
-        checkpoint.check_lengths(split)
-    predictions = {split: checkpoint.predict(split, args.batch_size) for split in splits}
+    try:
+        checkpoint = Checkpoint(args.checkpoint, prepared, args.device, warn=lambda words: print(f"warning: {words}"))
+        for split in splits:  # before any is scored
+            checkpoint.check_lengths(split)
+        predictions = {split: checkpoint.predict(split, args.batch_size) for split in splits}
+    except RuntimeError as error:  # torch's, for a GPU's memory
+        raise ValueError(f"{args.checkpoint}: cannot be evaluated: {error}; a smaller --batch-size takes less memory") from error
     scores = {split: found.scores() for split, found in predictions.items()}
+    for split, found in scores.items():  # before a file that may fail to be written
+        print(f"{split}: accuracy {found['accuracy']:.2f}, loss {found['loss']:.4f}, {found['examples']} examples", flush=True)
     if args.predictions:
         write_text(args.predictions, "".join(as_json_lines(predictions, prepared.layout.classes)))
     if args.json:
         write_text(args.json, json.dumps(scores, indent=2) + "\n")
-    return "\n".join(
-        f"{split}: accuracy {found['accuracy']:.2f}, loss {found['loss']:.4f}, {found['examples']} examples"
-        for split, found in scores.items()
-    )
 
 
 def main(argv=None) -> int:
@@ -72,7 +73,7 @@ def main(argv=None) -> int:
     for split in SPLITS:
         words = 'a file of JSON lines, {"sentences": ["..."], "label": "..."} each; .gz too'
         command.add_argument(f"--{split}", type=Path, metavar="FILE", help=words)
-    command.add_argument("--out", type=Path, required=True, metavar="DATA", help="directory to write to")
+    command.add_argument("--out", type=output_directory, required=True, metavar="DATA", help="directory to write to")
     words = "the most tokens of a sequence (default: the layout's)"
     command.add_argument("--max-length", type=int, metavar="N", help=words)
     words = "lines of the training set whose mask would be cut away: an error, or left out and named (default: refuse)"

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Iterator, Sequence
 
-from sharp_plugins.command_line import run_command
+from sharp_plugins.command_line import filled_directory, output_file, run_command
 from sharp_plugins.files.text import BOM, decode
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def parse_encode(arguments) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog=f"{PROGRAM} encode", description=words)
     parser.add_argument("directory", metavar="OUT", type=Path, help="directory with the converted model")
     parser.add_argument("text", metavar="TEXT", type=Path, help="text to encode: one sentence a line, in UTF-8")
-    parser.add_argument("out", metavar="FILE", type=Path, help="file to write: the symbols, one line for each line")
+    parser.add_argument("out", metavar="FILE", type=output_file, help="file to write: the symbols, one line for each line")
     return parser.parse_args(arguments)
 
 
@@ -117,7 +117,7 @@ def parse_convert(arguments) -> argparse.Namespace:
     published = "with config.json, weights (safetensors or .bin; of decoders shards too) and the tokenizer's files"
     words = f"published checkpoint: a directory {published}; or a GGUF file of a decoder"
     parser.add_argument("source", metavar="SOURCE", help=words)
-    parser.add_argument("out", metavar="OUT", type=Path, help="directory to write model.pt, dict.txt and tokenizer to")
+    parser.add_argument("out", metavar="OUT", type=filled_directory, help="directory to write model.pt, dict.txt and tokenizer to")
     words = (
         "numbers of a decoder's weights in model.pt: fp32 (default), fp16, bf16, or as published, which halves the file of most "
         "large models. Training and generation choose their own precision, whatever the file has"

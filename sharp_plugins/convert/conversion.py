@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sharp_plugins.convert.published_settings import Settings, read_settings
 from sharp_plugins.convert.weights import INSIDE, TOKEN_TYPES, fairseq_weights, read_weights
+from sharp_plugins.files.torch_writer import save_torch
 from sharp_plugins.files.writing import filling
 from sharp_plugins.models import bert  # noqa: F401  sharp_bert
 from sharp_plugins.text import bpe
@@ -23,6 +24,8 @@ from sharp_plugins.text.encoder_directory import FILES, PUBLISHED
 from sharp_plugins.text.tokenizer import PairFormat, Tokenizer
 
 ARCHITECTURES = {"bert": ("sharp_bert_base", "sharp_bert_large", "sharp_minilm"), "roberta": ("roberta_base", "roberta_large")}
+# What is written beside dict.txt, by names that the files of other models have too.
+WRITTEN = ("model.pt", "tokenizer.json", "special_tokens_map.json")
 # Tables are often padded to a multiple of 64 or 128 rows, for speed.
 PADDING_ROWS = 127
 
@@ -55,6 +58,7 @@ def convert(directory, out, redrawn: int = 0, keep: Optional[int] = None) -> Con
         FileNotFoundError: a file of the checkpoint is not there.
         ValueError: a file cannot be read, the architecture is another one, the parts do not fit together, or there are not
             so many layers.
+        OSError: a file cannot be written.
         ImportError: tokenizers or safetensors is not installed.
     """
     directory, out = Path(directory), Path(out)
@@ -76,7 +80,8 @@ def convert(directory, out, redrawn: int = 0, keep: Optional[int] = None) -> Con
 
     with filling(out, last="model.pt") as unfinished:
         tokenizer.save(unfinished)
-        torch.save({**checkpoint(cfg, state), PUBLISHED: {"lm_head": has_lm_head}}, unfinished / "model.pt")
+        written = {**checkpoint(cfg, state), PUBLISHED: {"lm_head": has_lm_head}}
+        save_torch(written, unfinished / "model.pt", out / "model.pt")
     numbers = {value.data_ptr(): value.numel() for value in state.values()}  # tied ones once
     return Converted(
         type=settings.type,
@@ -109,8 +114,8 @@ def first_layers(
 
 
 def check_out(out: Path, published: Path, is_decoder: bool) -> None:
-    """Raise ValueError where *out* is a file, or the directory of the *published* files, of which some would be written over; or
-    where it holds a model of the other kind, of which some would stay."""
+    """Raise ValueError where *out* is a file, or the directory of the *published* files or of another model's, of which some would
+    be written over; or where it holds a converted model of the other kind, of which some would stay."""
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out}: it is a file, and OUT is a directory to write to")
     if out.exists() and published.exists() and out.samefile(published):
@@ -121,6 +126,13 @@ def check_out(out: Path, published: Path, is_decoder: bool) -> None:
         raise ValueError(
             f"{out}: it holds {kinds[holds_decoder]} that was converted, and this is {kinds[is_decoder]}; choose another directory "
             "to write to"
+        )
+    others = [name for name in WRITTEN if (out / name).is_file()]
+    # Of a conversion that was stopped while files were moved, dict.txt is there, and no model.pt.
+    is_own = all((out / name).is_file() for name in FILES) or ((out / "dict.txt").is_file() and "model.pt" not in others)
+    if (out / "config.json").is_file() or (others and not is_own):
+        raise ValueError(
+            f"{out}: it holds files of another model, of which some would be replaced; choose another directory to write to"
         )
 
 

@@ -111,7 +111,7 @@ def source_of(args) -> Source:
     backbone, family, files = _encoder(args.backbone) if kind == CLOZE else _decoder(args.backbone)
     checksums = {name: sha256(args.backbone / name) for name in files}
     words = {name: value for name, value in checksums.items() if name != "model.pt"}
-    start = args.start or STARTS.get(family, "auto")
+    start = STARTS.get(family, "auto") if args.start is None else args.start or "none"
     makers = {
         task.name: Maker(task, Sampler(task, args.data), backbone, words, start, args.max_positions, args.strict) for task in tasks
     }

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
 from sharp_plugins.files.yaml import read_yaml
-from sharp_plugins.runs.configs import NEEDED, Settings, check_settings, merged
+from sharp_plugins.runs.configs import NEEDED, Settings, check_parts, check_settings, merged
 from sharp_plugins.runs.sweep import parted
 
 DIRECTORY = Path(__file__).with_name("settings")
@@ -115,6 +115,8 @@ def read_family(family: str, name: str = "", flag: str = "--settings") -> Family
     wrong = [one for one, value in content.items() if one not in known or not isinstance(value, dict)]
     if wrong or "run" not in content:
         raise ValueError(f"{path}: {', '.join(sorted(known))} are expected, settings by name each; {', '.join(wrong) or 'no run'}")
+    for name in NETWORKS:
+        check_parts(content.get(name, {}), f"{path}: {name}")
     grid = content.get("grid", {})
     grids = grid if grid and grid.keys() <= {FULL, *NETWORKS} else dict.fromkeys((FULL, *NETWORKS) if grid else (), grid)
     for one, values in (item for each in grids.values() for item in _settings(each, path)):

@@ -9,6 +9,7 @@ import pickle
 import zipfile
 from collections import OrderedDict
 from math import prod
+from pathlib import Path
 from typing import Any, Callable, NamedTuple, Tuple
 
 import torch
@@ -90,6 +91,21 @@ def write_torch(path, content: Any) -> None:
         for numbers in pickler.numbers:
             _add(archive, f"data/{numbers.key}", _bytes_of(numbers.later))
         _add(archive, "version", b"3\n")
+
+
+def save_torch(content: Any, path: Path, place: Path) -> None:
+    """``torch.save``, with its error for a full disk as others are.
+
+    Args:
+        place: where the file will be, for the message.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    try:
+        torch.save(content, path)
+    except RuntimeError as error:
+        raise OSError(f"{place}: cannot be written: {error}") from error
 
 
 def _bytes_of(later: Later):

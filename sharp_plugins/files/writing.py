@@ -70,12 +70,19 @@ def remove_left(directory: Path, name: Optional[str] = None) -> None:
 @contextmanager
 def filling(directory: Path, last: str) -> Iterator[Path]:
     """A directory to write files to, which at the end are moved to *directory* one by one, the file *last* after all others: where
-    that one is there, the others are, and of the same writing. After an error in the block none is moved."""
+    that one is there, the others are, and of the same writing. After an error in the block none is moved.
+
+    Raises:
+        IsADirectoryError: a file's place is taken by a directory. Nothing is changed then.
+    """
     remove_left(directory)
     with unfinished_in(directory) as unfinished:
         yield unfinished
-        (directory / last).unlink(missing_ok=True)  # an old one, beside files of which some are new
         names = sorted({*os.listdir(unfinished)} - {LOCK})
+        for path in (directory / name for name in names):
+            if path.is_dir() and not path.is_symlink():
+                raise IsADirectoryError(f"{path}: it is a directory, and a file of this name is to be written; move it away")
+        (directory / last).unlink(missing_ok=True)  # an old one, beside files of which some are new
         for name in sorted(names, key=lambda name: name == last):
             os.replace(unfinished / name, directory / name)
 

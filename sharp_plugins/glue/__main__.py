@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Dict, Optional
 
 from sharp_plugins.command_line import output_directory, output_file, run_command
 from sharp_plugins.files.writing import write_text
@@ -28,10 +29,10 @@ def run_prepare(args) -> None:
         find_files(args.data, task)
     for task in tasks:
         how = args.max_positions, args.skip_malformed
-        print(prepare(args.data, backbone, task, args.out / task.name, *how, typos=args.typos).in_words, flush=True)
+        print(prepare(args.data, backbone, task, args.out / task.name, *how, typos=args.typos, replaces=False).in_words, flush=True)
 
 
-def run_evaluate(args) -> str:
+def run_evaluate(args) -> Optional[str]:
     from sharp_plugins.glue.binarize import read_prepared
     from sharp_plugins.glue.evaluate import Checkpoint
 
@@ -40,18 +41,25 @@ def run_evaluate(args) -> str:
         if args.submission:
             checkpoint.check_submission()  # before anything is scored
         scores = checkpoint.score()
+        print(in_words(scores, checkpoint.prepared.source.get("typos")), flush=True)  # before a file that may fail to be written
         written = checkpoint.write_submissions(args.submission) if args.submission else []
     except RuntimeError as error:  # torch's, for a GPU's memory
         raise ValueError(f"{args.checkpoint}: cannot be evaluated: {error}") from error
-    lines = [
-        f"{split}: " + ", ".join(f"{name} {value:.2f}" for name, value in metrics.items()) for split, metrics in scores.items()
-    ]
-    typos = checkpoint.prepared.source.get("typos")
-    if typos:
-        lines.insert(0, f"with typing errors in {100 * typos:g} % of the words of four letters or more:")
     if args.json:
         write_text(args.json, json.dumps(scores, indent=2) + "\n")
-    return "\n".join([*lines, *map(str, written)])
+    return "\n".join(map(str, written)) if written else None
+
+
+def in_words(scores: Dict[str, Dict[str, float]], typos: Optional[float]) -> str:
+    """The metrics of each split, a line each.
+
+    >>> in_words({"valid": {"accuracy": 50.0}}, None)
+    'valid: accuracy 50.00'
+    """
+    lines = [f"with typing errors in {100 * typos:g} % of the words of four letters or more:"] if typos else []
+    for split, metrics in scores.items():
+        lines.append(f"{split}: " + ", ".join(f"{name} {value:.2f}" for name, value in metrics.items()))
+    return "\n".join(lines)
 
 
 def main(argv=None) -> int:

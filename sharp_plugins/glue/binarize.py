@@ -51,6 +51,7 @@ def prepare(
     skip_malformed: bool = False,
     sample: Optional[Sample] = None,
     typos: float = 0.0,
+    replaces: bool = True,
 ) -> Prepared:
     """Write *task*'s data for *backbone* into the directory *out*, which appears when all of it is there.
 
@@ -62,10 +63,12 @@ def prepare(
         skip_malformed: leave out rows that cannot be read.
         sample: the part of the training set that is taken; all of it by default.
         typos: the share of the words of all other sets that get one, see `sharp_plugins.glue.typos`.
+        replaces: whether data of other files or settings in *out* are replaced.
 
     Raises:
         FileNotFoundError: a file is not there.
-        ValueError: a file cannot be read, *max_positions* or *sample* does not fit, or *out* holds something else.
+        ValueError: a file cannot be read, *max_positions* or *sample* does not fit, or *out* holds something else, or data
+            that are not replaced.
     """
     source, paths = source_of(data, backbone, task, max_positions, skip_malformed), find_files(data, task)
     if sample is not None:
@@ -80,7 +83,7 @@ def prepare(
     def write(directory: Path) -> Dict:
         return _write(directory, paths, backbone, task, max_positions, skip_malformed, sample, typos)
 
-    return make_once(Path(out), source, write, OWN, SPLITS)
+    return make_once(Path(out), source, write, OWN, SPLITS, replaces)
 
 
 def source_of(data, backbone: Backbone, task: Task, max_positions: int = 512, skip_malformed: bool = False) -> Dict:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from sharp_plugins.command_line import run_command
+from sharp_plugins.command_line import filled_directory, output_file, run_command
 from sharp_plugins.lora import commands, peft
 from sharp_plugins.lora.config import is_fairseqs
 
@@ -71,7 +71,7 @@ def build_parser() -> argparse.ArgumentParser:
     added = command(save, "a checkpoint's LoRA updates, or its prefix, alone, as PEFT's files", description)
     words = "of a model that was trained with --arch lora or --arch prefix"
     added.add_argument("checkpoint", metavar="CHECKPOINT.pt", type=Path, help=words)
-    added.add_argument("directory", metavar="DIR", type=Path, help="directory to write to")
+    added.add_argument("directory", metavar="DIR", type=filled_directory, help="directory to write to")
     words = "names of modules: fairseq's own, or transformers', for a published model that was converted (default: fairseq)"
     added.add_argument("--names", choices=("fairseq", "transformers"), default="fairseq", help=words)
 
@@ -80,7 +80,7 @@ def build_parser() -> argparse.ArgumentParser:
     words = "adapter, written by save or by PEFT, of a fairseq model or of the published one that it was converted from"
     added.add_argument("directory", metavar="DIR", type=Path, help=words)
     added.add_argument("plain", metavar="PLAIN.pt", type=Path, help="fairseq checkpoint of the adapter's base model")
-    added.add_argument("out", metavar="OUT.pt", type=Path, help="checkpoint to write")
+    added.add_argument("out", metavar="OUT.pt", type=output_file, help="checkpoint to write")
 
     description = (
         "Write a plain fairseq checkpoint with W + (alpha/r) B A as its weights. It needs no plugin, but for sharp_... "
@@ -91,7 +91,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     added = command(merge, "a LoRA checkpoint, or the mean of several, as a plain one", description)
     added.add_argument("checkpoints", nargs="+", **trained)
-    added.add_argument("out", metavar="OUT.pt", type=Path, help="plain checkpoint to write")
+    added.add_argument("out", metavar="OUT.pt", type=output_file, help="plain checkpoint to write")
     added.add_argument("--dtype", choices=DTYPES, help="of all weights that are written (default: each weight's own)")
     return parser
 

@@ -5,7 +5,7 @@ A checkpoint of ``--arch lora`` holds W, A and B of a layer M as ``M.weight``, `
 
 import argparse
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple, Union
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple, Union
 
 import torch
 
@@ -32,6 +32,8 @@ from sharp_plugins.networks.lora import LoRASettings
 # What training goes on with, and merged weights do not fit: in the checkpoint itself, and in its extra_state.
 TRAINING_STATE = {"last_optimizer_state": "the optimizer's state"}
 EMA_STATE = {"ema": "the EMA weights (they are not merged)", "ema_fp32_params": "their fp32 copy"}
+# What a merged checkpoint has beside fairseq's parts: how many checkpoints it is the mean of. Training from it saves none of it.
+MERGED = "merged"
 
 
 class Merged(NamedTuple):
@@ -75,8 +77,8 @@ def merge_checkpoint(path: Path, out: Path, dtype: Optional[torch.dtype] = None)
 
     Raises:
         FileNotFoundError: *path* is not there.
-        ValueError: it cannot be read or is no LoRA checkpoint, *out* is the same file or another LoRA checkpoint, or as for
-            `merge`.
+        ValueError: it cannot be read or is no LoRA checkpoint, *out* is the same file or another checkpoint that was not merged,
+            or as for `merge`.
     """
     return merge_checkpoints([path], out, dtype)
 
@@ -90,7 +92,7 @@ def merge_checkpoints(paths: List[Path], out: Path, dtype: Optional[torch.dtype]
         ValueError: as for `merge_checkpoint`, or they have different bases or settings.
     """
     _check_output(out, *paths)
-    _check_replaced(out)
+    _check_replaced(out, lambda there: MERGED in there)
     checkpoint, base_arch, settings = _read_lora(paths[0])
     left_out = [words for key, words in TRAINING_STATE.items() if checkpoint.pop(key, None) is not None]
     extra_state = checkpoint.get("extra_state") or {}
@@ -106,7 +108,7 @@ def merge_checkpoints(paths: List[Path], out: Path, dtype: Optional[torch.dtype]
         model, agreement = merge(mean.state(), mean.scale, dtype)
     dtypes = {str(model[f"{name}.weight"].dtype).replace("torch.", "") for name in mean.layers}
     cfg = plain_config(checkpoint["cfg"], base_arch)
-    write({**checkpoint, "cfg": cfg, "model": model}, out)
+    write({**checkpoint, "cfg": cfg, "model": model, MERGED: len(paths)}, out)
     has_namespace = isinstance(cfg["model"], argparse.Namespace)
     return Merged(base_arch, len(paths), sorted(dtypes), agreement, left_out, has_namespace, own_task(cfg))
 
@@ -162,11 +164,12 @@ def load_adapter(directory: Path, path: Path, out: Path) -> Loaded:
 
     Raises:
         FileNotFoundError: a file is not there.
-        ValueError: one cannot be read, *path* is no plain checkpoint, *out* is an input, or as for `peft.from_peft` and
-            `peft_prefix.from_peft`.
+        ValueError: one cannot be read, *path* is no plain checkpoint, *out* is an input or a checkpoint that was not written so, or
+            as for `peft.from_peft` and `peft_prefix.from_peft`.
         ImportError: safetensors is not installed.
     """
     _check_output(out, path, *(directory / name for name in (peft.WEIGHTS, peft.PICKLED, peft.CONFIG)))
+    _check_replaced(out, _is_to_start_from)
     adapter = peft.read_adapter(directory)
     plain = read(path)
     with about(path):
@@ -208,6 +211,14 @@ def _to_start_from(plain: Checkpoint, cfg: Dict[str, Any], state: State) -> Chec
     }
 
 
+def _is_to_start_from(checkpoint: Checkpoint) -> bool:
+    """Whether `_to_start_from` made it: a run's names its optimizer, and a base model has neither LoRA nor a prefix."""
+    state, history = checkpoint["model"], checkpoint.get("optimizer_history")
+    last = history[-1] if isinstance(history, list) and history else None
+    is_before = isinstance(last, dict) and (last.get("optimizer_name"), last.get("num_updates")) == (None, 0)
+    return is_before and bool(lora_names(state) or peft_prefix.has_prefix(state))
+
+
 def _read_lora(path: Path, mmap: bool = False) -> Tuple[Checkpoint, str, LoRASettings]:
     """A LoRA checkpoint, its base architecture's name and its settings."""
     checkpoint = read(path, mmap)
@@ -241,14 +252,16 @@ def _check_settings_agree(other: Tuple[str, LoRASettings], first: Tuple[str, LoR
             raise ValueError(f"{name} is {value}, and {expected} in {path}: these are not averaged")
 
 
-def _check_replaced(out: Path) -> None:
-    """Raise ValueError if *out* is a LoRA checkpoint: the name to write to was forgotten, after several to read."""
+def _check_replaced(out: Path, is_own: Callable[[Checkpoint], bool]) -> None:
+    """Raise ValueError if *out* is a checkpoint that is not the command's own, by *is_own*, such as a run's or the base model: the
+    name to write to was forgotten, say, after several to read."""
     try:
-        names = lora_names(read(out, mmap=True)["model"]) if out.is_file() else []
+        there = read(out, mmap=True) if out.is_file() else None
     except (OSError, ValueError):
         return
-    if names:
-        raise ValueError(f"{out}: choose another name to write to; this is a LoRA checkpoint, which would be lost")
+    if there is not None and not is_own(there):
+        kind = "a LoRA checkpoint" if lora_names(there["model"]) else "a checkpoint that this command did not write"
+        raise ValueError(f"{out}: choose another name to write to; this is {kind}, which would be lost")
 
 
 def _check_output(out: Path, *inputs: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 
 from sharp_plugins.files.aliases import check_copies
 from sharp_plugins.files.tensors import read_torch
+from sharp_plugins.files.torch_writer import save_torch
 from sharp_plugins.files.writing import replacing
 from sharp_plugins.lora.merge import State
 from sharp_plugins.lora.peft_names import without_front
@@ -104,10 +105,7 @@ def write(checkpoint: Checkpoint, path: Path) -> None:
         OSError: it cannot be written; a file that was there is as it was.
     """
     with replacing(path) as new:
-        try:
-            torch.save(checkpoint, new)
-        except RuntimeError as error:  # torch's for a full disk
-            raise OSError(f"{path}: cannot be written: {error}") from error
+        save_torch(checkpoint, new, path)
 
 
 @contextlib.contextmanager

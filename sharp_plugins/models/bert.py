@@ -14,6 +14,7 @@ special symbols ``<s> <pad> </s> <unk> <mask>`` stand for BERT's ``[CLS] [PAD] [
 ``python -m sharp_plugins.convert`` makes checkpoints of it from published ones.
 """
 
+import math
 from contextlib import nullcontext
 from typing import Dict, List, Optional, Tuple
 
@@ -207,9 +208,9 @@ class BertModel(RobertaModel):
             architecture(args)
             if safe_getattr(args, "max_positions") is None:
                 args.max_positions = safe_getattr(args, "tokens_per_sample") or task.max_positions()
-            if args.token_types < 1 or args.layer_norm_eps <= 0:
+            if args.token_types < 1 or not 0 < args.layer_norm_eps < math.inf:
                 raise ValueError(
-                    "--token-types must be 1 or larger and --layer-norm-eps larger than 0, and they are "
+                    "--token-types must be 1 or larger and --layer-norm-eps a number larger than 0, and they are "
                     f"{args.token_types} and {args.layer_norm_eps}"
                 )
             return cls(args, BertEncoder(args, task.source_dictionary))

@@ -33,14 +33,17 @@ def read_state(path) -> Dict:
     Raises:
         FileNotFoundError, IsADirectoryError: it is not there, or is a directory.
         OSError: it cannot be read now, for want of memory, say.
-        ValueError: it is cut off, or cannot be read safely.
+        ValueError: it is cut off, cannot be read safely, or holds no parts by their names.
     """
     path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(f"{path}: it is a directory, and a checkpoint is wanted, such as a model.pt in it")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: not there")
-    return read_torch(path, mmap=True)
+    state = read_torch(path, mmap=True)
+    if not isinstance(state, dict):
+        raise ValueError(f"{path}: no checkpoint of fairseq's, which has parts by their names: it holds a {type(state).__name__}")
+    return state
 
 
 def load_model(

@@ -1,5 +1,6 @@
 """The choices in which GPT-2, OPT and Llama differ, as one set of settings (`DecoderSettings`)."""
 
+import math
 from dataclasses import dataclass
 from typing import Dict, Optional, Tuple
 
@@ -105,8 +106,8 @@ class DecoderSettings:
         for name, known in choices:
             if getattr(self, name) not in known:
                 raise SettingError(name, f"{getattr(self, name)}: choose one of {', '.join(known)}")
-        if not self.norm_eps > 0:
-            raise SettingError("norm_eps", f"must be larger than 0, and is {self.norm_eps}")
+        if not 0 < self.norm_eps < math.inf:
+            raise SettingError("norm_eps", f"must be a number larger than 0, and is {self.norm_eps}")
         outside = [row for row in self.unused if not 0 <= row < self.vocabulary]
         if outside or len(set(self.unused)) >= self.vocabulary:
             problem = f"has row {outside[0]}" if outside else "leaves no symbol that could be predicted"
@@ -123,12 +124,12 @@ class DecoderSettings:
             return
         if self.head_width % 2:
             raise SettingError("positions", f"rotary turn pairs of numbers, and a head has {self.head_width}")
-        if not self.rope_theta > 0:
-            raise SettingError("rope_theta", f"must be larger than 0, and is {self.rope_theta}")
+        if not 0 < self.rope_theta < math.inf:
+            raise SettingError("rope_theta", f"must be a number larger than 0, and is {self.rope_theta}")
         if self.rope_scaling == "none":
             return
-        if not self.rope_factor >= 1:
-            raise SettingError("rope_factor", f"must be 1 or larger, and is {self.rope_factor}")
+        if not 1 <= self.rope_factor < math.inf:
+            raise SettingError("rope_factor", f"must be a number of 1 or more, and is {self.rope_factor}")
         if self.rope_scaling == "llama3" and not 0 < self.rope_low_freq_factor < self.rope_high_freq_factor:
             raise SettingError(
                 "rope_low_freq_factor",

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Dict
 
-from sharp_plugins.command_line import check_input_files, run_command
+from sharp_plugins.command_line import check_input_files, output_directory, run_command
 from sharp_plugins.prompted.formats import FORMATS, Format, find_format, flag_of, format_of
 
 # What the flags of a format say; its names are those of `Format`.
@@ -59,7 +59,7 @@ def main(argv=None) -> int:
     for split in ("train", "valid", "test"):
         words = "a file of JSON lines, or a file of prompts and a parallel one of texts; .gz too"
         command.add_argument(f"--{split}", type=Path, nargs="+", metavar="FILE", help=words)
-    command.add_argument("--out", type=Path, required=True, metavar="DATA", help="directory to write to")
+    command.add_argument("--out", type=output_directory, required=True, metavar="DATA", help="directory to write to")
     words = f"{', '.join(FORMATS)}, or a YAML file of a format's settings (default: plain)"
     command.add_argument("--format", default="plain", metavar="NAME", help=words)
     for name, words in PARTS.items():

@@ -81,7 +81,6 @@ def execute(benchmark: Benchmark, args) -> int:
     from sharp_plugins.runs.progress import Screen
     from sharp_plugins.runs.schedule import check_workers, gpus, side_by_side, slots
     from sharp_plugins.runs.store import check
-    from sharp_plugins.runs.sweep import check_selection
 
     def interrupt(*_):
         raise KeyboardInterrupt
@@ -92,8 +91,6 @@ def execute(benchmark: Benchmark, args) -> int:
             raise ValueError(f"--devices {args.devices}: {'--cpu asks for none' if args.cpu else 'there is no GPU'}; leave it out")
         places = slots(args.jobs, args.devices, None if args.devices is None else gpus(torch.cuda.device_count()))
         args.cpu = args.cpu or not torch.cuda.is_available()
-        if args.sweeps:
-            check_selection(benchmark, args.tasks)
         screen, stop = Screen(), Stop()
         runs = plan(benchmark, args, screen.tell)
         missing = [run for run in runs if not run.is_finished]

@@ -29,6 +29,10 @@ METRIC, MAXIMISE = "best_checkpoint_metric", "maximize_best_checkpoint_metric"
 LISTS = ("optimization.lr", "optimization.update_freq")
 # Settings that each run makes itself, and that --set leaves alone.
 OWN = (*PLACES, "common.seed", "model._name", "optimizer._name", "criterion._name")
+# What is short in a network's settings, for the settings that most networks have of their own; and BAR's.
+LR, DECAY, BAR = "lr", "weight_decay", "bar_"
+# Parts of a config that need not be settings by name, and those that may be null.
+PLAIN, NULL = ("_name", "scoring"), ("bpe", "tokenizer")
 # Settings without which there is no run.
 NEEDED = (
     "task._name",
@@ -77,11 +81,11 @@ class Settings(NamedTuple):
 def _in_parts(own: Dict) -> Dict:
     result: Dict = {}
     for name, value in own.items():
-        if name == "lr":
+        if name == LR:
             part = {"optimization": {"lr": [value]}}
-        elif name == "weight_decay":
+        elif name == DECAY:
             part = {"optimizer": {"base": {"weight_decay": value}}}
-        elif name.startswith("bar_"):
+        elif name.startswith(BAR):
             part = {"optimizer": {name: value}}
         else:
             part = {name: value}
@@ -102,11 +106,28 @@ def merged(config: Dict, changes: Dict) -> Dict:
     return result
 
 
-def check_settings(task: Dict, where: str, needed: Sequence[str] = NEEDED) -> None:
+def check_settings(task: Dict, where: object, needed: Sequence[str] = NEEDED) -> None:
     """Raise ValueError where a task's settings are not those of a whole δ-SAM run; *where* is their file, for the message."""
+    check_parts(task, where)
     missing = [key for key in needed if key not in flat(task)]
     if missing:
         raise ValueError(f"{where}: has no {', '.join(missing)}; a task's settings are those of a whole dsam run")
+
+
+def check_parts(settings: Dict, where: object) -> None:
+    """Raise ValueError where a part of a task's or a network's settings holds no settings by name.
+
+    Args:
+        where: their file, for the message.
+
+    >>> check_parts({"lr": 0.1, "lr_scheduler": "polynomial_decay"}, "lora.yaml")
+    Traceback (most recent call last):
+    ValueError: lora.yaml: lr_scheduler: settings by name are expected
+    """
+    for name, value in settings.items():
+        is_short = name in (LR, DECAY, *PLAIN) or str(name).startswith(BAR)
+        if not (isinstance(value, dict) or is_short or (value is None and name in NULL)):
+            raise ValueError(f"{where}: {name}: settings by name are expected")
 
 
 def configure(
@@ -160,6 +181,8 @@ def _with_direction(config: Dict, changes: Sequence[str]) -> Dict:
     """
     named = {change.partition("=")[0] for change in changes}
     metric = config.get("checkpoint", {}).get(METRIC)
+    if not isinstance(metric, (str, type(None))):
+        raise ValueError(f"checkpoint.{METRIC} is {metric}, and should be the name of a metric, which is a text; see --set")
     if metric is None or f"checkpoint.{METRIC}" not in named or f"checkpoint.{MAXIMISE}" in named:
         return config
     return {**config, "checkpoint": {**config["checkpoint"], MAXIMISE: not is_lower_better(metric)}}
@@ -184,7 +207,9 @@ def _arch(network: Optional[str], arch: str) -> Dict:
 
 def _optimizer(dsam: Dict, method: Method) -> Dict:
     """The optimizer's settings of a method, from δ-SAM's and BAR's."""
-    base = dict(dsam.get("base") or {})
+    base = dsam.get("base") or {}
+    if not isinstance(base, dict):
+        raise ValueError(f"optimizer.base is {base}, and settings by name are expected")
     if method.optimizer is None:
         return {"_name": dsam["base_optimizer"], **base}
     around = {"base_optimizer": dsam["base_optimizer"], "base": base}

@@ -18,21 +18,23 @@ def make_once(
     own: Collection[str],
     make: Callable[[Path], Optional[Dict]],
     is_stamp: Callable[[Dict], bool] = lambda stamp: True,
+    replaces: bool = True,
 ) -> bool:
     """Make data in the directory *out*, which appears when all of them are there. Data that were made of something else are
-    replaced. Two calls may make the same at once.
+    replaced, or refused. Two calls may make the same at once.
 
     Args:
         source: checksums and the like, in JSON's types; it stands in the stamp.
         own: names of all that is made in *out*.
         make: is given the directory to make the data in; returns what else the stamp is to say, in JSON's types.
         is_stamp: whether a stamp that is there is a whole one.
+        replaces: whether data that were made of something else are replaced.
 
     Returns:
         whether they were made; False where they had been there.
 
     Raises:
-        ValueError: *out* holds something else.
+        ValueError: *out* holds something else, or data that are not replaced.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as place:
@@ -49,6 +51,8 @@ def make_once(
             f"{out}: holds other data, which would be replaced, and with them {', '.join(others)}, which is none of them; "
             "choose another place"
         )
+    if not replaces and (out / STAMP).is_file():
+        raise ValueError(f"{out}: holds data of other files or settings; choose another --out, or remove it")
     remove_left(out.parent)
     with unfinished_in(out.parent) as unfinished:
         new = unfinished / "new"

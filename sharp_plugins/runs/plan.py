@@ -7,14 +7,14 @@ from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import sharp_plugins
 from sharp_plugins.runs.benchmark import Benchmark
-from sharp_plugins.runs.configs import Settings, configure, differences
+from sharp_plugins.runs.configs import Settings, check_parts, configure, differences
 from sharp_plugins.runs.methods import Method, find_method
 from sharp_plugins.runs.needs import check_start, known, own_axes
 from sharp_plugins.runs.record import Record, Value
 from sharp_plugins.runs.settings_check import check_checkpoints, check_config, check_values, has_criterion
 from sharp_plugins.runs.stages import check_stages
 from sharp_plugins.runs.store import Run, check, check_made_of, directory_of, key, name_of, stored
-from sharp_plugins.runs.sweep import changes_of, grid, read_sweeps
+from sharp_plugins.runs.sweep import changes_of, check_selection, grid, read_sweeps
 
 
 class Planner:
@@ -97,6 +97,8 @@ class Planner:
         def adapt(config):
             config.setdefault("model", {}).setdefault("_name", "")  # which a backbone brings
 
+        for settings in self.settings[task]:
+            check_parts(settings or {}, task)
         swept = [changes_of({name: value}) for name, values in self.sweeps.items() for value in values]
         flag = self.benchmark.settings_flag
         for method in methods:
@@ -138,6 +140,8 @@ def plan(benchmark: Benchmark, args, tell: Callable[[str], None] = print) -> Lis
     for task in args.tasks:
         if task not in benchmark.tasks:
             raise ValueError(f"--tasks {task}: there is no such task; choose from {', '.join(benchmark.tasks)}")
+    if args.sweeps:
+        check_selection(benchmark, args.tasks)
     methods = [find_method(name, benchmark.extra_methods) for name in args.methods]
     sweeps = read_sweeps(args.sweeps, args.changes)
     benchmark.begin(args)

@@ -52,7 +52,9 @@ class Prepared(NamedTuple):
 FACTS = tuple(name for name in Prepared._fields if name not in ("directory", "source", "done_before"))
 
 
-def make_once(out: Path, source: Dict, write: Callable[[Path], Dict], own: Collection[str], splits: Splits) -> Prepared:
+def make_once(
+    out: Path, source: Dict, write: Callable[[Path], Dict], own: Collection[str], splits: Splits, replaces: bool = True
+) -> Prepared:
     """Write data into the directory *out*, unless it holds those of the same source. It appears when all of it is there.
 
     Two calls may do so at the same time.
@@ -61,9 +63,10 @@ def make_once(out: Path, source: Dict, write: Callable[[Path], Dict], own: Colle
         source: of `Prepared`, in JSON's types.
         write: writes the data into an empty directory that it is given, and returns the `FACTS` of `Prepared`.
         own: names of what may be in the directory beside the stamp; with anything else in it, it is not replaced.
+        replaces: whether data of another source are replaced.
 
     Raises:
-        ValueError: *out* holds something else.
+        ValueError: *out* holds something else, or data that are not replaced.
 
     >>> import tempfile
     >>> from sharp_plugins.files.writing import write_text
@@ -77,7 +80,7 @@ def make_once(out: Path, source: Dict, write: Callable[[Path], Dict], own: Colle
     [False, True]
     """
     read_stamp(out, splits)  # which refuses what is something else
-    made = data.make_once(out, source, own, write, lambda stamp: _is_stamp(stamp, splits))
+    made = data.make_once(out, source, own, write, lambda stamp: _is_stamp(stamp, splits), replaces)
     return Prepared(out, **read_stamp(out, splits), done_before=not made)
 
 

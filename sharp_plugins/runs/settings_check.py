@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 import sharp_plugins
 from sharp_plugins.runs.checkpoints import BEST, LAST
+from sharp_plugins.runs.configs import LISTS
 
 # Whole numbers that the engine computes with, and the smallest of each. fairseq takes a 0 as "none", or asserts after its start.
 WHOLE = {
@@ -26,6 +27,9 @@ WHOLE = {
     "optimization.max_epoch": 0,
     "optimization.update_freq": 1,
     "dataset.batch_size": 1,
+    "dataset.max_tokens": 0,
+    "dataset.required_batch_size_multiple": 1,
+    "dataset.validate_after_updates": 0,
     "dataset.validate_interval": 1,
     "checkpoint.save_interval": 1,
     "common.log_interval": 1,
@@ -34,6 +38,7 @@ WHOLE = {
     "model.prefix_length": 1,
     "task.max_length": 1,
 }
+NEVER_NULL = ("dataset.required_batch_size_multiple",)  # a null of the others is as if they were not set
 # Flags that leave a part of a checkpoint unread where a run goes on.
 RESETS = ("reset_optimizer", "reset_lr_scheduler", "reset_meters", "reset_dataloader")
 # A part of a config -> what may be its `_name`; a criterion's goes with the method.
@@ -76,8 +81,11 @@ def check_values(config: Dict, name: str, flag: str = "--configs", reads: Sequen
             raise ValueError(f"{name}: optimization.{key} has no value; see --set and {flag}")
     for key, least in WHOLE.items():
         part, _, own = key.partition(".")
-        value = config.get(part, {}).get(own)
-        for one in value if isinstance(value, (list, tuple)) else [] if value is None else [value]:
+        settings = config.get(part, {})
+        value = settings.get(own)
+        if value is None and not (own in settings and key in NEVER_NULL):
+            continue
+        for one in value if key in LISTS and isinstance(value, (list, tuple)) else [value]:
             if type(one) is not int or one < least:
                 raise ValueError(f"{name}: {key} is {one}, and should be a whole number from {least}; see --set and {flag}")
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Dict, Sequence
 
 from sharp_plugins.files.yaml import read_yaml
-from sharp_plugins.runs.configs import NEEDED, Settings, check_settings
+from sharp_plugins.runs.configs import NEEDED, Settings, check_parts, check_settings
 
 
 def read_settings(directory: Path, task: str, needed: Sequence[str] = NEEDED) -> Settings:
@@ -28,6 +28,7 @@ def _entry(path: Path, task: str) -> Dict:
     entry = _load(path).get(task)
     if not isinstance(entry, dict) or "lr" not in entry:
         raise ValueError(f"{path}: no lr for {task}")
+    check_parts(entry, f"{path}: {task}")
     return entry
 
 

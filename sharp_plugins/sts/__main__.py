@@ -4,7 +4,6 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Optional
 
 from sharp_plugins.command_line import output_file, run_command
 from sharp_plugins.files.writing import write_text
@@ -13,7 +12,7 @@ from sharp_plugins.sts.sets import DEV, SETS, read_set
 PROGRAM = "python -m sharp_plugins.sts"
 
 
-def run_evaluate(args) -> Optional[str]:
+def run_evaluate(args) -> None:
     from sharp_plugins.sts.evaluate import SentenceEncoder, correlations  # here, so that --help imports no fairseq
 
     sets = {name: read_set(args.data, name) for name in args.sets}
@@ -26,9 +25,10 @@ def run_evaluate(args) -> Optional[str]:
         found = correlations(encoder, sets, args.subsets, lambda line: print(line, flush=True))
     except RuntimeError as error:  # torch's, for a GPU's memory
         raise ValueError(f"{args.checkpoint}: cannot be evaluated: {error}") from error
+    if "average" in found:
+        print(f"average: {found['average']:.2f}", flush=True)  # before a file that may fail to be written
     if args.json:
         write_text(args.json, json.dumps(found, indent=2) + "\n")
-    return f"average: {found['average']:.2f}" if "average" in found else None
 
 
 def main(argv=None) -> int:

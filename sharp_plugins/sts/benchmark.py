@@ -12,7 +12,7 @@ from sharp_plugins.files.writing import sha256
 from sharp_plugins.files.yaml import read_yaml
 from sharp_plugins.runs.benchmark import SCORES, Benchmark
 from sharp_plugins.runs.checkpoints import LAST
-from sharp_plugins.runs.configs import NEEDED, Settings, check_settings
+from sharp_plugins.runs.configs import NEEDED, Settings, check_parts, check_settings
 from sharp_plugins.runs.methods import Method
 from sharp_plugins.runs.record import Measure
 from sharp_plugins.runs.stages import Stage, train
@@ -82,6 +82,7 @@ class SentenceSimilarity(Benchmark):
             raise FileNotFoundError(f"{path}: not there; --configs wants a directory with FAMILY.yaml")
         self._settings = read_yaml(path)
         self.vectors: Dict[str, None] = {}  # what a sentence's vector is, in the order of the runs' configs
+        check_parts(self._settings, path)
         self.r3f = self._settings.pop("r3f", {})
         check_settings(self._settings, path, (*NEEDED, "dataset.batch_size", "task.max_length", "task.pooling"))
 

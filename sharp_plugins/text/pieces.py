@@ -7,6 +7,7 @@ PIECES. sentencepiece's own package has no command; these are its Python calls.
 """
 
 import argparse
+import io
 import sys
 from pathlib import Path
 from typing import Sequence
@@ -15,6 +16,7 @@ import sentencepiece
 
 from sharp_plugins.command_line import output_directory, run_command
 from sharp_plugins.files.text import text_lines
+from sharp_plugins.files.writing import filling
 
 
 def write_pieces(text: Path, out: Path, vocab_size: int, marks: Sequence[str] = ()) -> None:
@@ -25,30 +27,36 @@ def write_pieces(text: Path, out: Path, vocab_size: int, marks: Sequence[str] = 
 
     Raises:
         OSError: a file is not there.
-        ValueError: the text does not have so many pieces, or a line cannot be read.
+        ValueError: *out* is the text's own directory, the text does not have so many pieces, or a line cannot be read.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    if text.is_dir() and out.is_dir() and out.samefile(text):
+        raise ValueError(f"--out {out}: it is the directory of the text, whose files would be replaced; choose another one")
     learned_from = [text / f"train.{side}" for side in ("src", "tgt")]
     for path in learned_from:
         path.stat()
-    try:
-        sentencepiece.SentencePieceTrainer.train(
-            input=[str(path) for path in learned_from],
-            model_prefix=str(out / "spm"),
-            model_type="bpe",
-            vocab_size=vocab_size,
-            character_coverage=1.0,
-            # "▁" is sentencepiece's space; with it inside, no piece is spent on the space before the mark.
-            user_defined_symbols=[f"\u2581{mark}" for mark in marks],
-            minloglevel=1,
-        )
-    except RuntimeError as error:
-        raise ValueError(f"--vocab-size {vocab_size}: {error}") from error
-    model = sentencepiece.SentencePieceProcessor(model_file=str(out / "spm.model"))
-    for path in sorted([*text.glob("*.src"), *text.glob("*.tgt")]):
-        with open(out / path.name, "w", encoding="utf-8", newline="\n") as coded:
-            for _, line in text_lines(path, is_free=True):
-                coded.write(" ".join(model.encode(line, out_type=str)) + "\n")
+    written = io.BytesIO()
+    with filling(out, last="spm.model") as unfinished:
+        try:
+            sentencepiece.SentencePieceTrainer.train(
+                input=[str(path) for path in learned_from],
+                model_writer=written,  # a file's name would be kept in the model
+                model_type="bpe",
+                vocab_size=vocab_size,
+                character_coverage=1.0,
+                # "▁" is sentencepiece's space; with it inside, no piece is spent on the space before the mark.
+                user_defined_symbols=[f"\u2581{mark}" for mark in marks],
+                minloglevel=1,
+            )
+        except RuntimeError as error:
+            raise ValueError(f"--vocab-size {vocab_size}: {error}") from error
+        (unfinished / "spm.model").write_bytes(written.getvalue())
+        model = sentencepiece.SentencePieceProcessor(model_proto=written.getvalue())
+        entries = [f"{model.id_to_piece(index)}\t{model.get_score(index):g}\n" for index in range(len(model))]
+        (unfinished / "spm.vocab").write_text("".join(entries), encoding="utf-8")
+        for path in sorted([*text.glob("*.src"), *text.glob("*.tgt")]):
+            with open(unfinished / path.name, "w", encoding="utf-8", newline="\n") as coded:
+                for _, line in text_lines(path, is_free=True):
+                    coded.write(" ".join(model.encode(line, out_type=str)) + "\n")
 
 
 def main(argv=None) -> int:

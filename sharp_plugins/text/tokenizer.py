@@ -83,9 +83,16 @@ class Tokenizer:
         return cls(*read_published(Path(directory)))
 
     def save(self, directory) -> None:
-        """Write ``tokenizer.json`` and ``special_tokens_map.json``, which `load` reads, and fairseq's ``dict.txt``."""
+        """Write ``tokenizer.json`` and ``special_tokens_map.json``, which `load` reads, and fairseq's ``dict.txt``.
+
+        Raises:
+            OSError: one cannot be written.
+        """
         directory = Path(directory)
-        self.backend.save(str(directory / "tokenizer.json"))
+        try:
+            self.backend.save(str(directory / "tokenizer.json"))
+        except Exception as error:  # the library's for a full disk, which is none of Python's
+            raise OSError(f"tokenizer.json: cannot be written: {error}") from error
         special = json.dumps(self.special_tokens, ensure_ascii=False, indent=2)
         (directory / "special_tokens_map.json").write_text(special + "\n", encoding="utf-8")
         self.dictionary().save(str(directory / "dict.txt"))

@@ -14,7 +14,7 @@ from sharp_plugins.webnlg.scratch import DEFAULT_SIZE, SIZES
 def run_prepare(args) -> None:
     from sharp_plugins.webnlg.prepare import prepare
 
-    prepare(args.data, args.out, SIZES[DEFAULT_SIZE] if args.vocab_size is None else args.vocab_size)
+    prepare(args.data, args.out, SIZES[DEFAULT_SIZE] if args.vocab_size is None else args.vocab_size, replaces=False)
 
 
 def main(argv=None) -> int:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Dict, List
 
 from sharp_plugins.command_line import output_directory
-from sharp_plugins.files.writing import write_text
+from sharp_plugins.files.writing import filling
 from sharp_plugins.webnlg.corpus import SPLITS, CorpusError, files_of, find_split, has_xml, read_split
 from sharp_plugins.webnlg.entry import Entry, NoSplit
 from sharp_plugins.webnlg.published import CORPORA
@@ -54,14 +54,14 @@ def run_convert(args) -> str:
 
 
 def convert(data: Path, out: Path, texts: str = ALL, seen: str = AS_IT_IS, language: str = ENGLISH) -> str:
-    """Write ``out/SPLIT.jsonl`` for each split of *data*, when all of them have been read.
+    """Write ``out/SPLIT.jsonl`` for each split of *data*, when all of them have been read; all of them or none.
 
     Returns:
         what was written, in words.
 
     Raises:
         OSError: a file cannot be written.
-        ValueError: the corpus cannot be read, or what would be written is what is read.
+        ValueError: the corpus cannot be read, what would be written is what is read, or *out* holds another corpus.
 
     Example::
 
@@ -84,9 +84,28 @@ def convert(data: Path, out: Path, texts: str = ALL, seen: str = AS_IT_IS, langu
             raise ValueError(f"--seen {seen}: {data} has no {'test' if told == 'train' else 'training'} set to go by")
         corpus[told] = with_seen(corpus[told], seen, corpus.get("train", ()))
     corpus = choose_texts(corpus, texts)
-    for split, entries in corpus.items():
-        write_text(places[split], "".join(f"{line_of(entry)}\n" for entry in entries))
+    written = {places[split].name: "".join(f"{line_of(entry)}\n" for entry in entries) for split, entries in corpus.items()}
+    check_others(out, written, is_a_part=data in paths.values())
+    with filling(out, last=list(written)[-1]) as unfinished:
+        for name, text in written.items():
+            (unfinished / name).write_text(text, encoding="utf-8")
     return "\n".join(f"{places[split]}: {in_words(entries)}" for split, entries in corpus.items())
+
+
+def check_others(out: Path, written: Dict[str, str], is_a_part: bool) -> None:
+    """Raise ValueError where *out* holds a split of another corpus, of which some splits would stay and some be replaced.
+
+    Args:
+        written: the text of each file that is to be written.
+        is_a_part: whether it is one split, which others may lie beside.
+    """
+    others = [] if is_a_part else [f"{split}.jsonl" for split in SPLITS]
+    for name in dict.fromkeys([*written, *others]):
+        path = out / name
+        if path.is_file() and (name not in written or path.read_bytes() != written[name].encode()):
+            raise ValueError(
+                f"--out {out}: its {name} is of another corpus or of other flags; choose another directory, or remove it"
+            )
 
 
 def splits_of(data: Path) -> Dict[str, Path]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Tuple
 from sharp_plugins.files.writing import sha256
 from sharp_plugins.files.yaml import read_yaml
 from sharp_plugins.runs.checkpoints import BEST, LAST
-from sharp_plugins.runs.configs import METRIC, NEEDED, Settings, change_settings, check_settings, merged
+from sharp_plugins.runs.configs import METRIC, NEEDED, Settings, change_settings, check_parts, check_settings, merged
 from sharp_plugins.runs.methods import BASE, CRITERIONS
 from sharp_plugins.runs.record import Result
 from sharp_plugins.runs.stages import Stage
@@ -267,15 +267,17 @@ def read_family(directory: Path, changes: Dict):
     if not path.is_file():
         raise FileNotFoundError(f"{path}: not there; --configs wants a directory with such a file")
     task = read_yaml(path)
-    check_settings(task, str(path), [name for name in NEEDED if name != "model._name"])
     own = task.pop("prompts", None) or {}
+    check_settings({**task, "prompts": own}, path, [name for name in NEEDED if name != "model._name"])
     prompts: Dict[Optional[str], Prompts] = {None: _prompts(own, changes, path)}
     overlays = {}
     for name in NETWORKS:
         path = directory / f"{name}.yaml"
         overlays[name] = read_yaml(path) if path.is_file() else None
         if overlays[name] is not None:
-            prompts[name] = _prompts(merged(own, overlays[name].pop("prompts", None) or {}), changes, path)
+            others = overlays[name].pop("prompts", None) or {}
+            check_parts({**overlays[name], "prompts": others}, path)
+            prompts[name] = _prompts(merged(own, others), changes, path)
     return Settings(task, **overlays), prompts
 
 

@@ -49,17 +49,18 @@ def steps_of(data: Path, vocab_size: int) -> Dict[str, List[str]]:
     }
 
 
-def prepare(data: Path, out: Path, vocab_size: int, tell: Callable[[str], None] = print) -> None:
+def prepare(data: Path, out: Path, vocab_size: int, tell: Callable[[str], None] = print, replaces: bool = True) -> None:
     """Make a corpus's data in *out*, as `make_once` does.
 
     Args:
         data: directory with the corpus.
         tell: is given each command, as a line for a shell.
+        replaces: whether data of another corpus or vocabulary are replaced.
 
     Raises:
         ValueError: a command fails, by the corpus, say, or *out* holds something else.
     """
     steps = steps_of(data, vocab_size)
     own = [*steps, *(f"{name}.log" for name in steps)]
-    if not make_once(out, source_of(data, vocab_size), own, lambda new: do_steps(steps, new, out, tell)):
+    if not make_once(out, source_of(data, vocab_size), own, lambda new: do_steps(steps, new, out, tell), replaces=replaces):
         tell(f"{out}: all data were there")

@@ -120,6 +120,16 @@ def test_what_cannot_be_evaluated(data, backbone, checkpoints, translation_data,
         assert f"its config says {name} {value}, and its weights have {was}" in refused(tmp_path / "changed.pt", data)
 
 
+def test_scores_are_printed_though_they_cannot_be_written(data, backbone, tmp_path, monkeypatch, capsys):
+    def full(path, text):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("sharp_plugins.candidates.__main__.write_text", full)
+    assert choices.run("evaluate", backbone / "model.pt", data, "--splits", "valid", "--json", tmp_path / "scores.json") == 1
+    shown = capsys.readouterr()
+    assert "valid: accuracy " in shown.out and "No space left" in shown.err
+
+
 @pytest.mark.parametrize("splits", [[], ["--splits", "valid", "train"]], ids=["test", "train"])
 def test_what_is_longer_than_a_prefix_leaves_is_refused_before_any_split_is_scored(backbone, checkpoints, tmp_path, capsys, splits):
     """Training looks at no test set, and leaves out what is too long of its own."""
@@ -136,7 +146,7 @@ def test_what_is_longer_than_a_prefix_leaves_is_refused_before_any_split_is_scor
     assert f"error: {words}prepare the data again with `--max-positions 62`" in shown.err and shown.out == ""
     with pytest.raises(ValueError, match=f"the longest sequence of {name} takes 63 positions"):
         Checkpoint(checkpoints["prefix"], data, "cpu").choose(name)
-    choices.prepare(backbone, data, *flags, "--max-positions", 62)
+    line[2] = choices.prepare(backbone, tmp_path / "shorter", *flags, "--max-positions", 62)
     assert choices.run(*line) == 0
 
 

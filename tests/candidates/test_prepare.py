@@ -80,15 +80,21 @@ def test_prepared_data_hold_what_was_read(data, backbone):
     assert facts["longest"] == max(map(len, sequences)) - 1 and facts["cut"] == 0
 
 
-def test_made_once_and_anew_with_other_settings(backbone, tmp_path, capsys):
-    lines = choices.write_lines(tmp_path / "test.jsonl", choices.rows(3))
-    for flags, said in (([], "written"), ([], "nothing to do, all was there"), (["--start", "none"], "written")):
-        choices.prepare(backbone, tmp_path / "data", "--test", lines, *flags)
+def test_made_once_and_not_with_other_files_or_settings(backbone, tmp_path, capsys):
+    """Data of a call that named other splits would be lost."""
+    lines, out = choices.write_lines(tmp_path / "lines.jsonl", choices.rows(3)), tmp_path / "data"
+    for said in ("written", "nothing to do, all was there"):
+        choices.prepare(backbone, out, "--train", lines, "--valid", lines)
         assert capsys.readouterr().out.splitlines()[-1].endswith(f"data: {said}")
-    assert read_candidates(tmp_path / "data").format["start"] == ""
-    (tmp_path / "data" / "mine.txt").touch()
-    assert choices.run("prepare", "--backbone", backbone, "--out", tmp_path / "data", "--test", lines) == 1
-    assert "mine.txt" in capsys.readouterr().err and (tmp_path / "data" / "mine.txt").exists()
+    for flags in (["--test", lines], ["--train", lines, "--valid", lines, "--start", "none"]):
+        assert choices.run("prepare", "--backbone", backbone, "--out", out, *flags) == 1
+        words = "holds data of other files or settings; choose another --out, or remove it"
+        assert capsys.readouterr().err == f"error: {out}: {words}\n"
+    assert list(read_candidates(out).facts) == ["train", "valid"]
+    (out / "prepared.json").unlink()
+    (out / "mine.txt").touch()
+    assert choices.run("prepare", "--backbone", backbone, "--out", out, "--test", lines) == 1
+    assert "mine.txt" in capsys.readouterr().err and (out / "mine.txt").exists()
 
 
 @pytest.mark.parametrize(

@@ -153,6 +153,27 @@ def test_another_layout_than_the_training_s_is_told(data, backbone, tmp_path, ca
         assert ("other.pt was trained with another layout" in capsys.readouterr().out) == is_told
 
 
+def test_memory_that_is_not_there_is_told_in_a_line(data, backbone, monkeypatch, capsys):
+    def predict(self, split, batch):
+        raise RuntimeError("CUDA out of memory")
+
+    monkeypatch.setattr("sharp_plugins.cloze.evaluate.Checkpoint.predict", predict)
+    path = backbone / "model.pt"
+    assert clozes.main("evaluate", path, data) == 1
+    words = "cannot be evaluated: CUDA out of memory; a smaller --batch-size takes less memory"
+    assert capsys.readouterr().err == f"error: {path}: {words}\n"
+
+
+def test_scores_are_printed_though_they_cannot_be_written(data, backbone, tmp_path, monkeypatch, capsys):
+    def full(path, text):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("sharp_plugins.cloze.__main__.write_text", full)
+    assert clozes.main("evaluate", backbone / "model.pt", data, "--json", tmp_path / "scores.json") == 1
+    shown = capsys.readouterr()
+    assert "test: accuracy " in shown.out and "No space left" in shown.err
+
+
 def test_batches_of_one_predict_the_same(data, backbone):
     from sharp_plugins.cloze.evaluate import Checkpoint
 

@@ -256,6 +256,40 @@ def test_the_published_files_are_not_written_over(tmp_path, capsys):
     assert {path.name: path.read_bytes() for path in directory.iterdir()} == before
 
 
+@pytest.mark.parametrize("there", [["config.json"], ["tokenizer.json"], ["special_tokens_map.json"], ["model.pt", "dict.txt"]])
+def test_the_files_of_another_model_are_not_written_over(tmp_path, capsys, there):
+    """Of another published model, or of fairseq's RoBERTa."""
+    directory, out = published.write_bert(tmp_path / "published"), tmp_path / "out"
+    out.mkdir()
+    for name in there:
+        (out / name).write_text("other")
+    assert main([str(directory), str(out)]) == 1
+    words = "it holds files of another model, of which some would be replaced; choose another directory to write to"
+    assert capsys.readouterr().err == f"error: {out}: {words}\n" and names(out) == sorted(there)
+
+
+def test_a_full_disk_is_told_in_one_line(tmp_path, capsys, monkeypatch):
+    directory, out = published.write_bert(tmp_path / "published"), tmp_path / "out"
+
+    def full(content, path):
+        raise RuntimeError("PytorchStreamWriter failed writing file data/1: file write failed")
+
+    monkeypatch.setattr(torch, "save", full)
+    assert main([str(directory), str(out)]) == 1 and not out.exists()
+    words = "PytorchStreamWriter failed writing file data/1: file write failed"
+    assert capsys.readouterr().err == f"error: {out / 'model.pt'}: cannot be written: {words}\n"
+
+
+def test_a_stopped_conversion_is_made_again(tmp_path):
+    directory, out = published.write_bert(tmp_path / "published"), tmp_path / "out"
+    for moved in (["dict.txt"], ["dict.txt", "special_tokens_map.json", "tokenizer.json"]):
+        convert(directory, out)
+        for name in {*FILES} - {*moved}:
+            (out / name).unlink()
+        convert(directory, out)
+        assert names(out) == FILES
+
+
 def test_a_failure_while_writing_keeps_what_was_there(tmp_path, monkeypatch):
     directory, out = published.write_bert(tmp_path / "published"), tmp_path / "out"
     convert(directory, out)
@@ -274,8 +308,19 @@ def test_a_failure_while_writing_keeps_what_was_there(tmp_path, monkeypatch):
 def test_an_output_that_is_a_file(tmp_path, capsys):
     directory = published.write_bert(tmp_path / "published")
     (tmp_path / "out").write_text("mine")
-    assert main([str(directory), str(tmp_path / "out")]) == 1
-    assert "out" in capsys.readouterr().err and (tmp_path / "out").read_text() == "mine"
+    with pytest.raises(SystemExit):
+        main([str(directory), str(tmp_path / "out")])
+    assert "out is a file, and no directory" in capsys.readouterr().err and (tmp_path / "out").read_text() == "mine"
+
+
+def test_an_output_without_a_name(tmp_path, capsys, monkeypatch):
+    """As a variable has none that is not set; it was the current directory."""
+    directory = published.write_bert(tmp_path / "published")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        main([str(directory), ""])
+    assert "argument OUT: the name is empty, as a variable that is not set is" in capsys.readouterr().err
+    assert names(tmp_path) == ["published"]
 
 
 def test_the_last_layers_are_drawn_anew(tmp_path, capsys):

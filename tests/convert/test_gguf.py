@@ -202,8 +202,8 @@ def test_what_lies_in_the_directory_to_write_to(tmp_path, capsys):
     one, two = (load_tokenizer(tmp_path / name) for name in ("out", "clean"))
     assert (one.symbols, one.special_tokens, one.start) == (two.symbols, two.special_tokens, two.start)
     (tmp_path / "file").write_text("kept")
-    assert main([str(path), str(tmp_path / "file")]) == 1
-    assert "file: it is a file, and OUT is a directory to write to" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="file: it is a file, and OUT is a directory to write to"):
+        convert_decoder(path, tmp_path / "file")
 
 
 def test_linear_scaling(tmp_path):

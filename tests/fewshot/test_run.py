@@ -560,7 +560,7 @@ def test_opt_prompts_begin_with_s(tmp_path, files):
     (tmp_path / "small.yaml").write_text(yaml.safe_dump({**task, "rows": {"valid": 4}}))
     line[line.index("SST-2")] = tmp_path / "small.yaml"
     first = {}
-    for flags in ([], ["--start", "none"], ["--start", "</s>"]):
+    for flags in ([], ["--start", "none"], ["--start", ""], ["--start", "</s>"]):
         out = tmp_path / "-".join(["out", *flags])
         assert main([*map(str, line), *flags, "--out", str(out)]) == 0
         made = json.loads((out / "small/examples8-seed13/prepared.json").read_text())
@@ -570,6 +570,7 @@ def test_opt_prompts_begin_with_s(tmp_path, files):
         sequences = load_parts(prepared, "train", dictionary)[0]
         first[tuple(flags)] = {dictionary[int(sequences[row][0])] for row in range(len(sequences))}
     assert first[()] == {"<s>"} and first["--start", "</s>"] == {"</s>"} and not first["--start", "none"] & {"<s>", "</s>"}
+    assert first["--start", ""] == first["--start", "none"]
 
 
 # ---------------------------------------------------------------------- whole runs

@@ -210,6 +210,7 @@ def test_settings_of_another_form(tmp_path):
     for text, words in (
         ("lora: {}", "expected, settings by name each; no run"),
         ("run: {}\nbase: {}", "expected, settings by name each; base"),
+        ("run: {}\nlora: {dataset: 8}", "own.yaml: lora: dataset: settings by name are expected"),
         ("run: {}\ngrid: {lr: [1, 2]}", "grid: lr is part.name with two values or more"),
         (
             "run: {}\ngrid: {lora: {model.lora_target: [q_proj, 'q_proj,v_proj']}}",

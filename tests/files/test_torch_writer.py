@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sharp_plugins.files import safe_load
-from sharp_plugins.files.torch_writer import ALIGNMENT, Later, Pending, write_torch
+from sharp_plugins.files.torch_writer import ALIGNMENT, Later, Pending, save_torch, write_torch
 
 TENSORS = {
     "fp32": torch.randn(3, 4),
@@ -86,3 +86,9 @@ def test_another_tensor_than_was_said(tmp_path):
 def test_namespaces_are_kept(tmp_path):
     write_torch(tmp_path / "model.pt", {"args": argparse.Namespace(lr=1.0)})
     assert safe_load.load(tmp_path / "model.pt")["args"].lr == 1.0
+
+
+def test_a_file_that_cannot_be_written(tmp_path):
+    """torch raises a RuntimeError."""
+    with pytest.raises(OSError, match=f"^{tmp_path / 'model.pt'}: cannot be written: "):
+        save_torch({}, tmp_path / "nowhere" / "model.pt", tmp_path / "model.pt")

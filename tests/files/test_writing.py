@@ -184,3 +184,14 @@ def test_no_file_takes_the_place_of_a_device(tmp_path):
         with pytest.raises(OSError, match=f"{name}: it is no regular file"):
             write_text(tmp_path / name, "text")
     assert stat.S_ISFIFO(os.stat(tmp_path / "link").st_mode) and sorted(os.listdir(tmp_path)) == ["link", "pipe"]
+
+
+@pytest.mark.parametrize("name", ["a", "b"])
+def test_a_directory_in_a_files_place_is_seen_before_anything_goes(tmp_path, name):
+    (tmp_path / name).mkdir()
+    (tmp_path / {"a": "b", "b": "a"}[name]).write_text("old")
+    with pytest.raises(IsADirectoryError, match=f"{name}: it is a directory, and a file of this name is to be written"):
+        with filling(tmp_path, last="a") as unfinished:
+            for new in "abc":
+                (unfinished / new).write_text("new")
+    assert sorted(os.listdir(tmp_path)) == ["a", "b"] and (tmp_path / {"a": "b", "b": "a"}[name]).read_text() == "old"

@@ -261,8 +261,11 @@ def test_the_command(bert, tmp_path, capsys):
     assert stamp["rows"] == {"train": 32, "valid": 8, "test": 4}
     assert main(line) == 0
     assert "nothing to do" in capsys.readouterr().out
+    assert main([*line[:-1], "7"]) == 1
+    words = "holds data of other files or settings; choose another --out, or remove it"
+    assert capsys.readouterr().err == f"error: {tmp_path / 'out' / 'RTE'}: {words}\n"
     (tmp_path / "data" / "RTE" / "train.tsv").write_text("")
-    assert main(line) == 1
+    assert main([*line, "--out", str(tmp_path / "other")]) == 1
     shown = capsys.readouterr().err
     assert shown.startswith("error: ") and "train.tsv: empty" in shown and "Traceback" not in shown
 

@@ -392,6 +392,11 @@ def edit(path, old, new):
         (lambda d: edit(d / "bert" / "RTE.yaml", "batch_size: 8", "seed: 1"), r"RTE\.yaml: has no dataset\.batch_size;"),
         (lambda d: (d / "bert" / "lora.yaml").write_text("CoLA: {lr: 1}\n"), r"lora\.yaml: no lr for RTE"),
         (lambda d: (d / "bert" / "adapter.yaml").write_text("RTE: {size: 1}\n"), r"adapter\.yaml: no lr for RTE"),
+        (
+            lambda d: (d / "bert" / "lora.yaml").write_text("RTE: {lr: 1, dataset: 8}\n"),
+            r"lora\.yaml: RTE: dataset: settings by name are expected",
+        ),
+        (lambda d: edit(d / "bert" / "RTE.yaml", "model:\n", "bmuf:\nmodel:\n"), r"RTE\.yaml: bmuf: settings by name are expected"),
     ],
 )
 def test_settings_that_cannot_be_read(tmp_path, change, words):

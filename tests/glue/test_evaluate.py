@@ -150,8 +150,8 @@ def test_what_cannot_be_evaluated(bert, tmp_path, capsys):
     with pytest.raises(ValueError, match="no classifier with 3 outputs"):
         Checkpoint(path, mnli)
     torch.save(torch.zeros(2), tmp_path / "tensor.pt")
-    for other in (bert / "model.pt", tmp_path / "tensor.pt"):
-        with pytest.raises(ValueError, match="no classifier"):
+    for other, words in ((bert / "model.pt", "no classifier"), (tmp_path / "tensor.pt", "it holds a Tensor")):
+        with pytest.raises(ValueError, match=words):
             Checkpoint(other, prepared)
     shutil.copytree(prepared.directory, tmp_path / "other")
     with open(tmp_path / "other" / "input0" / "dict.txt", "a") as file:
@@ -160,6 +160,18 @@ def test_what_cannot_be_evaluated(bert, tmp_path, capsys):
         Checkpoint(path, prepared._replace(directory=tmp_path / "other"))
     assert main(["evaluate", str(path), str(tmp_path / "data")]) == 1
     assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_scores_are_printed_though_they_cannot_be_written(bert, tmp_path, monkeypatch, capsys):
+    path, prepared, _ = train_a_little(tmp_path, bert, "RTE")
+
+    def full(path, text):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("sharp_plugins.glue.__main__.write_text", full)
+    assert main(["evaluate", str(path), str(prepared.directory), "--json", str(tmp_path / "scores.json")]) == 1
+    shown = capsys.readouterr()
+    assert shown.out.startswith("valid: accuracy ") and "No space left" in shown.err
 
 
 def test_memory_that_is_not_there_is_told_in_a_line(bert, tmp_path, monkeypatch, capsys):

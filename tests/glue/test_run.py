@@ -89,6 +89,7 @@ def fail(run, stage):
         ("--tasks RTE CoLA RTE", "--tasks: RTE given more than once"),
         ("--methods sam sam", "--methods: sam given more than once"),
         ("--tasks WNLI", "--tasks WNLI: there is no such task; choose from CoLA"),
+        ("--tasks sst2 --sweep optimizer.sam_rho=0.1,0.2", "--tasks sst2: there is no such task; choose from CoLA"),
         ("--methods sgd", "--methods sgd: there is no such method"),
         ("--methods nbar", "--methods nbar: BAR balances LoRA"),
         ("--tasks MNLI", "MNLI/train.tsv: not there"),

@@ -524,6 +524,34 @@ def test_no_input_is_written_to(tmp_path, capsys):
     assert before == {path: path.read_bytes() for path in before}
 
 
+def test_another_checkpoint_is_not_replaced(tmp_path, capsys):
+    """A run's, or the base model: only what the same command wrote is."""
+    pytest.importorskip("safetensors")
+    lora, plain, adapter = write_small(tmp_path / "lora.pt"), write_plain(tmp_path / "plain.pt"), tmp_path / "adapter"
+    trained, base = write_small(tmp_path / "trained.pt"), write_plain(tmp_path / "base.pt")
+    succeed(capsys, "save", lora, adapter)
+    merged, loaded = tmp_path / "merged.pt", tmp_path / "loaded.pt"
+    for _ in range(2):
+        succeed(capsys, "merge", lora, merged)
+        succeed(capsys, "load", adapter, plain, loaded)
+    before = {path: path.read_bytes() for path in (trained, base, merged, loaded)}
+    one, other = "a LoRA checkpoint", "a checkpoint that this command did not write"
+    for command, own in ((["merge", lora], merged), (["load", adapter, plain], loaded)):
+        for path, kind in ((trained, one), (base, other), (merged, other), (loaded, one)):
+            if path != own:
+                words = f"error: {path}: choose another name to write to; this is {kind}, which would be lost\n"
+                assert fail(capsys, *command, path) == words
+    assert before == {path: path.read_bytes() for path in before}
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_any_work(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    for command in (["save", "lora.pt"], ["load", "adapter", "plain.pt"], ["merge", "lora.pt"]):
+        with pytest.raises(SystemExit):
+            main([*command, str(tmp_path / "file" / "out")])
+        assert f"{tmp_path / 'file'} is a file, and no directory" in capsys.readouterr().err
+
+
 def test_loading_says_which_file_does_not_fit(tmp_path, capsys):
     pytest.importorskip("safetensors")
     lora, plain, adapter = write_small(tmp_path / "lora.pt"), write_plain(tmp_path / "plain.pt"), tmp_path / "adapter"

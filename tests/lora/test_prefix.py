@@ -186,6 +186,8 @@ def test_a_prefix_is_saved_without_its_network_and_loaded_as_a_table(checkpoints
     assert (computed(checkpoints / "plain.pt") - computed(checkpoints / "prefix.pt")).abs().max() > 1e-2
     state = checkpoint(tmp_path / "table.pt")["model"]
     assert [name for name in state if name.startswith("decoder.prefix.")] == ["decoder.prefix.table"]
+    succeed(capsys, "load", tmp_path / "adapter", checkpoints / "plain.pt", tmp_path / "table.pt")
+    assert "choose another name" in fail(capsys, "load", tmp_path / "adapter", checkpoints / "plain.pt", checkpoints / "prefix.pt")
     succeed(capsys, "save", tmp_path / "table.pt", tmp_path / "again")
     one, two = (read_adapter(tmp_path / name) for name in ("adapter", "again"))
     assert torch.equal(one.tensors["prompt_embeddings"], two.tensors["prompt_embeddings"]) and one.config == two.config

@@ -270,7 +270,7 @@ def test_hydra_configs_build_the_same():
     toy.assert_same(model.state_dict(), build(token_types=3).state_dict())
 
 
-@pytest.mark.parametrize("setting", [{"token_types": 0}, {"layer_norm_eps": 0.0}])
+@pytest.mark.parametrize("setting", [{"token_types": 0}, *({"layer_norm_eps": eps} for eps in (0.0, float("nan"), float("inf")))])
 def test_impossible_settings(setting):
     with pytest.raises(ValueError, match="--token-types must be 1 or larger and --layer-norm-eps"):
         build(**setting)

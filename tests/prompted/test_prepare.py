@@ -11,6 +11,7 @@ from fairseq.data import data_utils
 from sharp_plugins.files.writing import sha256
 from sharp_plugins.prompted.__main__ import main
 from sharp_plugins.prompted.prepared import read_prepared
+from sharp_plugins.text.stamped import check_out
 
 
 def rows_of(directory, split, part):
@@ -282,8 +283,11 @@ def test_flags(capsys, backbone, tmp_path, texts):
     os.close(reads)
     (tmp_path / "file").write_text("x")
     for out in (tmp_path / "file", tmp_path / "file" / "inside"):
-        found = fails(capsys, backbone, tmp_path, *texts, "--out", out)
-        assert f"--out {out}: {tmp_path / 'file'} is a file, and no directory" in found
+        with pytest.raises(SystemExit):
+            fails(capsys, backbone, tmp_path, *texts, "--out", out)
+        assert f"--out: {out}: {tmp_path / 'file'} is a file, and no directory" in capsys.readouterr().err
+        with pytest.raises(ValueError, match=f"--out {out}: {tmp_path / 'file'} is a file, and no directory"):
+            check_out(out)
     out = prompts.prepare(
         backbone, tmp_path / "own", *texts, "--text-template", " = {text}", "--spaces", "--stop", ".", "--start", ""
     )

@@ -56,6 +56,12 @@ def test_what_another_call_finished_meanwhile_with_other_settings_is_in_no_table
             "short base: fairseq does not know such a part of a config: optimisation; see --set",
         ),
         ("--set optimization.max_update=x", "optimization.max_update is x, and should be a whole number from 1"),
+        ("--set dataset.max_tokens=4k", "dataset.max_tokens is 4k, and should be a whole number from 0; see --set"),
+        ("--set dataset.max_tokens=[4,8]", "dataset.max_tokens is [4, 8], and should be a whole number from 0"),
+        ("--set dataset.validate_after_updates=x", "dataset.validate_after_updates is x, and should be a whole number from 0"),
+        ("--set dataset.required_batch_size_multiple=0", "required_batch_size_multiple is 0, and should be a whole number from 1"),
+        ("--set dataset.required_batch_size_multiple=null", "required_batch_size_multiple is None, and should be a whole number"),
+        ("--set checkpoint.best_checkpoint_metric=5", "checkpoint.best_checkpoint_metric is 5, and should be the name of a metric"),
         ("--set optimization.update_freq=[0]", "optimization.update_freq is 0, and should be a whole number from 1"),
         ("--set lr_scheduler.warmup_updates=x", "lr_scheduler.warmup_updates is x, and should be a whole number from 0"),
         ("--set checkpoint.no_save=true", "checkpoint.no_save leaves no checkpoint to measure"),
@@ -100,6 +106,14 @@ def test_what_does_not_fit_is_told_before_training(call, capsys, flags, words):
     assert call("--tasks short --methods base --seeds 1", *flags.split()) == 1
     shown = capsys.readouterr().err
     assert shown.startswith("error: ") and words in shown and "Traceback" not in shown and call.done == []
+
+
+@pytest.mark.parametrize("part", [{"lr_scheduler": "polynomial_decay"}, {"distributed_training": None}])
+def test_a_part_of_the_settings_that_has_none_by_name(call, capsys, monkeypatch, part):
+    for settings in (made_up.Settings({**made_up.DSAM, **part}), made_up.Settings(made_up.DSAM, lora=part)):
+        monkeypatch.setattr(made_up.Backwards, "settings", lambda self, task: settings)
+        assert call() == 1 and call.done == []
+        assert capsys.readouterr().err == f"error: short: {next(iter(part))}: settings by name are expected\n"
 
 
 def test_a_table_is_of_one_data_set_and_settings(call, capsys):

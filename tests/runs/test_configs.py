@@ -5,7 +5,7 @@ from copy import deepcopy
 import made_up
 import pytest
 
-from sharp_plugins.runs.configs import Settings, configure
+from sharp_plugins.runs.configs import Settings, check_parts, configure
 from sharp_plugins.runs.methods import find_method
 
 LORA = {
@@ -89,3 +89,15 @@ def test_a_network_without_settings_is_refused():
     with pytest.raises(ValueError, match="--methods: there are no settings for methods with prefix"):
         configure(Settings(made_up.DSAM), find_method("prefix"))
     assert Settings({}).of("houlsby") == Settings({}).of(None) == {}
+
+
+def test_some_parts_need_no_settings_by_name():
+    check_parts({"_name": None, "bpe": None, "tokenizer": None, "scoring": "bleu", "lr": 0.1, "bar_alpha": 1}, "a file")
+    for part in ({"bpe": "gpt2"}, {"dataset": None}, {1: 2}):
+        with pytest.raises(ValueError, match="^a file: .*: settings by name are expected$"):
+            check_parts(part, "a file")
+
+
+def test_the_base_optimizers_settings_are_by_name():
+    with pytest.raises(ValueError, match="^optimizer.base is adam, and settings by name are expected$"):
+        configure(Settings({**made_up.DSAM, "optimizer": {**made_up.DSAM["optimizer"], "base": "adam"}}), find_method("base"))

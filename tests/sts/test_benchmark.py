@@ -145,6 +145,13 @@ def test_settings_of_ones_own_train_with_one_worker(backbone, data, tmp_path, mo
         assert planned[-1].config["distributed_training"]["distributed_world_size"] == workers
 
 
+def test_a_part_of_the_settings_that_has_none_by_name(backbone, data, tmp_path, planned, capsys):
+    for part in ("r3f", "lr_scheduler"):
+        (tmp_path / "bert.yaml").write_text(yaml.safe_dump({**read_yaml(CONFIGS / "bert.yaml"), part: "fixed"}))
+        assert run(backbone, data, tmp_path / "out", "--methods", "mirror", *SMALL, "--configs", tmp_path) == 1 and not planned
+        assert capsys.readouterr().err == f"error: {tmp_path / 'bert.yaml'}: {part}: settings by name are expected\n"
+
+
 def test_the_text_is_a_place(backbone, data, tmp_path, planned, capsys):
     """The same sentences may be elsewhere the next time, and --set does not name others."""
     flags = ["--methods", "mirror", "--seeds", "1", *SMALL]

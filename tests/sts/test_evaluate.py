@@ -24,6 +24,16 @@ def evaluate(backbone, data, *flags):
     return main(["evaluate", *map(str, (backbone / "model.pt", "--data", data, "--device", "cpu", *flags))])
 
 
+def test_the_average_is_printed_though_it_cannot_be_written(backbone, tmp_path, monkeypatch, capsys):
+    def full(path, text):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("sharp_plugins.sts.__main__.write_text", full)
+    assert evaluate(backbone, sts_files.write_sets(tmp_path / "data"), "--pooling", "cls", "--json", tmp_path / "out.json") == 1
+    shown = capsys.readouterr()
+    assert "average: " in shown.out and "No space left" in shown.err
+
+
 def test_the_command_writes_all_columns(backbone, tmp_path, capsys):
     data, out = sts_files.write_sets(tmp_path / "data"), tmp_path / "out.json"
     assert evaluate(backbone, data, "--pooling", "cls", "--json", out) == 0

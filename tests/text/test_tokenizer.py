@@ -96,6 +96,12 @@ def test_what_is_saved_reads_the_same(directory, tmp_path):
     assert (second.symbols, second.published_ids) == (first.symbols, first.published_ids)
 
 
+def test_a_file_that_cannot_be_written(directory, tmp_path):
+    """The library raises a bare Exception."""
+    with pytest.raises(OSError, match=r"^tokenizer.json: cannot be written: No such file or directory"):
+        Tokenizer.load(directory).save(tmp_path / "nowhere")
+
+
 def test_symbols_survive_fairseq_preprocess(directory, tmp_path):
     tokenizer = Tokenizer.load(directory)
     out = tmp_path / "out"

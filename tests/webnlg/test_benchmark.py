@@ -371,9 +371,13 @@ def test_data_are_made_once_and_anew_for_another_corpus(data, corpus, tmp_path, 
     (other / STAMP).write_text((out / STAMP).read_text().replace('"vocabulary": 120', '"vocabulary": 119'))
     assert len(make(corpus, other)) == 3 and (other / STAMP).read_text() == (out / STAMP).read_text()
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
+    line = ["prepare", "--data", str(corpus), "--out", str(other), "--vocab-size", "120"]
+    assert main([*line[:-1], "119"]) == 1  # the command by itself
+    words = "holds data of other files or settings; choose another --out, or remove it"
+    assert capsys.readouterr().err == f"error: {other}: {words}\n"
     (other / STAMP).write_text("{")
     (other / "thesis.tex").write_text("")
-    assert main(["prepare", "--data", str(corpus), "--out", str(other), "--vocab-size", "120"]) == 1
+    assert main(line) == 1
     assert "thesis.tex, which is none of them; choose another place" in capsys.readouterr().err
 
 

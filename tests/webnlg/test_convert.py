@@ -92,6 +92,35 @@ def test_what_is_read_is_not_written_over(tmp_path, capsys):
     assert convert(data, tmp_path / "out") == 1 and "its tofix.tsv would mark texts" in capsys.readouterr().err
 
 
+def test_another_corpus_is_not_mixed_with_it(tmp_path, capsys):
+    data, out = corpus(tmp_path / "in"), tmp_path / "out"
+    assert convert(data, out) == 0 and convert(data, out) == 0  # the same again
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    part = corpus(tmp_path / "part")
+    (part / "train.jsonl").unlink()
+    other = corpus(tmp_path / "other", test=[{"id": "9"}])
+    for directory, name, flags in (
+        (part, "train.jsonl", ()),
+        (other, "test.jsonl", ()),
+        (data, "train.jsonl", ("--texts", "good")),
+    ):
+        capsys.readouterr()
+        assert convert(directory, out, *flags) == 1
+        words = f"its {name} is of another corpus or of other flags; choose another directory, or remove it"
+        assert capsys.readouterr().err == f"error: --out {out}: {words}\n"
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    for split in ("train", "dev", "test"):  # one after the other
+        assert convert(data / f"{split}.jsonl", tmp_path / "parts") == 0
+    assert read_corpus(tmp_path / "parts") == read_corpus(data)
+
+
+def test_all_splits_are_written_or_none(tmp_path, capsys):
+    data = corpus(tmp_path / "in")
+    (tmp_path / "out" / "test.jsonl").mkdir(parents=True)
+    assert convert(data, tmp_path / "out") == 1 and [path.name for path in (tmp_path / "out").iterdir()] == ["test.jsonl"]
+    assert "test.jsonl: it is a directory" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("beside", ["", "test"])
 def test_a_corpus_that_cannot_be_read_leaves_nothing(tmp_path, capsys, beside):
     data = tmp_path / "in"

@@ -481,6 +481,17 @@ def test_a_wrong_word_about_prompts_is_told(tmp_path, text, words):
         read_family(tmp_path, {} if "form" in text else {"format": "facts"})
 
 
+@pytest.mark.parametrize("name", ["ft", "lora"])
+@pytest.mark.parametrize("text", ["prompts: facts", "dataset:"])
+def test_a_part_of_the_settings_that_has_none_by_name(tmp_path, name, text):
+    for one in ("ft", "lora"):
+        shutil.copy(SETTINGS / "opt" / f"{one}.yaml", tmp_path)
+    path, part = tmp_path / f"{name}.yaml", text.split(":")[0]
+    path.write_text(re.sub(rf"^{part}:.*\n(  .*\n)*", "", path.read_text(), flags=re.M) + f"{text}\n")
+    with pytest.raises(ValueError, match=f"^{re.escape(str(path))}: {part}: settings by name are expected$"):
+        read_family(tmp_path, {"format": "facts"})
+
+
 def test_prompts_that_differ_share_no_directory(tmp_path):
     """With GPT-2's settings `--format facts --linearise lora` leaves two: full fine-tuning's and LoRA's."""
     _, prompts = read_family(SETTINGS / "gpt2", {"format": "facts", "linearise": "lora"})

@@ -50,8 +50,8 @@ def add_score_arguments(parser) -> None:
     parser.add_argument("--meteor-paraphrases", type=Path, metavar="FILE", help=words)
 
 
-def run_score(args) -> str:
-    """Score, and write what was asked for; returns what to print.
+def run_score(args) -> None:
+    """Score, print it, and write what was asked for.
 
     Raises:
         ValueError: something does not fit; nothing was written.
@@ -83,9 +83,9 @@ def run_score(args) -> str:
     if args.against:
         scores["significance"] = compare(named, entries, args.significance, args.samples, args.seed)
         shown.append(significance_tables(scores["significance"]))
+    print("\n".join(shown).rstrip("\n"), flush=True)  # before a file that may fail to be written
     if args.json:
         write_text(args.json, json.dumps(scores, indent=2) + "\n")
-    return "\n".join(shown).rstrip("\n")
 
 
 def read_texts(paths: Sequence[Path], entries: List[Entry], form: str) -> Tuple[Dict[str, List[str]], List[Entry]]:

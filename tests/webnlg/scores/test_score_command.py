@@ -52,6 +52,16 @@ def test_what_is_written_is_what_the_function_returns(place, capsys):
         assert row[1:] == [f"{value:.2f}" for values in written[row[0]].values() for value in values.values()]
 
 
+def test_scores_are_printed_though_they_cannot_be_written(place, monkeypatch, capsys):
+    def full(path, text):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("sharp_plugins.webnlg.scores.command.write_text", full)
+    assert score(place, "one.txt", "--json", "out.json") == 1
+    shown = capsys.readouterr()
+    assert shown.out.startswith("test: 3 inputs, 2 seen, 1 unseen\n") and "No space left" in shown.err
+
+
 def test_one_text_for_an_input_with_several_entries(place, capsys):
     (place / "grouped.txt").write_text("\n".join(TEXTS[:2]), encoding="utf-8")
     assert score(place, "grouped.txt", "--json", "out.json") == 0
