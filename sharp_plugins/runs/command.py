@@ -78,7 +78,7 @@ def execute(benchmark: Benchmark, args) -> int:
     from sharp_plugins.runs.needs import announce
     from sharp_plugins.runs.plan import plan
     from sharp_plugins.runs.processes import Stop
-    from sharp_plugins.runs.progress import Screen
+    from sharp_plugins.runs.progress import Screen, give_up_unprintable, say
     from sharp_plugins.runs.schedule import check_workers, gpus, side_by_side, slots
     from sharp_plugins.runs.store import check
     from sharp_plugins.runs.sweep import check_selection
@@ -116,19 +116,20 @@ def execute(benchmark: Benchmark, args) -> int:
         side_by_side(missing, work, places, stop, work.cannot, renew)
         for run in runs:
             check(run)  # another call may have done it meanwhile, with other settings
-        print("\n".join(str(path) for path in report(benchmark, args)))
+        say("\n".join(str(path) for path in report(benchmark, args)))
+        failed = [run.name for run in runs if not run.is_finished]
+        if failed:
+            say(f"error: {len(failed)} of {len(runs)} runs are not finished; see above", sys.stderr)
+        return (1 if work.is_held_up else RUNS_FAILED) if failed else 0
     except KeyboardInterrupt:
-        print("interrupted; run the same command again to go on", file=sys.stderr)
+        say("interrupted; run the same command again to go on", sys.stderr)
         return INTERRUPTED
     except MENDABLE as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}", sys.stderr)
         return 1
     finally:
+        give_up_unprintable()
         signal.signal(signal.SIGTERM, before)
-    failed = [run.name for run in runs if not run.is_finished]
-    if failed:
-        print(f"error: {len(failed)} of {len(runs)} runs are not finished; see above", file=sys.stderr)
-    return (1 if work.is_held_up else RUNS_FAILED) if failed else 0
 
 
 def report(benchmark: Benchmark, args) -> List[Path]:

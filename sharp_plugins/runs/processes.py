@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Callable, Dict, List, Mapping, Optional, Sequence
 
@@ -172,7 +172,8 @@ def follow(process, log: Path, start: int, show: Callable[[Dict], None], stop: S
             for line in lines:
                 entry = parse(line)
                 if entry is not None:
-                    show(entry)
+                    with suppress(Exception):  # what is shown is not worth a training
+                        show(entry)
             if has_ended:
                 return
             if stop.wait(PAUSE):

@@ -1,10 +1,12 @@
 """The command on the made-up benchmark: what it refuses, what it goes on with, what it leaves. No training but in a stand-in."""
 
 import fcntl
+import io
 import json
 import os
 import re
 import signal
+import sys
 import time
 
 import engine
@@ -229,6 +231,17 @@ def test_what_another_call_has_done_is_not_a_failure(call, capsys):
 
         call.before = before
         assert call("--tasks short --methods sam rdrop --seeds 1") == 0 and engine.trained(call) == ["short rdrop seed 1"]
+
+
+def test_runs_are_done_where_nothing_can_be_printed(call, monkeypatch):
+    class Full(io.StringIO):
+        def write(self, text):
+            raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", Full())
+        patch.setattr(sys, "stderr", Full())
+        assert call() == 0 and (call.out / "table.md").is_file()
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
