@@ -86,7 +86,8 @@ def chosen(environment: Mapping[str, str]) -> Dict[str, str]:
         free = free_cores(cores)
         if free < len(cores):
             settings[THREADS] = str(free)
-            say(f"{free} of {len(cores)} CPU threads: other programs are busy on the rest ({THREADS} chooses otherwise)", sys.stderr)
+            words = f"other programs are busy on the rest ({THREADS} chooses otherwise)"
+            say(f"{free} of {len(cores)} CPU threads: {words}", sys.stderr)
     return settings
 
 

@@ -58,6 +58,26 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch, step):
     assert one.read_bytes() == b"new" and other.read_bytes() == b"old" and len(os.listdir(tmp_path)) == 2
 
 
+@pytest.mark.parametrize("failures", [1, 2, 3])
+def test_a_checkpoint_is_whole_after_an_error_that_lasts_a_moment(tmp_path, monkeypatch, failures):
+    path, save, failed = tmp_path / "checkpoint_last.pt", torch.save, []
+
+    def failing(obj, file, **how):
+        if len(failed) < failures:
+            failed.append(file.write(b"half" * 5000))
+            raise OSError(errno.EIO, "Input/output error")
+        return save(obj, file, **how)
+
+    monkeypatch.setattr(saving, "PAUSE", 0)
+    monkeypatch.setattr(torch, "save", failing)
+    with pytest.raises(OSError, match="Input/output") if failures == 3 else contextlib.nullcontext():
+        checkpoint_utils.torch_persistent_save({"a": torch.ones(1000)}, str(path))
+    assert len(failed) == failures and path.exists() is (failures < 3)
+    if failures < 3:
+        assert safe_load.load(path)["a"].sum() == 1000
+        assert b"half" not in path.read_bytes()
+
+
 # ---------------------------------------------------------------------- killed anywhere
 
 # Ends the process after so many bytes of the copy that is made as the given one, counted from 1.
