@@ -216,6 +216,18 @@ def test_what_processes_print_is_utf8(tmp_path, monkeypatch):
     assert (tmp_path / "out").read_text(encoding="utf-8") == "Be\u015fikta\u015f\n"
 
 
+def test_a_run_is_not_taken_for_a_task_of_slurms_or_torchruns(run, monkeypatch):
+    """fairseq would take the number of workers from there, and not from the run's config."""
+    stage = Stage("tell", python("import os; print(*os.environ)"), "o", takes_output=True)
+    plain = stage.line(run.directory, {"A": "b"})
+    for name in processes.LAUNCHERS:
+        monkeypatch.setenv(name, "2")
+    do(run, stage)
+    assert not set((run.directory / "o").read_text().split()) & {*processes.LAUNCHERS}
+    unset = " ".join(f"-u {name}" for name in processes.LAUNCHERS)
+    assert stage.line(run.directory, {"A": "b"}) == plain.replace("; A=b", f"; env {unset} A=b")
+
+
 def test_the_most_memory_of_a_runs_processes_is_remembered(run, tmp_path):
     big = training(run, tmp_path, "x = bytearray(300 << 20); del x")
     with locked(run.directory, run.name) as lock:
@@ -243,9 +255,10 @@ def test_threads_are_shared_and_remembered(run, monkeypatch):
     assert (run.directory / "o").read_text() == "2\n"
 
 
-def test_a_shell_does_the_same(run, tmp_path):
+def test_a_shell_does_the_same(run, tmp_path, monkeypatch):
     import subprocess
 
+    monkeypatch.setenv("RANK", "0")
     stage = Stage("generate", python("import sys; print('a  b'); print('c', file=sys.stderr)"), "o u t", takes_output=True)
     line = stage.line(run.directory).replace("python", sys.executable, 1)
     subprocess.run(["bash", "-c", line], check=True, cwd=tmp_path)
