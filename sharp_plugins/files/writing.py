@@ -4,6 +4,7 @@ They are written in a directory beside their place, ``.unfinished-...``. A file 
 killed process left is removed when the same is written again.
 """
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -11,11 +12,13 @@ import shutil
 import tempfile
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Iterator, Optional, Tuple
+from typing import Collection, Iterator, Optional, Tuple
 
 PREFIX = ".unfinished-"
 # A file and not the directory itself: over NFS a lock on a directory is the machine's own, and one on a file is everybody's.
 LOCK = ".lock"
+# Errors that say that what was written is lost.
+LOST = (errno.EIO, errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
@@ -93,7 +96,36 @@ def replacing(path: Path) -> Iterator[Path]:
     remove_left(real.parent, path.name)
     with unfinished_in(real.parent) as unfinished:
         yield unfinished / path.name  # by the name that was asked for, whose end may say the format
-        os.replace(unfinished / path.name, real)
+        replace(unfinished / path.name, real)
+
+
+def replace(new, path) -> None:
+    """Give the file *new* the name *path*, as os.replace does, and have both on the disk: after a power cut the name could be there
+    without what was written, and what was deleted in its favour be gone.
+
+    Raises:
+        OSError: as of os.replace; or what was written cannot be put on the disk, and *path* is as it was.
+    """
+    put_on_disk(new)
+    os.replace(new, path)
+    put_on_disk(Path(path).parent, told=())
+
+
+def put_on_disk(path, told: Collection[int] = LOST) -> None:
+    """Have the system write a file, or a directory's names, to the disk now.
+
+    Raises:
+        OSError: one of *told*; a file system that cannot do it is none.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        if error.errno in told:
+            raise
 
 
 def refuse_special(path: Path) -> None:

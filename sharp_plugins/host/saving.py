@@ -18,7 +18,7 @@ import torch
 from fairseq import checkpoint_utils, file_io
 from fairseq.file_io import PathManager
 
-from sharp_plugins.files import safe_load
+from sharp_plugins.files import safe_load, writing
 from sharp_plugins.host.patching import wrap
 
 # How often a checkpoint is tried to be written, and the seconds between two tries; fairseq's own numbers.
@@ -33,7 +33,7 @@ def _wrap_copy(copy):
         unfinished = f"{dst_path}.tmp"  # fairseq's own name: what a killed process leaves is written over
         try:
             shutil.copyfile(src_path, unfinished)
-            os.replace(unfinished, dst_path)
+            writing.replace(unfinished, dst_path)
         except OSError as error:
             Path(unfinished).unlink(missing_ok=True)
             words = f"cannot be written: {error.strerror}; it is as it was, and {src_path} is whole"
@@ -73,7 +73,11 @@ def _wrap_tries(save):
             try:
                 f.seek(0)
                 f.truncate()
-                return torch.save(obj, f)
+                torch.save(obj, f)
+                if isinstance(getattr(f, "name", None), str):  # it is in memory otherwise
+                    f.flush()
+                    writing.put_on_disk(f.name)
+                return
             except Exception:  # whatever it is, as fairseq does
                 if not others:
                     checkpoint_utils.logger.error(traceback.format_exc())

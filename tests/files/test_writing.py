@@ -1,5 +1,6 @@
 """Files that are complete or not there, several of them too."""
 
+import errno
 import fcntl
 import os
 import shutil
@@ -7,6 +8,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -164,6 +166,33 @@ def test_a_file_is_written_though_its_directory_cannot_be_removed(tmp_path, monk
     with pytest.raises(FileNotFoundError, match="own"), filling(tmp_path, last="other") as unfinished:
         shutil.rmtree(unfinished)
         raise FileNotFoundError("the block's own")
+
+
+def test_what_is_written_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    done, sync, replace = [], os.fsync, os.replace
+
+    def fsync(handle):
+        done.append(stat.S_IFMT(os.fstat(handle).st_mode))
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", lambda old, new: done.append("named") or replace(old, new))
+    write_text(tmp_path / "file", "new")
+    assert done == [stat.S_IFREG, "named", stat.S_IFDIR]
+
+
+@pytest.mark.parametrize("number, is_told", [(errno.EINVAL, False), (errno.ENOSPC, True), (errno.EIO, True)])
+def test_a_file_that_cannot_be_put_on_the_disk_takes_no_ones_place(tmp_path, monkeypatch, number, is_told):
+    """File systems that do not know how are none of it."""
+    (tmp_path / "file").write_text("old")
+
+    def fsync(handle):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(OSError, match=os.strerror(number)) if is_told else nullcontext():
+        write_text(tmp_path / "file", "new")
+    assert (tmp_path / "file").read_text() == ("old" if is_told else "new") and os.listdir(tmp_path) == ["file"]
 
 
 def test_a_link_stays_and_what_it_leads_to_is_written(tmp_path):

@@ -41,6 +41,19 @@ def test_a_copy_is_a_file_of_its_own(tmp_path):
     assert one.read_bytes() == b"new" and sorted(os.listdir(tmp_path)) == ["one.pt", "other.pt"]
 
 
+def test_a_checkpoint_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    done, sync, replace = [], os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda handle: done.append(os.fstat(handle).st_size) or sync(handle))
+    monkeypatch.setattr(os, "replace", lambda old, new: done.append("named") or replace(old, new))
+    (tmp_path / "one.pt").write_bytes(b"new")
+    PathManager.copy(str(tmp_path / "one.pt"), str(tmp_path / "other.pt"), overwrite=True)
+    assert done[:2] == [3, "named"]
+    done.clear()
+    monkeypatch.setattr(os, "rename", lambda old, new: done.append("named") or replace(old, new))
+    checkpoint_utils.torch_persistent_save({"a": torch.ones(1000)}, str(tmp_path / "one.pt"))
+    assert done == [(tmp_path / "one.pt").stat().st_size, "named"]
+
+
 @pytest.mark.parametrize("step", ["write", "rename"])
 def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch, step):
     one, other = tmp_path / "one.pt", tmp_path / "other.pt"

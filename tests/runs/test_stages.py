@@ -104,6 +104,13 @@ def test_training_that_ends_before_its_limits_is_over(run, tmp_path):
     assert do(run, stage) == ["train"] and is_done(run, stage)
 
 
+def test_training_is_not_over_where_its_last_checkpoint_cannot_be_read(run, tmp_path):
+    stage = training(run, tmp_path)
+    do(run, stage)
+    (run.directory / "checkpoint_last.pt").write_bytes(b"half")
+    assert do(run, stage) == ["train"]
+
+
 def test_a_limit_of_time_is_of_the_runs_own_training(run, tmp_path):
     """fairseq's clock goes on from that of the checkpoint that training starts from."""
     start = save(tmp_path / "start.pt", minutes=20)
