@@ -111,8 +111,11 @@ def execute(benchmark: Benchmark, args) -> int:
 
         if not keep:
             for run in runs:
-                if run.is_finished:
-                    work.clean_up(run)  # a killed call may not have done so
+                try:
+                    if run.is_finished:
+                        work.clean_up(run)  # a killed call may not have done so
+                except MENDABLE as error:
+                    work.tell_error(str(error))
         side_by_side(missing, work, places, stop, work.cannot, renew)
         for run in runs:
             check(run)  # another call may have done it meanwhile, with other settings

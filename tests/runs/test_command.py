@@ -197,6 +197,17 @@ def test_what_a_killed_call_left_of_finished_runs_goes(call, monkeypatch):
     assert call(line) == 0 and not left.exists() and call.done == []
 
 
+def test_what_cannot_be_cleaned_up_ends_no_call(call, monkeypatch, capsys):
+    def refused(run, benchmark):
+        raise PermissionError(13, "Permission denied", "checkpoint_best.pt")
+
+    assert call("--tasks short --methods base --seeds 1") == 0
+    engine.save(call.out / "short" / "base" / "seed1" / "checkpoint_best.pt")
+    monkeypatch.setattr(execution, "clean_up", refused)
+    assert call("--tasks short --methods base --seeds 1") == 0
+    assert "error: [Errno 13] Permission denied: 'checkpoint_best.pt'" in capsys.readouterr().err
+
+
 def test_checkpoints_that_were_to_be_kept_stay(call):
     assert call("--tasks short --methods base --seeds 1 --keep-checkpoints") == 0 and call() == 0
     assert len(list(call.out.rglob("checkpoint*.pt"))) == 2

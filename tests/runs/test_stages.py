@@ -1,5 +1,6 @@
 """Stages as processes: what is done once, gone on with, and told. Training is a stand-in."""
 
+import errno
 import fcntl
 import json
 import os
@@ -309,6 +310,17 @@ def test_a_run_that_another_process_is_at_is_left_alone(run):
         with pytest.raises(RunBusy, match="RTE sam seed 1: another process"), locked(run.directory, run.name):
             raise AssertionError("both have it")
     assert [path.name for path in run.directory.iterdir()] == ["lock"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_named(run, monkeypatch, number):
+    def flock(file, how):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    words = rf"run/lock: its file system has no locks \({os.strerror(number)}\), .*; choose an --out on another"
+    with pytest.raises(OSError, match=words), locked(run.directory, run.name):
+        pass
 
 
 def test_a_process_that_outlives_its_call_keeps_the_run(run):
