@@ -38,7 +38,7 @@ class Worker:
         """Do what is missing of a run; a failure is told on the screen, and the other runs go on."""
         start = self.start_of(run)
         try:
-            with locked(run.directory, run.name) as lock:
+            with locked(run.directory, run.name, self.stop.wait) as lock:
                 check(run)  # again: another call may have begun or done it meanwhile, and with other settings
                 if not run.is_finished:
                     self._do(run, slot, start, lock)
@@ -80,7 +80,7 @@ class Worker:
     def clean_up(self, run: Run) -> None:
         """`clean_up`, unless a run of this or another call still needs the checkpoints, or another process is at the run."""
         if deletable(run, self.benchmark) and not is_needed(run, self.benchmark, self.out):
-            with suppress(RunBusy), locked(run.directory, run.name):
+            with suppress(RunBusy), locked(run.directory, run.name, patience=0):
                 clean_up(run, self.benchmark)
 
 

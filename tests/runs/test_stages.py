@@ -11,7 +11,7 @@ import time
 import pytest
 from engine import python, save
 
-from sharp_plugins.runs import memory, processes, stages
+from sharp_plugins.runs import locks, memory, processes, stages
 from sharp_plugins.runs.locks import RunBusy, locked
 from sharp_plugins.runs.methods import find_method
 from sharp_plugins.runs.processes import Stop, follow, interpreter, run_process
@@ -310,6 +310,27 @@ def test_a_run_that_another_process_is_at_is_left_alone(run):
         with pytest.raises(RunBusy, match="RTE sam seed 1: another process"), locked(run.directory, run.name):
             raise AssertionError("both have it")
     assert [path.name for path in run.directory.iterdir()] == ["lock"]
+
+
+def test_the_last_of_a_killed_process_is_waited_for(run, monkeypatch):
+    """Its workers hold the lock too, and go some seconds later."""
+    monkeypatch.setattr(locks, "PATIENCE", 3600)
+    waited = []
+    with open(run.directory / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+
+        def wait(seconds):
+            waited.append(seconds)
+            if len(waited) == 3:
+                fcntl.flock(lock, fcntl.LOCK_UN)
+
+        with locked(run.directory, run.name, wait):
+            assert len(waited) == 3
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        stop = Stop()
+        stop.ask()  # a Ctrl-C
+        with pytest.raises(RunBusy), locked(run.directory, run.name, stop.wait):
+            pass
 
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
