@@ -34,7 +34,7 @@ def unfinished_in(directory: Path) -> Iterator[Path]:
         finally:
             # What cannot be removed, as read-only directories, stays: the files that were to be written are there.
             shutil.rmtree(unfinished, ignore_errors=True)
-            os.close(lock)
+            _close(lock, unfinished)
     except BaseException:
         with suppress(OSError):  # another process may have put something there
             for path in made:
@@ -67,7 +67,14 @@ def remove_left(directory: Path, name: Optional[str] = None) -> None:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(path)
             finally:
-                os.close(lock)
+                _close(lock, path)
+
+
+def _close(lock: int, directory: Path) -> None:
+    """Close the lock in a directory that was to be removed: over NFS a file that is open stays, and the directory with it."""
+    os.close(lock)
+    with suppress(OSError):  # it is gone, or a living process's
+        directory.rmdir()
 
 
 @contextmanager

@@ -135,6 +135,23 @@ def test_what_is_locked_is_a_file(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("way", ["filling", "replacing"])
+def test_nothing_is_left_where_open_files_cannot_be_removed(tmp_path, monkeypatch, way):
+    """Over NFS such a file has another name until it is closed, and its directory stays."""
+
+    def rmtree(path, ignore_errors=False):
+        for name in os.listdir(path):
+            os.unlink(path / name)
+        if not ignore_errors:
+            raise OSError(errno.ENOTEMPTY, "Directory not empty")
+
+    monkeypatch.setattr(shutil, "rmtree", rmtree)
+    (tmp_path / ".unfinished-left").mkdir()
+    (tmp_path / ".unfinished-left" / "file").write_text("half")
+    write(way, tmp_path / "file")
+    assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("way", ["filling", "replacing"])
 def test_what_another_user_left_stays(tmp_path, monkeypatch, way):
     other, look, open_ = tmp_path / ".unfinished-other", os.stat, os.open
     other.mkdir()
