@@ -12,7 +12,7 @@ import shutil
 import tempfile
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Collection, Iterator, Optional, Tuple
+from typing import IO, Collection, Iterator, Optional, Tuple
 
 PREFIX = ".unfinished-"
 # A file and not the directory itself: over NFS a lock on a directory is the machine's own, and one on a file is everybody's.
@@ -133,6 +133,37 @@ def put_on_disk(path, told: Collection[int] = LOST) -> None:
     except OSError as error:
         if error.errno in told:
             raise
+
+
+@contextmanager
+def one_at_a_time(lock: Path) -> Iterator[None]:
+    """Do the block when no other process is at one with the same file *lock*, which is made for it and goes; at once where no file
+    can be locked."""
+    file = None
+    with suppress(OSError):
+        file = _locked_file(lock)
+    try:
+        yield
+    finally:
+        if file is not None:
+            with suppress(OSError):
+                lock.unlink()
+            file.close()
+
+
+def _locked_file(path: Path) -> IO:
+    while True:
+        file = open(path, "a")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        except FileNotFoundError:
+            pass
+        except BaseException:
+            file.close()
+            raise
+        file.close()  # it has been removed by whom it was waited for
 
 
 def refuse_special(path: Path) -> None:

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import List, Optional, Sequence
 
 from sharp_plugins.command_line import MENDABLE, be_quiet, output_directory
+from sharp_plugins.files.writing import one_at_a_time
 from sharp_plugins.runs.benchmark import Benchmark
 from sharp_plugins.runs.methods import BASE, CRITERIONS, NETWORKS, OPTIMIZERS
 
 INTERRUPTED = 130
 RUNS_FAILED = 3  # all that could be done was
+REPORT_LOCK = ".report.lock"
 
 
 def add_run_arguments(parser, benchmark: Benchmark) -> None:
@@ -136,7 +138,13 @@ def execute(benchmark: Benchmark, args) -> int:
 
 
 def report(benchmark: Benchmark, args) -> List[Path]:
-    """Write the tables of all finished runs in the directory; returns the files."""
+    """Write the tables of all finished runs in the directory; returns the files. Calls that share it do so one after the other: a
+    table of one that has looked earlier would take the place of one with more runs."""
+    with one_at_a_time(args.out / REPORT_LOCK):
+        return _report(benchmark, args)
+
+
+def _report(benchmark: Benchmark, args) -> List[Path]:
     from sharp_plugins.runs.report import write_report
     from sharp_plugins.runs.selection import choose
     from sharp_plugins.runs.store import load_results

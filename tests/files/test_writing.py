@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import toy
 
-from sharp_plugins.files.writing import filling, replacing, write_text
+from sharp_plugins.files.writing import filling, one_at_a_time, replacing, write_text
 
 
 def test_files_are_moved_and_the_last_one_is_the_last(tmp_path, monkeypatch):
@@ -221,6 +221,45 @@ def test_a_link_stays_and_what_it_leads_to_is_written(tmp_path):
             new.write_text(text)
         assert (tmp_path / "link").is_symlink() and (tmp_path / "there" / "file").read_text() == text
     assert sorted(os.listdir(tmp_path)) == ["link", "there"] and os.listdir(tmp_path / "there") == ["file"]
+
+
+# Says when it is in the block, and leaves it when it is told to.
+ALONE = """
+import sys
+from pathlib import Path
+from sharp_plugins.files.writing import one_at_a_time
+
+with one_at_a_time(Path(sys.argv[1])):
+    print("in", flush=True)
+    sys.stdin.readline()
+    Path(sys.argv[1]).with_name("left").touch()
+"""
+
+
+def test_blocks_are_done_one_at_a_time(tmp_path):
+    line = [sys.executable, "-c", ALONE, str(tmp_path / "lock")]
+    how = dict(cwd=Path(toy.PLUGIN).parent, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with subprocess.Popen(line, **how) as other:
+        assert other.stdout.readline() == "in\n"
+        with pytest.raises(BlockingIOError), open(tmp_path / "lock", "a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        other.stdin.write("\n")
+        other.stdin.flush()
+        with one_at_a_time(tmp_path / "lock"):
+            assert (tmp_path / "left").exists() and (tmp_path / "lock").exists()
+    assert os.listdir(tmp_path) == ["left"]
+
+
+def test_without_locks_blocks_are_done_all_the_same(tmp_path, monkeypatch):
+    def flock(file, how):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    for place in (tmp_path, tmp_path / "not there"):
+        with one_at_a_time(place / "lock"):
+            pass
+    with pytest.raises(PermissionError, match="the block's own"), one_at_a_time(tmp_path / "lock"):
+        raise PermissionError("the block's own")
 
 
 def test_no_file_takes_the_place_of_a_device(tmp_path):

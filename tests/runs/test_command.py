@@ -311,6 +311,24 @@ def test_a_damaged_file_of_one_run_does_not_stop_the_others(call, capsys):
     assert "threads.json: is to hold whole numbers" in capsys.readouterr().err and engine.trained(call) == ["short sam seed 1"]
 
 
+def test_two_calls_write_their_tables_one_after_the_other(call, monkeypatch):
+    """What a call has looked at is what it writes: no other writes in between."""
+    free = []
+
+    def report(self, out, results):
+        with open(out / ".report.lock", "a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                free.append(False)
+            else:
+                free.append(True)
+        return []
+
+    monkeypatch.setattr(made_up.Backwards, "report", report)
+    assert call("--tasks short --methods base --seeds 1") == 0 and free == [False]
+
+
 def test_a_report_that_fails_does_not_stop_the_runs(call, capsys, monkeypatch):
     def fails(self, out, results):
         raise ValueError("the report has no ink")
