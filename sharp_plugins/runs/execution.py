@@ -51,6 +51,7 @@ class Worker:
 
     def _do(self, run: Run, slot: Slot, start: str, lock) -> None:
         check_start(run, self.benchmark)
+        self.benchmark.check_data(run)
         begin(run)
         environment = stages.environment_of(run, slot.device, slot.share)
         for stage in stages.remaining(run, self.benchmark.stages(run)):
