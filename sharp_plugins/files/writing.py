@@ -4,6 +4,7 @@ They are written in a directory beside their place, ``.unfinished-...``. A file 
 killed process left is removed when the same is written again.
 """
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -11,11 +12,13 @@ import shutil
 import tempfile
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Iterator, Optional, Tuple
+from typing import IO, Collection, Iterator, Optional, Tuple
 
 PREFIX = ".unfinished-"
 # A file and not the directory itself: over NFS a lock on a directory is the machine's own, and one on a file is everybody's.
 LOCK = ".lock"
+# Errors that say that what was written is lost.
+LOST = (errno.EIO, errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
@@ -31,7 +34,7 @@ def unfinished_in(directory: Path) -> Iterator[Path]:
         finally:
             # What cannot be removed, as read-only directories, stays: the files that were to be written are there.
             shutil.rmtree(unfinished, ignore_errors=True)
-            os.close(lock)
+            _close(lock, unfinished)
     except BaseException:
         with suppress(OSError):  # another process may have put something there
             for path in made:
@@ -64,7 +67,14 @@ def remove_left(directory: Path, name: Optional[str] = None) -> None:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(path)
             finally:
-                os.close(lock)
+                _close(lock, path)
+
+
+def _close(lock: int, directory: Path) -> None:
+    """Close the lock in a directory that was to be removed: over NFS a file that is open stays, and the directory with it."""
+    os.close(lock)
+    with suppress(OSError):  # it is gone, or a living process's
+        directory.rmdir()
 
 
 @contextmanager
@@ -100,7 +110,67 @@ def replacing(path: Path) -> Iterator[Path]:
     remove_left(real.parent, path.name)
     with unfinished_in(real.parent) as unfinished:
         yield unfinished / path.name  # by the name that was asked for, whose end may say the format
-        os.replace(unfinished / path.name, real)
+        replace(unfinished / path.name, real)
+
+
+def replace(new, path) -> None:
+    """Give the file *new* the name *path*, as os.replace does, and have both on the disk: after a power cut the name could be there
+    without what was written, and what was deleted in its favour be gone.
+
+    Raises:
+        OSError: as of os.replace; or what was written cannot be put on the disk, and *path* is as it was.
+    """
+    put_on_disk(new)
+    os.replace(new, path)
+    put_on_disk(Path(path).parent, told=())
+
+
+def put_on_disk(path, told: Collection[int] = LOST) -> None:
+    """Have the system write a file, or a directory's names, to the disk now.
+
+    Raises:
+        OSError: one of *told*; a file system that cannot do it is none.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        if error.errno in told:
+            raise
+
+
+@contextmanager
+def one_at_a_time(lock: Path) -> Iterator[None]:
+    """Do the block when no other process is at one with the same file *lock*, which is made for it and goes; at once where no file
+    can be locked."""
+    file = None
+    with suppress(OSError):
+        file = _locked_file(lock)
+    try:
+        yield
+    finally:
+        if file is not None:
+            with suppress(OSError):
+                lock.unlink()
+            file.close()
+
+
+def _locked_file(path: Path) -> IO:
+    while True:
+        file = open(path, "a")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        except FileNotFoundError:
+            pass
+        except BaseException:
+            file.close()
+            raise
+        file.close()  # it has been removed by whom it was waited for
 
 
 def refuse_special(path: Path) -> None:

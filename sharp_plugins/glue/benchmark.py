@@ -119,6 +119,16 @@ class Glue(Benchmark):
             self._prepared[task, sample] = prepare(data, backbone, of, place, *how, sample)
         return self._prepared[task, sample]
 
+    def check_data(self, run: Run) -> None:
+        from sharp_plugins.glue.binarize import read_prepared
+
+        directory, source = self.prepared(run.record)[:2]
+        if read_prepared(directory).source != source:
+            raise ValueError(
+                f"{run.name}: not begun: another call has made {directory} of other data or with another --max-positions; choose "
+                "another --out"
+            )
+
     def sample(self, record: Record) -> Optional[Sample]:
         """The part of the training set that a run has; None for all of it, as it is."""
         rows, noise, args = int(record.axes.get(ROWS, 0)), float(record.axes.get(NOISE, 0)), self.args

@@ -13,7 +13,7 @@ from typing import Callable, Dict, List
 
 from sharp_plugins.files.download import Source, extract, fetch_missing
 from sharp_plugins.files.text import text_lines
-from sharp_plugins.files.writing import write_text
+from sharp_plugins.files.writing import one_at_a_time, write_text
 from sharp_plugins.glue.reader import ENDINGS
 from sharp_plugins.glue.tasks import Task
 
@@ -41,7 +41,8 @@ DOWNLOADS = ".downloads"
 
 
 def download(task: Task, data, show: Callable[[str], None] = print, sources=None) -> bool:
-    """Make sure that all of *task*'s published files are in the directory *data*; files that are there stay as they are.
+    """Make sure that all of *task*'s published files are in the directory *data*; files that are there stay as they are. Of two
+    calls at once one waits for the other.
 
     Args:
         show: is given lines for the user.
@@ -55,15 +56,23 @@ def download(task: Task, data, show: Callable[[str], None] = print, sources=None
         ValueError: what came is not what was published.
     """
     directory, downloads = Path(data) / task.name, Path(data) / DOWNLOADS / task.name
-    if all(is_there(directory, split.names[0]) for split in task.splits.values()):
+    if _is_whole(directory, task):
         return False
-    fetched = fetch_missing((sources or SOURCES)[task.name], downloads, show)
-    if task.name == "MRPC":
-        write_mrpc(*fetched, directory)
-    else:
-        unpack(fetched[0], task, directory)
-    shutil.rmtree(downloads)
+    downloads.mkdir(parents=True, exist_ok=True)
+    with one_at_a_time(downloads.with_name(f"{task.name}.lock")):
+        if _is_whole(directory, task):  # another call has fetched it meanwhile
+            return False
+        fetched = fetch_missing((sources or SOURCES)[task.name], downloads, show)
+        if task.name == "MRPC":
+            write_mrpc(*fetched, directory)
+        else:
+            unpack(fetched[0], task, directory)
+        shutil.rmtree(downloads)
     return True
+
+
+def _is_whole(directory: Path, task: Task) -> bool:
+    return all(is_there(directory, split.names[0]) for split in task.splits.values())
 
 
 def is_there(directory: Path, name: str) -> bool:

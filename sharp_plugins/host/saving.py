@@ -9,14 +9,20 @@ import io
 import os
 import shlex
 import shutil
+import time
+import traceback
 from pathlib import Path
 from typing import Optional
 
+import torch
 from fairseq import checkpoint_utils, file_io
 from fairseq.file_io import PathManager
 
-from sharp_plugins.files import safe_load
+from sharp_plugins.files import safe_load, writing
 from sharp_plugins.host.patching import wrap
+
+# How often a checkpoint is tried to be written, and the seconds between two tries; fairseq's own numbers.
+TRIES, PAUSE = 3, 2.5
 
 
 def _wrap_copy(copy):
@@ -27,7 +33,7 @@ def _wrap_copy(copy):
         unfinished = f"{dst_path}.tmp"  # fairseq's own name: what a killed process leaves is written over
         try:
             shutil.copyfile(src_path, unfinished)
-            os.replace(unfinished, dst_path)
+            writing.replace(unfinished, dst_path)
         except OSError as error:
             Path(unfinished).unlink(missing_ok=True)
             words = f"cannot be written: {error.strerror}; it is as it was, and {src_path} is whole"
@@ -55,6 +61,30 @@ def _wrap_persistent_save(save):
             file.write(whole.getbuffer())
 
     return save_beside
+
+
+def _wrap_tries(save):
+    """fairseq tries three times to write a checkpoint into an open file, and each try began where the one before had failed."""
+
+    def save_from_the_start(obj, f):
+        if not (hasattr(f, "seekable") and f.seekable()):
+            return save(obj, f)  # a path, or a file whose beginning is out of reach
+        for others in reversed(range(TRIES)):
+            try:
+                f.seek(0)
+                f.truncate()
+                torch.save(obj, f)
+                if isinstance(getattr(f, "name", None), str):  # it is in memory otherwise
+                    f.flush()
+                    writing.put_on_disk(f.name)
+                return
+            except Exception:  # whatever it is, as fairseq does
+                if not others:
+                    checkpoint_utils.logger.error(traceback.format_exc())
+                    raise
+                time.sleep(PAUSE)
+
+    return save_from_the_start
 
 
 # ---------------------------------------------------------------------- a last checkpoint that cannot be read
@@ -117,4 +147,5 @@ def what_else_is_there(last: Path) -> str:
 def install() -> None:
     wrap(PathManager, "copy", _wrap_copy)
     wrap(checkpoint_utils, "torch_persistent_save", _wrap_persistent_save)
+    wrap(checkpoint_utils, "_torch_persistent_save", _wrap_tries)
     wrap(checkpoint_utils, "load_checkpoint", _wrap_load)

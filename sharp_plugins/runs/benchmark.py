@@ -126,6 +126,10 @@ class Benchmark:
         """
         return None
 
+    def check_data(self, run: Run) -> None:
+        """Raise ValueError where a run's data, just before it begins, are others than `prepare` made or found: another call may
+        have made them anew meanwhile, as long as no run of them had begun."""
+
     # ---- settings
 
     def settings(self, task: str) -> Settings:

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import List, Optional, Sequence
 
 from sharp_plugins.command_line import MENDABLE, be_quiet, output_directory
+from sharp_plugins.files.writing import one_at_a_time
 from sharp_plugins.runs.benchmark import Benchmark
 from sharp_plugins.runs.methods import BASE, CRITERIONS, NETWORKS, OPTIMIZERS
 
 INTERRUPTED = 130
 RUNS_FAILED = 3  # all that could be done was
+REPORT_LOCK = ".report.lock"
 
 
 def add_run_arguments(parser, benchmark: Benchmark) -> None:
@@ -78,7 +80,7 @@ def execute(benchmark: Benchmark, args) -> int:
     from sharp_plugins.runs.needs import announce
     from sharp_plugins.runs.plan import plan
     from sharp_plugins.runs.processes import Stop
-    from sharp_plugins.runs.progress import Screen
+    from sharp_plugins.runs.progress import Screen, give_up_unprintable, say
     from sharp_plugins.runs.schedule import check_workers, gpus, side_by_side, slots
     from sharp_plugins.runs.store import check
 
@@ -108,28 +110,38 @@ def execute(benchmark: Benchmark, args) -> int:
 
         if not keep:
             for run in runs:
-                if run.is_finished:
-                    work.clean_up(run)  # a killed call may not have done so
+                try:
+                    if run.is_finished:
+                        work.clean_up(run)  # a killed call may not have done so
+                except MENDABLE as error:
+                    work.tell_error(str(error))
         side_by_side(missing, work, places, stop, work.cannot, renew)
         for run in runs:
             check(run)  # another call may have done it meanwhile, with other settings
-        print("\n".join(str(path) for path in report(benchmark, args)))
+        say("\n".join(str(path) for path in report(benchmark, args)))
+        failed = [run.name for run in runs if not run.is_finished]
+        if failed:
+            say(f"error: {len(failed)} of {len(runs)} runs are not finished; see above", sys.stderr)
+        return (1 if work.is_held_up else RUNS_FAILED) if failed else 0
     except KeyboardInterrupt:
-        print("interrupted; run the same command again to go on", file=sys.stderr)
+        say("interrupted; run the same command again to go on", sys.stderr)
         return INTERRUPTED
     except MENDABLE as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}", sys.stderr)
         return 1
     finally:
+        give_up_unprintable()
         signal.signal(signal.SIGTERM, before)
-    failed = [run.name for run in runs if not run.is_finished]
-    if failed:
-        print(f"error: {len(failed)} of {len(runs)} runs are not finished; see above", file=sys.stderr)
-    return (1 if work.is_held_up else RUNS_FAILED) if failed else 0
 
 
 def report(benchmark: Benchmark, args) -> List[Path]:
-    """Write the tables of all finished runs in the directory; returns the files."""
+    """Write the tables of all finished runs in the directory; returns the files. Calls that share it do so one after the other: a
+    table of one that has looked earlier would take the place of one with more runs."""
+    with one_at_a_time(args.out / REPORT_LOCK):
+        return _report(benchmark, args)
+
+
+def _report(benchmark: Benchmark, args) -> List[Path]:
     from sharp_plugins.runs.report import write_report
     from sharp_plugins.runs.selection import choose
     from sharp_plugins.runs.store import load_results

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Callable, Collection, Dict, Mapping, Optional, Sequence
 
 from sharp_plugins.files.text import read_json
-from sharp_plugins.files.writing import remove_left, unfinished_in, write_text
+from sharp_plugins.files.writing import PREFIX, remove_left, unfinished_in, write_text
 from sharp_plugins.runs.processes import Stop, interpreter, run_process, shell_line
 
 STAMP = "prepared.json"
@@ -45,7 +45,8 @@ def make_once(
     """
     if _is_made_of(out, source, is_stamp):
         return False
-    others = sorted({path.name for path in out.iterdir()} - {STAMP, *own}) if out.exists() else []
+    there = {path.name for path in out.iterdir() if not path.name.startswith(PREFIX)} if out.exists() else set()
+    others = sorted(there - {STAMP, *own})
     if others:
         raise ValueError(
             f"{out}: holds other data, which would be replaced, and with them {', '.join(others)}, which is none of them; "

@@ -38,7 +38,7 @@ class Worker:
         """Do what is missing of a run; a failure is told on the screen, and the other runs go on."""
         start = self.start_of(run)
         try:
-            with locked(run.directory, run.name) as lock:
+            with locked(run.directory, run.name, self.stop.wait) as lock:
                 check(run)  # again: another call may have begun or done it meanwhile, and with other settings
                 if not run.is_finished:
                     self._do(run, slot, start, lock)
@@ -51,6 +51,7 @@ class Worker:
 
     def _do(self, run: Run, slot: Slot, start: str, lock) -> None:
         check_start(run, self.benchmark)
+        self.benchmark.check_data(run)
         begin(run)
         environment = stages.environment_of(run, slot.device, slot.share)
         for stage in stages.remaining(run, self.benchmark.stages(run)):
@@ -80,7 +81,7 @@ class Worker:
     def clean_up(self, run: Run) -> None:
         """`clean_up`, unless a run of this or another call still needs the checkpoints, or another process is at the run."""
         if deletable(run, self.benchmark) and not is_needed(run, self.benchmark, self.out):
-            with suppress(RunBusy), locked(run.directory, run.name):
+            with suppress(RunBusy), locked(run.directory, run.name, patience=0):
                 clean_up(run, self.benchmark)
 
 

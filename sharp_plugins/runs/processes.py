@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Callable, Dict, List, Mapping, Optional, Sequence
 
@@ -27,6 +27,10 @@ SCRIPTS = {
     "fairseq-interactive": "interactive",
     "fairseq-score": "score",
 }
+# A run is on one machine, with as many workers as its config says. In a job of Slurm's or torchrun's fairseq would take the
+# workers from these instead, and the port from the number of the job, which runs side by side have in common.
+LAUNCHERS = ("SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST", "SLURM_JOB_ID", "MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "RANK")
+LAUNCHERS += ("LOCAL_RANK",)
 # Seconds between two looks at the log.
 PAUSE = 0.3
 # Seconds that a process gets to stop.
@@ -82,7 +86,7 @@ def interpreter(command: Sequence[str], memory: Optional[Path] = None) -> List[s
 def shell_line(
     command: Sequence[str], directory: Path, log: str, output: Optional[str] = None, environment: Mapping[str, str] = {}
 ) -> str:
-    """A command as a line for a shell, which a user can copy.
+    """A command as a line for a shell, which a user can copy; without what a launcher may have set, see `LAUNCHERS`.
 
     Args:
         environment: what it finds changed there, such as the number of threads.
@@ -92,7 +96,9 @@ def shell_line(
     >>> shell_line(["fairseq-train", "data"], Path("x"), "train.log", environment={"OMP_NUM_THREADS": "1"})
     'cd x; OMP_NUM_THREADS=1 fairseq-train data >> train.log 2>&1'
     """
-    words = [*(f"{name}={shlex.quote(value)}" for name, value in environment.items()), shlex.join(command)]
+    without = [f"-u {name}" for name in LAUNCHERS if name in os.environ]
+    words = ["env", *without] if without else []
+    words += [*(f"{name}={shlex.quote(value)}" for name, value in environment.items()), shlex.join(command)]
     to = f"> {shlex.quote(output)} 2>> {log}" if output else f">> {log} 2>&1"
     return f"cd {shlex.quote(str(directory))}; {' '.join(words)} {to}"
 
@@ -114,7 +120,7 @@ def run_process(
         log: is appended to.
         lock: an open file that the process keeps open too.
         output: a file for the standard output; the log by default.
-        environment: what is changed in this process's.
+        environment: what is changed in this process's, without `LAUNCHERS`.
         show: is given each entry of fairseq's log as it appears.
 
     Raises:
@@ -122,7 +128,8 @@ def run_process(
     """
     # The process's own processes do not look into the run's directory either (Python 3.11 and later).
     # What they print is read as UTF-8, whatever the terminal's encoding is.
-    settings = {**os.environ, "PYTHONSAFEPATH": "1", "PYTHONIOENCODING": "utf-8:surrogateescape", **environment}
+    settings = {name: value for name, value in os.environ.items() if name not in LAUNCHERS}
+    settings.update({"PYTHONSAFEPATH": "1", "PYTHONIOENCODING": "utf-8:surrogateescape", **environment})
     with open(log, "a") as said, open(output, "w") if output else nullcontext(said) as out:
         start = said.tell()
         # The process holds the lock too: it keeps others away should it outlive this one.
@@ -172,7 +179,8 @@ def follow(process, log: Path, start: int, show: Callable[[Dict], None], stop: S
             for line in lines:
                 entry = parse(line)
                 if entry is not None:
-                    show(entry)
+                    with suppress(Exception):  # what is shown is not worth a training
+                        show(entry)
             if has_ended:
                 return
             if stop.wait(PAUSE):

@@ -1,9 +1,37 @@
-"""The progress of all runs on one screen: a changing line for each on a terminal, else a line for each validation."""
+"""The progress of all runs on one screen: a changing line for each on a terminal, else a line for each validation.
 
+What counts is in files: where nothing can be printed, as on a full disk or to a pipe that is closed, the runs go on in silence.
+"""
+
+import os
 import shutil
 import sys
 import threading
+from contextlib import suppress
 from typing import Dict
+
+# What a stream raises that cannot be written to; a closed one raises ValueError.
+UNPRINTABLE = (OSError, ValueError)
+
+
+def say(text: str, stream=None) -> None:
+    """Print to *stream*, by default the standard output, if that can be.
+
+    >>> say("a line")
+    a line
+    """
+    with suppress(*UNPRINTABLE):
+        print(text, file=stream or sys.stdout, flush=True)
+
+
+def give_up_unprintable() -> None:
+    """Drop what could not be printed: Python would try again as it ends, complain, and end with another exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except UNPRINTABLE:
+            with suppress(*UNPRINTABLE):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class Screen:
@@ -24,7 +52,7 @@ class Screen:
         """Print lines that stay."""
         with self._lock:
             self._wipe()
-            print(text, file=self.errors if is_error else self.stream, flush=True)
+            say(text, self.errors if is_error else self.stream)
             self._draw()
 
     def show(self, name: str, line: str) -> None:
@@ -42,16 +70,19 @@ class Screen:
             self._draw()
 
     def _wipe(self) -> None:
-        if self._drawn:
-            self.stream.write("\r" + "\033[A" * (self._drawn - 1) + "\033[J")
-            self.stream.flush()
-        self._drawn = 0
+        drawn, self._drawn = self._drawn, 0
+        if drawn:
+            self._write("\r" + "\033[A" * (drawn - 1) + "\033[J")
 
     def _draw(self) -> None:
         if self.is_terminal and self._lines:
             width = shutil.get_terminal_size().columns - 1  # a longer line would take two
-            self.stream.write("\n".join(line[:width] for line in self._lines.values()))
             self._drawn = len(self._lines)
+            self._write("\n".join(line[:width] for line in self._lines.values()))
+
+    def _write(self, text: str) -> None:
+        with suppress(*UNPRINTABLE):
+            self.stream.write(text)
             self.stream.flush()
 
 

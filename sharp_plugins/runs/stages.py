@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Callable, Dict, Mapping, NamedTuple, Optional, Sequence
 
 from sharp_plugins.files.text import read_json
-from sharp_plugins.files.writing import unfinished_in, write_text
+from sharp_plugins.files.writing import replace, unfinished_in, write_text
 from sharp_plugins.runs import threads
-from sharp_plugins.runs.checkpoints import LAST, is_trained, minutes_before
+from sharp_plugins.runs.checkpoints import LAST, is_trained, minutes_before, read_checkpoint
 from sharp_plugins.runs.processes import Stop, interpreter, run_process, shell_line
 from sharp_plugins.runs.store import MEMORY, THREADS, Run
 
@@ -104,7 +104,7 @@ def is_done(run: Run, stage: Stage) -> bool:
     mark = _marks(run).get(stage.name)
     if stage.trains:
         # fairseq may end before all limits, where a task of one's own has no more data, say: the mark tells.
-        return is_trained(run.directory, _limits(run)) or (mark is not None and (run.directory / LAST).is_file())
+        return is_trained(run.directory, _limits(run)) or (mark is not None and read_checkpoint(run.directory / LAST) is not None)
     return mark == list(stage.command) and (run.directory / stage.makes).is_file()
 
 
@@ -153,7 +153,7 @@ def perform(
         how = dict(lock=lock, output=output, environment=environment, show=show)
         status = run_process(interpreter(stage.command, memory), run.directory, log, stop, **how)
         if status == 0 and output:
-            os.replace(output, run.directory / stage.makes)
+            replace(output, run.directory / stage.makes)
     missing = status == 0 and not stage.trains and not (run.directory / stage.makes).is_file()
     if status != 0 or missing:
         end = "\n  ".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-12:])

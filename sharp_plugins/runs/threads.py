@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Dict, Mapping, Optional, Sequence
 
 from sharp_plugins.files.writing import write_text
+from sharp_plugins.runs.progress import say
 
 # Measured (examples/benchmarks/README.md): more spins lose more beside a busy neighbour, fewer lose time on a quiet machine.
 SPIN = {"GOMP_SPINCOUNT": "4000", "KMP_BLOCKTIME": "1"}
@@ -85,10 +86,8 @@ def chosen(environment: Mapping[str, str]) -> Dict[str, str]:
         free = free_cores(cores)
         if free < len(cores):
             settings[THREADS] = str(free)
-            print(
-                f"{free} of {len(cores)} CPU threads: other programs are busy on the rest ({THREADS} chooses otherwise)",
-                file=sys.stderr,
-            )
+            words = f"other programs are busy on the rest ({THREADS} chooses otherwise)"
+            say(f"{free} of {len(cores)} CPU threads: {words}", sys.stderr)
     return settings
 
 

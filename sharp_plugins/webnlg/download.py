@@ -3,9 +3,10 @@
 import os
 import shutil
 from pathlib import Path
-from typing import Callable, Sequence
+from typing import Callable, List, Sequence
 
 from sharp_plugins.files.download import Source, fetch_missing
+from sharp_plugins.files.writing import one_at_a_time
 from sharp_plugins.webnlg.corpus import SPLITS, CorpusError, files_of, find_split
 from sharp_plugins.webnlg.published import CORPORA, sources
 
@@ -16,7 +17,8 @@ FEW = 10
 
 
 def download(name: str, data, show: Callable[[str], None] = print, files: Sequence[Source] = ()) -> bool:
-    """Make sure that all of a corpus's published files are in the directory *data*; files that are there stay as they are.
+    """Make sure that all of a corpus's published files are in the directory *data*; files that are there stay as they are. Of
+    two calls at once one waits for the other.
 
     Args:
         name: one of `CORPORA`.
@@ -37,9 +39,21 @@ def download(name: str, data, show: Callable[[str], None] = print, files: Sequen
     if name not in CORPORA:
         raise ValueError(f"--download {name}: there is no such corpus; there are {', '.join(CORPORA)}")
     data, files = Path(data), files or sources()[name]
-    missing = [source for source in files if not (data / source.name).is_file()]
     _check_alone(data, {data / source.name for source in files})
-    if not missing:
+    if not _missing(data, files):
+        return False
+    data.mkdir(parents=True, exist_ok=True)
+    with one_at_a_time(data / f"{DOWNLOADS}.lock"):
+        return _fetch(name, data, files, show)
+
+
+def _missing(data: Path, files: Sequence[Source]) -> List[Source]:
+    return [source for source in files if not (data / source.name).is_file()]
+
+
+def _fetch(name: str, data: Path, files: Sequence[Source], show: Callable[[str], None]) -> bool:
+    missing = _missing(data, files)
+    if not missing:  # another call has fetched them meanwhile
         return False
     downloads = data / DOWNLOADS / name
     if len(missing) > FEW:

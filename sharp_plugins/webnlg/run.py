@@ -1,6 +1,7 @@
 """The command ``python -m sharp_plugins.webnlg run``."""
 
 from sharp_plugins.runs.command import add_run_arguments, execute
+from sharp_plugins.runs.progress import say
 from sharp_plugins.webnlg.benchmark import DataToText
 from sharp_plugins.webnlg.fine_tuning import FineTuning
 from sharp_plugins.webnlg.scratch import FromScratch
@@ -22,5 +23,5 @@ def run(args) -> int:
     status = execute(args.benchmark, args)
     table = args.out / "results.md"
     if status == 0 and table.is_file():
-        print(f"\n{table.read_text(encoding='utf-8')}")
+        say(f"\n{table.read_text(encoding='utf-8')}")
     return status

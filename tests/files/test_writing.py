@@ -1,5 +1,6 @@
 """Files that are complete or not there, several of them too."""
 
+import errno
 import fcntl
 import os
 import shutil
@@ -7,12 +8,13 @@ import stat
 import subprocess
 import sys
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import toy
 
-from sharp_plugins.files.writing import filling, replacing, write_text
+from sharp_plugins.files.writing import filling, one_at_a_time, replacing, write_text
 
 
 def test_files_are_moved_and_the_last_one_is_the_last(tmp_path, monkeypatch):
@@ -133,6 +135,23 @@ def test_what_is_locked_is_a_file(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("way", ["filling", "replacing"])
+def test_nothing_is_left_where_open_files_cannot_be_removed(tmp_path, monkeypatch, way):
+    """Over NFS such a file has another name until it is closed, and its directory stays."""
+
+    def rmtree(path, ignore_errors=False):
+        for name in os.listdir(path):
+            os.unlink(path / name)
+        if not ignore_errors:
+            raise OSError(errno.ENOTEMPTY, "Directory not empty")
+
+    monkeypatch.setattr(shutil, "rmtree", rmtree)
+    (tmp_path / ".unfinished-left").mkdir()
+    (tmp_path / ".unfinished-left" / "file").write_text("half")
+    write(way, tmp_path / "file")
+    assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("way", ["filling", "replacing"])
 def test_what_another_user_left_stays(tmp_path, monkeypatch, way):
     other, look, open_ = tmp_path / ".unfinished-other", os.stat, os.open
     other.mkdir()
@@ -166,6 +185,33 @@ def test_a_file_is_written_though_its_directory_cannot_be_removed(tmp_path, monk
         raise FileNotFoundError("the block's own")
 
 
+def test_what_is_written_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    done, sync, replace = [], os.fsync, os.replace
+
+    def fsync(handle):
+        done.append(stat.S_IFMT(os.fstat(handle).st_mode))
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", lambda old, new: done.append("named") or replace(old, new))
+    write_text(tmp_path / "file", "new")
+    assert done == [stat.S_IFREG, "named", stat.S_IFDIR]
+
+
+@pytest.mark.parametrize("number, is_told", [(errno.EINVAL, False), (errno.ENOSPC, True), (errno.EIO, True)])
+def test_a_file_that_cannot_be_put_on_the_disk_takes_no_ones_place(tmp_path, monkeypatch, number, is_told):
+    """File systems that do not know how are none of it."""
+    (tmp_path / "file").write_text("old")
+
+    def fsync(handle):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(OSError, match=os.strerror(number)) if is_told else nullcontext():
+        write_text(tmp_path / "file", "new")
+    assert (tmp_path / "file").read_text() == ("old" if is_told else "new") and os.listdir(tmp_path) == ["file"]
+
+
 def test_a_link_stays_and_what_it_leads_to_is_written(tmp_path):
     (tmp_path / "there").mkdir()
     (tmp_path / "link").symlink_to(Path("there", "file"))
@@ -175,6 +221,45 @@ def test_a_link_stays_and_what_it_leads_to_is_written(tmp_path):
             new.write_text(text)
         assert (tmp_path / "link").is_symlink() and (tmp_path / "there" / "file").read_text() == text
     assert sorted(os.listdir(tmp_path)) == ["link", "there"] and os.listdir(tmp_path / "there") == ["file"]
+
+
+# Says when it is in the block, and leaves it when it is told to.
+ALONE = """
+import sys
+from pathlib import Path
+from sharp_plugins.files.writing import one_at_a_time
+
+with one_at_a_time(Path(sys.argv[1])):
+    print("in", flush=True)
+    sys.stdin.readline()
+    Path(sys.argv[1]).with_name("left").touch()
+"""
+
+
+def test_blocks_are_done_one_at_a_time(tmp_path):
+    line = [sys.executable, "-c", ALONE, str(tmp_path / "lock")]
+    how = dict(cwd=Path(toy.PLUGIN).parent, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with subprocess.Popen(line, **how) as other:
+        assert other.stdout.readline() == "in\n"
+        with pytest.raises(BlockingIOError), open(tmp_path / "lock", "a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        other.stdin.write("\n")
+        other.stdin.flush()
+        with one_at_a_time(tmp_path / "lock"):
+            assert (tmp_path / "left").exists() and (tmp_path / "lock").exists()
+    assert os.listdir(tmp_path) == ["left"]
+
+
+def test_without_locks_blocks_are_done_all_the_same(tmp_path, monkeypatch):
+    def flock(file, how):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    for place in (tmp_path, tmp_path / "not there"):
+        with one_at_a_time(place / "lock"):
+            pass
+    with pytest.raises(PermissionError, match="the block's own"), one_at_a_time(tmp_path / "lock"):
+        raise PermissionError("the block's own")
 
 
 def test_no_file_takes_the_place_of_a_device(tmp_path):

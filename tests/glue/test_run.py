@@ -238,6 +238,21 @@ def test_what_is_in_the_place_of_a_run_is_named(start, tmp_path, capsys):
     assert "out/RTE/base/seed1: in a run's place, and WNLI is no task" in capsys.readouterr().err
 
 
+def test_data_that_another_call_has_replaced_train_no_run(start, bert, data, tmp_path, capsys):
+    """As long as no run of a task has begun, its data may be made anew."""
+
+    def before(run, stage):
+        if run.record.task == "CoLA" and stage.trains:
+            line = ["--backbone", bert, "--data", data, "--out", tmp_path / "out" / "data", "--max-positions", 32]
+            assert main(["prepare", *map(str, line), "--tasks", "RTE"]) == 0
+
+    start.before = before
+    assert start("--tasks", "CoLA", "RTE", "--methods", "base", "--seeds", 1) == 1
+    assert trained(start) == ["CoLA base seed 1"] and not list((tmp_path / "out" / "RTE").rglob("record.json"))
+    assert "error: RTE base seed 1: not begun: another call has made " in capsys.readouterr().err
+    assert start("--tasks", "CoLA", "RTE", "--methods", "base", "--seeds", 1) == 0 and trained(start) == ["RTE base seed 1"]
+
+
 def test_runs_of_older_versions_are_refused(start, tmp_path, capsys):
     """Their result.json has no record beside it, and other names in it."""
     line = "--tasks RTE --methods base --seeds 1".split()

@@ -41,6 +41,19 @@ def test_a_copy_is_a_file_of_its_own(tmp_path):
     assert one.read_bytes() == b"new" and sorted(os.listdir(tmp_path)) == ["one.pt", "other.pt"]
 
 
+def test_a_checkpoint_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    done, sync, replace = [], os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda handle: done.append(os.fstat(handle).st_size) or sync(handle))
+    monkeypatch.setattr(os, "replace", lambda old, new: done.append("named") or replace(old, new))
+    (tmp_path / "one.pt").write_bytes(b"new")
+    PathManager.copy(str(tmp_path / "one.pt"), str(tmp_path / "other.pt"), overwrite=True)
+    assert done[:2] == [3, "named"]
+    done.clear()
+    monkeypatch.setattr(os, "rename", lambda old, new: done.append("named") or replace(old, new))
+    checkpoint_utils.torch_persistent_save({"a": torch.ones(1000)}, str(tmp_path / "one.pt"))
+    assert done == [(tmp_path / "one.pt").stat().st_size, "named"]
+
+
 @pytest.mark.parametrize("step", ["write", "rename"])
 def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch, step):
     one, other = tmp_path / "one.pt", tmp_path / "other.pt"
@@ -56,6 +69,26 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch, step):
     with pytest.raises(OSError, match=r"cannot be written: No space left .*one\.pt is whole: .*other\.pt"):
         PathManager.copy(str(one), str(other), overwrite=True)
     assert one.read_bytes() == b"new" and other.read_bytes() == b"old" and len(os.listdir(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("failures", [1, 2, 3])
+def test_a_checkpoint_is_whole_after_an_error_that_lasts_a_moment(tmp_path, monkeypatch, failures):
+    path, save, failed = tmp_path / "checkpoint_last.pt", torch.save, []
+
+    def failing(obj, file, **how):
+        if len(failed) < failures:
+            failed.append(file.write(b"half" * 5000))
+            raise OSError(errno.EIO, "Input/output error")
+        return save(obj, file, **how)
+
+    monkeypatch.setattr(saving, "PAUSE", 0)
+    monkeypatch.setattr(torch, "save", failing)
+    with pytest.raises(OSError, match="Input/output") if failures == 3 else contextlib.nullcontext():
+        checkpoint_utils.torch_persistent_save({"a": torch.ones(1000)}, str(path))
+    assert len(failed) == failures and path.exists() is (failures < 3)
+    if failures < 3:
+        assert safe_load.load(path)["a"].sum() == 1000
+        assert b"half" not in path.read_bytes()
 
 
 # ---------------------------------------------------------------------- killed anywhere

@@ -11,6 +11,14 @@ if HERE not in sys.path:
     sys.path.insert(0, HERE)
 
 
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    """A run that is locked is busy at once."""
+    from sharp_plugins.runs import locks
+
+    monkeypatch.setattr(locks, "PATIENCE", 0)
+
+
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
     """The data of the tasks."""

@@ -1,10 +1,12 @@
 """The command on the made-up benchmark: what it refuses, what it goes on with, what it leaves. No training but in a stand-in."""
 
 import fcntl
+import io
 import json
 import os
 import re
 import signal
+import sys
 import time
 
 import engine
@@ -209,6 +211,17 @@ def test_what_a_killed_call_left_of_finished_runs_goes(call, monkeypatch):
     assert call(line) == 0 and not left.exists() and call.done == []
 
 
+def test_what_cannot_be_cleaned_up_ends_no_call(call, monkeypatch, capsys):
+    def refused(run, benchmark):
+        raise PermissionError(13, "Permission denied", "checkpoint_best.pt")
+
+    assert call("--tasks short --methods base --seeds 1") == 0
+    engine.save(call.out / "short" / "base" / "seed1" / "checkpoint_best.pt")
+    monkeypatch.setattr(execution, "clean_up", refused)
+    assert call("--tasks short --methods base --seeds 1") == 0
+    assert "error: [Errno 13] Permission denied: 'checkpoint_best.pt'" in capsys.readouterr().err
+
+
 def test_checkpoints_that_were_to_be_kept_stay(call):
     assert call("--tasks short --methods base --seeds 1 --keep-checkpoints") == 0 and call() == 0
     assert len(list(call.out.rglob("checkpoint*.pt"))) == 2
@@ -243,6 +256,17 @@ def test_what_another_call_has_done_is_not_a_failure(call, capsys):
 
         call.before = before
         assert call("--tasks short --methods sam rdrop --seeds 1") == 0 and engine.trained(call) == ["short rdrop seed 1"]
+
+
+def test_runs_are_done_where_nothing_can_be_printed(call, monkeypatch):
+    class Full(io.StringIO):
+        def write(self, text):
+            raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", Full())
+        patch.setattr(sys, "stderr", Full())
+        assert call() == 0 and (call.out / "table.md").is_file()
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
@@ -299,6 +323,24 @@ def test_a_damaged_file_of_one_run_does_not_stop_the_others(call, capsys):
     (directory / "threads.json").write_text("{")
     assert call("--tasks short --methods base sam --seeds 1") == 1
     assert "threads.json: is to hold whole numbers" in capsys.readouterr().err and engine.trained(call) == ["short sam seed 1"]
+
+
+def test_two_calls_write_their_tables_one_after_the_other(call, monkeypatch):
+    """What a call has looked at is what it writes: no other writes in between."""
+    free = []
+
+    def report(self, out, results):
+        with open(out / ".report.lock", "a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                free.append(False)
+            else:
+                free.append(True)
+        return []
+
+    monkeypatch.setattr(made_up.Backwards, "report", report)
+    assert call("--tasks short --methods base --seeds 1") == 0 and free == [False]
 
 
 def test_a_report_that_fails_does_not_stop_the_runs(call, capsys, monkeypatch):

@@ -2,7 +2,14 @@
 
 import io
 import re
+import subprocess
+import sys
+from pathlib import Path
 
+import pytest
+import toy
+
+from sharp_plugins.runs.processes import Stop, run_process
 from sharp_plugins.runs.progress import Progress, Screen
 
 CONFIG = {"optimization": {"max_update": 20}, "checkpoint": {"best_checkpoint_metric": "mcc"}}
@@ -71,3 +78,49 @@ def test_all_runs_on_one_screen(monkeypatch):
     two.end()
     screen.tell("the end")
     assert shown(terminal.getvalue()) == ["a line that stays", "the end", ""]
+
+
+# ---------------------------------------------------------------------- nothing can be printed
+
+
+class Full(io.StringIO):
+    """A terminal, or a file, on a full disk."""
+
+    error, is_terminal = OSError(28, "No space left on device"), True
+
+    def isatty(self):
+        return self.is_terminal
+
+    def flush(self):
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [Full.error, ValueError("I/O operation on closed file")])
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_where_nothing_can_be_printed_the_runs_go_on(error, is_terminal):
+    stream = Full()
+    stream.error, stream.is_terminal = error, is_terminal
+    screen = Screen(stream, stream)
+    progress = Progress("one", CONFIG, screen)
+    for entry in ENTRIES:
+        progress(entry)
+    screen.tell("a line")
+    screen.tell("an error", is_error=True)
+    progress.end()
+
+
+def test_what_is_shown_ends_no_process(tmp_path):
+    def show(entry):
+        raise OSError(5, "Input/output error")
+
+    code = "import time; print('{\"epoch\": 1}', flush=True); time.sleep(0.5); open('made', 'w')"
+    assert run_process([sys.executable, "-c", code], tmp_path, tmp_path / "log", Stop(), show=show) == 0
+    assert (tmp_path / "made").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="stands for a file on a full disk")
+def test_what_cannot_be_printed_does_not_change_the_exit_status():
+    code = "from sharp_plugins.runs.progress import give_up_unprintable, say; say('a line'); give_up_unprintable()"
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-c", code], cwd=Path(toy.PLUGIN).parent, stdout=full, stderr=full)
+    assert done.returncode == 0

@@ -1,5 +1,6 @@
 """Stages as processes: what is done once, gone on with, and told. Training is a stand-in."""
 
+import errno
 import fcntl
 import json
 import os
@@ -10,7 +11,7 @@ import time
 import pytest
 from engine import python, save
 
-from sharp_plugins.runs import memory, processes, stages
+from sharp_plugins.runs import locks, memory, processes, stages
 from sharp_plugins.runs.locks import RunBusy, locked
 from sharp_plugins.runs.methods import find_method
 from sharp_plugins.runs.processes import Stop, follow, interpreter, run_process
@@ -102,6 +103,13 @@ def test_training_that_ends_before_its_limits_is_over(run, tmp_path):
     short = save(tmp_path / "short.pt", updates=4)
     stage = Stage("train", python(f"import shutil; shutil.copy({str(short)!r}, 'checkpoint_last.pt')"))
     assert do(run, stage) == ["train"] and is_done(run, stage)
+
+
+def test_training_is_not_over_where_its_last_checkpoint_cannot_be_read(run, tmp_path):
+    stage = training(run, tmp_path)
+    do(run, stage)
+    (run.directory / "checkpoint_last.pt").write_bytes(b"half")
+    assert do(run, stage) == ["train"]
 
 
 def test_a_limit_of_time_is_of_the_runs_own_training(run, tmp_path):
@@ -216,6 +224,18 @@ def test_what_processes_print_is_utf8(tmp_path, monkeypatch):
     assert (tmp_path / "out").read_text(encoding="utf-8") == "Be\u015fikta\u015f\n"
 
 
+def test_a_run_is_not_taken_for_a_task_of_slurms_or_torchruns(run, monkeypatch):
+    """fairseq would take the number of workers from there, and not from the run's config."""
+    stage = Stage("tell", python("import os; print(*os.environ)"), "o", takes_output=True)
+    plain = stage.line(run.directory, {"A": "b"})
+    for name in processes.LAUNCHERS:
+        monkeypatch.setenv(name, "2")
+    do(run, stage)
+    assert not set((run.directory / "o").read_text().split()) & {*processes.LAUNCHERS}
+    unset = " ".join(f"-u {name}" for name in processes.LAUNCHERS)
+    assert stage.line(run.directory, {"A": "b"}) == plain.replace("; A=b", f"; env {unset} A=b")
+
+
 def test_the_most_memory_of_a_runs_processes_is_remembered(run, tmp_path):
     big = training(run, tmp_path, "x = bytearray(300 << 20); del x")
     with locked(run.directory, run.name) as lock:
@@ -243,9 +263,10 @@ def test_threads_are_shared_and_remembered(run, monkeypatch):
     assert (run.directory / "o").read_text() == "2\n"
 
 
-def test_a_shell_does_the_same(run, tmp_path):
+def test_a_shell_does_the_same(run, tmp_path, monkeypatch):
     import subprocess
 
+    monkeypatch.setenv("RANK", "0")
     stage = Stage("generate", python("import sys; print('a  b'); print('c', file=sys.stderr)"), "o u t", takes_output=True)
     line = stage.line(run.directory).replace("python", sys.executable, 1)
     subprocess.run(["bash", "-c", line], check=True, cwd=tmp_path)
@@ -289,6 +310,38 @@ def test_a_run_that_another_process_is_at_is_left_alone(run):
         with pytest.raises(RunBusy, match="RTE sam seed 1: another process"), locked(run.directory, run.name):
             raise AssertionError("both have it")
     assert [path.name for path in run.directory.iterdir()] == ["lock"]
+
+
+def test_the_last_of_a_killed_process_is_waited_for(run, monkeypatch):
+    """Its workers hold the lock too, and go some seconds later."""
+    monkeypatch.setattr(locks, "PATIENCE", 3600)
+    waited = []
+    with open(run.directory / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+
+        def wait(seconds):
+            waited.append(seconds)
+            if len(waited) == 3:
+                fcntl.flock(lock, fcntl.LOCK_UN)
+
+        with locked(run.directory, run.name, wait):
+            assert len(waited) == 3
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        stop = Stop()
+        stop.ask()  # a Ctrl-C
+        with pytest.raises(RunBusy), locked(run.directory, run.name, stop.wait):
+            pass
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_named(run, monkeypatch, number):
+    def flock(file, how):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    words = rf"run/lock: its file system has no locks \({os.strerror(number)}\), .*; choose an --out on another"
+    with pytest.raises(OSError, match=words), locked(run.directory, run.name):
+        pass
 
 
 def test_a_process_that_outlives_its_call_keeps_the_run(run):
