@@ -135,24 +135,29 @@ def base_for(precision):
     return ["--base-optimizer", "adam", "--lr", "0.1"] if "memory-efficient" in str(precision) else SGD
 
 
+FP16 = "--fp16 --fp16-init-scale 4"
+
+
+@pytest.mark.parametrize("method", ["sam", "dsam", "sam --sam-adaptive", "dsam --sam-adaptive"])
 @pytest.mark.parametrize(
-    "flags, method, tolerance",
+    "flags, tolerance, of_dsam",
     [
-        (["--fp16", "--fp16-no-flatten-grads", "--fp16-init-scale", "4"], "sam", 0.03),
-        (["--fp16", "--fp16-no-flatten-grads", "--fp16-init-scale", "4"], "dsam", 0.03),
-        (["--bf16"], "sam", 0.03),
+        (FP16, 0.01, 0.01),  # flattened
+        (f"{FP16} --fp16-no-flatten-grads", 0.01, 0.01),
+        (f"{FP16} --memory-efficient-fp16", 0.01, 0.01),
         # g' comes from differences of losses, which bf16's forward passes give to few digits only.
-        (["--bf16"], "dsam", 0.1),
-        (["--fp16", "--memory-efficient-fp16", "--fp16-init-scale", "4"], "sam", 0.03),
-        (["--bf16", "--memory-efficient-bf16"], "sam", 0.03),
-        (["--amp"], "dsam", 0.0),  # on a CPU the same as fp32; on a GPU autocast's own error
+        ("--bf16", 0.03, 0.1),
+        ("--bf16 --memory-efficient-bf16", 0.03, 0.1),
+        ("--amp", 0.0, 0.0),  # on a CPU the same as fp32; on a GPU autocast's own error
     ],
 )
-def test_half_precision_gives_the_epsilon_of_fp32(translation_data, flags, method, tolerance):
+def test_half_precision_gives_the_epsilon_of_fp32(translation_data, flags, method, tolerance, of_dsam):
     """The projection of the realised perturbation on fp32's ε is 1 within the format's own error of the gradient."""
-    settings = ["--optimizer", method, *base_for(flags), "--sam-rho", "0.5", *NO_DROPOUT]
+    tolerance = of_dsam if "dsam" in method else tolerance
+    rho = "5" if "adaptive" in method else "0.5"  # adaptive SAM's ε is the smaller one, as these weights are below 1
+    settings = ["--optimizer", *method.split(), *base_for(flags), "--sam-rho", rho, *NO_DROPOUT]
     changes = []
-    for precision in ([], flags):
+    for precision in ([], flags.split()):
         trainer = toy.build_trainer(translation_data, *settings, *precision)
         start = toy.weights(trainer)
         seen = toy.perturbed_weights(trainer, toy.batches(trainer, [8]))
