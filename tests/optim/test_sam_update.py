@@ -3,6 +3,7 @@
 import contextlib
 import time
 
+import plain
 import pytest
 import torch
 import toy
@@ -128,6 +129,33 @@ def test_the_ascent_sees_the_dropout_masks_of_the_descent(translation_data):
     with metrics.aggregate() as log:
         trainer.train_step(toy.batches(trainer, [8]))
     assert abs(log["sam_gap"].avg) < 1e-4
+
+
+@pytest.mark.parametrize("sizes", [[8], [3, 5]])
+def test_a_criterion_without_sentence_losses_is_climbed_on_as_it_is(translation_data, sizes):
+    """fairseq's guided alignment: a loss of the attention beside that of the words, which δ-SAM does not know."""
+    model = ["--arch", "transformer_align", *toy.MODEL[2:], "--alignment-layer", "0", "--alignment-heads", "1"]
+    flags = dict(model=model, criterion=["--criterion", "label_smoothed_cross_entropy_with_alignment", "--alignment-lambda", "2"])
+    dropout = [*NO_DROPOUT, "--attention-dropout", "0", "--activation-dropout", "0"]
+    with pytest.raises(ValueError, match="dsam needs the loss of each sentence"):
+        toy.build_trainer(translation_data, "--optimizer", "dsam", *SGD, **flags)
+    sgd = ["--base-optimizer", "sgd", "--lr", "0.5", "--clip-norm", "0"]
+    trainer = toy.build_trainer(translation_data, "--optimizer", "sam", *sgd, "--sam-rho", "0.5", *dropout, **flags)
+    samples = toy.batches(trainer, sizes)
+    for sample in samples:
+        words = torch.arange(sample["target"].numel())
+        sample["alignments"] = torch.stack([sample["net_input"]["src_tokens"].size(1) - 1 - words % 3, words], dim=1)
+        sample["align_weights"] = torch.ones(len(words)) / len(words)
+    objective = plain.OfCriterion(trainer.get_criterion())
+    expected, without = (
+        plain.train(trainer.get_model(), objective, [samples], method, lr=0.5) for method in (plain.SAM(0.5), plain.Base())
+    )
+    with metrics.aggregate() as log:
+        trainer.train_step(samples)
+    assert log["alignment_loss"].avg > 0
+    toy.assert_close(trainer, expected)
+    with pytest.raises(AssertionError):
+        toy.assert_close(trainer, without, 1e-3)
 
 
 def base_for(precision):
