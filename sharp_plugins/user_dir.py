@@ -5,8 +5,8 @@ import sys
 
 
 def register() -> None:
-    """Put the plugin into fairseq: its optimizers, criterions, models, tokenizer and task, the wrappers around fairseq's trainer in
-    which they work, and the repairs of fairseq. Repeated calls change nothing.
+    """Put the plugin into fairseq: its optimizers, criterions, models, tokenizer and tasks, the wrappers around fairseq's trainer
+    in which they work, and the repairs of fairseq. Repeated calls change nothing.
 
     Raises:
         ImportError: fairseq is not installed. An installed one that cannot be imported raises what it raises.

@@ -237,3 +237,12 @@ def test_what_tests_share_has_a_name_of_its_own():
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module] if isinstance(node, ast.ImportFrom) else []
             assert not [name for name in names if name.startswith("test_")], path
+
+
+# Tests of no folder alone.
+OF_MANY = {"contract", "distributed", "examples", "gpu", "integration"}
+
+
+def test_the_tests_mirror_the_folders():
+    tests = {path.parent.name for path in Path(__file__).parent.glob("*/test_*.py")}
+    assert tests - OF_MANY == {path.parent.name for path in PACKAGE.glob("*/__init__.py")}

@@ -1,1 +1,1 @@
-"""Published encoders as fairseq checkpoints: ``python -m sharp_plugins.convert DIRECTORY OUT``."""
+"""Published encoders and decoders as fairseq checkpoints: ``python -m sharp_plugins.convert DIRECTORY OUT``."""

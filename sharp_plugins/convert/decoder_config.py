@@ -1,7 +1,7 @@
 """A published decoder's ``config.json`` (GPT-2, OPT, Llama) as settings of ``sharp_decoder``.
 
-The settings are the model's flags (`sharp_plugins.models.decoder.DecoderConfig`). A variant that the decoder cannot compute is
-refused by name.
+The settings are the model's flags (`sharp_plugins.models.decoder_config.DecoderConfig`). A variant that the decoder cannot compute
+is refused by name.
 """
 
 from typing import Any, Callable, Dict, NamedTuple

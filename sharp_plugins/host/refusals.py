@@ -43,7 +43,8 @@ def check_settings(get: Callable[[str], Any], optimizer: str) -> None:
 
 def check_config(cfg: FairseqConfig, optimizer: str) -> None:
     """`check_settings` for a whole fairseq config."""
-    sections = (cfg.distributed_training, cfg.common, cfg.optimization, cfg.optimizer)
+    # fairseq reads what is in the first; the second has copies of some.
+    sections = (cfg.common, cfg.distributed_training, cfg.optimization, cfg.optimizer)
 
     def get(name):
         return next((section[name] for section in sections if name in section), None)

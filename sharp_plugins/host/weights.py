@@ -2,7 +2,7 @@
 
 fp32, --amp                       both are the parameters
 --fp16, --bf16                    the forward reads half-precision parameters; the base optimizer updates fp32 master copies
-                                  of them, by default (fp16 on a GPU) slices of one flat tensor
+                                  of them, with --fp16 by default slices of one flat tensor
 --memory-efficient-fp16, -bf16    both are the half-precision parameters
 """
 

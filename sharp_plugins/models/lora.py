@@ -1,7 +1,7 @@
 """``--arch lora --base-arch roberta_base --lora-rank 8``: LoRA on any architecture, with that architecture's own flags.
 
 In a hydra config: ``model: {_name: lora, base_arch: roberta_base, lora_rank: 8, dropout: 0.1}``. The layers are
-`sharp_plugins.lora`.
+`sharp_plugins.networks.low_rank`, and `sharp_plugins.networks.lora` puts them in.
 
 Source: "LoRA: Low-Rank Adaptation of Large Language Models" (Hu et al. 2022, arXiv 2106.09685).
 """

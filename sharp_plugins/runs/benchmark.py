@@ -17,8 +17,9 @@ SCORES = "scores.json"
 class Benchmark:
     """A benchmark: which tasks and data, settings, stages and metrics. One object serves one call of the command.
 
-    The engine (`sharp_plugins.runs.command`) calls `add_arguments`, then `begin` once with the command line's arguments, and what
-    follows here in its order. A subclass answers at least `made_of`, `settings`, `place`, `stages` and `measures`. What is wrong
+    The engine (`sharp_plugins.runs.command`) calls `add_arguments`, then `begin` once with the command line's arguments, then
+    `settings` and `made_of` for all tasks, `prepare`, and the others, most of them more than once. With ``--sweep`` it asks for
+    `selection` before `begin`. A subclass answers at least `made_of`, `settings`, `place`, `stages` and `measures`. What is wrong
     with the user's input is a ValueError or OSError that names the flag to change; it is raised before any training starts.
 
     `adapt`, `place`, `needs` and `stages` are asked about the runs of earlier calls in the directory, too. They answer for any

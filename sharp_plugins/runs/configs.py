@@ -5,12 +5,14 @@ method needs beyond them are the plugin's defaults, and what `Settings` says of 
 """
 
 from copy import deepcopy
-from typing import Callable, Dict, NamedTuple, Optional, Sequence
+from dataclasses import fields
+from typing import Callable, Dict, NamedTuple, Optional, Sequence, Set
 
 import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+import sharp_plugins
 from sharp_plugins.runs.methods import Method, has_use
 
 # Settings that tell where things are: they differ from machine to machine, and two runs that differ in them alone are the same.
@@ -28,7 +30,7 @@ METRIC, MAXIMISE = "best_checkpoint_metric", "maximize_best_checkpoint_metric"
 # fairseq's lists by epoch.
 LISTS = ("optimization.lr", "optimization.update_freq")
 # Settings that each run makes itself, and that --set leaves alone.
-OWN = (*PLACES, "common.seed", "model._name", "optimizer._name", "criterion._name")
+OWN = (*PLACES, "common.seed", "model._name", "optimizer._name", "optimizer.bar_variant", "criterion._name")
 # What is short in a network's settings, for the settings that most networks have of their own; and BAR's.
 LR, DECAY, BAR = "lr", "weight_decay", "bar_"
 # Parts of a config that need not be settings by name, and those that may be null.
@@ -206,19 +208,29 @@ def _arch(network: Optional[str], arch: str) -> Dict:
 
 
 def _optimizer(dsam: Dict, method: Method) -> Dict:
-    """The optimizer's settings of a method, from δ-SAM's and BAR's."""
+    """The optimizer's settings of a method, from δ-SAM's and BAR's and what a new one has of its own."""
     base = dsam.get("base") or {}
     if not isinstance(base, dict):
         raise ValueError(f"optimizer.base is {base}, and settings by name are expected")
     if method.optimizer is None:
         return {"_name": dsam["base_optimizer"], **base}
-    around = {"base_optimizer": dsam["base_optimizer"], "base": base}
-    if method.optimizer in ("obar", "nbar"):
-        bar = {name: value for name, value in dsam.items() if name.startswith("bar_")}
-        return {"_name": "bar", "bar_variant": method.optimizer, **bar, **around}
-    others = ("bar_", "dsam_") if method.optimizer == "sam" else ("bar_",)
-    kept = {name: value for name, value in dsam.items() if not name.startswith(others)}
-    return {**kept, "_name": method.optimizer, **around}
+    is_bar = method.optimizer in ("obar", "nbar")
+    name = "bar" if is_bar else method.optimizer
+    others = _others_own(name)
+    kept = {key: value for key, value in dsam.items() if key not in others}
+    variant = {"bar_variant": method.optimizer} if is_bar else {}
+    return {**kept, **variant, "_name": name, "base_optimizer": dsam["base_optimizer"], "base": base}
+
+
+def _others_own(name: str) -> Set[str]:
+    """Settings of the plugin's optimizers that the registered optimizer *name* has not. It leaves out these alone, so what no
+    optimizer knows is refused by its name; and so is an optimizer that is not registered, of which nothing is known."""
+    from fairseq.optim import OPTIMIZER_DATACLASS_REGISTRY  # here, so that --help imports no fairseq
+
+    sharp_plugins.register()
+    known = {one: {field.name for field in fields(config)} for one, config in OPTIMIZER_DATACLASS_REGISTRY.items()}
+    around = [settings for settings in known.values() if "base_optimizer" in settings]
+    return set().union(*around) - known.get(name, set())
 
 
 def _refuse(changes: Sequence[str], own: Sequence[str]) -> None:

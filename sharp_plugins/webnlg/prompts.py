@@ -36,7 +36,7 @@ class Prompts(NamedTuple):
         texts: `GOOD` or `ALL`: which texts are trained and validated on, see `choose_texts`.
         max_positions: the most positions of a sequence; None: the model's.
         room: positions that a prompt leaves for a generated text.
-        too_long: what is done with what does not fit, see `sharp_plugins.prompted.prepare.Limits`.
+        too_long: what is done with what does not fit, see `sharp_plugins.prompted.fitting.Limits`.
 
     >>> Prompts(format="lora-gpt2").check().name
     'lora-gpt2-lora'

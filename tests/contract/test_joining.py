@@ -28,6 +28,7 @@ BREAKS = {
     "a_checkpoint_that_cannot_be_written_leaves_nothing": broken.SAVES_LOUDLY,
     "training_goes_on_as_if_nothing_had_been": broken.COUNTS_ALONE,
     "a_base_optimizer_that_fails_half_way_leaves_what_it_leaves_alone": broken.STAYS_ABOVE,
+    "a_failure_after_the_base_optimizers_update_leaves_that_and_nothing_else": broken.STAYS_ABOVE,
     "an_overflow_lowers_the_loss_scale_and_skips_the_update": broken.SETTLES_EARLY,
     "training_without_a_loss_scale_stops_as_in_fairseq": broken.MOVES_W,
     "amp_repeats_an_overflowed_update_as_if_it_were_the_first_try": broken.MOVES_W,

@@ -231,6 +231,27 @@ def test_frozen_parameters_cost_nothing():
     assert sum(t.numel() for t in ball._buffer) == sum(p.numel() for p in params[1:])
 
 
+@pytest.mark.parametrize("with_masters", [True, False])
+def test_frozen_parameters_take_no_part(with_masters):
+    """One that was frozen after its gradient was made, too: ε is as long as ρ over the others, and the norm is theirs."""
+    params = parameters(torch.float16 if with_masters else torch.float32)
+    others = params[1:]
+    w, g = copies(params), flat(give_gradients(params)[1:])
+    params[0].requires_grad_(False)
+    ball = Perturbation(params, 0.5, [p.detach().float() for p in others] if with_masters else None)
+    tolerance = 0.02 if with_masters else 1e-5
+    with ball.climb(measure=True):
+        epsilon = flat(others) - flat(w[1:])
+        torch.testing.assert_close(epsilon @ g / g.norm(), torch.tensor(0.5).double(), rtol=tolerance, atol=0)
+        assert torch.equal(params[0], w[0])
+    assert ball.ascent.grad_norm.item() == pytest.approx(g.norm().item(), rel=1e-6)
+    assert ball.ascent.radius.item() == pytest.approx(0.5, rel=tolerance)
+    with ball.perturb_randomly(0):
+        assert (flat(others) - flat(w[1:])).norm().item() == pytest.approx(0.5, rel=tolerance)
+        assert torch.equal(params[0], w[0])
+    assert_home(params, w)
+
+
 def test_both_perturbations_share_one_copy_and_w_is_never_written():
     params = parameters()
     w_memory = [p.data_ptr() for p in params]

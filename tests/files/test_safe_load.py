@@ -243,7 +243,7 @@ def test_an_environment_that_forces_torchs_own_loader(loader, monkeypatch, tmp_p
 
 
 def test_archives_and_tensors_that_take_more_than_the_file_holds(loader, tmp_path):
-    """From open files without a name too. Others are in tests/test_broken_files.py."""
+    """From open files without a name too. Others are in tests/files/test_broken_files.py."""
     torch.save({"w": torch.zeros(1 << 18)}, tmp_path / "whole.pt")
     small = io.BytesIO()
     with zipfile.ZipFile(tmp_path / "whole.pt") as archive, zipfile.ZipFile(small, "w", zipfile.ZIP_DEFLATED) as compressed:

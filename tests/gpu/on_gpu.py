@@ -21,7 +21,7 @@ def needs_gpu(why: str):
     return pytest.mark.skipif(not torch.cuda.is_available(), reason=f"needs a GPU: {why}")
 
 
-# By default fairseq flattens fp16's weights into one tensor, which it can do on a GPU alone.
+# By default fairseq flattens fp16's weights into one tensor.
 PRECISIONS = {
     "fp32": [],
     "fp16": ["--fp16", "--fp16-init-scale", "4"],

@@ -10,7 +10,7 @@ from torch import nn
 
 from sharp_plugins.host.weights import registered_optimizer
 
-pytestmark = needs_gpu("AMP's scaler works on a GPU alone, and fp16's weights are flattened there")
+pytestmark = needs_gpu("AMP's scaler works on a GPU alone")
 
 FP16 = ["fp16", "fp16-not-flat", "memory-efficient-fp16"]
 WHERE = [("sam", "ascent"), ("sam", "descent"), ("dsam", "ascent"), ("dsam", "descent"), ("bar", "descent")]

@@ -1,6 +1,7 @@
 """Each way in which fairseq loads a file: none runs what it holds, whatever fairseq and torch say of safety."""
 
 import argparse
+import ast
 import inspect
 import io
 import os
@@ -359,6 +360,45 @@ def test_no_other_module_of_fairseq_runs_what_a_file_holds():
             if kinds - DECIDED.get(name, set()):
                 found[name] = kinds
     assert not found
+
+
+# The plugin's own: safe_load has torch's safe loader, safe_unpickler a pickle of its own, and a rank reads what another has sent.
+LOADS = r"\bserialization\.load\("
+OWN = {"files/safe_load.py": "_read", "files/safe_unpickler.py": "load", "host/loading.py": "_load_from_rank"}
+
+
+def runs_what_a_file_holds(source, allowed=None):
+    """The kinds of loading in a module, but for its texts and for one function that is allowed to load."""
+    tree = ast.parse(source)
+    tree.body = [node for node in tree.body if allowed is None or getattr(node, "name", None) != allowed]
+    for node in ast.walk(tree):
+        if isinstance(getattr(node, "body", None), list):
+            is_text = [isinstance(one, ast.Expr) and isinstance(one.value, ast.Constant) for one in node.body]
+            node.body = [one for one, text in zip(node.body, is_text) if not text] or [ast.Pass()]
+    code = ast.unparse(tree)
+    return {kind for kind, pattern in {**PATTERNS, "serialization.load(": LOADS}.items() if re.search(pattern, code)}
+
+
+def test_no_module_of_the_plugin_runs_what_a_file_holds():
+    root = Path(toy.PLUGIN)
+    sources = {path.relative_to(root).as_posix(): path.read_text(encoding="utf-8") for path in root.rglob("*.py")}
+    found = {name: runs_what_a_file_holds(source, OWN.get(name)) for name, source in sources.items()}
+    assert not {name: kinds for name, kinds in found.items() if kinds}
+    assert all(runs_what_a_file_holds(sources[name]) == {"serialization.load("} for name in OWN)
+
+
+@pytest.mark.parametrize(
+    "line, kind",
+    [
+        ("state = torch.load(path)", "torch.load("),
+        ("state = torch.serialization.load(path)", "serialization.load("),
+        ("return pickle.loads(sent)", "pickle.load"),
+        ("return numpy.load(path, allow_pickle = True)", "allow_pickle"),
+    ],
+)
+def test_a_module_that_runs_it_is_found(line, kind):
+    source = f'def read(path):\n    """As torch.load( does."""\n    {line}\n'
+    assert runs_what_a_file_holds(source) == {kind} and runs_what_a_file_holds(source, "read") == set()
 
 
 # ---------------------------------------------------------------------- real processes

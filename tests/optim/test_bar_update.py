@@ -88,9 +88,7 @@ def test_with_a_master_copy_the_factors_are_exact(translation_data, variant, pre
     assert len(set(signs)) == 2
 
 
-def test_flattened_fp16_equals_unflattened(translation_data, monkeypatch):
-    """fairseq flattens on the current CUDA device only; here that device is the CPU, whose index is None."""
-    monkeypatch.setattr(torch.cuda, "current_device", lambda: None)
+def test_flattened_fp16_equals_unflattened(translation_data):
     for variant in VARIANTS:
         results = []
         for flags in ([], ["--fp16-no-flatten-grads"]):

@@ -1,5 +1,7 @@
 """Any registered optimizer as the base, with its own flags, from the command line and from a config."""
 
+import re
+
 import omegaconf
 import pytest
 import torch
@@ -87,9 +89,38 @@ def test_a_config_is_checked_as_flags_are(translation_data):
     cfg.optimizer.sam_rho = -1.0
     with pytest.raises(ValueError, match="--sam-rho"):
         toy.trainer_from(cfg)
-    cfg.optimizer.sam_rho = 0.1
-    cfg.distributed_training.ddp_backend = "fully_sharded"
-    with pytest.raises(ValueError, match="FSDP"):
+
+
+LORA = ["--arch", "lora", "--base-arch", *toy.MODEL[1:]]
+UNSUPPORTED = [
+    ("distributed_training.ddp_backend", "fully_sharded", "--ddp-backend fully_sharded (FSDP)"),
+    ("distributed_training.ddp_backend", "slowmo", "--ddp-backend slowmo"),
+    ("distributed_training.zero_sharding", "os", "--zero-sharding os"),
+    ("distributed_training.pipeline_model_parallel", True, "--pipeline-model-parallel"),
+    ("common.tpu", True, "--tpu"),
+    ("common.model_parallel_size", 2, "--model-parallel-size above 1"),
+    ("optimization.use_bmuf", True, "--use-bmuf"),
+]
+
+
+@pytest.mark.parametrize("method", ["sam", "dsam", "bar"])
+@pytest.mark.parametrize("setting, value, named", UNSUPPORTED)
+def test_unsupported_ways_of_training_are_refused_in_a_config(translation_data, method, setting, value, named):
+    cfg = toy.config(translation_data, "--optimizer", method, "--lr", "0.1", model=LORA if method == "bar" else toy.MODEL)
+    toy.trainer_from(cfg)
+    OmegaConf.update(cfg, setting, value)
+    with pytest.raises(ValueError, match=f"^--optimizer {method} does not work with {re.escape(named)}; it works on one"):
+        toy.trainer_from(cfg)
+
+
+@pytest.mark.parametrize("method", ["sam", "dsam", "bar"])
+@pytest.mark.parametrize("precision", ["amp", "memory_efficient_fp16", "memory_efficient_bf16"])
+def test_a_composite_optimizer_in_other_precisions_is_refused_in_a_config(translation_data, method, precision):
+    cfg = toy.config(translation_data, "--optimizer", method, "--lr", "0.1", model=LORA if method == "bar" else toy.MODEL)
+    cfg.optimizer.base_optimizer, cfg.common[precision] = "composite", True
+    with pytest.raises(
+        ValueError, match=f"^--base-optimizer composite does not work with --{precision.replace('_', '-')}; it works in"
+    ):
         toy.trainer_from(cfg)
 
 
@@ -122,8 +153,7 @@ def test_a_base_optimizer_without_memory_efficient_fp16_is_refused_by_name(trans
         trainer.optimizer
 
 
-def test_a_base_optimizer_that_cannot_be_flattened_is_refused_by_name(translation_data, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "current_device", lambda: None)
+def test_a_base_optimizer_that_cannot_be_flattened_is_refused_by_name(translation_data):
     trainer = toy.build_trainer(translation_data, "--optimizer", "sam", "--base-optimizer", "adafactor", "--lr", "0.1", "--fp16")
     with pytest.raises(ValueError, match="--fp16-no-flatten-grads"):
         trainer.optimizer

@@ -3,6 +3,7 @@
 import contextlib
 import time
 
+import plain
 import pytest
 import torch
 import toy
@@ -130,29 +131,61 @@ def test_the_ascent_sees_the_dropout_masks_of_the_descent(translation_data):
     assert abs(log["sam_gap"].avg) < 1e-4
 
 
+@pytest.mark.parametrize("sizes", [[8], [3, 5]])
+def test_a_criterion_without_sentence_losses_is_climbed_on_as_it_is(translation_data, sizes):
+    """fairseq's guided alignment: a loss of the attention beside that of the words, which δ-SAM does not know."""
+    model = ["--arch", "transformer_align", *toy.MODEL[2:], "--alignment-layer", "0", "--alignment-heads", "1"]
+    flags = dict(model=model, criterion=["--criterion", "label_smoothed_cross_entropy_with_alignment", "--alignment-lambda", "2"])
+    dropout = [*NO_DROPOUT, "--attention-dropout", "0", "--activation-dropout", "0"]
+    with pytest.raises(ValueError, match="dsam needs the loss of each sentence"):
+        toy.build_trainer(translation_data, "--optimizer", "dsam", *SGD, **flags)
+    sgd = ["--base-optimizer", "sgd", "--lr", "0.5", "--clip-norm", "0"]
+    trainer = toy.build_trainer(translation_data, "--optimizer", "sam", *sgd, "--sam-rho", "0.5", *dropout, **flags)
+    samples = toy.batches(trainer, sizes)
+    for sample in samples:
+        words = torch.arange(sample["target"].numel())
+        sample["alignments"] = torch.stack([sample["net_input"]["src_tokens"].size(1) - 1 - words % 3, words], dim=1)
+        sample["align_weights"] = torch.ones(len(words)) / len(words)
+    objective = plain.OfCriterion(trainer.get_criterion())
+    expected, without = (
+        plain.train(trainer.get_model(), objective, [samples], method, lr=0.5) for method in (plain.SAM(0.5), plain.Base())
+    )
+    with metrics.aggregate() as log:
+        trainer.train_step(samples)
+    assert log["alignment_loss"].avg > 0
+    toy.assert_close(trainer, expected)
+    with pytest.raises(AssertionError):
+        toy.assert_close(trainer, without, 1e-3)
+
+
 def base_for(precision):
     """fairseq's SGD does not do without master copies."""
     return ["--base-optimizer", "adam", "--lr", "0.1"] if "memory-efficient" in str(precision) else SGD
 
 
+FP16 = "--fp16 --fp16-init-scale 4"
+
+
+@pytest.mark.parametrize("method", ["sam", "dsam", "sam --sam-adaptive", "dsam --sam-adaptive"])
 @pytest.mark.parametrize(
-    "flags, method, tolerance",
+    "flags, tolerance, of_dsam",
     [
-        (["--fp16", "--fp16-no-flatten-grads", "--fp16-init-scale", "4"], "sam", 0.03),
-        (["--fp16", "--fp16-no-flatten-grads", "--fp16-init-scale", "4"], "dsam", 0.03),
-        (["--bf16"], "sam", 0.03),
+        (FP16, 0.01, 0.01),  # flattened
+        (f"{FP16} --fp16-no-flatten-grads", 0.01, 0.01),
+        (f"{FP16} --memory-efficient-fp16", 0.01, 0.01),
         # g' comes from differences of losses, which bf16's forward passes give to few digits only.
-        (["--bf16"], "dsam", 0.1),
-        (["--fp16", "--memory-efficient-fp16", "--fp16-init-scale", "4"], "sam", 0.03),
-        (["--bf16", "--memory-efficient-bf16"], "sam", 0.03),
-        (["--amp"], "dsam", 0.0),  # on a CPU the same as fp32; on a GPU autocast's own error
+        ("--bf16", 0.03, 0.2),
+        ("--bf16 --memory-efficient-bf16", 0.03, 0.2),
+        ("--amp", 0.0, 0.0),  # on a CPU the same as fp32; on a GPU autocast's own error
     ],
 )
-def test_half_precision_gives_the_epsilon_of_fp32(translation_data, flags, method, tolerance):
+def test_half_precision_gives_the_epsilon_of_fp32(translation_data, flags, method, tolerance, of_dsam):
     """The projection of the realised perturbation on fp32's ε is 1 within the format's own error of the gradient."""
-    settings = ["--optimizer", method, *base_for(flags), "--sam-rho", "0.5", *NO_DROPOUT]
+    tolerance = of_dsam if "dsam" in method else tolerance
+    rho = "5" if "adaptive" in method else "0.5"  # adaptive SAM's ε is the smaller one, as these weights are below 1
+    settings = ["--optimizer", *method.split(), *base_for(flags), "--sam-rho", rho, *NO_DROPOUT]
     changes = []
-    for precision in ([], flags):
+    for precision in ([], flags.split()):
         trainer = toy.build_trainer(translation_data, *settings, *precision)
         start = toy.weights(trainer)
         seen = toy.perturbed_weights(trainer, toy.batches(trainer, [8]))
@@ -186,9 +219,7 @@ def test_without_a_flag_rounding_to_half_precision_keeps_the_ascent(translation_
     assert projections[0] == pytest.approx(1, abs=0.1) and projections[1] < 0.8
 
 
-def test_flattened_fp16_equals_unflattened(translation_data, monkeypatch):
-    """fairseq flattens on the current CUDA device only; here that device is the CPU, whose index is None."""
-    monkeypatch.setattr(torch.cuda, "current_device", lambda: None)
+def test_flattened_fp16_equals_unflattened(translation_data):
     results = []
     for flags in ([], ["--fp16-no-flatten-grads"]):
         trainer = toy.build_trainer(

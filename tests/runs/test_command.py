@@ -50,6 +50,7 @@ def test_what_another_call_finished_meanwhile_with_other_settings_is_in_no_table
         ("--methods lora", "--methods lora: starts from short base seed 1, which is not finished; put base before it"),
         ("--set lr=3", "--set lr=3: should be part.name=value"),
         ("--set common.seed=3", "--set common.seed=3: each run has a common.seed of its own"),
+        ("--set optimizer.bar_variant=obar", "--set optimizer.bar_variant=obar: each run has a optimizer.bar_variant of its own"),
         ("--set optimizer.unknown=1", "short dsam: fairseq does not know such a setting"),
         ("--set optimizer.sam_rho=two", "short dsam: sam_rho cannot have this value: "),
         ("--set optimisation.max_update=1", "short base: fairseq does not know such a part of a config: optimisation; see --set"),

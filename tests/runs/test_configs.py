@@ -1,12 +1,17 @@
 """A method's config: what networks change in a task's settings, and what --set changes in that."""
 
 from copy import deepcopy
+from dataclasses import dataclass
 
 import made_up
 import pytest
+from fairseq import optim
 
-from sharp_plugins.runs.configs import Settings, check_parts, configure
+from sharp_plugins.optim import BAR, SAM, BARConfig, SAMConfig
+from sharp_plugins.runs import methods
+from sharp_plugins.runs.configs import Settings, check_parts, configure, merged
 from sharp_plugins.runs.methods import find_method
+from sharp_plugins.runs.settings_check import check_config
 
 LORA = {
     "lr": 0.02,
@@ -74,6 +79,52 @@ def test_each_optimizer_takes_its_own_of_a_network():
     sam, dsam = config_of("lora-sam")["optimizer"], config_of("lora-dsam")["optimizer"]
     assert sam["sam_rho"] == dsam["sam_rho"] == 0.2 and dsam["dsam_beta"] == 3 and "dsam_beta" not in sam
     assert sam.keys().isdisjoint(bar) and dsam.keys().isdisjoint(bar)
+
+
+@dataclass
+class SteepConfig(SAMConfig):
+    steep_slope: float = 1.0
+
+
+@pytest.fixture
+def register(monkeypatch):
+    """Registers optimizers for one test, and has their names in OPTIMIZERS."""
+
+    def put(name, cls, config):
+        monkeypatch.setattr(methods, "OPTIMIZERS", (*methods.OPTIMIZERS, name))
+        monkeypatch.setitem(optim.OPTIMIZER_REGISTRY, name, type(name, (cls,), {}))
+        monkeypatch.setitem(optim.OPTIMIZER_DATACLASS_REGISTRY, name, config)
+
+    return put
+
+
+def test_a_new_optimizer_takes_what_its_settings_know(register):
+    register("downhill", SAM, SAMConfig)
+    register("steep", SAM, SteepConfig)
+    register("seesaw", BAR, BARConfig)
+    around = {"base_optimizer": "adam", "base": {"adam_betas": "(0.9, 0.98)"}}
+    settings = merged(made_up.DSAM, {"optimizer": {"bar_alpha": 0.25, "steep_slope": 2.0}})
+
+    def optimizer(name):
+        config = configure(Settings(settings), find_method(name))
+        check_config(config, name)
+        return config["optimizer"]
+
+    assert optimizer("downhill") == {"_name": "downhill", "sam_rho": 0.05, **around} == {**optimizer("sam"), "_name": "downhill"}
+    assert optimizer("steep") == {"_name": "steep", "sam_rho": 0.05, "steep_slope": 2.0, **around}
+    assert optimizer("lora-seesaw") == {"_name": "seesaw", "bar_alpha": 0.25, **around}
+
+
+@pytest.mark.parametrize("name", ["sam", "dsam", "lora-nbar"])
+def test_a_setting_that_no_optimizer_knows_is_refused(name):
+    with pytest.raises(ValueError, match=f"{name}: fairseq does not know such a setting: .*sam_roh"):
+        check_config(config_of(name, "optimizer.sam_roh=1"), name)
+
+
+def test_an_optimizer_that_is_not_registered_is_refused(monkeypatch):
+    monkeypatch.setattr(methods, "OPTIMIZERS", (*methods.OPTIMIZERS, "nosuch"))
+    with pytest.raises(ValueError, match="nosuch: optimizer._name is nosuch, and fairseq has none of that name"):
+        check_config(config_of("nosuch"), "nosuch")
 
 
 def test_set_comes_after_what_a_network_changes():

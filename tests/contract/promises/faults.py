@@ -1,6 +1,7 @@
 """An update that fails anywhere leaves the weights, running statistics, the optimizer and the random numbers as if it had not
 begun, and no file holds anything else."""
 
+import copy
 import time
 
 import pytest
@@ -247,7 +248,35 @@ def a_base_optimizer_that_fails_half_way_leaves_what_it_leaves_alone(world, meth
     assert 0 < changed and (changed < len(was) or precision == "fp16")  # which the base optimizer sees as one flat tensor
     # BAR has moved the weights by then, and those that climb are back at w.
     assert ("bar_alpha" in method.logs) != all(map(torch.equal, was, noted["found"]))
-    assert_equal(before["random"], after["random"])
+    assert_kept_but_for_what_is_updated(trainer, before, after)
+
+
+@promise()
+def a_failure_after_the_base_optimizers_update_leaves_that_and_nothing_else(world, method, precision):
+    """Before fairseq has counted the update: the weights stay updated, and the numbers and statistics are as before it."""
+    trainer = build(world, method, precision)
+    before, samples = everything(trainer), toy.batches(trainer, [4, 4])
+    optimizer, left = method_of(trainer), {}
+    step = optimizer.step
+
+    def fail(*args, **kwargs):
+        step(*args, **kwargs)
+        left.update(updated=[w.clone() for w in updated(trainer)], optimizer=copy.deepcopy(optimizer.base.state_dict()))
+        raise Fault
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(optimizer, "step", fail)
+        with pytest.raises(Fault):
+            trainer.train_step(samples)
+    after = everything(trainer)
+    assert not any(map(torch.equal, before["updated"], left["updated"]))
+    assert_equal(left, {"updated": after["updated"], "optimizer": optimizer.base.state_dict()})
+    assert_kept_but_for_what_is_updated(trainer, before, after)
+
+
+def assert_kept_but_for_what_is_updated(trainer, before, after):
+    for name in ("random", "cuda", "updates"):
+        assert_equal(before[name], after[name])
     statistics = [name for name in before["weights"] if ".running_" in name or ".num_batches" in name]
     # fairseq writes the half-precision weights last; without master copies they are what the base optimizer updates.
     whole = list(before["weights"]) if isinstance(trainer.optimizer, FP16Optimizer) else statistics
