@@ -170,9 +170,9 @@ FP16 = "--fp16 --fp16-init-scale 4"
 @pytest.mark.parametrize(
     "flags, tolerance, of_dsam",
     [
-        (FP16, 0.01, 0.01),  # flattened
-        (f"{FP16} --fp16-no-flatten-grads", 0.01, 0.01),
-        (f"{FP16} --memory-efficient-fp16", 0.01, 0.01),
+        (FP16, 0.01, 0.03),  # flattened
+        (f"{FP16} --fp16-no-flatten-grads", 0.01, 0.03),
+        (f"{FP16} --memory-efficient-fp16", 0.01, 0.03),
         # g' comes from differences of losses, which bf16's forward passes give to few digits only.
         ("--bf16", 0.03, 0.2),
         ("--bf16 --memory-efficient-bf16", 0.03, 0.2),
