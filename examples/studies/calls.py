@@ -4,10 +4,13 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import Callable, List, Mapping, Sequence
 
 from sharp_plugins.command_line import MENDABLE
 from sharp_plugins.runs.command import INTERRUPTED
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Unfinished(Exception):
@@ -29,6 +32,7 @@ def run_programs(lines: Sequence[Sequence[str]], environment: Mapping[str, str] 
         environment: what they find changed there.
     """
     processes: List[subprocess.Popen] = []
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])  # the plugin of this repository
 
     def end(*_):
         for process in processes:
@@ -38,7 +42,7 @@ def run_programs(lines: Sequence[Sequence[str]], environment: Mapping[str, str] 
     before = signal.signal(signal.SIGTERM, end)
     try:
         for line in lines:
-            processes.append(subprocess.Popen(line, env={**os.environ, **environment}))
+            processes.append(subprocess.Popen(line, env={**os.environ, "PYTHONPATH": path, **environment}))
         return [process.wait() for process in processes]
     except KeyboardInterrupt:  # Ctrl-C comes to all of them
         for process in processes:

@@ -19,7 +19,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
 import searches
-import study  # it puts the repository on its processes' path, too
+import study
 from calls import Unfinished, guarded
 from gains import Gain, about_p, draw, gain, ps, rows_of
 from plan import BETAS, PILOT_SEEDS, RHOS, SEEDS

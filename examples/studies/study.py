@@ -12,7 +12,6 @@ another machine goes on here, and a method that is new in plan.py is compared wi
 
 import argparse
 import math
-import os
 import sys
 from collections import Counter
 from pathlib import Path
@@ -20,7 +19,6 @@ from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1])]
-os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE.parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 from calls import Unfinished, guarded, run_program
 from plan import LONGER, PILOT_SEEDS, SEEDS, STUDIES, Cell, Study

@@ -412,6 +412,14 @@ def test_what_ends_a_study_ends_its_engines(tmp_path):
     assert (tmp_path / "told").read_text() == "interrupted; run the same command again to go on\n"
 
 
+def test_programs_find_the_plugin_of_this_repository(scripts, tmp_path):
+    """And nothing else does: the environment is as it was before the scripts were imported."""
+    code = f"import os, pathlib; pathlib.Path({str(tmp_path / 'path')!r}).write_text(os.environ['PYTHONPATH'])"
+    assert importlib.import_module("calls").run_programs([[sys.executable, "-c", code]]) == [0]
+    found, own = (tmp_path / "path").read_text().split(os.pathsep), os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    assert found[0] == str(ROOT) and found[1:] == [path for path in own if path]
+
+
 def test_values_beyond_the_plan_are_told(scripts, tmp_path, capsys):
     scripts.score = lambda method, settings, seed: 60.0 + (settings.get(RHO) == "0.03") + (settings.get(RATE) == "2e-5")
     given = ["--search", "base", f"{RATE}=2e-5,3e-5", "--search", "sam", f"{RHO}=0.02,0.03"]

@@ -16,11 +16,13 @@ import pytest
 import torch
 from made_up_results import cells
 
-from sharp_plugins.glue import benchmark
+from sharp_plugins.glue import benchmark, binarize
 from sharp_plugins.glue.__main__ import main
+from sharp_plugins.glue.tasks import TASKS
 from sharp_plugins.runs import stages
 from sharp_plugins.runs.command import INTERRUPTED, RUNS_FAILED
 from sharp_plugins.runs.stages import RunFailed
+from sharp_plugins.text.encoder_directory import load_backbone
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -243,8 +245,8 @@ def test_data_that_another_call_has_replaced_train_no_run(start, bert, data, tmp
 
     def before(run, stage):
         if run.record.task == "CoLA" and stage.trains:
-            line = ["--backbone", bert, "--data", data, "--out", tmp_path / "out" / "data", "--max-positions", 32]
-            assert main(["prepare", *map(str, line), "--tasks", "RTE"]) == 0
+            place = tmp_path / "out" / "data" / "RTE"
+            binarize.prepare(data, load_backbone(bert), TASKS["RTE"], place, 32, replaces=True)  # as another call of the engine
 
     start.before = before
     assert start("--tasks", "CoLA", "RTE", "--methods", "base", "--seeds", 1) == 1
