@@ -64,7 +64,7 @@ def test_the_files(out):
         ["method", "MRPC, accuracy", "RTE, accuracy", "average"],
         ["base", "", "58.00", ""],
         ["sam", "77.00", "60.00", "68.50"],
-        ["dsam", "75.00", "66.50", "70.75"],
+        ["dsam", "75.00 (1 of 3 runs)", "66.50", "70.75"],
     ]
     table = cells(text, "## All runs")
     assert table[0] == ["task", "metric", "method", "runs", "mean", "std", "best", "minutes"]
