@@ -19,9 +19,15 @@ from stages import DONE, ENDED, LATE, Outcome, Stage
 LOG = "studies.log"
 # Programs take turns on a GPU, unless NVIDIA's MPS runs them side by side. Where it is not installed they take turns.
 MPS = "nvidia-cuda-mps-control"
-DEVICE = {"cpu": ["--device", "cpu"], "cuda": []}
+DEVICE = {"cpu": ["--device", "cpu"], "cuda": ["--device", "cuda"]}
 BEGIN, END = f"command -v {MPS} || exit 0; {MPS} -d", f"command -v {MPS} || exit 0; echo quit | {MPS}"
 BEGINS_MPS = "studies, MPS"
+# MPS' own server begins with the first program that takes the GPU: where that one cannot, MPS ends, and programs take turns.
+PROBE = f"""probe() {{ timeout 60 "$1" -c "import torch; print(torch.ones(8, device='cuda').sum().item())"; }}
+probe "$1" && echo "the GPU computes" && exit 0
+echo "the GPU does not compute under {MPS}, or without it where it is not installed"
+({END})
+probe "$1" && echo "the GPU computes without {MPS}" """
 # The raw results, without what is made again. The file is whole or the one before; tar's 1 is a file that changed meanwhile.
 RAW = "studies"
 KEEP = f"""tar -czf "$1.tmp" '--exclude=*.pt' --exclude=data -C "$2" {RAW}
@@ -102,30 +108,32 @@ def study_stages(args, scratch: Path, environment: Dict[str, str]) -> List[List[
         spare = sum(one.limit for one in after) + (END_LIMIT if args.device == "cuda" else 0)
         return [[trains._replace(spare=spare)], *([one] for one in after)]
 
-    place = ["--cpu"] if args.device == "cpu" else []
+    place = ["--cpu"] if args.device == "cpu" else ["--devices", "0"]  # else runs of the CPU would pass for a GPU's
     groups = [[stage("convert", [python, "-m", "sharp_plugins.convert", args.minilm, backbone], 45)]]
-    groups += [[Stage(BEGINS_MPS, ["bash", "-c", BEGIN], 15, LOG, own)]] if args.device == "cuda" else []
-    keep = keep_command(args, scratch)
+    if args.device == "cuda":
+        groups += [[Stage(BEGINS_MPS, ["bash", "-c", BEGIN], 15, LOG, own)]]
+        groups += [[stage("GPU", ["bash", "-c", PROBE, "bash", python], 150)]]
+    keep, tables = keep_command(args, scratch), work / "tables"  # beside the raw results: but a few files may come back
     for part in args.studies:
         study, cell = part
         data = ["--backbone", backbone, "--data", args.glue, "--jobs", jobs, *place]
         if study == SURVIVES:
-            run = [python, "examples/studies/survives.py", *data, "--out", work / SURVIVES, "--to", args.out]
+            run = [python, "examples/studies/survives.py", *data, "--out", work / SURVIVES, "--to", tables]
             groups += in_turn(stage(SURVIVES, run, math.inf), stage(f"results after {SURVIVES}", keep, KEEP_LIMIT))
             continue
         run = [python, "examples/studies/study.py", study, "--cells", cell, *data, "--out", work]
-        tell = [python, "examples/studies/report.py", study, "--out", work, "--to", args.out]
+        tell = [python, "examples/studies/report.py", study, "--out", work, "--to", tables]
         after = [stage(f"{study}'s report after {cell}", tell, REPORT_LIMIT)]
         if part.is_measured_elsewhere:  # the models stay here: what they are for is measured now
             sets = ["--rte", rte_of(args.glue), "--snli", args.snli]
-            other = [python, "examples/studies/elsewhere.py", "--backbone", backbone, *sets, "--out", work, "--to", args.out]
+            other = [python, "examples/studies/elsewhere.py", "--backbone", backbone, *sets, "--out", work, "--to", tables]
             after.append(stage(f"{study}'s other sets after {cell}", [*other, *DEVICE[args.device]], SETS_LIMIT))
         groups += in_turn(stage(f"{study} {cell}", run, math.inf), *after, stage(f"results after {cell}", keep, KEEP_LIMIT))
     if args.sts:
         shallow, name = scratch / "studies-minilm3", "similarity-3-layers"
         convert = [python, "-m", "sharp_plugins.convert", args.minilm, shallow, "--keep-layers", 3]
         run = [python, "examples/studies/similarity.py", "--backbone", shallow, "--data", args.sts, "--text", args.text, *place]
-        run += ["--out", work / name, "--to", args.out, "--name", name, "--jobs", jobs]
+        run += ["--out", work / name, "--to", tables, "--name", name, "--jobs", jobs]
         groups.append([stage("convert three layers", convert, 45)])
         groups += in_turn(stage("similarity", run, math.inf), stage("similarity's results", keep, KEEP_LIMIT))
     return groups

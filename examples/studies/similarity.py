@@ -170,7 +170,7 @@ def main(argv: Sequence[str] = None) -> int:
     parser.add_argument("--search", nargs=2, action="append", default=[], metavar=("METHOD", "SWEEP"), help=words)
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS), metavar="N", help="fresh ones (default: 1 to 8)")
     parser.add_argument("--jobs", default="1", metavar="N", help="runs side by side (default: 1)")
-    parser.add_argument("--cpu", action="store_true", help="train on the CPU (default: where there is no GPU)")
+    study.add_device_arguments(parser)
     args = parser.parse_args(argv)
     study.check_seeds(parser, args.seeds)
     args.searches = study.searches_of(parser, args.search, SEARCHES)

@@ -49,7 +49,7 @@ def main(argv: Sequence[str] = None) -> int:
     words = "do not train what this file has whole, such as report.py's few.csv; it must be of the same backbone"
     parser.add_argument("--known", type=Path, metavar="FILE", help=words)
     parser.add_argument("--jobs", default="1", metavar="N", help="runs side by side (default: 1)")
-    parser.add_argument("--cpu", action="store_true", help="train on the CPU (default: where there is no GPU)")
+    add_device_arguments(parser)
     args = parser.parse_args(argv)
     check_seeds(parser, args.seeds)
     study = STUDIES[args.study]
@@ -62,6 +62,12 @@ def main(argv: Sequence[str] = None) -> int:
     if unknown:
         parser.error(f"--cells {' '.join(unknown)}: there are {', '.join(names)}")
     return guarded(lambda: run_cells(args, study, [cell for cell in study.cells if not args.cells or cell.name in args.cells]))
+
+
+def add_device_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--cpu", action="store_true", help="train on the CPU (default: where there is no GPU)")
+    words = "GPUs that the runs share, as the engine has them; without a GPU nothing is trained then (default: what is there)"
+    parser.add_argument("--devices", metavar="0,1,...", help=words)
 
 
 def run_cells(args, study: Study, cells: Sequence[Cell]) -> int:
@@ -238,6 +244,7 @@ def engine_line(
     line += ["--out", str(out), "--methods", method, "--seeds", *map(str, seeds), "--jobs", str(args.jobs), *more]
     # Some settings have half precision, for GPUs: the studies are in fp32 on every machine.
     line += [word for setting in (FP32[benchmark], *settings) for word in ("--set", setting)]
+    line += ["--devices", args.devices] if args.devices else []
     return line + (["--cpu"] if args.cpu else [])
 
 

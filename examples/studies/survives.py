@@ -246,7 +246,7 @@ def main(argv: Sequence[str] = None) -> int:
     parser.add_argument("--rows", type=int, default=1000, metavar="N", help="of each task (default: %(default)s)")
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3, 4, 5], metavar="N", help="fresh ones (default: 1 to 5)")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs side by side (default: 1)")
-    parser.add_argument("--cpu", action="store_true", help="train on the CPU (default: where there is no GPU)")
+    study.add_device_arguments(parser)
     args = parser.parse_args(argv)
     study.check_seeds(parser, args.seeds)
     if args.first == args.second:

@@ -31,6 +31,7 @@ def test_cells_of_studies_are_made_one_after_the_other(script, tmp_path, capsys)
         ["machine"],
         ["studies, convert"],
         ["studies, MPS"],
+        ["studies, GPU"],
         ["studies, few CoLA-300"],
         ["studies, few's report after CoLA-300"],
         ["studies, results after CoLA-300"],
@@ -44,7 +45,7 @@ def test_cells_of_studies_are_made_one_after_the_other(script, tmp_path, capsys)
         path.parent.mkdir(exist_ok=True)
         path.touch()
     more = gpu.plan(gpu.arguments([*given, "elsewhere:MNLI-1000", "survives", "--snli", str(sets[0])]), tmp_path)
-    assert [group[0].name for group in more[3:]] == [
+    assert [group[0].name for group in more[4:]] == [
         "studies, elsewhere MNLI-1000",
         "studies, elsewhere's report after MNLI-1000",
         "studies, elsewhere's other sets after MNLI-1000",
@@ -52,7 +53,7 @@ def test_cells_of_studies_are_made_one_after_the_other(script, tmp_path, capsys)
         "studies, survives",
         "studies, results after survives",
     ]
-    elsewhere, survives = ([str(word) for word in more[place][0].command] for place in (5, 7))
+    elsewhere, survives = ([str(word) for word in more[place][0].command] for place in (6, 8))
     assert {"--snli", "--rte", *map(str, sets), str(tmp_path / "studies")} <= set(elsewhere)
     assert str(tmp_path / "studies" / "survives") in survives and "--jobs" in survives
     for command in (elsewhere, survives):  # the scripts know the flags
@@ -63,15 +64,15 @@ def test_cells_of_studies_are_made_one_after_the_other(script, tmp_path, capsys)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     out.mkdir()
-    subprocess.run([str(part) for part in groups[5][0].command], check=True)
+    subprocess.run([str(part) for part in groups[6][0].command], check=True)
     found = ["studies", "studies/few", "studies/few/result.json"]
     work.rename(tmp_path / "gone")
-    assert subprocess.run([str(part) for part in groups[5][0].command]).returncode == 1  # the file before it stays
+    assert subprocess.run([str(part) for part in groups[6][0].command]).returncode == 1  # the file before it stays
     assert sorted(tarfile.open(out / "studies.tgz").getnames()) == found and len(list(out.iterdir())) == 1
     flags = ["--minilm", str(tmp_path), "--glue", str(tmp_path), "--sts", str(tmp_path)]
     groups = gpu.plan(gpu.arguments([*flags, "--text", str(tmp_path / "text")]), tmp_path)
     names = ["studies, convert three layers", "studies, similarity", "studies, similarity's results"]
-    assert [group[0].name for group in groups[3:]] == names
+    assert [group[0].name for group in groups[4:]] == names
     with pytest.raises(SystemExit):
         gpu.arguments(flags)
     assert "--sts wants --text" in capsys.readouterr().err
@@ -92,7 +93,7 @@ def test_what_trains_may_take_all_the_time_but_that_of_the_stages_after_it(scrip
     given = [word for flag in ("--minilm", "--glue", "--sts", "--text") for word in (flag, tmp_path)]
     given += ["--snli", tmp_path / "snli.tsv", "--studies", "few:CoLA-300", "elsewhere:MNLI-1000", "survives"]
     cells, end = {}, script("gpu_studies").END_LIMIT
-    for [stage] in gpu.plan(gpu.arguments(list(map(str, given))), tmp_path)[3:]:
+    for [stage] in gpu.plan(gpu.arguments(list(map(str, given))), tmp_path)[4:]:
         if stage.limit == math.inf:
             cells[stage.name] = after = []
             spare = stage.spare
