@@ -47,22 +47,58 @@ def prose(guide):
 
 def test_the_loop_without_fairseq_learns():
     (loop,) = [block for block in code_blocks("sharp_plugins/core/README.md", "python") if "Perturbation" in block]
+    names = a_problem()
+    before = names["losses"](names["model"](names["x"]), names["y"]).mean().item()
+    exec(loop, names)
+    after = names["losses"](names["model"](names["x"]), names["y"]).mean().item()
+    assert after < 0.5 * before
+    assert not names["ball"].climbed
+
+
+def test_the_loop_with_accumulation_and_a_scale_is_that_without():
+    from sharp_plugins import Perturbation
+
+    (loop,) = [block for block in code_blocks("sharp_plugins/core/README.md", "python") if "micro_batches" in block]
+    scaled, plain = a_problem(), a_problem()
+    batches = scaled["batches"][:6]
+    ball = Perturbation(scaled["model"].parameters(), rho=0.05)
+    updates = [batches[i : i + 2] for i in range(0, 6, 2)]
+    exec(loop, {**scaled, "ball": ball, "updates": updates, "scaler": torch.amp.GradScaler("cpu", init_scale=1024.0)})
+    model, losses = plain["model"], plain["losses"]
+    for (x, y), (x2, y2) in updates:
+        x, y = torch.cat([x, x2]), torch.cat([y, y2])
+        losses(model(x), y).mean().backward()
+        w = [p.detach().clone() for p in model.parameters()]
+        norm = torch.sqrt(sum(p.grad.square().sum() for p in model.parameters()))
+        with torch.no_grad():
+            for p in model.parameters():
+                p.add_(0.05 * p.grad / norm)
+        plain["optimizer"].zero_grad()
+        losses(model(x), y).mean().backward()
+        with torch.no_grad():
+            for p, home in zip(model.parameters(), w):
+                p.copy_(home)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        plain["optimizer"].step()
+        plain["optimizer"].zero_grad()
+    for ours, theirs in zip(scaled["model"].parameters(), model.parameters()):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
+
+
+def a_problem():
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(4, 16), torch.nn.Tanh(), torch.nn.Linear(16, 2))
     x = torch.randn(256, 4)
     y = (x[:, 0] * x[:, 1] > 0).long()
-    names = {
+    return {
         "torch": torch,
+        "x": x,
+        "y": y,
         "model": model,
         "losses": lambda output, target: torch.nn.functional.cross_entropy(output, target, reduction="none"),
         "optimizer": torch.optim.Adam(model.parameters(), lr=0.02),
         "batches": [(x[i : i + 32], y[i : i + 32]) for i in range(0, 256, 32)] * 30,
     }
-    before = names["losses"](model(x), y).mean().item()
-    exec(loop, names)
-    after = names["losses"](model(x), y).mean().item()
-    assert after < 0.5 * before
-    assert not names["ball"].climbed
 
 
 def test_lora_without_fairseq():

@@ -75,7 +75,8 @@ class Scratch:
         dtype = torch.float64 if chunk[0].dtype == torch.float64 else torch.float32
         kept = self._kept.get((name, device, dtype))
         if kept is None or kept.numel() < size:
-            kept = self._kept[name, device, dtype] = torch.empty(size, device=device, dtype=dtype)
+            with torch.inference_mode(False):  # it is kept, and may be written in training later
+                kept = self._kept[name, device, dtype] = torch.empty(size, device=device, dtype=dtype)
         vector = kept[:size]
         torch._foreach_copy_(like(vector, chunk), list(chunk))
         return vector

@@ -210,7 +210,8 @@ class Perturbation:
             raise RuntimeError("the weights are perturbed already: descend() first")
         if self.masters is None and not self._buffer:
             # With each weight's strides: some optimizers pair a weight's memory with that of its gradient, which is as w + ε is.
-            self._buffer = [torch.empty_like(p) for p in self.params]
+            with torch.inference_mode(False):  # they are kept, and may be written in training later
+                self._buffer = [torch.empty_like(p) for p in self.params]
         self._home = [p.data for p in self.params]
         try:
             yield

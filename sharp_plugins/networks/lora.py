@@ -26,7 +26,15 @@ BIASES = ("none", "all", "lora_only")
 
 @dataclass
 class LoRASettings:
-    """What `add_lora` and `mark_only_lora_as_trainable` need; the flags of `sharp_plugins.models.lora` say more.
+    """What `add_lora` and `mark_only_lora_as_trainable` need.
+
+    Args:
+        rank, alpha: r, and α of the update's factor α/r.
+        dropout: of what A reads.
+        target: the layers that get an update: names with commas, each the end of a layer's name, or a regular expression for it.
+        init: of A, one of `INITS`; B is 0.
+        bias: the biases that train: one of `BIASES`; "lora_only" are those of the layers with an update.
+        also_train: further modules or parameters that train as a whole, named as *target*; by default the heads that fairseq adds.
 
     Raises:
         SettingError: by `check`, if a setting is out of range whatever the model.
@@ -113,5 +121,5 @@ def mark_only_lora_as_trainable(model: nn.Module, settings: LoRASettings, strict
         if settings.bias == "lora_only" and layer.bias is not None:
             train.append(layer.bias)
     if settings.bias == "all":
-        train += [p for name, p in model.named_parameters() if name.rsplit(".", 1)[-1] == "bias"]
+        train += [p for name, p in model.named_parameters() if "bias" in name.rsplit(".", 1)[-1]]  # in_proj_bias, bias_ih_l0
     return train_only(model, train)

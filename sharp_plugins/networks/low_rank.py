@@ -158,7 +158,9 @@ class LoRALinear(nn.Linear):
         layer.lora_B = nn.Parameter(torch.zeros(layer.out_features, rank, dtype=weight.dtype, device=weight.device))
         layer.lora_scale, layer.lora_dropout = alpha / rank, dropout
         # The global generator is left as it was: what is initialised or shuffled later is what it would be without LoRA.
-        with torch.random.fork_rng(devices=[] if weight.device.type == "cpu" else [weight.device]), torch.no_grad():
+        kind = weight.device.type
+        others = {} if kind in ("cpu", "meta") else {"devices": [weight.device], "device_type": kind}
+        with torch.random.fork_rng(**(others or {"devices": []})), torch.no_grad():
             if init == "kaiming":
                 nn.init.kaiming_uniform_(layer.lora_A, a=math.sqrt(5))
             else:

@@ -191,6 +191,21 @@ def test_the_perturbed_weights_lie_in_memory_as_the_weights_do():
     assert torch.equal(p, w)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_is_first_used_in_inference_mode_trains_later(dtype):
+    """As a look at the sharpness while Lightning validates, which is before training."""
+    params = parameters(dtype)
+    masters = None if dtype == torch.float32 else [p.detach().float() for p in params]
+    w, ball = copies(params), Perturbation(params, 1.0, masters)
+    with torch.inference_mode(), ball.perturb_randomly(seed=1):
+        assert not torch.equal(params[0], w[0])
+    assert_home(params, w)
+    give_gradients(params)
+    with ball.climb(measure=True):
+        assert not torch.equal(params[0], w[0])
+    assert_home(params, w)
+
+
 def test_no_gradient_and_zero_gradient_stay_at_w():
     params = parameters()
     w = copies(params)

@@ -113,6 +113,22 @@ def test_biases(bias):
     assert "out.weight" in trained(net)
 
 
+def test_all_biases_train_whatever_they_are_called():
+    net = nn.ModuleDict({"q_proj": nn.Linear(4, 4), "attention": nn.MultiheadAttention(4, 1), "memory": nn.LSTM(4, 4)})
+    settings = LoRASettings(rank=2, target="q_proj", bias="all")
+    add_lora(net, settings)
+    mark_only_lora_as_trainable(net, settings)
+    others = {"attention.in_proj_bias", "attention.out_proj.bias", "memory.bias_ih_l0", "memory.bias_hh_l0"}
+    assert trained(net) == {"q_proj.lora_A", "q_proj.lora_B", "q_proj.bias", *others}
+
+
+def test_a_model_that_is_not_made_yet():
+    with torch.device("meta"):
+        net = nn.ModuleDict({"q_proj": nn.Linear(4, 4)})
+    add_lora(net, LoRASettings(rank=2, target="q_proj"))
+    assert net["q_proj"].lora_A.device.type == "meta" and net["q_proj"].lora_A.shape == (2, 4)
+
+
 def test_modules_and_parameters_trained_along():
     net = model()
     settings = LoRASettings(rank=2, also_train="norm,embed.weight")
