@@ -43,7 +43,9 @@ def run_evaluate(args) -> None:
     if not splits:
         raise ValueError(f"{args.data} has training data alone: --splits train evaluates on them")
     try:
-        checkpoint = Checkpoint(args.checkpoint, prepared, args.device, warn=lambda words: print(f"warning: {words}"))
+        checkpoint = Checkpoint(
+            args.checkpoint, prepared, args.device, lambda words: print(f"warning: {words}"), lambda line: print(line, flush=True)
+        )
         for split in splits:  # before any is scored
             checkpoint.check_lengths(split)
         predictions = {split: checkpoint.predict(split, args.batch_size) for split in splits}

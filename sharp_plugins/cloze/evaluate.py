@@ -39,6 +39,7 @@ class Checkpoint:
     Args:
         device: where to compute; a GPU where there is one by default.
         warn: is told where the checkpoint was trained with another layout.
+        tell: is given a line about the progress now and then.
 
     Raises:
         FileNotFoundError: the checkpoint is not there.
@@ -51,7 +52,15 @@ class Checkpoint:
         checkpoint.predict("test").scores()["accuracy"]  # zero-shot
     """
 
-    def __init__(self, path, prepared: Prepared, device: Optional[str] = None, warn: Callable[[str], None] = lambda line: None):
+    def __init__(
+        self,
+        path,
+        prepared: Prepared,
+        device: Optional[str] = None,
+        warn: Callable[[str], None] = lambda line: None,
+        tell: Callable[[str], None] = lambda line: None,
+    ):
+        self.tell = tell
         state = read_state(path)
         check_checkpoint(Path(path), state, prepared, warn)
         self.prepared, self.dictionary = prepared, prepared.dictionary()
@@ -79,7 +88,7 @@ class Checkpoint:
         self.check_lengths(split)
         dataset, model = load_split(self.prepared, self.dictionary, split), self.loaded.model
         logits = torch.empty(len(dataset), len(self.prepared.words))
-        for rows, sample in by_length(dataset, batch, self.loaded.device):
+        for rows, sample in by_length(dataset, batch, self.loaded.device, lambda words: self.tell(f"{split}: {words}")):
             logits[rows] = model(**sample["net_input"])[0][:, self.prepared.words].float().cpu()
         if not logits.isfinite().all():
             raise ValueError(f"{split}: the model's outputs are no finite numbers; its training diverged")

@@ -37,7 +37,7 @@ def run_evaluate(args) -> Optional[str]:
     from sharp_plugins.glue.evaluate import Checkpoint
 
     try:
-        checkpoint = Checkpoint(args.checkpoint, read_prepared(args.prepared), args.device)
+        checkpoint = Checkpoint(args.checkpoint, read_prepared(args.prepared), args.device, lambda line: print(line, flush=True))
         if args.submission:
             checkpoint.check_submission()  # before anything is scored
         scores = checkpoint.score()

@@ -1,7 +1,7 @@
 """What a fine-tuned checkpoint predicts for a task's data, and how well."""
 
 from pathlib import Path
-from typing import Dict, Iterable, List, NamedTuple, Optional
+from typing import Callable, Dict, Iterable, List, NamedTuple, Optional
 
 import torch
 
@@ -32,6 +32,7 @@ class Checkpoint:
 
     Args:
         device: where to compute; a GPU where there is one by default.
+        tell: is given a line about the progress now and then.
 
     Raises:
         FileNotFoundError: the checkpoint is not there.
@@ -43,7 +44,8 @@ class Checkpoint:
         Checkpoint("checkpoint_best.pt", read_prepared("glue-bin/RTE")).score()  # {"valid": {"accuracy": 71.5}}
     """
 
-    def __init__(self, path, prepared: Prepared, device: Optional[str] = None):
+    def __init__(self, path, prepared: Prepared, device: Optional[str] = None, tell: Callable[[str], None] = lambda line: None):
+        self.tell = tell
         state = read_state(path)
         self.prepared, self.glue_task = prepared, TASKS[prepared.task]
         outputs, trained_on = max(1, len(self.glue_task.classes)), config_of(state, "task")
@@ -75,7 +77,7 @@ class Checkpoint:
         dataset = self.loaded.task.load_dataset(split)
         values: Dict[int, object] = {}
         targets: Dict[int, object] = {}
-        for rows, sample in by_length(dataset, BATCH, self.loaded.device):
+        for rows, sample in by_length(dataset, BATCH, self.loaded.device, lambda words: self.tell(f"{split}: {words}")):
             logits = self.loaded.model(**sample["net_input"], features_only=True, classification_head_name=self.head)[0]
             if not logits.isfinite().all():
                 raise ValueError(f"{split}: the model's outputs are no finite numbers; its training diverged")

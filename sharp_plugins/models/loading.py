@@ -1,5 +1,6 @@
 """A trained checkpoint as a model to compute with: looked at before fairseq builds a model of the sizes in it, and in fp32."""
 
+import time
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
@@ -9,6 +10,8 @@ from fairseq import checkpoint_utils
 import sharp_plugins
 from sharp_plugins.files.checkpoint_config import config_of
 from sharp_plugins.files.tensors import read_torch
+
+EVERY = 10.0  # seconds between two lines about the progress
 
 
 class Loaded(NamedTuple):
@@ -92,16 +95,22 @@ def load_model(
         raise ValueError(f"--device {device}: {error}") from error
 
 
-def by_length(dataset, size: int, device: str) -> Iterator[Tuple[List[int], Dict]]:
+def by_length(dataset, size: int, device: str, tell: Callable[[str], None] = lambda line: None) -> Iterator[Tuple[List[int], Dict]]:
     """(numbers of the rows, fairseq's sample of them) by batches, the longest rows first, so that little is padded.
 
     Args:
         size: rows in a batch.
         device: where the sample's ``net_input`` is put.
+        tell: is given a line about the progress every `EVERY` seconds.
     """
     ordered = sorted(range(len(dataset)), key=dataset.num_tokens, reverse=True)
+    begin = told = time.monotonic()
     for start in range(0, len(ordered), size):
         rows = ordered[start : start + size]
         sample = dataset.collater([dataset[row] for row in rows])
         sample["net_input"] = {name: value.to(device) for name, value in sample["net_input"].items()}
         yield rows, sample
+        now, done = time.monotonic(), start + len(rows)
+        if now - told > EVERY and done < len(ordered):
+            told = now
+            tell(f"{done} of {len(ordered)} rows, {done / (now - begin):.1f} a second")

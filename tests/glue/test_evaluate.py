@@ -1,6 +1,7 @@
 """Predictions and metrics of checkpoints, against the model run one row at a time."""
 
 import json
+import re
 import shutil
 
 import glue_files
@@ -15,6 +16,7 @@ from sharp_plugins.glue.__main__ import main
 from sharp_plugins.glue.binarize import prepare
 from sharp_plugins.glue.evaluate import Checkpoint
 from sharp_plugins.glue.tasks import TASKS
+from sharp_plugins.models import loading
 from sharp_plugins.text.encoder_directory import load_backbone
 
 
@@ -111,6 +113,14 @@ def test_a_submission_without_a_test_set(bert, tmp_path, monkeypatch, capsys):
     line = ["evaluate", path, prepared.directory, "--device", "cpu", "--submission", tmp_path / "submission"]
     assert main([str(part) for part in line]) == 1 and not scored
     assert "error: --submission: " in capsys.readouterr().err
+
+
+def test_the_progress_is_told(bert, tmp_path, monkeypatch, capsys):
+    path, prepared, _ = train_a_little(tmp_path, bert, "STS-B")
+    monkeypatch.setattr(evaluate, "BATCH", 16)
+    monkeypatch.setattr(loading, "EVERY", -1.0)
+    assert main(["evaluate", str(path), str(prepared.directory), "--device", "cpu"]) == 0
+    assert re.search(r"^test: 16 of 30 rows, [\d.]+ a second\n", capsys.readouterr().out, re.M)
 
 
 def test_sets_with_typing_errors_are_told_and_not_submitted(bert, tmp_path, capsys):
