@@ -84,6 +84,7 @@ def filling(directory: Path, last: str) -> Iterator[Path]:
 
     Raises:
         IsADirectoryError: a file's place is taken by a directory. Nothing is changed then.
+        OSError: what was written cannot be put on the disk. Nothing is changed then.
     """
     remove_left(directory)
     with unfinished_in(directory) as unfinished:
@@ -92,9 +93,12 @@ def filling(directory: Path, last: str) -> Iterator[Path]:
         for path in (directory / name for name in names):
             if path.is_dir() and not path.is_symlink():
                 raise IsADirectoryError(f"{path}: it is a directory, and a file of this name is to be written; move it away")
+        for name in names:
+            put_on_disk(unfinished / name)
         (directory / last).unlink(missing_ok=True)  # an old one, beside files of which some are new
         for name in sorted(names, key=lambda name: name == last):
             os.replace(unfinished / name, directory / name)
+        put_on_disk(directory, told=())
 
 
 @contextmanager

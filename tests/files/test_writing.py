@@ -198,6 +198,22 @@ def test_what_is_written_is_on_the_disk_before_it_has_its_name(tmp_path, monkeyp
     assert done == [stat.S_IFREG, "named", stat.S_IFDIR]
 
 
+def test_files_that_cannot_be_put_on_the_disk_leave_the_old_ones(tmp_path, monkeypatch):
+    def fill(content):
+        with filling(tmp_path, last="b") as unfinished:
+            for name in "ab":
+                (unfinished / name).write_text(content)
+
+    def fsync(handle):
+        raise OSError(errno.ENOSPC, "no space")
+
+    fill("old")
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(OSError, match="no space"):
+        fill("new")
+    assert [(tmp_path / name).read_text() for name in "ab"] == ["old", "old"]
+
+
 @pytest.mark.parametrize("number, is_told", [(errno.EINVAL, False), (errno.ENOSPC, True), (errno.EIO, True)])
 def test_a_file_that_cannot_be_put_on_the_disk_takes_no_ones_place(tmp_path, monkeypatch, number, is_told):
     """File systems that do not know how are none of it."""
