@@ -1,13 +1,12 @@
 """GLUE's published files, from a server on this machine."""
 
-import fcntl
 import io
-import threading
 import zipfile
 
 import glue_files
 import pytest
 import served
+from two_calls import at_once
 
 from sharp_plugins.glue import download as module
 from sharp_plugins.glue.download import SOURCES, download
@@ -52,27 +51,9 @@ def test_a_task_is_fetched_once(server, tmp_path):
 
 def test_two_calls_at_once_fetch_a_task_once(server, tmp_path, monkeypatch):
     """The later one waits for the earlier, and has nothing left to do."""
-    flock, waits, found = fcntl.flock, threading.Event(), []
-
-    def waiting(file, how):
-        if how == fcntl.LOCK_EX and threading.current_thread() is second:
-            waits.set()
-        flock(file, how)
-
-    def show(line):
-        if second.ident is None:  # the second call begins while the first is at it
-            second.start()
-            assert waits.wait(60)
-
-    def call(show):
-        found.append(download(TASKS["RTE"], tmp_path / "glue", show, sources))
-
     sources = {"RTE": [server.source("RTE.zip", archive_of("RTE", tmp_path / "made"))]}
-    second = threading.Thread(target=call, args=[lambda line: None])
-    monkeypatch.setattr(fcntl, "flock", waiting)
-    call(show)
-    second.join()
-    assert sorted(found) == [False, True] and len(server.ranges) == 1
+    assert at_once(lambda show: download(TASKS["RTE"], tmp_path / "glue", show, sources), monkeypatch) == [False, True]
+    assert len(server.ranges) == 1
     assert not any(path.is_file() for path in (tmp_path / "glue" / ".downloads").rglob("*"))
 
 

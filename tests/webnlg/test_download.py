@@ -1,12 +1,11 @@
 """Fetching a corpus of many files from a server on this machine: whole splits or none. What is published is listed well."""
 
-import fcntl
 import re
-import threading
 from pathlib import Path
 
 import pytest
 import served
+from two_calls import at_once
 
 from sharp_plugins.webnlg import published
 from sharp_plugins.webnlg.corpus import SPLITS, find_split
@@ -46,26 +45,8 @@ def test_a_corpus_is_fetched_once(server, files, tmp_path):
 
 def test_two_calls_at_once_fetch_a_corpus_once(server, files, tmp_path, monkeypatch):
     """The later one waits for the earlier, and has nothing left to do."""
-    flock, waits, found = fcntl.flock, threading.Event(), []
-
-    def waiting(file, how):
-        if how == fcntl.LOCK_EX and threading.current_thread() is second:
-            waits.set()
-        flock(file, how)
-
-    def show(line):
-        if second.ident is None:  # the second call begins while the first is at it
-            second.start()
-            assert waits.wait(60)
-
-    def call(show):
-        found.append(download("webnlg2017", tmp_path / "new", show, files))
-
-    second = threading.Thread(target=call, args=[lambda line: None])
-    monkeypatch.setattr(fcntl, "flock", waiting)
-    call(show)
-    second.join()
-    assert sorted(found) == [False, True] and len(server.ranges) == 4 and there(tmp_path / "new") == sorted(NAMES)
+    assert at_once(lambda show: download("webnlg2017", tmp_path / "new", show, files), monkeypatch) == [False, True]
+    assert len(server.ranges) == 4 and there(tmp_path / "new") == sorted(NAMES)
 
 
 def test_many_files_are_told_in_a_line(files, tmp_path, monkeypatch):
