@@ -15,10 +15,7 @@ from sharp_plugins.candidates.scoring import score_candidates
 from sharp_plugins.candidates.task import Candidates
 from sharp_plugins.files.text import parse_json, text_lines
 from sharp_plugins.models.decoder_check import check_decoder
-from sharp_plugins.models.loading import load_model, read_state
-
-# Seconds between two lines about the progress.
-EVERY = 10.0
+from sharp_plugins.models.loading import Progress, load_model, read_state
 
 
 class Choice(NamedTuple):
@@ -126,16 +123,13 @@ class Checkpoint:
         dataset, pad = task.load_dataset(split), task.dictionary.pad()
         order = sorted(range(len(dataset)), key=dataset.size, reverse=True)
         scores: Dict[int, Tensor] = {}
-        begin = told = time.monotonic()
+        progress = Progress(len(order), "examples", lambda words: self.tell(f"{split}: {words}"))
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
             found = score_candidates(decoder, [dataset[row] for row in rows], pad)
             scores.update(zip(rows, (each.cpu() for each in found)))
-            now = time.monotonic()
-            if now - told > EVERY and len(scores) < len(order):
-                told = now
-                self.tell(f"{split}: {len(scores)} of {len(order)} examples, {len(scores) / (now - begin):.1f} a second")
-        self.tell(f"{split}: {len(order)} examples, {len(order) / max(time.monotonic() - begin, 1e-9):.1f} a second")
+            progress.tell(len(scores))
+        self.tell(f"{split}: {len(order)} examples, {len(order) / max(time.monotonic() - progress.begin, 1e-9):.1f} a second")
         answers = [dataset.answers[row].tolist() for row in range(len(dataset))]
         return choices_of([scores[row] for row in range(len(dataset))], answers, split, self.rows(split))
 

@@ -95,22 +95,45 @@ def load_model(
         raise ValueError(f"--device {device}: {error}") from error
 
 
+class Progress:
+    """Tells every `EVERY` seconds how many of *total* are done, until all are.
+
+    Args:
+        what: they are, such as "rows".
+        tell: is given the lines.
+
+    Example::
+
+        progress = Progress(len(rows), "rows", print)
+        for done, row in enumerate(rows, 1):
+            ...
+            progress.tell(done)  # "1200 of 5000 rows, 117.3 a second"
+    """
+
+    def __init__(self, total: int, what: str, tell: Callable[[str], None]):
+        self.total, self.what, self._tell = total, what, tell
+        self.begin = self.told = time.monotonic()
+
+    def tell(self, done: int) -> None:
+        now = time.monotonic()
+        if now - self.told > EVERY and done < self.total:
+            self.told = now
+            self._tell(f"{done} of {self.total} {self.what}, {done / (now - self.begin):.1f} a second")
+
+
 def by_length(dataset, size: int, device: str, tell: Callable[[str], None] = lambda line: None) -> Iterator[Tuple[List[int], Dict]]:
     """(numbers of the rows, fairseq's sample of them) by batches, the longest rows first, so that little is padded.
 
     Args:
         size: rows in a batch.
         device: where the sample's ``net_input`` is put.
-        tell: is given a line about the progress every `EVERY` seconds.
+        tell: is given a line about the progress now and then, see `Progress`.
     """
     ordered = sorted(range(len(dataset)), key=dataset.num_tokens, reverse=True)
-    begin = told = time.monotonic()
+    progress = Progress(len(ordered), "rows", tell)
     for start in range(0, len(ordered), size):
         rows = ordered[start : start + size]
         sample = dataset.collater([dataset[row] for row in rows])
         sample["net_input"] = {name: value.to(device) for name, value in sample["net_input"].items()}
         yield rows, sample
-        now, done = time.monotonic(), start + len(rows)
-        if now - told > EVERY and done < len(ordered):
-            told = now
-            tell(f"{done} of {len(ordered)} rows, {done / (now - begin):.1f} a second")
+        progress.tell(start + len(rows))

@@ -159,8 +159,8 @@ class LoRALinear(nn.Linear):
         layer.lora_scale, layer.lora_dropout = alpha / rank, dropout
         # The global generator is left as it was: what is initialised or shuffled later is what it would be without LoRA.
         kind = weight.device.type
-        others = {} if kind in ("cpu", "meta") else {"devices": [weight.device], "device_type": kind}
-        with torch.random.fork_rng(**(others or {"devices": []})), torch.no_grad():
+        others = {"devices": []} if kind in ("cpu", "meta") else {"devices": [weight.device], "device_type": kind}
+        with torch.random.fork_rng(**others), torch.no_grad():
             if init == "kaiming":
                 nn.init.kaiming_uniform_(layer.lora_A, a=math.sqrt(5))
             else:

@@ -11,6 +11,7 @@ import torch
 import toy
 
 from sharp_plugins.candidates.evaluate import Checkpoint, choices_of
+from sharp_plugins.models import loading
 
 WRAPPED = {
     "plain": prompts.MODEL,
@@ -78,9 +79,7 @@ def test_the_command(data, backbone, tmp_path, capsys):
 
 
 def test_progress_is_told(data, backbone, monkeypatch):
-    from sharp_plugins.candidates import evaluate
-
-    monkeypatch.setattr(evaluate, "EVERY", 0.0)
+    monkeypatch.setattr(loading, "EVERY", 0.0)
     told = []
     Checkpoint(backbone / "model.pt", data, "cpu", told.append).choose("valid", 3)
     assert [line.partition(" examples")[0] for line in told] == [f"valid: {n} of 8" for n in (3, 6)] + ["valid: 8"]
